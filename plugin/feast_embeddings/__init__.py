@@ -1,0 +1,41 @@
+"""Train user and item embeddings, serve them as Feast feature views, and query them in Qdrant."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from feast_embeddings.artifact import trained_models
+    from feast_embeddings.embedding_store import EmbeddingStore
+    from feast_embeddings.errors import EmbeddingsError
+    from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
+    from feast_embeddings.publish import publish_artifact
+    from feast_embeddings.views import embedding_views
+
+__all__ = [
+    "EmbeddingStore",
+    "EmbeddingsError",
+    "QdrantEmbeddingOnlineStore",
+    "QdrantEmbeddingOnlineStoreConfig",
+    "embedding_views",
+    "publish_artifact",
+    "trained_models",
+]
+
+# Loaded on first use: importing Feast takes seconds, and a trainer that only writes artifacts does not need it.
+_HOME = {
+    "EmbeddingStore": "embedding_store",
+    "EmbeddingsError": "errors",
+    "QdrantEmbeddingOnlineStore": "online_store",
+    "QdrantEmbeddingOnlineStoreConfig": "online_store",
+    "embedding_views": "views",
+    "publish_artifact": "publish",
+    "trained_models": "artifact",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"feast_embeddings.{_HOME[name]}"), name)

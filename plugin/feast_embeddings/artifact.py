@@ -1,0 +1,342 @@
+"""The artifact: what one training run leaves on disk, and the contract between trainers and serving.
+
+::
+
+    <data>/<model>/<version>/
+      manifest.json    what was trained, from what, how well, and the checksums of the tables
+      users.parquet    user_id, embedding, n_interactions, seen_items, …, version, space
+      items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
+
+An artifact is written to a temporary sibling and renamed, so it exists whole or not at all, and is never
+changed afterwards. Versions of one model lie side by side; together they are the offline history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
+from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.history import check_columns, refresh_history
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Artifact",
+    "EmbeddingTable",
+    "Manifest",
+    "TrainerInfo",
+    "list_artifacts",
+    "load_artifact",
+    "trained_models",
+    "validate_model_name",
+    "write_artifact",
+]
+
+FORMAT_VERSION = 1
+
+Entity = Literal["user", "item"]
+ENTITIES: tuple[Entity, Entity] = ("user", "item")
+
+_MODEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_VERSION = re.compile(r"\d{8}T\d{9}Z")
+# Leftovers of runs that were killed are cleared once no run can still be writing them.
+_STALE_SECONDS = 24 * 3600
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainerInfo(_Frozen):
+    """Name of the trainer and its hyper-parameters, JSON types only."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class FileInfo(_Frozen):
+    rows: int
+    sha256: str
+
+
+class Manifest(_Frozen):
+    """`manifest.json`; times are UTC."""
+
+    format_version: int
+    model: str
+    version: str
+    space_id: str
+    """The vector space. Vectors of different spaces must never be compared."""
+    as_of: datetime
+    """Time of the newest interaction that the run saw (time of training for a log without times)."""
+    created_at: datetime
+    trainer: TrainerInfo
+    seed: int | None
+    dim: int
+    n_users: int
+    n_items: int
+    n_interactions: int
+    metrics: dict[str, float]
+    """Ranking quality on a holdout of the interactions, e.g. ``recall@20``; empty when not evaluated."""
+    fingerprint: str
+    """Hash of the interactions: equal for equal training data."""
+    aligned_to: str | None = None
+    alignment_residual: float | None = None
+    files: dict[str, FileInfo]
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """The learned vectors of all users or of all items.
+
+    Attributes:
+        ids: distinct, without nulls, string or int64, shape (n,).
+        embedding: float32, shape (n, dim), finite; row i belongs to ids[i]. The bias is not part of it.
+        n_interactions: int64, shape (n,); how many interactions the run saw of each.
+        bias: float32, shape (n,), or None. A user's score for an item is ``user · item + item bias``.
+        seen_items: list of item ids per row, or None.
+        attributes: one row per id, or None; see `feast_embeddings.attributes` for the types.
+    """
+
+    ids: pa.Array
+    embedding: npt.NDArray[np.float32]
+    n_interactions: npt.NDArray[np.int64]
+    bias: npt.NDArray[np.float32] | None = None
+    seen_items: pa.Array | None = None
+    attributes: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def table(self, entity: Entity) -> pa.Table:
+        """Read the vectors of the users or items, verified against the checksum in the manifest.
+
+        Raises:
+            ArtifactError: the file is missing, or is not the one that training wrote.
+        """
+        name = f"{entity}s.parquet"
+        file, expected = self.path / name, self.manifest.files.get(name)
+        if expected is None or not file.is_file():
+            raise ArtifactError(f"{file} is missing from the artifact; restore it or train a new version")
+        if (found := _sha256(file)) != expected.sha256:
+            raise ArtifactError(
+                f"{file} was changed after training (sha256 {found[:12]}…, "
+                f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
+            )
+        # partitioning=None: otherwise Arrow reads columns out of folder names such as "model=shop".
+        return pq.read_table(file, partitioning=None)
+
+
+def validate_model_name(model: str) -> str:
+    """Return the name if it can stand in paths, Feast names and Qdrant names; raise `InputError` if not."""
+    if not _MODEL.fullmatch(model):
+        raise InputError(
+            f"model name {model!r}: expected 1 to 40 lower-case letters, digits and '_', starting with a letter"
+        )
+    return model
+
+
+def trained_models(data: Path) -> list[str]:
+    """Names of the models that have at least one version under the data folder, sorted."""
+    if not data.is_dir():
+        return []
+    return sorted(p.name for p in data.iterdir() if _MODEL.fullmatch(p.name) and any(_version_paths(p)))
+
+
+def list_artifacts(data: Path, model: str) -> list[Artifact]:
+    """All versions of a model, oldest first."""
+    folder = data / validate_model_name(model)
+    return [_load(path) for path in sorted(_version_paths(folder))] if folder.is_dir() else []
+
+
+def load_artifact(data: Path, model: str, version: str | None = None) -> Artifact:
+    """One version of a model, the newest when no version is named.
+
+    Raises:
+        InputError: there is no such model or version; the message lists what there is.
+        ArtifactError: the manifest is damaged or of a newer format.
+    """
+    folder = data / validate_model_name(model)
+    versions = sorted(p.name for p in _version_paths(folder)) if folder.is_dir() else []
+    if not versions:
+        known = ", ".join(trained_models(data)) or "none"
+        raise InputError(f"no trained version of model {model!r} under {data} (models there: {known}); run train")
+    if version is None:
+        version = versions[-1]
+    if version not in versions:
+        raise InputError(f"model {model!r} has no version {version!r}; it has {', '.join(versions[-5:])}")
+    return _load(folder / version)
+
+
+def write_artifact(
+    data: Path,
+    model: str,
+    *,
+    users: EmbeddingTable,
+    items: EmbeddingTable,
+    as_of: datetime,
+    trainer: TrainerInfo,
+    seed: int | None,
+    metrics: dict[str, float],
+    fingerprint: str,
+    n_interactions: int,
+) -> Artifact:
+    """Write a new version of a model and return it. Nothing is left behind when it fails.
+
+    The version is the time of writing, so versions sort by age. The run starts a new vector space.
+
+    Raises:
+        InputError: the vectors or attributes cannot be served.
+    """
+    folder = data / validate_model_name(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear_stale(folder)
+    created_at = datetime.now(UTC)
+    version = created_at.strftime("%Y%m%dT%H%M%S") + f"{created_at.microsecond // 1000:03d}Z"
+    space = f"{model}-{version}"
+    stamp = (as_of, created_at, version, space)
+    tables = {
+        "users.parquet": _to_arrow("user", users, *stamp),
+        "items.parquet": _to_arrow("item", items, *stamp),
+    }
+    check_columns(sorted(_version_paths(folder)), {name: table.schema for name, table in tables.items()})
+    temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        files = {name: _write_table(table, temporary / name) for name, table in tables.items()}
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            model=model,
+            version=version,
+            space_id=space,
+            as_of=as_of,
+            created_at=created_at,
+            trainer=trainer,
+            seed=seed,
+            dim=users.embedding.shape[1],
+            n_users=len(users.ids),
+            n_items=len(items.ids),
+            n_interactions=n_interactions,
+            metrics=metrics,
+            fingerprint=fingerprint,
+            files=files,
+        )
+        _write_durably(temporary / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
+        target = folder / version
+        temporary.rename(target)
+        _fsync(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    refresh_history(folder, sorted(_version_paths(folder)))
+    return Artifact(target, manifest)
+
+
+def _to_arrow(
+    entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
+) -> pa.Table:
+    n, dim = table.embedding.shape
+    if not np.isfinite(table.embedding).all():
+        bad = int((~np.isfinite(table.embedding).all(axis=1)).sum())
+        raise InputError(
+            f"training produced NaN or infinity in {bad} of {n} {entity} vectors; lower the learning rate "
+            "or raise the regularization"
+        )
+    embedding = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(table.embedding, dtype=np.float32).reshape(-1)), dim
+    )
+    columns: dict[str, Any] = {f"{entity}_id": table.ids, "embedding": embedding}
+    if table.bias is not None:
+        columns["bias"] = pa.array(table.bias, pa.float32())
+    columns["n_interactions"] = pa.array(table.n_interactions, pa.int64())
+    if table.seen_items is not None:
+        columns["seen_items"] = table.seen_items
+    # Microseconds: nanoseconds break Feast's DuckDB path.
+    columns["event_timestamp"] = pa.repeat(pa.scalar(as_of, TIMESTAMP), n)
+    columns["created_timestamp"] = pa.repeat(pa.scalar(created_at, TIMESTAMP), n)
+    columns["version"] = pa.repeat(version, n)
+    columns["space"] = pa.repeat(space, n)
+    if table.attributes is not None:
+        attributes = normalise_attributes(table.attributes, source=f"{entity} attributes")
+        columns |= dict(zip(attributes.column_names, attributes.columns, strict=True))
+    return pa.table(columns)
+
+
+def _load(path: Path) -> Artifact:
+    try:
+        raw = (path / "manifest.json").read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} has no readable manifest.json ({error.strerror})") from None
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise ArtifactError(f"{path / 'manifest.json'} is damaged: {where}: {first['msg']}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has artifact format {manifest.format_version}, this release reads {FORMAT_VERSION}; "
+            "upgrade feast-embeddings"
+        )
+    if (manifest.version, manifest.model) != (path.name, path.parent.name):
+        raise ArtifactError(
+            f"{path} holds the manifest of {manifest.model}/{manifest.version}; restore the folder under its own name"
+        )
+    return Artifact(path, manifest)
+
+
+def _version_paths(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.iterdir() if _VERSION.fullmatch(p.name)) if folder.is_dir() else iter(())
+
+
+def _clear_stale(folder: Path) -> None:
+    for path in folder.glob(".*Z.*"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_table(table: pa.Table, path: Path) -> FileInfo:
+    pq.write_table(table, path)
+    _fsync(path)
+    return FileInfo(rows=table.num_rows, sha256=_sha256(path))
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,107 @@
+"""Attribute columns: which types travel from a user's or item's table to Feast and Qdrant, and as what.
+
+One table of types serves the artifact (Arrow), the feature views (Feast) and the payload (Qdrant), so that a
+column that is accepted at training can be served and filtered on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feast_embeddings.errors import InputError
+
+__all__ = ["ATTRIBUTE_TYPES", "RESERVED_COLUMNS", "normalise_attributes"]
+
+# Columns of the data contract; an attribute may not take one of these names.
+RESERVED_COLUMNS = frozenset(
+    {
+        "user_id",
+        "item_id",
+        "embedding",
+        "bias",
+        "n_interactions",
+        "seen_items",
+        "event_timestamp",
+        "created_timestamp",
+        "version",
+        "space",
+    }
+)
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class _AttributeType:
+    feast: str
+    """Name of the type in `feast.types`, e.g. ``Float64`` or ``Array(String)``."""
+    accepts: Callable[[pa.DataType], bool]
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    # A column without a single value has Arrow's null type; text is the least surprising reading of it.
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_null(dtype))
+
+
+def _is_list_of(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
+    def check(dtype: pa.DataType) -> bool:
+        is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype)
+        return bool(is_list and accepts(dtype.value_type))
+
+    return check
+
+
+# Stored Arrow type -> what it is in Feast, and which Arrow types are cast to it.
+ATTRIBUTE_TYPES: dict[pa.DataType, _AttributeType] = {
+    pa.string(): _AttributeType("String", _is_text),
+    pa.int64(): _AttributeType("Int64", pa.types.is_integer),
+    pa.float64(): _AttributeType("Float64", lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t)),
+    pa.bool_(): _AttributeType("Bool", pa.types.is_boolean),
+    TIMESTAMP: _AttributeType("UnixTimestamp", lambda t: pa.types.is_timestamp(t) or pa.types.is_date(t)),
+    pa.list_(pa.string()): _AttributeType("Array(String)", _is_list_of(_is_text)),
+    pa.list_(pa.int64()): _AttributeType("Array(Int64)", _is_list_of(pa.types.is_integer)),
+}
+
+
+def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
+    """Cast every attribute column to one of `ATTRIBUTE_TYPES`.
+
+    Args:
+        attributes: one row per user or item, without the id column.
+        source: what to call the table in an error, e.g. a file name.
+
+    Raises:
+        InputError: a column has a reserved name or a type that cannot be served.
+    """
+    columns = {}
+    for name, column in zip(attributes.column_names, attributes.columns, strict=True):
+        if name in RESERVED_COLUMNS or name.startswith("_"):
+            raise InputError(
+                f"{source}: the column name {name!r} is reserved "
+                f"(reserved: {', '.join(sorted(RESERVED_COLUMNS))}, and names that start with '_'); rename it"
+            )
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        columns[name] = _cast(column, f"{source}: column {name!r}")
+    return pa.table(columns)
+
+
+def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
+    for target, spec in ATTRIBUTE_TYPES.items():
+        if not spec.accepts(column.type):
+            continue
+        try:
+            if target == TIMESTAMP and pa.types.is_timestamp(column.type) and column.type.tz is None:
+                # A timestamp without a zone is UTC, as everywhere in Feast.
+                return pc.assume_timezone(column.cast(pa.timestamp("us"), safe=False), "UTC")
+            return column.cast(target, safe=target != TIMESTAMP)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{what} does not fit {target}: {error}") from None
+    raise InputError(
+        f"{what} has type {column.type}, which cannot be served; expected text, a whole or real number, "
+        "true/false, a date or time, or a list of text or whole numbers; convert it or leave it out"
+    )

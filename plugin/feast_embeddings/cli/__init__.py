@@ -1,0 +1,81 @@
+"""The command line: `feast-embeddings COMMAND`. Each command is one call into the library."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import entry_points
+
+import click
+
+from feast_embeddings.errors import EmbeddingsError
+
+__all__ = ["main", "run"]
+
+# Command -> module that defines it, in the order in which a new user meets them. Modules load when they are called
+# for, so that --help does not wait for Feast.
+_COMMANDS = {
+    "quickstart": "feast_embeddings.cli.quickstart",
+    "init": "feast_embeddings.cli.init",
+    "train": "",  # comes with the trainers, by entry point
+    "publish": "feast_embeddings.cli.versions",
+    "versions": "feast_embeddings.cli.versions",
+    "similar-items": "feast_embeddings.cli.query",
+    "similar-users": "feast_embeddings.cli.query",
+    "rank": "feast_embeddings.cli.query",
+    "user-embedding": "feast_embeddings.cli.query",
+    "item-embedding": "feast_embeddings.cli.query",
+    "training-frame": "feast_embeddings.cli.frame",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        others = (point.name for point in entry_points(group="feast_embeddings.commands"))
+        return [*_COMMANDS, *sorted(set(others) - set(_COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if module := _COMMANDS.get(cmd_name):
+            command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
+        else:
+            found = entry_points(group="feast_embeddings.commands", name=cmd_name)
+            command = next((point.load() for point in found), None)
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="feast-embeddings")
+def main() -> None:
+    """Train user and item embeddings, serve them through Feast, query them in Qdrant.
+
+    Start with `feast-embeddings quickstart`, which runs every step on a generated shop. Set
+    FEAST_EMBEDDINGS_TRACEBACK=1 to see where an error came from.
+    """
+
+
+def run() -> None:
+    """Entry point: exit code 0, 2 for bad input, 1 for a failure; errors are one line on standard error."""
+    try:
+        main.main(standalone_mode=False)
+    except EmbeddingsError as error:
+        _fail(error, str(error), error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        _fail(error, error.format_message(), error.exit_code)
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        _fail(error, f"{type(error).__name__}: {error}", 1)
+
+
+def _fail(error: Exception, message: str, code: int) -> None:
+    if os.environ.get("FEAST_EMBEDDINGS_TRACEBACK"):
+        raise error
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

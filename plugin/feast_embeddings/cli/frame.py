@@ -1,0 +1,54 @@
+"""`training-frame`: point-in-time embeddings for labelled rows, from file to file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.errors import InputError
+
+
+@click.command()
+@click.option("--entities", required=True, metavar="FILE", help="Parquet or CSV with event_timestamp and ids.")
+@click.option("--out", required=True, metavar="FILE", help="Parquet to write.")
+@repo_option
+@model_option
+@json_option
+def training_frame(entities: str, out: str, repo: str, model: str | None, as_json: bool) -> None:
+    """Join to each row of a file the embeddings that existed at its time."""
+    import pandas as pd
+
+    target = Path(out)
+    if target.suffix != ".parquet":
+        raise InputError(f"--out {out}: expected a name that ends in .parquet, which can hold vectors")
+    if not target.parent.is_dir():
+        raise InputError(f"--out {out}: the folder {target.parent} does not exist")
+    store = open_store(repo, model)
+    frame = store.training_frame(_read(Path(entities)))
+    temporary = target.with_name(f".{target.name}.tmp")
+    frame.to_parquet(temporary, index=False)
+    temporary.replace(target)
+    matched = {
+        name: int(frame[name].notna().sum()) for name in ("user_version", "item_version") if name in frame.columns
+    }
+    if as_json:
+        print_json({"rows": len(frame), "out": out, "with_embedding": matched})
+        return
+    for name, count in matched.items():
+        click.echo(f"{count} of {len(frame)} rows have a {name.removesuffix('_version')} embedding")
+    with pd.option_context("display.width", 110, "display.max_columns", 12, "display.max_colwidth", 24):
+        click.echo(frame.head(6).to_string(index=False))
+    click.echo(f"wrote {out}")
+
+
+def _read(path: Path):  # type: ignore[no-untyped-def]
+    import pandas as pd
+
+    if not path.is_file():
+        raise InputError(f"--entities {path}: there is no such file")
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"--entities {path} cannot be read as {path.suffix[1:] or 'Parquet'}: {error}") from None

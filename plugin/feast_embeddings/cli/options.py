@@ -1,0 +1,53 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.artifact import trained_models
+from feast_embeddings.errors import InputError
+from feast_embeddings.repo import Repo
+
+if TYPE_CHECKING:
+    from feast_embeddings.embedding_store import EmbeddingStore
+
+__all__ = ["json_option", "model_option", "one_model", "open_store", "print_json", "repo_option"]
+
+repo_option = click.option("--repo", default=".", show_default=True, metavar="DIR", help="The Feast repo.")
+model_option = click.option("--model", metavar="NAME", help="The model; may be left out when there is only one.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+Command = Callable[..., Any]
+
+
+def one_model(repo: Repo, model: str | None) -> str:
+    """The named model, or the repo's only one.
+
+    Raises:
+        InputError: none is named, and there is not exactly one.
+    """
+    if model is not None:
+        return model
+    models = trained_models(repo.data)
+    if len(models) != 1:
+        raise InputError(
+            f"name a model with --model; {repo.path} has {', '.join(models) or 'none yet: run train first'}"
+        )
+    return models[0]
+
+
+def open_store(path: str, model: str | None) -> EmbeddingStore:
+    """The query interface of a repo's model."""
+    from feast_embeddings.embedding_store import EmbeddingStore
+
+    repo = Repo.open(path)
+    return EmbeddingStore(repo.feature_store(), one_model(repo, model))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; times in ISO 8601."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))

@@ -1,0 +1,109 @@
+"""The query commands: neighbours, ranking, and vectors by id."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+
+if TYPE_CHECKING:
+    from feast_embeddings.artifact import Entity
+    from feast_embeddings.embedding_store import Neighbours
+
+_k = click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
+_filter = click.option(
+    "--filter", metavar="CONDITION", help="On attributes, e.g. \"category = 'Books' AND price < 20\"."
+)
+
+
+def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (json_option, _filter, _k, model_option, repo_option):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("item_id")
+@_query_options
+def similar_items(item_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool) -> None:
+    """Items nearest to ITEM_ID by cosine."""
+    store = open_store(repo, model)
+    _print(store.similar_items(store.parse_id("item", item_id), k, filter=filter), as_json)
+
+
+@click.command()
+@click.argument("user_id")
+@_query_options
+def similar_users(user_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool) -> None:
+    """Users nearest to USER_ID by cosine."""
+    store = open_store(repo, model)
+    _print(store.similar_users(store.parse_id("user", user_id), k, filter=filter), as_json)
+
+
+@click.command()
+@click.argument("user_id")
+@_query_options
+@click.option("--include-seen", is_flag=True, help="Also items the user interacted with in training.")
+def rank(
+    user_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool, include_seen: bool
+) -> None:
+    """Items with the highest score for USER_ID."""
+    store = open_store(repo, model)
+    found = store.rank(store.parse_id("user", user_id), k, filter=filter, include_seen=include_seen)
+    _print(found, as_json)
+
+
+@click.command()
+@click.argument("user_ids", nargs=-1, required=True)
+@repo_option
+@model_option
+def user_embedding(user_ids: tuple[str, ...], repo: str, model: str | None) -> None:
+    """Vectors of USER_IDS, as JSON."""
+    _print_embeddings("user", user_ids, repo, model)
+
+
+@click.command()
+@click.argument("item_ids", nargs=-1, required=True)
+@repo_option
+@model_option
+def item_embedding(item_ids: tuple[str, ...], repo: str, model: str | None) -> None:
+    """Vectors of ITEM_IDS, as JSON."""
+    _print_embeddings("item", item_ids, repo, model)
+
+
+def _print(found: Neighbours, as_json: bool) -> None:
+    if as_json:
+        print_json({"version": found.version, "neighbours": found.to_dicts()})
+    elif not found.ids:
+        click.echo("none match", err=True)
+    else:
+        click.echo(found.to_pandas().to_string(index=False, float_format=lambda x: f"{x:.4f}"))
+
+
+def _print_embeddings(entity: Entity, texts: tuple[str, ...], repo: str, model: str | None) -> None:
+    store = open_store(repo, model)
+    ids = [store.parse_id(entity, text) for text in texts]
+    found = store.user_embeddings(ids) if entity == "user" else store.item_embeddings(ids)
+    print_json(
+        {
+            "embeddings": [
+                {
+                    "id": id,
+                    "vector": [float(x) for x in vector],
+                    "version": found.version,
+                    "as_of": found.as_of,
+                    "event_timestamp": event_timestamp.isoformat(),
+                }
+                for id, vector, event_timestamp in zip(found.ids, found.vectors, found.event_timestamps, strict=True)
+                if event_timestamp is not None
+            ],
+            "missing": found.missing,
+        }
+    )
+    if len(found.missing) == len(ids):
+        print(f"error: none of these {entity}s has an embedding in version {found.version}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,212 @@
+"""What the rest of the package asks of Qdrant, whichever engine holds the vectors.
+
+Two engines implement `Engine`: `feast_embeddings.embedded` runs Qdrant's own code in this process, and
+`feast_embeddings.server` talks to a Qdrant node or cluster. Names on this side are Qdrant's: collection, alias,
+point, payload, named vector, filter. One test suite runs over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+from qdrant_client import models
+
+__all__ = [
+    "TIMESTAMP_KEY",
+    "CollectionSpec",
+    "Distance",
+    "Engine",
+    "PointBatch",
+    "ScoredPoint",
+    "StoredPoint",
+    "VectorSpec",
+    "scored_points",
+    "stored_points",
+]
+
+Distance = Literal["Dot", "Cosine", "Euclid", "Manhattan"]
+IndexType = Literal["keyword", "integer", "float", "bool"]
+
+# Payload key of the event timestamp, microseconds since the epoch. `Engine.upsert` compares it.
+TIMESTAMP_KEY = "_event_timestamp"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VectorSpec(_Frozen):
+    """One named vector of a collection."""
+
+    size: int
+    distance: Distance
+    indexed: bool
+    """Whether an HNSW graph is built; without one, searches on this vector are exact scans."""
+
+
+class CollectionSpec(_Frozen):
+    """All that must be known to create a collection, and to say what an existing one holds."""
+
+    alias: str
+    """The name under which queries find it once it is live."""
+    vectors: dict[str, VectorSpec]
+    payload_indexes: dict[str, IndexType]
+    version: str = ""
+    """Version of the model whose vectors these are; empty for an ordinary feature view."""
+    space: str = ""
+    """Vector space of that version; vectors of different spaces must never meet in one query."""
+    as_of: str = ""
+    """Cut-off of the training data, ISO 8601 UTC."""
+
+
+@dataclass(frozen=True)
+class PointBatch:
+    """Points to write.
+
+    Attributes:
+        ids: UUIDs in their text form, n of them.
+        vectors: named vector -> float32 matrix (n, size) and a boolean mask (n,), False where a point has none.
+        payloads: one JSON-compatible mapping per point, holding `TIMESTAMP_KEY`.
+        timestamps: int64 (n,), the event timestamps in microseconds since the epoch.
+    """
+
+    ids: list[str]
+    vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
+    payloads: list[dict[str, Any]]
+    timestamps: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> PointBatch:
+        """The points at these positions, in this order."""
+        return PointBatch(
+            ids=[self.ids[i] for i in rows],
+            vectors={name: (matrix[rows], mask[rows]) for name, (matrix, mask) in self.vectors.items()},
+            payloads=[self.payloads[i] for i in rows],
+            timestamps=self.timestamps[rows],
+        )
+
+    def named_vectors(self) -> list[dict[str, Any]]:
+        """Per point, its named vectors as Python lists, which is what both clients take fastest."""
+        lists = {name: (matrix.tolist(), mask.tolist()) for name, (matrix, mask) in self.vectors.items()}
+        return [{name: rows[i] for name, (rows, mask) in lists.items() if mask[i]} for i in range(len(self.ids))]
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """A point as read back; vectors are float32 of shape (size,)."""
+
+    id: str
+    payload: dict[str, Any]
+    vectors: dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ScoredPoint:
+    """A search hit. For Dot and Cosine a higher score is nearer, for Euclid and Manhattan a lower one."""
+
+    id: str
+    score: float
+    payload: dict[str, Any]
+
+
+class _Record(Protocol):
+    """What both of Qdrant's clients return for a point."""
+
+    @property
+    def id(self) -> Any: ...
+    @property
+    def payload(self) -> dict[str, Any] | None: ...
+    @property
+    def vector(self) -> Any: ...
+
+
+class _Hit(Protocol):
+    @property
+    def id(self) -> Any: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def payload(self) -> dict[str, Any] | None: ...
+
+
+def stored_points(records: Iterable[_Record], ids: Sequence[str]) -> list[StoredPoint | None]:
+    """Records in the order of the ids that were asked for; Qdrant returns them in an order of its own."""
+    found = {str(record.id): record for record in records}
+    return [
+        None
+        if (record := found.get(id)) is None
+        else StoredPoint(
+            id=id,
+            payload=record.payload or {},
+            vectors={name: np.array(values, dtype=np.float32) for name, values in (record.vector or {}).items()},
+        )
+        for id in ids
+    ]
+
+
+def scored_points(hits: Iterable[_Hit]) -> list[ScoredPoint]:
+    """Search hits, in Qdrant's order."""
+    return [ScoredPoint(id=str(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]
+
+
+class Engine(Protocol):
+    """Collections of points under atomic aliases. Every method raises `EngineError` when Qdrant fails."""
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> collection, as one consistent snapshot."""
+        ...
+
+    def switch(self, aliases: Mapping[str, str | None]) -> None:
+        """Point all these aliases at their collections in one atomic step; None removes an alias."""
+        ...
+
+    def collections(self, alias: str) -> dict[str, CollectionSpec]:
+        """All collections made for an alias, live or not, with what they hold."""
+        ...
+
+    def describe(self, collection: str) -> CollectionSpec:
+        """What a collection holds."""
+        ...
+
+    def create(self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch]) -> None:
+        """Create a collection, fill it and build its indexes. A half-built one of the same name is replaced."""
+        ...
+
+    def upsert(self, collection: str, batch: PointBatch) -> None:
+        """Write points into an existing collection; a stored point with a newer event timestamp stays."""
+        ...
+
+    def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+        """Points by id, in the order of `ids`; None where there is none."""
+        ...
+
+    def query(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+    ) -> list[ScoredPoint]:
+        """The nearest points to a vector, nearest first, with their payloads."""
+        ...
+
+    def count(self, collection: str) -> int:
+        """Exact number of points."""
+        ...
+
+    def drop(self, collections: Iterable[str]) -> None:
+        """Delete collections; those that do not exist are ignored."""
+        ...
+
+    def close(self) -> None:
+        """Release files or connections. Safe to repeat."""
+        ...

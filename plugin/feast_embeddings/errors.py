@@ -1,0 +1,83 @@
+"""Every exception this package raises on purpose.
+
+::
+
+    EmbeddingsError
+    ├── InputError                 what the caller gave cannot be used   (exit code 2)
+    │   ├── UnknownIdError         an id that the served version does not hold
+    │   └── FilterError            a filter that cannot be parsed or applied
+    ├── ArtifactError              an artifact on disk is missing, damaged or of another format
+    ├── NotPublishedError          nothing is live for a model or a feature view
+    ├── VersionMismatchError       vectors of different versions or spaces would have met
+    ├── WriterLockedError          another process is writing to the embedded store
+    ├── EngineError                Qdrant refused or failed
+    └── MissingExtraError          an optional dependency is not installed
+
+Messages say what was expected, what came, and what to do. The command line prints them on one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "EmbeddingsError",
+    "EngineError",
+    "FilterError",
+    "InputError",
+    "MissingExtraError",
+    "NotPublishedError",
+    "UnknownIdError",
+    "VersionMismatchError",
+    "WriterLockedError",
+]
+
+
+class EmbeddingsError(Exception):
+    """Base of every error raised on purpose; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class InputError(EmbeddingsError):
+    """A file, column, value or option given by the caller cannot be used as it is."""
+
+    exit_code = 2
+
+
+class UnknownIdError(InputError):
+    """The served version has no embedding for this id."""
+
+
+class FilterError(InputError):
+    """The filter is not of the supported grammar, or names a feature that cannot be filtered on."""
+
+
+class ArtifactError(EmbeddingsError):
+    """An artifact is missing, damaged, or written in a format this release does not know."""
+
+
+class NotPublishedError(EmbeddingsError):
+    """No version of the model is live in Qdrant."""
+
+
+class VersionMismatchError(EmbeddingsError):
+    """Vectors of different versions or spaces would have met in one collection or one query."""
+
+
+class WriterLockedError(EmbeddingsError):
+    """Another process holds the writer lock of the embedded store."""
+
+
+class EngineError(EmbeddingsError):
+    """Qdrant, embedded or server, refused or failed the operation."""
+
+
+class MissingExtraError(EmbeddingsError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, purpose: str, extra: str, module: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {module!r}, which is not installed: "
+            f"run pip install 'feast-embeddings[{extra}]'"
+        )
+        self.extra = extra

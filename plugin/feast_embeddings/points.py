@@ -1,0 +1,243 @@
+"""Rows of a feature view <-> Qdrant points. Pure: nothing here talks to Feast's stores or to Qdrant.
+
+One entity is one point. Its id is a UUID made from Feast's bytes of the entity key, so that writing an entity
+twice is one point. Its payload holds the join keys and features in native JSON types, to be filtered on, and
+
+* ``_entity_key``: Feast's bytes of the entity key, base64;
+* ``_event_timestamp``: microseconds since the epoch;
+* ``_values``: for the features that JSON cannot give back exactly, Feast's serialized value, base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+from feast import FeatureView, ValueType
+
+from feast_embeddings._feast import EntityKeyProto, ValueProto, decode_entity_key, encode_entity_key
+from feast_embeddings.collection import VectorField, value_types
+from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, StoredPoint
+from feast_embeddings.errors import InputError
+
+__all__ = [
+    "ENTITY_KEY",
+    "VALUES_KEY",
+    "PointCodec",
+    "from_microseconds",
+    "point_id",
+    "to_microseconds",
+]
+
+ENTITY_KEY = "_entity_key"
+VALUES_KEY = "_values"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Feast value type -> the field of its Value message, for the types that JSON holds exactly.
+_NATIVE_SCALARS = {
+    ValueType.STRING: "string_val",
+    ValueType.INT32: "int32_val",
+    ValueType.INT64: "int64_val",
+    ValueType.FLOAT: "float_val",
+    ValueType.DOUBLE: "double_val",
+    ValueType.BOOL: "bool_val",
+    ValueType.UNIX_TIMESTAMP: "unix_timestamp_val",
+}
+_NATIVE_LISTS = {
+    ValueType.STRING_LIST: "string_list_val",
+    ValueType.INT32_LIST: "int32_list_val",
+    ValueType.INT64_LIST: "int64_list_val",
+    ValueType.BOOL_LIST: "bool_list_val",
+}
+
+FeastRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
+
+
+def point_id(entity_key: bytes) -> str:
+    """The id of an entity's point, from Feast's bytes of its key: 122 bits of BLAKE2b in UUID form."""
+    return str(UUID(bytes=blake2b(entity_key, digest_size=16).digest(), version=5))
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds since the epoch, exact; a time without a zone is UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The UTC time that many microseconds after the epoch, exact."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+class PointCodec:
+    """Encodes and decodes the rows of one feature view."""
+
+    def __init__(self, view: FeatureView, fields: dict[str, VectorField]) -> None:
+        self.view = view
+        self.fields = fields
+        self.types = value_types(view)
+        self.features = [field.name for field in view.features]
+
+    def encode(self, rows: Iterable[FeastRow]) -> PointBatch:
+        """Points for rows as Feast writes them, one per entity: its newest row, the later one on a tie.
+
+        Raises:
+            InputError: a vector of the wrong length, or with NaN or infinity in it.
+        """
+        newest: dict[bytes, FeastRow] = {}
+        for row in rows:
+            raw = encode_entity_key(row[0])
+            if raw not in newest or to_microseconds(row[2]) >= to_microseconds(newest[raw][2]):
+                newest[raw] = row
+        rows = list(newest.values())
+        return PointBatch(
+            ids=[point_id(raw) for raw in newest],
+            vectors={
+                name: vectors
+                for field in self.fields.values()
+                for name, vectors in self._encode_vectors(field, [values for _, values, _, _ in rows]).items()
+            },
+            payloads=[self._encode_payload(raw, row) for raw, row in zip(newest, rows, strict=True)],
+            timestamps=np.array([to_microseconds(row[2]) for row in rows], dtype=np.int64),
+        )
+
+    def _encode_payload(self, raw: bytes, row: FeastRow) -> dict[str, Any]:
+        key, values, event_timestamp, _ = row
+        payload: dict[str, Any] = {
+            ENTITY_KEY: base64.b64encode(raw).decode(),
+            TIMESTAMP_KEY: to_microseconds(event_timestamp),
+        }
+        encoded: dict[str, str] = {}
+        for name, value in zip(key.join_keys, key.entity_values, strict=True):
+            if (native := self._to_native(name, value)) is not None:
+                payload[name] = native
+        for name in self.features:
+            value = values.get(name)
+            if value is None or value.WhichOneof("val") is None:
+                continue
+            if (native := self._to_native(name, value)) is not None:
+                payload[name] = native
+            elif not (name in self.fields and value.HasField("float_list_val")):
+                encoded[name] = base64.b64encode(value.SerializeToString()).decode()
+        if encoded:
+            payload[VALUES_KEY] = encoded
+        return payload
+
+    def _to_native(self, name: str, value: ValueProto) -> Any:
+        """The JSON form of a value, or None when JSON would not give it back exactly."""
+        value_type, kind = self.types.get(name, ValueType.UNKNOWN), value.WhichOneof("val")
+        if kind is not None and _NATIVE_SCALARS.get(value_type) == kind:
+            native = getattr(value, kind)
+            return native if not isinstance(native, float) or math.isfinite(native) else None
+        if kind is not None and _NATIVE_LISTS.get(value_type) == kind:
+            return list(getattr(value, kind).val)
+        return None
+
+    def _encode_vectors(
+        self, field: VectorField, rows: Sequence[dict[str, ValueProto]]
+    ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+        lists = [_floats(row.get(field.name)) for row in rows]
+        dim = field.dim or next((len(values) for values in lists if values), 0)
+        wrong = next((values for values in lists if values is not None and len(values) != dim), None)
+        if wrong is not None:
+            raise InputError(
+                f"feature view {self.view.name!r}, field {field.name!r}: expected vectors of length {dim}, "
+                f"got one of length {len(wrong)}; nothing was written"
+            )
+        present = np.array([values is not None for values in lists], dtype=np.bool_)
+        matrix = np.zeros((len(rows), dim), dtype=np.float32)
+        if present.any():
+            matrix[present] = np.array([values for values in lists if values is not None], dtype=np.float32)
+        bias = None
+        if field.bias is not None:
+            bias = np.array([_scalar(row.get(field.bias)) for row in rows], dtype=np.float32)
+        return self.named_vectors(field, matrix, present, bias)
+
+    def named_vectors(
+        self,
+        field: VectorField,
+        matrix: npt.NDArray[np.float32],
+        present: npt.NDArray[np.bool_],
+        bias: npt.NDArray[np.float32] | None,
+    ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+        """The stored vectors of one field: (n, dim) vectors, (n,) mask and (n,) bias -> named vectors."""
+        if not np.isfinite(matrix).all() or (bias is not None and not np.isfinite(bias).all()):
+            raise InputError(
+                f"feature view {self.view.name!r}, field {field.name!r}: NaN or infinity in a vector or its bias; "
+                "nothing was written"
+            )
+        if not present.any() and not field.dim:
+            return {}
+        stored = matrix if bias is None else np.column_stack([matrix, bias])
+        vectors = {field.name: (stored, present)}
+        if field.search_name != field.name:
+            vectors[field.search_name] = (matrix, present)
+        return vectors
+
+    def decode(
+        self, point: StoredPoint, requested: Sequence[str] | None = None
+    ) -> tuple[datetime, dict[str, ValueProto]]:
+        """The event timestamp (UTC) and the requested features (all when None) of a stored point."""
+        encoded = point.payload.get(VALUES_KEY, {})
+        values = {
+            name: self._decode_value(name, point, encoded)
+            for name in (self.features if requested is None else requested)
+        }
+        return from_microseconds(point.payload[TIMESTAMP_KEY]), values
+
+    def _decode_value(self, name: str, point: StoredPoint, encoded: dict[str, str]) -> ValueProto:
+        value = ValueProto()
+        if name in encoded:
+            value.ParseFromString(base64.b64decode(encoded[name]))
+        elif name in point.payload:
+            native, value_type = point.payload[name], self.types[name]
+            if value_type in _NATIVE_SCALARS:
+                setattr(value, _NATIVE_SCALARS[value_type], native)
+            else:
+                message = getattr(value, _NATIVE_LISTS[value_type])
+                message.SetInParent()  # an empty list is a value, not a null
+                message.val.extend(native)
+        elif name in self.fields and name in point.vectors:
+            vector = point.vectors[name]
+            value.float_list_val.val.extend(vector[:-1] if self.fields[name].bias else vector)
+        return value
+
+    def entity_key(self, payload: dict[str, Any]) -> EntityKeyProto:
+        """The entity key of a stored point."""
+        return decode_entity_key(base64.b64decode(payload[ENTITY_KEY]))
+
+    def id_encoder(self) -> Callable[[str | int], tuple[str, bytes]]:
+        """For a view with one join key: id -> (point id, entity key bytes)."""
+        (join_key,) = self.view.join_keys
+        kind = _NATIVE_SCALARS[self.types[join_key]]
+
+        def encode(value: str | int) -> tuple[str, bytes]:
+            entity_value = ValueProto()
+            setattr(entity_value, kind, value)
+            raw = encode_entity_key(EntityKeyProto(join_keys=[join_key], entity_values=[entity_value]))
+            return point_id(raw), raw
+
+        return encode
+
+
+def _floats(value: ValueProto | None) -> Sequence[float] | None:
+    if value is None:
+        return None
+    kind = value.WhichOneof("val")
+    if kind in ("float_list_val", "double_list_val"):
+        return list(getattr(value, kind).val)
+    return None
+
+
+def _scalar(value: ValueProto | None) -> float:
+    kind = None if value is None else value.WhichOneof("val")
+    return float(getattr(value, kind)) if kind is not None else 0.0

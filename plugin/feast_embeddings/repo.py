@@ -1,0 +1,76 @@
+"""A Feast repo with embeddings in it: the template, and where its parts are."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+__all__ = ["Repo", "init_repo"]
+
+_TEMPLATE = ("feature_store.yaml", "definitions.py")
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A folder with a feature_store.yaml."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Repo:
+        """The repo at this path.
+
+        Raises:
+            InputError: there is none.
+        """
+        folder = Path(path).resolve()
+        if not (folder / "feature_store.yaml").is_file():
+            raise InputError(
+                f"{folder} is not a Feast repo (it has no feature_store.yaml); name one with --repo, "
+                "or make one with feast-embeddings init"
+            )
+        return cls(folder)
+
+    @property
+    def data(self) -> Path:
+        """Where the artifacts are."""
+        return self.path / "data"
+
+    def feature_store(self) -> FeatureStore:
+        """Feast's own handle on the repo."""
+        from feast import FeatureStore
+
+        return FeatureStore(repo_path=str(self.path))
+
+
+def init_repo(path: Path | str) -> Repo:
+    """Make a new repo from the template that ships with this package.
+
+    Raises:
+        InputError: a file of the template is there already; nothing is overwritten.
+    """
+    folder = Path(path).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder for the new repo")
+    for name in _TEMPLATE:
+        if (folder / name).exists():
+            raise InputError(f"{folder / name} exists already; name an empty or new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _TEMPLATE:
+        shutil.copyfile(_template_folder() / name, folder / name)
+    return Repo(folder)
+
+
+def _template_folder() -> Path:
+    packaged = Path(__file__).parent / "_template"
+    if packaged.is_dir():
+        return packaged
+    # An editable install: the template is the repo at the top of the source tree, its only copy.
+    return Path(__file__).parents[2] / "feature_repo"

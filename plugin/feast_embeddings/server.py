@@ -1,0 +1,197 @@
+"""The server engine: a Qdrant node or cluster, through `qdrant-client`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+
+from feast_embeddings.engine import (
+    TIMESTAMP_KEY,
+    CollectionSpec,
+    PointBatch,
+    ScoredPoint,
+    StoredPoint,
+    scored_points,
+    stored_points,
+)
+from feast_embeddings.errors import EngineError
+from feast_embeddings.filters import payload_key
+
+__all__ = ["ServerEngine"]
+
+_BATCH = 256
+_STREAMS = 4
+_SPEC = "feast_embeddings"
+_POLL_SECONDS = 0.1
+
+
+class ServerEngine:
+    """`feast_embeddings.engine.Engine` over a `QdrantClient`, which it owns and closes.
+
+    What a collection holds is kept in the collection's metadata, which needs Qdrant 1.16 or newer.
+
+    Args:
+        client: connected to the node or cluster.
+        index_timeout: seconds to wait for Qdrant to build the indexes of a new collection.
+    """
+
+    def __init__(self, client: QdrantClient, *, index_timeout: float = 3600.0) -> None:
+        self._client = client
+        self._index_timeout = index_timeout
+
+    def aliases(self) -> dict[str, str]:
+        with _engine_errors("list aliases"):
+            found = self._client.get_aliases().aliases
+        return {alias.alias_name: alias.collection_name for alias in found}
+
+    def collections(self, alias: str) -> dict[str, CollectionSpec]:
+        with _engine_errors("list collections"):
+            names = [c.name for c in self._client.get_collections().collections]
+        # Names start with the alias; another alias may too, so the metadata decides.
+        specs = {name: self._spec(name) for name in names if name.startswith(alias)}
+        return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
+
+    def describe(self, collection: str) -> CollectionSpec:
+        spec = self._spec(collection)
+        if spec is None:
+            raise EngineError(f"the Qdrant collection {collection!r} was not made by feast-embeddings")
+        return spec
+
+    def _spec(self, collection: str) -> CollectionSpec | None:
+        with _engine_errors(f"describe {collection!r}"):
+            metadata = self._client.get_collection(collection).config.metadata or {}
+        return CollectionSpec.model_validate(metadata[_SPEC]) if _SPEC in metadata else None
+
+    def switch(self, aliases: Mapping[str, str | None]) -> None:
+        current = self.aliases()
+        operations: list[models.AliasOperations] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+            for alias in aliases
+            if alias in current
+        ]
+        operations += [
+            models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
+            for alias, collection in aliases.items()
+            if collection is not None
+        ]
+        if operations:
+            with _engine_errors("switch aliases"):
+                # One request: Qdrant applies all of it or nothing.
+                self._client.update_collection_aliases(operations)
+
+    def create(self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch]) -> None:
+        with _engine_errors(f"create {collection!r}"):
+            if self._client.collection_exists(collection):
+                self._client.delete_collection(collection)
+            self._client.create_collection(
+                collection,
+                vectors_config={
+                    name: models.VectorParams(
+                        size=vector.size,
+                        distance=models.Distance(vector.distance),
+                        hnsw_config=None if vector.indexed else models.HnswConfigDiff(m=0),
+                    )
+                    for name, vector in spec.vectors.items()
+                },
+                metadata={_SPEC: spec.model_dump()},
+            )
+            # Before the points, so that the graph is built with the filters in mind.
+            for name, index in spec.payload_indexes.items():
+                self._client.create_payload_index(collection, payload_key(name), models.PayloadSchemaType(index))
+        with _engine_errors(f"write to {collection!r}"), ThreadPoolExecutor(_STREAMS) as pool:
+            for batch in batches:
+                chunks = [
+                    batch.take(np.arange(start, min(start + _BATCH, len(batch))))
+                    for start in range(0, len(batch), _BATCH)
+                ]
+                for _ in pool.map(lambda chunk: self._client.upsert(collection, _points(chunk)), chunks):
+                    pass
+        self._wait_until_indexed(collection)
+
+    def _wait_until_indexed(self, collection: str) -> None:
+        deadline = time.monotonic() + self._index_timeout
+        with _engine_errors(f"index {collection!r}"):
+            while self._client.get_collection(collection).status != models.CollectionStatus.GREEN:
+                if time.monotonic() > deadline:
+                    raise EngineError(f"Qdrant did not finish indexing {collection!r} within {self._index_timeout:g} s")
+                time.sleep(_POLL_SECONDS)
+
+    def upsert(self, collection: str, batch: PointBatch) -> None:
+        with _engine_errors(f"write to {collection!r}"):
+            # The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each other.
+            for timestamp in np.unique(batch.timestamps):
+                same_time = batch.take(np.flatnonzero(batch.timestamps == timestamp))
+                not_newer = models.Filter(
+                    must_not=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=int(timestamp)))]
+                )
+                for start in range(0, len(same_time), _BATCH):
+                    chunk = same_time.take(np.arange(start, min(start + _BATCH, len(same_time))))
+                    self._client.upsert(collection, _points(chunk), update_filter=not_newer)
+
+    def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+        with _engine_errors(f"read from {collection!r}"):
+            records = self._client.retrieve(
+                collection, list(ids), with_payload=True, with_vectors=list(vectors) or False
+            )
+        return stored_points(records, ids)
+
+    def query(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+    ) -> list[ScoredPoint]:
+        with _engine_errors(f"search {collection!r}"):
+            hits = self._client.query_points(
+                collection, vector.tolist(), using=vector_name, limit=limit, query_filter=filter
+            ).points
+        return scored_points(hits)
+
+    def count(self, collection: str) -> int:
+        with _engine_errors(f"count {collection!r}"):
+            return self._client.count(collection, exact=True).count
+
+    def drop(self, collections: Iterable[str]) -> None:
+        with _engine_errors("drop collections"):
+            for collection in collections:
+                self._client.delete_collection(collection)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _points(batch: PointBatch) -> list[models.PointStruct]:
+    return [
+        models.PointStruct(id=id, vector=vectors, payload=payload)
+        for id, vectors, payload in zip(batch.ids, batch.named_vectors(), batch.payloads, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def _engine_errors(what: str) -> Iterator[None]:
+    """Say what failed and why, without headers or settings that could hold the API key."""
+    import grpc
+
+    try:
+        yield
+    except EngineError:
+        raise
+    except UnexpectedResponse as error:
+        reason = f"HTTP {error.status_code} {error.reason_phrase}"
+        raise EngineError(f"Qdrant could not {what}: {reason}") from error
+    except grpc.RpcError as error:
+        code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
+        detail = error.details() if isinstance(error, grpc.Call) else ""
+        raise EngineError(f"Qdrant could not {what}: {code} {detail}".rstrip()) from error
+    except (ApiException, OSError, ValueError, RuntimeError) as error:
+        raise EngineError(f"Qdrant could not {what}: {error}") from error

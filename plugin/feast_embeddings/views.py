@@ -1,0 +1,140 @@
+"""Factories of the custom feature views: what a model's embeddings are in Feast.
+
+A `FeatureView` subclass does not survive Feast's registry, so these are plain feature views; what makes them
+embedding views is in their schema and tags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp
+
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.attributes import ATTRIBUTE_TYPES
+from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG
+from feast_embeddings.history import history_glob
+
+__all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
+
+MODEL_TAG = "feast_embeddings.model"
+ENTITY_TAG = "feast_embeddings.entity"
+
+_FEAST_TYPES: dict[str, FeastType] = {
+    "String": String,
+    "Int64": Int64,
+    "Float64": Float64,
+    "Bool": Bool,
+    "UnixTimestamp": UnixTimestamp,
+    "Array(String)": Array(String),
+    "Array(Int64)": Array(Int64),
+}
+_NOT_FEATURES = {"user_id", "item_id", "embedding", "event_timestamp", "created_timestamp"}
+
+
+@dataclass(frozen=True)
+class EmbeddingViews:
+    """Everything Feast needs to know about one model."""
+
+    user: Entity
+    item: Entity
+    user_source: FileSource
+    item_source: FileSource
+    user_embeddings: FeatureView
+    item_embeddings: FeatureView
+    service: FeatureService
+
+    def by_name(self) -> dict[str, object]:
+        """Feast name -> object, to be put into a module's globals, where `feast apply` looks for them."""
+        return {f"{kind}_{named.name}": named for kind, named in vars(self).items()}
+
+
+def view_name(model: str, entity: str) -> str:
+    """Name of the feature view that holds a model's user or item embeddings."""
+    return f"{model}_{entity}_embeddings"
+
+
+def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
+    """Entities, sources, feature views and a feature service for a trained model.
+
+    Dimensions, id types and attributes are those of the newest version under the data folder, so run `feast apply`
+    after a training that changes one of them. Both views hold ``embedding`` (float32, searched by cosine),
+    ``n_interactions``, ``version`` and ``space``; items also ``bias`` and the attributes given at training.
+    A user's score for an item is ``user embedding · item embedding + item bias``.
+
+    Raises:
+        InputError: no version of the model is under the data folder.
+    """
+    artifact = load_artifact(Path(data), model)
+    folder = artifact.path.parent
+    built = {}
+    for entity in ("user", "item"):
+        schema = pq.read_schema(artifact.path / f"{entity}s.parquet")
+        built[entity] = _view(model, entity, schema, artifact.manifest.dim, folder)
+    (user, user_source, users), (item, item_source, items) = built["user"], built["item"]
+    service = FeatureService(
+        name=f"{model}_embeddings",
+        features=[users[["embedding", "version", "space"]], items[["embedding", "bias", "version", "space"]]],
+        description=f"User and item embeddings of model {model}; ask for full feature names",
+        tags={MODEL_TAG: model},
+    )
+    return EmbeddingViews(user, item, user_source, item_source, users, items, service)
+
+
+def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) -> tuple[Entity, FileSource, FeatureView]:
+    join_key = f"{entity}_id"
+    is_text = pa.types.is_string(schema.field(join_key).type)
+    tags = {MODEL_TAG: model, ENTITY_TAG: entity}
+    subject = Entity(
+        name=f"{model}_{entity}",
+        join_keys=[join_key],
+        value_type=ValueType.STRING if is_text else ValueType.INT64,
+        tags=tags,
+    )
+    source = FileSource(
+        name=f"{model}_{entity}_history",
+        path=history_glob(folder, entity),
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+        tags=tags,
+    )
+    has_bias = "bias" in schema.names
+    fields = [
+        Field(name=join_key, dtype=String if is_text else Int64),
+        Field(
+            name="embedding",
+            dtype=Array(Float32),
+            vector_index=True,
+            vector_length=dim,
+            vector_search_metric="cosine",
+            tags={BIAS_TAG: "bias"} if has_bias else {},
+        ),
+    ]
+    fields += [_field(column) for column in schema if column.name not in _NOT_FEATURES]
+    view = FeatureView(
+        name=view_name(model, entity),
+        entities=[subject],
+        schema=fields,
+        source=source,
+        # An embedding stays valid until the next version replaces it.
+        ttl=timedelta(0),
+        online=True,
+        description=f"{entity.capitalize()} embeddings of model {model}, one row per {entity} and version",
+        tags=tags,
+    )
+    return subject, source, view
+
+
+def _field(column: pa.Field) -> Field:
+    if column.name == "bias":
+        return Field(name="bias", dtype=Float32)
+    # Nobody filters users by what they saw, and the lists are long.
+    tags = {UNINDEXED_TAG: "true"} if column.name == "seen_items" else {}
+    return Field(name=column.name, dtype=_FEAST_TYPES[ATTRIBUTE_TYPES[column.type].feast], tags=tags)

@@ -1,0 +1,64 @@
+"""One writer at a time: a file lock that says who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import portalocker
+
+from feast_embeddings.errors import WriterLockedError
+
+__all__ = ["writer_lock"]
+
+_POLL_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def writer_lock(path: Path, *, timeout: float) -> Iterator[None]:
+    """Hold the lock for the length of the block. The operating system frees it when the process dies.
+
+    Raises:
+        WriterLockedError: another thread or process still held it after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    with path.open("a+") as handle:
+        while True:
+            try:
+                portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+                break
+            except portalocker.LockException:
+                if time.monotonic() >= deadline:
+                    raise WriterLockedError(
+                        f"{path.parent} is being written by {_holder(path)}; waited {timeout:g} s. "
+                        "Wait for it to finish, or stop it"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        handle.truncate(0)
+        handle.write(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                    "program": Path(sys.argv[0]).name,  # no arguments: they could hold a secret
+                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
+            )
+        )
+        handle.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        return f"{holder['program']} (pid {holder['pid']} on {holder['host']}, since {holder['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"

@@ -1,0 +1,148 @@
+"""Fixtures that every test may use: engines, servers, seeded randomness, the real data where it is present."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feast_embeddings.embedded import EmbeddedEngine
+from feast_embeddings.engine import Engine
+from feast_embeddings.server import ServerEngine
+from qdrant_client import QdrantClient
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded randomness."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets, which are not part of the project."""
+    folder = Path(os.environ.get("FEAST_EMBEDDINGS_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "ml-100k_interactions.parquet").is_file():
+        pytest.skip(f"no real data in {folder}; set FEAST_EMBEDDINGS_TEST_DATA to a folder that has it")
+    return folder
+
+
+@dataclass(frozen=True)
+class QdrantServer:
+    """Where a server listens."""
+
+    url: str
+    grpc_port: int
+
+
+@pytest.fixture(scope="session")
+def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
+    """A Qdrant server: QDRANT_URL, else a `qdrant` program on the PATH, else a container, else skip."""
+    if url := os.environ.get("QDRANT_URL"):
+        yield QdrantServer(url, int(os.environ.get("QDRANT_GRPC_PORT", "6334")))
+    elif program := shutil.which("qdrant"):
+        yield from _run_program(program, tmp_path_factory.mktemp("qdrant"))
+    else:
+        yield from _run_container()
+
+
+def _run_program(program: str, folder: Path) -> Iterator[QdrantServer]:
+    http, grpc = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        "QDRANT__SERVICE__HOST": "127.0.0.1",
+        "QDRANT__SERVICE__HTTP_PORT": str(http),
+        "QDRANT__SERVICE__GRPC_PORT": str(grpc),
+        "QDRANT__STORAGE__STORAGE_PATH": str(folder / "storage"),
+        "QDRANT__STORAGE__SNAPSHOTS_PATH": str(folder / "snapshots"),
+        "QDRANT__TELEMETRY_DISABLED": "true",
+    }
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen([program], cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            _wait_until_ready(f"http://127.0.0.1:{http}", server)
+            yield QdrantServer(f"http://127.0.0.1:{http}", grpc)
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _run_container() -> Iterator[QdrantServer]:
+    try:
+        import docker
+        from testcontainers.core.container import DockerContainer
+
+        docker.from_env().ping()
+    except Exception as error:
+        pytest.skip(f"no Qdrant server: QDRANT_URL is not set, no qdrant on the PATH, no Docker engine ({error})")
+    with DockerContainer("qdrant/qdrant:v1.16.3").with_exposed_ports(6333, 6334) as container:
+        url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
+        _wait_until_ready(url, None)
+        yield QdrantServer(url, int(container.get_exposed_port(6334)))
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes] | None) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if server is not None and server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1):  # noqa: S310 (an http address made here)
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail(f"the Qdrant server at {url} did not become ready")
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(params=["embedded", "server-stand-in", "server"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Every engine in turn. The stand-in runs our server code against the client's in-process imitation of a server."""
+    made: Engine
+    if request.param == "embedded":
+        made = EmbeddedEngine(tmp_path / "qdrant")
+    elif request.param == "server-stand-in":
+        made = ServerEngine(QdrantClient(":memory:"))
+    else:
+        server: QdrantServer = request.getfixturevalue("qdrant_server")
+        made = ServerEngine(
+            QdrantClient(
+                url=server.url, prefer_grpc=True, grpc_port=server.grpc_port, timeout=30, check_compatibility=False
+            )
+        )
+    with closing(made):
+        yield made
+
+
+@pytest.fixture
+def new_alias(engine: Engine) -> Iterator[Callable[[], str]]:
+    """Makes alias names that nobody else uses, and removes what was stored under them: a server may be shared."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"test_{uuid.uuid4().hex}")
+        return made[-1]
+
+    yield make
+    engine.switch(dict.fromkeys(made))
+    for alias in made:
+        engine.drop(engine.collections(alias))

@@ -1,0 +1,102 @@
+"""A small model on disk and in a Feast repo, made without training: random vectors are as good for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from feast import FeatureStore
+from feast_embeddings import embedding_views
+from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.publish import publish_artifact
+from feast_embeddings.repo import Repo, init_repo
+
+DIM = 8
+AS_OF = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+WriteVersion = Callable[..., Artifact]
+
+
+def user_table(rng: np.random.Generator, ids: pa.Array, seen: list[list[Any]] | None = None) -> EmbeddingTable:
+    n = len(ids)
+    return EmbeddingTable(
+        ids=ids,
+        embedding=rng.standard_normal((n, DIM)).astype(np.float32),
+        n_interactions=np.arange(1, n + 1),
+        seen_items=None if seen is None else pa.array(seen),
+        attributes=pa.table({"country": pa.array(["NL", "DE"] * n).slice(0, n)}),
+    )
+
+
+def item_table(rng: np.random.Generator, ids: pa.Array) -> EmbeddingTable:
+    n = len(ids)
+    attributes = {
+        "title": [f"Item {i}" for i in range(n)],
+        "category": ["Books" if i % 3 else "Toys" for i in range(n)],
+        "price": [None if i == 4 else i * 1.5 for i in range(n)],
+        "tags": [["new", "red"] if i % 2 else [] for i in range(n)],
+    }
+    return EmbeddingTable(
+        ids=ids,
+        embedding=rng.standard_normal((n, DIM)).astype(np.float32),
+        n_interactions=np.arange(1, n + 1),
+        bias=rng.standard_normal(n).astype(np.float32),
+        attributes=pa.table(attributes),
+    )
+
+
+def write_version(
+    data: Path, *, seed: int = 0, as_of: datetime = AS_OF, n_users: int = 20, n_items: int = 40, model: str = "shop"
+) -> Artifact:
+    """A version with random vectors; user u-i has seen items i and i + 1."""
+    rng = np.random.default_rng(seed)
+    users = pa.array([f"u-{i}" for i in range(n_users)])
+    items = pa.array([f"sku-{i}" for i in range(n_items)])
+    seen = [[f"sku-{i % n_items}", f"sku-{(i + 1) % n_items}"] for i in range(n_users)]
+    return write_artifact(
+        data,
+        model,
+        users=user_table(rng, users, seen),
+        items=item_table(rng, items),
+        as_of=as_of,
+        trainer=TrainerInfo(name="random", config={}),
+        seed=seed,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=2 * n_users,
+    )
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A repo with one applied model."""
+
+    repo: Repo
+    artifact: Artifact
+    feature_store: FeatureStore
+
+    def publish(self) -> EmbeddingStore:
+        publish_artifact(self.feature_store, self.artifact)
+        return EmbeddingStore(self.feature_store, "shop")
+
+
+def apply(repo: Repo, model: str = "shop") -> FeatureStore:
+    """What `feast apply` does in this repo, in this process."""
+    feature_store = repo.feature_store()
+    feature_store.apply(list(embedding_views(model, repo.data).by_name().values()))
+    return feature_store
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A repo with one trained and applied, but not yet published, version."""
+    repo = init_repo(tmp_path / "repo")
+    artifact = write_version(repo.data)
+    return Shop(repo, artifact, apply(repo))

@@ -1,0 +1,191 @@
+"""What every engine promises, tested over each of them; numpy is the oracle for search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, VectorSpec
+from feast_embeddings.errors import EngineError
+from feast_embeddings.points import point_id
+from qdrant_client import models
+
+NewAlias = Callable[[], str]
+DIM = 8
+
+
+def make_spec(alias: str, **more: Any) -> CollectionSpec:
+    return CollectionSpec(
+        alias=alias,
+        vectors={
+            "v": VectorSpec(size=DIM, distance="Dot", indexed=False),
+            "v__cosine": VectorSpec(size=DIM, distance="Cosine", indexed=True),
+        },
+        payload_indexes={"category": "keyword", "price": "float", "n": "integer", "new": "bool"},
+        **more,
+    )
+
+
+def make_batch(
+    vectors: npt.NDArray[np.float32], *, first: int = 0, timestamp: int | npt.NDArray[np.int64] = 1_000
+) -> PointBatch:
+    n = len(vectors)
+    timestamps = np.broadcast_to(np.asarray(timestamp, dtype=np.int64), (n,))
+    present = np.ones(n, dtype=np.bool_)
+    return PointBatch(
+        ids=ids(first, n),
+        vectors={"v": (vectors, present), "v__cosine": (vectors, present)},
+        payloads=[
+            {TIMESTAMP_KEY: int(t), "n": first + i, "category": "odd" if (first + i) % 2 else "even"}
+            for i, t in enumerate(timestamps)
+        ],
+        timestamps=timestamps,
+    )
+
+
+def ids(first: int, n: int) -> list[str]:
+    return [point_id(str(i).encode()) for i in range(first, first + n)]
+
+
+def random_vectors(rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
+    return rng.standard_normal((n, DIM)).astype(np.float32)
+
+
+def test_vectors_come_back_bit_for_bit(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """A Dot vector is read back exactly as it was written, subnormal and large numbers included."""
+    vectors = random_vectors(rng, 50)
+    vectors[0, :4] = [1e-42, -0.0, 1e18, 1.0000001]
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(vectors)])
+    points = engine.retrieve("c" + alias, ids(0, 50), vectors=["v"])
+    stored = np.stack([point.vectors["v"] for point in points if point is not None])
+    assert stored.dtype == np.float32
+    assert stored.tobytes() == vectors.tobytes()
+
+
+def test_retrieve_keeps_the_order_and_marks_what_is_missing(
+    engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+) -> None:
+    """Points come in the order of the ids; unknown ids give None; an id asked for twice is given twice."""
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 20))])
+    asked = [*ids(7, 1), *ids(99, 1), *ids(3, 1), *ids(7, 1)]
+    points = engine.retrieve("c" + alias, asked, vectors=[])
+    assert [None if point is None else point.payload["n"] for point in points] == [7, None, 3, 7]
+
+
+@pytest.mark.parametrize("name", ["v", "v__cosine"])
+def test_search_equals_brute_force(engine: Engine, new_alias: NewAlias, rng: np.random.Generator, name: str) -> None:
+    """The ten best by dot product and by cosine are those that numpy finds, with the same scores."""
+    vectors = random_vectors(rng, 300)
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(vectors[:200]), make_batch(vectors[200:], first=200)])
+    query = random_vectors(rng, 1)[0]
+    scores = vectors @ query
+    if name == "v__cosine":
+        scores /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
+    best = np.argsort(-scores)[:10]
+    hits = engine.query("c" + alias, name, query, limit=10)
+    assert [hit.payload["n"] for hit in hits] == best.tolist()
+    np.testing.assert_allclose([hit.score for hit in hits], scores[best], rtol=1e-5)
+
+
+def test_search_under_a_filter_equals_brute_force(
+    engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+) -> None:
+    """A filter removes points from the search, not from its result: as many hits as match are returned."""
+    vectors = random_vectors(rng, 200)
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(vectors)])
+    query = random_vectors(rng, 1)[0]
+    only_odd = models.Filter(
+        must=[models.FieldCondition(key="category", match=models.MatchValue(value="odd"))],
+        must_not=[models.HasIdCondition(has_id=ids(1, 1))],
+    )
+    hits = engine.query("c" + alias, "v", query, limit=300, filter=only_odd)
+    expected = [n for n in np.argsort(-(vectors @ query)) if n % 2 and n != 1]
+    assert [hit.payload["n"] for hit in hits] == expected
+
+
+def test_an_older_row_never_overwrites_a_newer_one(
+    engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+) -> None:
+    """Point by point the newest event timestamp wins, in whatever order the writes come; equal ones overwrite."""
+    alias = new_alias()
+    old, new, newer = (random_vectors(rng, 3) for _ in range(3))
+    engine.create("c" + alias, make_spec(alias), [make_batch(old, timestamp=1_000)])
+    engine.upsert("c" + alias, make_batch(new, timestamp=np.array([999, 1_000, 2**52])))
+    engine.upsert("c" + alias, make_batch(newer, timestamp=2**52 - 1))
+    points = engine.retrieve("c" + alias, ids(0, 3), vectors=["v"])
+    stored = np.stack([point.vectors["v"] for point in points if point is not None])
+    assert stored.tobytes() == np.stack([newer[0], newer[1], new[2]]).tobytes()
+    assert engine.count("c" + alias) == 3
+
+
+def test_upsert_adds_new_points(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """Points that were not there are added, those that were stay one point each."""
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 10))])
+    engine.upsert("c" + alias, make_batch(random_vectors(rng, 10), first=5))
+    assert engine.count("c" + alias) == 15
+
+
+def test_a_point_may_lack_a_vector(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """A point without a vector is stored and read, and never found by a search."""
+    alias = new_alias()
+    batch = make_batch(random_vectors(rng, 3))
+    mask = np.array([True, False, True])
+    batch = PointBatch(batch.ids, {"v": (batch.vectors["v"][0], mask)}, batch.payloads, batch.timestamps)
+    engine.create("c" + alias, make_spec(alias), [batch])
+    points = engine.retrieve("c" + alias, ids(0, 3), vectors=["v"])
+    assert [point is not None and "v" in point.vectors for point in points] == [True, False, True]
+    hits = engine.query("c" + alias, "v", np.ones(DIM, dtype=np.float32), limit=10)
+    assert sorted(hit.payload["n"] for hit in hits) == [0, 2]
+
+
+def test_aliases_switch_together(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """Several aliases move, appear and go in one step; what they do not name stays."""
+    first, second, gone = new_alias(), new_alias(), new_alias()
+    for alias in (first, second):
+        for version in ("1", "2"):
+            spec = make_spec(alias, version=version, space=version)
+            engine.create(alias + version, spec, [make_batch(random_vectors(rng, 2))])
+    engine.switch({first: first + "1", second: second + "1", gone: first + "1"})
+    engine.switch({first: first + "2", second: second + "2", gone: None})
+    mine = {alias: name for alias, name in engine.aliases().items() if alias in (first, second, gone)}
+    assert mine == {first: first + "2", second: second + "2"}
+    assert engine.describe(first + "2") == make_spec(first, version="2", space="2")
+    assert set(engine.collections(first)) == {first + "1", first + "2"}
+
+
+def test_create_replaces_a_collection_of_the_same_name(
+    engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+) -> None:
+    """A half-built collection of an earlier run is started afresh."""
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 30))])
+    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 4))])
+    assert engine.count("c" + alias) == 4
+
+
+def test_drop_removes_and_may_be_repeated(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """A dropped collection is gone, and dropping it again is no error."""
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 2))])
+    engine.drop(["c" + alias])
+    engine.drop(["c" + alias])
+    assert engine.collections(alias) == {}
+    with pytest.raises(EngineError, match="c" + alias):
+        engine.count("c" + alias)
+
+
+def test_an_empty_collection_answers_with_nothing(engine: Engine, new_alias: NewAlias) -> None:
+    """A collection without points can be made, searched and read."""
+    alias = new_alias()
+    engine.create("c" + alias, make_spec(alias), [])
+    assert engine.count("c" + alias) == 0
+    assert engine.query("c" + alias, "v", np.ones(DIM, dtype=np.float32), limit=3) == []
+    assert engine.retrieve("c" + alias, ids(0, 1), vectors=["v"]) == [None]
