@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
+
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import Engine
 from feast_embeddings.server import ServerEngine
-from qdrant_client import QdrantClient
 
 ROOT = Path(__file__).parents[1]
 

@@ -43,6 +43,7 @@ __all__ = [
     "TrainerInfo",
     "list_artifacts",
     "load_artifact",
+    "normalise_attributes",
     "trained_models",
     "validate_model_name",
     "write_artifact",
@@ -94,6 +95,8 @@ class Manifest(_Frozen):
     n_interactions: int
     metrics: dict[str, float]
     """Ranking quality on a holdout of the interactions, e.g. ``recall@20``; empty when not evaluated."""
+    evaluated_on: str = ""
+    """Which holdout that was; empty when not evaluated."""
     fingerprint: str
     """Hash of the interactions: equal for equal training data."""
     aligned_to: str | None = None
@@ -199,6 +202,7 @@ def write_artifact(
     trainer: TrainerInfo,
     seed: int | None,
     metrics: dict[str, float],
+    evaluated_on: str = "",
     fingerprint: str,
     n_interactions: int,
 ) -> Artifact:
@@ -210,8 +214,6 @@ def write_artifact(
         InputError: the vectors or attributes cannot be served.
     """
     folder = data / validate_model_name(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear_stale(folder)
     created_at = datetime.now(UTC)
     version = created_at.strftime("%Y%m%dT%H%M%S") + f"{created_at.microsecond // 1000:03d}Z"
     space = f"{model}-{version}"
@@ -221,6 +223,8 @@ def write_artifact(
         "items.parquet": _to_arrow("item", items, *stamp),
     }
     check_columns(sorted(_version_paths(folder)), {name: table.schema for name, table in tables.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear_stale(folder)
     temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     try:
@@ -239,6 +243,7 @@ def write_artifact(
             n_items=len(items.ids),
             n_interactions=n_interactions,
             metrics=metrics,
+            evaluated_on=evaluated_on,
             fingerprint=fingerprint,
             files=files,
         )
@@ -257,6 +262,8 @@ def _to_arrow(
     entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
 ) -> pa.Table:
     n, dim = table.embedding.shape
+    if table.bias is not None and not np.isfinite(table.bias).all():
+        raise InputError(f"training produced NaN or infinity in the bias of the {entity}s; lower the learning rate")
     if not np.isfinite(table.embedding).all():
         bad = int((~np.isfinite(table.embedding).all(axis=1)).sum())
         raise InputError(

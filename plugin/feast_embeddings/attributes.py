@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["ATTRIBUTE_TYPES", "RESERVED_COLUMNS", "normalise_attributes"]
+__all__ = ["RESERVED_COLUMNS", "TIMESTAMP", "feast_type_name", "normalise_attributes"]
 
 # Columns of the data contract; an attribute may not take one of these names.
 RESERVED_COLUMNS = frozenset(
@@ -56,7 +56,7 @@ def _is_list_of(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType
 
 
 # Stored Arrow type -> what it is in Feast, and which Arrow types are cast to it.
-ATTRIBUTE_TYPES: dict[pa.DataType, _AttributeType] = {
+_TYPES: dict[pa.DataType, _AttributeType] = {
     pa.string(): _AttributeType("String", _is_text),
     pa.int64(): _AttributeType("Int64", pa.types.is_integer),
     pa.float64(): _AttributeType("Float64", lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t)),
@@ -67,8 +67,13 @@ ATTRIBUTE_TYPES: dict[pa.DataType, _AttributeType] = {
 }
 
 
+def feast_type_name(dtype: pa.DataType) -> str:
+    """Name in `feast.types` of a column's type, as it stands in an artifact."""
+    return next(spec.feast for spec in _TYPES.values() if spec.accepts(dtype))
+
+
 def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
-    """Cast every attribute column to one of `ATTRIBUTE_TYPES`.
+    """Cast every attribute column to one of the types that can be served.
 
     Args:
         attributes: one row per user or item, without the id column.
@@ -91,7 +96,7 @@ def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    for target, spec in ATTRIBUTE_TYPES.items():
+    for target, spec in _TYPES.items():
         if not spec.accepts(column.type):
             continue
         try:

@@ -5,7 +5,7 @@
     <data>/<model>/history/users/<version>.parquet
     <data>/<model>/history/items/<version>.parquet
 
-Feast's DuckDB store reads one glob, and DuckDB refuses files whose columns differ. Artifacts never change, but
+Feast's DuckDB store reads one folder, and DuckDB refuses files whose columns differ. Artifacts never change, but
 attributes come and go between trainings. So the history holds a hard link to each artifact's table, or, where
 its columns differ from the union over all versions, a copy with the missing columns as nulls. It is derived:
 it can be deleted and is made again by the next `refresh_history`.
@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["check_columns", "history_glob", "refresh_history"]
+__all__ = ["check_columns", "history_folder", "refresh_history"]
 
 
-def history_glob(model_folder: Path, entity: str) -> str:
-    """The glob that Feast's source reads: every version's users or items."""
-    return str(model_folder.resolve() / "history" / f"{entity}s" / "*.parquet")
+def history_folder(model_folder: Path, entity: str) -> str:
+    """The folder that Feast's source reads: every version's users or items."""
+    return str(model_folder.resolve() / "history" / f"{entity}s")
 
 
 def refresh_history(model_folder: Path, versions: list[Path]) -> None:
@@ -81,7 +81,8 @@ def _union(schemas: list[pa.Schema]) -> pa.Schema:
 
 
 def _place(source: Path, target: Path, schema: pa.Schema) -> None:
-    temporary = target.with_suffix(".tmp")
+    # Beside the folder, not in it: readers take every file that they find there.
+    temporary = target.parent.with_name(f".{target.parent.name}-{target.name}")
     temporary.unlink(missing_ok=True)
     table_schema = pq.read_schema(source)
     if table_schema.equals(schema):

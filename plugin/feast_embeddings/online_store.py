@@ -2,7 +2,7 @@
 
     online_store:
       type: feast_embeddings.QdrantEmbeddingOnlineStore
-      path: data/qdrant                  # embedded engine, relative to the repo; or
+      path: qdrant_storage              # embedded engine, relative to the repo; or
       # url: https://localhost:6333      # Qdrant server or cluster
       # api_key: ${QDRANT_API_KEY}
 
@@ -42,7 +42,7 @@ class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
 
     type: str = "feast_embeddings.QdrantEmbeddingOnlineStore"
     path: str | None = None
-    """Folder of the embedded engine, relative to the repo. The default engine is embedded, in data/qdrant."""
+    """Folder of the embedded engine, relative to the repo. The default engine is embedded, in qdrant_storage."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""
     url: str | None = None
@@ -113,16 +113,16 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         batch = codec.encode(data)
         live = engine.aliases().get(alias)
         spec = None if live is None else engine.describe(live)
-        versions = np.array([payload.get("version", "") for payload in batch.payloads])
+        versions = [str(payload.get("version", "")) for payload in batch.payloads]
         versioned = "version" in codec.types and "space" in codec.types
-        version = str(versions.max() if spec is None else spec.version) if versioned else ""
-        if versioned and (newer := int((versions > version).sum())):
+        version = (max(versions) if spec is None else spec.version) if versioned else ""
+        if versioned and (newer := sum(v > version for v in versions)):
             raise VersionMismatchError(
                 f"feature view {table.name!r} serves version {version}, but {newer} of {len(batch)} rows are of "
-                f"version {versions.max()}; publish that version (feast-embeddings publish). Nothing was written"
+                f"version {max(versions)}; publish that version (feast-embeddings publish). Nothing was written"
             )
         if versioned:
-            batch = batch.take(np.flatnonzero(versions == version))
+            batch = batch.take(np.flatnonzero([v == version for v in versions]))
         if live is None:
             self._create_live(engine, codec, alias, batch, version)
         elif len(batch):
@@ -203,7 +203,7 @@ def _open_engine(config: RepoConfig) -> Engine:
             "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml"
         )
     if settings.url is None:
-        path = Path(config.repo_path or ".") / (settings.path or "data/qdrant")
+        path = Path(config.repo_path or ".") / (settings.path or "qdrant_storage")
         return EmbeddedEngine(path, lock_timeout=settings.lock_timeout)
 
     from qdrant_client import QdrantClient

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pandas as pd
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
+from feast.types import String
+from pandas.api.extensions import ExtensionArray
+from pandas.api.types import is_datetime64_any_dtype, is_float_dtype
 
 from feast_embeddings.artifact import ENTITIES
 from feast_embeddings.errors import InputError
@@ -33,41 +39,51 @@ def training_frame(feature_store: FeatureStore, model: str, entity_df: pd.DataFr
         InputError: a needed column is missing, or one that would be added is there already.
     """
     columns = list(entity_df.columns)
-    entities = [entity for entity in ENTITIES if f"{entity}_id" in columns]
-    if "event_timestamp" not in columns or not entities:
+    id_names = {entity: f"{entity}_id" for entity in ENTITIES if f"{entity}_id" in columns}
+    if "event_timestamp" not in columns or not id_names:
         raise InputError(
             "a training frame needs the column event_timestamp and user_id, item_id or both; "
             f"got the columns {', '.join(map(str, columns)) or 'none'}"
         )
-    added = {
-        f"{view.name}__{feature}": f"{entity}_{feature}"
-        for entity in entities
-        if (view := model_view(feature_store, model, entity))
-        for feature in _FEATURES
-    }
+    views = {entity: model_view(feature_store, model, entity) for entity in id_names}
+    added = {f"{view.name}__{name}": f"{entity}_{name}" for entity, view in views.items() for name in _FEATURES}
     if taken := sorted({*added.values(), _ROW} & set(columns)):
         raise InputError(f"the column {taken[0]!r} is there already; rename or drop it")
+    times = entity_df["event_timestamp"]
     try:
-        times = pd.to_datetime(entity_df["event_timestamp"], utc=True)
+        times = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
     except (ValueError, TypeError) as error:
-        raise InputError(f"the column event_timestamp holds something that is not a time: {error}") from None
+        raise InputError(f"the column event_timestamp holds something that is not an ISO 8601 time: {error}") from None
     if times.isna().any():
         raise InputError(f"event_timestamp is empty in {int(times.isna().sum())} of {len(times)} rows")
     keys = pd.DataFrame(
         {
             _ROW: range(len(entity_df)),
             # Microseconds: nanoseconds break Feast's DuckDB path.
-            "event_timestamp": times.astype("datetime64[us, UTC]").to_numpy(),
-            **{f"{entity}_id": entity_df[f"{entity}_id"].to_numpy() for entity in entities},
+            "event_timestamp": times.dt.as_unit("us").reset_index(drop=True),
+            **{name: _ids(entity_df[name], views[entity], name) for entity, name in id_names.items()},
         }
     )
-    keys["event_timestamp"] = keys["event_timestamp"].dt.tz_localize("UTC")
-    joined = feature_store.get_historical_features(
-        entity_df=keys, features=[name.replace("__", ":", 1) for name in added], full_feature_names=True
-    ).to_df()
+    with warnings.catch_warnings():
+        # Feast turns deprecation warnings on; this one is between its own dependencies, ibis and duckdb.
+        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
+        joined = feature_store.get_historical_features(
+            entity_df=keys, features=[name.replace("__", ":", 1) for name in added], full_feature_names=True
+        ).to_df()
     # DuckDB keeps every row but not their order.
     joined = joined.sort_values(_ROW, ignore_index=True)
     frame = entity_df.copy()
     for source, target in added.items():
         frame[target] = joined[source].to_numpy()
     return frame
+
+
+def _ids(column: pd.Series[Any], view: FeatureView, name: str) -> ExtensionArray:
+    """Ids in the type that the model's ids have: whole numbers may come as text (from a CSV file) and the reverse."""
+    is_text = view.entity_columns[0].dtype == String
+    if is_float_dtype(column.dtype):
+        raise InputError(f"{name} holds real numbers; expected {'text' if is_text else 'whole numbers'}")
+    try:
+        return column.astype("string" if is_text else "Int64").array
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: the ids of this model are whole numbers: {error}") from None

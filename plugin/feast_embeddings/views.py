@@ -17,9 +17,9 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.attributes import ATTRIBUTE_TYPES
+from feast_embeddings.attributes import feast_type_name
 from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG
-from feast_embeddings.history import history_glob
+from feast_embeddings.history import history_folder
 
 __all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
 
@@ -50,7 +50,7 @@ class EmbeddingViews:
     item_embeddings: FeatureView
     service: FeatureService
 
-    def by_name(self) -> dict[str, object]:
+    def by_name(self) -> dict[str, Entity | FileSource | FeatureView | FeatureService]:
         """Feast name -> object, to be put into a module's globals, where `feast apply` looks for them."""
         return {f"{kind}_{named.name}": named for kind, named in vars(self).items()}
 
@@ -99,7 +99,7 @@ def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) ->
     )
     source = FileSource(
         name=f"{model}_{entity}_history",
-        path=history_glob(folder, entity),
+        path=history_folder(folder, entity),
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",
@@ -137,4 +137,4 @@ def _field(column: pa.Field) -> Field:
         return Field(name="bias", dtype=Float32)
     # Nobody filters users by what they saw, and the lists are long.
     tags = {UNINDEXED_TAG: "true"} if column.name == "seen_items" else {}
-    return Field(name=column.name, dtype=_FEAST_TYPES[ATTRIBUTE_TYPES[column.type].feast], tags=tags)
+    return Field(name=column.name, dtype=_FEAST_TYPES[feast_type_name(column.type)], tags=tags)

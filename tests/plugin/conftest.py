@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from feast import FeatureStore
+
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
@@ -24,18 +25,20 @@ AS_OF = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WriteVersion = Callable[..., Artifact]
 
 
-def user_table(rng: np.random.Generator, ids: pa.Array, seen: list[list[Any]] | None = None) -> EmbeddingTable:
+def user_table(
+    rng: np.random.Generator, ids: pa.Array, seen: list[list[Any]] | None = None, dim: int = DIM
+) -> EmbeddingTable:
     n = len(ids)
     return EmbeddingTable(
         ids=ids,
-        embedding=rng.standard_normal((n, DIM)).astype(np.float32),
+        embedding=rng.standard_normal((n, dim)).astype(np.float32),
         n_interactions=np.arange(1, n + 1),
         seen_items=None if seen is None else pa.array(seen),
         attributes=pa.table({"country": pa.array(["NL", "DE"] * n).slice(0, n)}),
     )
 
 
-def item_table(rng: np.random.Generator, ids: pa.Array) -> EmbeddingTable:
+def item_table(rng: np.random.Generator, ids: pa.Array, dim: int = DIM) -> EmbeddingTable:
     n = len(ids)
     attributes = {
         "title": [f"Item {i}" for i in range(n)],
@@ -45,7 +48,7 @@ def item_table(rng: np.random.Generator, ids: pa.Array) -> EmbeddingTable:
     }
     return EmbeddingTable(
         ids=ids,
-        embedding=rng.standard_normal((n, DIM)).astype(np.float32),
+        embedding=rng.standard_normal((n, dim)).astype(np.float32),
         n_interactions=np.arange(1, n + 1),
         bias=rng.standard_normal(n).astype(np.float32),
         attributes=pa.table(attributes),
@@ -53,7 +56,14 @@ def item_table(rng: np.random.Generator, ids: pa.Array) -> EmbeddingTable:
 
 
 def write_version(
-    data: Path, *, seed: int = 0, as_of: datetime = AS_OF, n_users: int = 20, n_items: int = 40, model: str = "shop"
+    data: Path,
+    *,
+    seed: int = 0,
+    as_of: datetime = AS_OF,
+    n_users: int = 20,
+    n_items: int = 40,
+    model: str = "shop",
+    dim: int = DIM,
 ) -> Artifact:
     """A version with random vectors; user u-i has seen items i and i + 1."""
     rng = np.random.default_rng(seed)
@@ -63,8 +73,8 @@ def write_version(
     return write_artifact(
         data,
         model,
-        users=user_table(rng, users, seen),
-        items=item_table(rng, items),
+        users=user_table(rng, users, seen, dim),
+        items=item_table(rng, items, dim),
         as_of=as_of,
         trainer=TrainerInfo(name="random", config={}),
         seed=seed,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from qdrant_client import models
+
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, VectorSpec
 from feast_embeddings.errors import EngineError
 from feast_embeddings.points import point_id
-from qdrant_client import models
 
 NewAlias = Callable[[], str]
 DIM = 8

@@ -16,6 +16,8 @@ import yaml
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import ParquetFormat
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int64, String, UnixTimestamp
+from pydantic import SecretStr
+
 from feast_embeddings._feast import online_store_of
 from feast_embeddings.errors import InputError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
@@ -42,7 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureSto
     (tmp_path / "feature_store.yaml").write_text(yaml.safe_dump(config))
     feature_store = FeatureStore(repo_path=str(tmp_path))
     yield feature_store
-    feature_store.teardown()
+    feature_store.teardown()  # type: ignore[no-untyped-call]
     engine = qdrant(feature_store).engine(feature_store.config)
     assert engine.aliases() == {} or request.param == "server"
     engine.close()
@@ -212,5 +214,5 @@ def test_settings_are_honoured_or_refused(settings: dict[str, Any], message: str
 
 def test_the_api_key_is_not_shown() -> None:
     """Neither repr nor dump of the settings holds the key."""
-    settings = QdrantEmbeddingOnlineStoreConfig(url="http://x", api_key="very-secret")
+    settings = QdrantEmbeddingOnlineStoreConfig(url="http://x", api_key=SecretStr("very-secret"))
     assert "very-secret" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()

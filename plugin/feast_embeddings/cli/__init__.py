@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from importlib.metadata import entry_points
@@ -44,7 +45,7 @@ class _Commands(click.Group):
         return command if isinstance(command, click.Command) else None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="feast-embeddings")
 def main() -> None:
     """Train user and item embeddings, serve them through Feast, query them in Qdrant.
@@ -56,6 +57,8 @@ def main() -> None:
 
 def run() -> None:
     """Entry point: exit code 0, 2 for bad input, 1 for a failure; errors are one line on standard error."""
+    # The template sets it for what it does to file registries too, whatever Feast's advice says.
+    logging.getLogger("feast.repo_config").addFilter(lambda r: "serve_features_while" not in r.getMessage())
     try:
         main.main(standalone_mode=False)
     except EmbeddingsError as error:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -18,8 +22,6 @@ from feast_embeddings.errors import InputError
 @json_option
 def training_frame(entities: str, out: str, repo: str, model: str | None, as_json: bool) -> None:
     """Join to each row of a file the embeddings that existed at its time."""
-    import pandas as pd
-
     target = Path(out)
     if target.suffix != ".parquet":
         raise InputError(f"--out {out}: expected a name that ends in .parquet, which can hold vectors")
@@ -37,18 +39,21 @@ def training_frame(entities: str, out: str, repo: str, model: str | None, as_jso
         print_json({"rows": len(frame), "out": out, "with_embedding": matched})
         return
     for name, count in matched.items():
-        click.echo(f"{count} of {len(frame)} rows have a {name.removesuffix('_version')} embedding")
-    with pd.option_context("display.width", 110, "display.max_columns", 12, "display.max_colwidth", 24):
-        click.echo(frame.head(6).to_string(index=False))
+        click.echo(f"{count} of {len(frame)} rows have an embedding of their {name.removesuffix('_version')}")
+    shown = frame.drop(columns=[name for name in frame.columns if str(name).endswith(("_embedding", "_space"))])
+    click.echo(shown.head(6).to_string(index=False))
     click.echo(f"wrote {out}")
 
 
-def _read(path: Path):  # type: ignore[no-untyped-def]
+def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
         raise InputError(f"--entities {path}: there is no such file")
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        if path.suffix == ".csv":
+            # Ids as written: 007 is not 7.
+            return pd.read_csv(path, dtype={"user_id": str, "item_id": str})
+        return pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise InputError(f"--entities {path} cannot be read as {path.suffix[1:] or 'Parquet'}: {error}") from None

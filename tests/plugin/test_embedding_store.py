@@ -1,0 +1,226 @@
+"""The queries, against brute force in numpy on the artifact itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from feast_embeddings.artifact import TrainerInfo, write_artifact
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.errors import FilterError, InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.publish import publish_artifact
+from feast_embeddings.repo import init_repo
+
+from .conftest import AS_OF, Shop, apply, item_table, user_table, write_version
+
+
+@pytest.fixture
+def store(shop: Shop) -> EmbeddingStore:
+    """A published shop."""
+    return shop.publish()
+
+
+def matrix(shop: Shop, entity: str) -> npt.NDArray[np.float32]:
+    table = shop.artifact.table("user" if entity == "user" else "item")
+    flat: npt.NDArray[np.float32] = table["embedding"].combine_chunks().flatten().to_numpy()
+    return flat.reshape(table.num_rows, -1)
+
+
+def cosine(vectors: npt.NDArray[np.float32], row: int) -> npt.NDArray[np.float32]:
+    norms = np.linalg.norm(vectors, axis=1)
+    scores: npt.NDArray[np.float32] = vectors @ vectors[row] / (norms * norms[row])
+    return scores
+
+
+@pytest.mark.parametrize(("entity", "prefix"), [("item", "sku-"), ("user", "u-")])
+def test_similar_is_brute_force_cosine(shop: Shop, store: EmbeddingStore, entity: str, prefix: str) -> None:
+    """The nearest by cosine in order, with their scores, without the asked one."""
+    scores = cosine(matrix(shop, entity), 3)
+    expected = [i for i in np.argsort(-scores) if i != 3][:7]
+    query = store.similar_items if entity == "item" else store.similar_users
+    found = query(f"{prefix}3", 7)
+    assert found.ids == [f"{prefix}{i}" for i in expected]
+    np.testing.assert_allclose(found.scores, scores[expected], rtol=1e-5)
+    assert found.version == shop.artifact.manifest.version
+
+
+@pytest.mark.parametrize("include_seen", [False, True])
+def test_rank_is_brute_force_dot_plus_bias(shop: Shop, store: EmbeddingStore, include_seen: bool) -> None:
+    """user · item + bias over all items, minus the seen ones unless asked for."""
+    bias = shop.artifact.table("item")["bias"].to_numpy()
+    scores = matrix(shop, "item") @ matrix(shop, "user")[5] + bias
+    seen = set() if include_seen else {5, 6}
+    expected = [i for i in np.argsort(-scores) if i not in seen]
+    found = store.rank("u-5", 100, include_seen=include_seen)
+    assert found.ids == [f"sku-{i}" for i in expected]
+    np.testing.assert_allclose(found.scores, scores[expected], rtol=1e-5, atol=1e-6)
+
+
+def test_filters_keep_what_matches(shop: Shop, store: EmbeddingStore) -> None:
+    """A filtered query returns as many as match, in the order of the unfiltered one."""
+    everything = store.similar_items("sku-3", 100)
+    found = store.similar_items("sku-3", 5, filter="category = 'Books' AND price < 20 AND NOT tags = 'red'")
+    table = shop.artifact.table("item").to_pandas().set_index("item_id")
+    expected = [
+        id
+        for id in everything.ids
+        if table.category[id] == "Books" and table.price[id] < 20 and "red" not in table.tags[id]
+    ]
+    # An empty list counts as null, which satisfies no comparison.
+    expected = [id for id in expected if len(table.tags[id])]
+    assert found.ids == expected[:5]
+    books = store.rank("u-1", 100, filter="category = 'Books'")
+    assert {attributes["category"] for attributes in books.attributes} == {"Books"}
+    assert len(books) == (table.category == "Books").sum() - 2  # both seen items are books
+
+
+def test_answers_carry_attributes(store: EmbeddingStore) -> None:
+    """Attributes given at training come back with each neighbour, in a frame as well; nulls stay nulls."""
+    found = store.similar_items("sku-3", 100)
+    four = found.to_dicts()[found.ids.index("sku-4")]
+    assert set(four) == {"item_id", "score", "title", "category", "price", "tags"}
+    assert (four["title"], four["price"]) == ("Item 4", None)
+    frame = found.to_pandas()
+    assert list(frame.columns) == ["item_id", "score", "title", "category", "price", "tags"]
+    assert len(frame) == 39
+    assert list(store.similar_items("sku-3", filter="price > 1000").to_pandas().columns) == ["item_id", "score"]
+
+
+def test_embeddings_are_aligned_with_the_request(shop: Shop, store: EmbeddingStore) -> None:
+    """Order and repeats are kept, unknown ids are rows of NaN and listed as missing."""
+    found = store.user_embeddings(["u-2", "nobody", "u-0", "u-2"])
+    expected = matrix(shop, "user")
+    assert found.vectors.dtype == np.float32
+    assert found.found.tolist() == [True, False, True, True]
+    assert np.isnan(found.vectors[1]).all()
+    assert found.vectors[[0, 2, 3]].tobytes() == expected[[2, 0, 2]].tobytes()
+    assert found.missing == ["nobody"]
+    assert found.event_timestamps == [AS_OF, None, AS_OF, AS_OF]
+    assert (found.space, found.as_of) == (shop.artifact.manifest.space_id, AS_OF.isoformat())
+
+
+def test_bad_questions_get_an_answer_in_words(store: EmbeddingStore) -> None:
+    """Unknown ids, ids of another type, bad filters and k below 1 are errors of ours."""
+    with pytest.raises(UnknownIdError, match="item 'sku-99' has no embedding in version"):
+        store.similar_items("sku-99")
+    with pytest.raises(InputError, match="user ids of this model are text, got 7"):
+        store.rank(7)
+    with pytest.raises(FilterError, match="did you mean 'category'"):
+        store.similar_items("sku-1", filter="categori = 'Books'")
+    with pytest.raises(InputError, match="k must be at least 1, got 0"):
+        store.similar_items("sku-1", 0)
+
+
+def test_nothing_live_is_said_so(shop: Shop) -> None:
+    """Before the first publish every query says to publish."""
+    store = EmbeddingStore(shop.feature_store, "shop")
+    assert store.live_version() is None
+    with pytest.raises(NotPublishedError, match="run feast-embeddings publish --model shop"):
+        store.rank("u-1")
+    with pytest.raises(InputError, match="'shoe_user_embeddings' is not in the registry"):
+        EmbeddingStore(shop.feature_store, "shoe")
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [0, 127, 128, 2**53 + 1, 2**63 - 1, -5],
+        ["a b", "a/b", "../x", "🎈" * 3, "x" * 300, "'; DROP", "sku\n1", "é"],
+    ],
+    ids=["integers", "text"],
+)
+def test_any_id_is_served(tmp_path: Path, ids: list[str | int]) -> None:
+    """Ids of any size, sign and script go through artifact, Feast and Qdrant and come back as they are."""
+    repo = init_repo(tmp_path / "repo")
+    rng = np.random.default_rng(0)
+    artifact = write_artifact(
+        repo.data,
+        "shop",
+        users=user_table(rng, pa.array(ids), [[ids[0]]] * len(ids)),
+        items=item_table(rng, pa.array(ids)),
+        as_of=AS_OF,
+        trainer=TrainerInfo(name="random", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=1,
+    )
+    feature_store = apply(repo)
+    publish_artifact(feature_store, artifact)
+    store = EmbeddingStore(feature_store, "shop")
+    assert store.user_embeddings(ids).missing == []
+    assert set(store.similar_items(ids[0], 100).ids) == set(ids[1:])
+    assert set(store.rank(ids[1], 100).ids) == set(ids[1:])
+    assert [store.parse_id("item", str(id)) for id in ids] == ids
+    rows = feature_store.get_online_features(
+        features=["shop_user_embeddings:version"], entity_rows=[{"user_id": id} for id in ids]
+    ).to_dict()
+    assert rows["version"] == [artifact.manifest.version] * len(ids)
+
+
+def test_training_frame_takes_the_version_of_the_time(shop: Shop) -> None:
+    """Each row gets the version that existed then: none before the first, the newest at or before; no row is lost."""
+    second = write_version(shop.repo.data, seed=1, as_of=AS_OF + timedelta(days=10), n_users=4)
+    store = EmbeddingStore(shop.feature_store, "shop")
+    day, first = timedelta(days=1), shop.artifact.manifest.version
+    newest = second.manifest.version
+    rows = [
+        ("u-1", "sku-1", AS_OF - day, None, None),
+        ("u-1", "sku-2", AS_OF, first, first),
+        ("u-1", "sku-2", AS_OF, first, first),  # the same row twice stays twice
+        ("u-1", "sku-1", AS_OF + 10 * day, newest, newest),
+        ("u-9", "nothing", AS_OF + 11 * day, first, None),  # u-9 is only in the first version
+        ("nobody", "sku-3", AS_OF + 9 * day, None, first),
+    ]
+    order = [4, 0, 3, 5, 1, 2]
+    frame = pd.DataFrame(
+        {
+            "label": range(6),
+            "user_id": [rows[i][0] for i in order],
+            "item_id": [rows[i][1] for i in order],
+            "event_timestamp": [rows[i][2] for i in order],
+        },
+        index=pd.Index([f"r{i}" for i in order]),
+    )
+    joined = store.training_frame(frame)
+    pd.testing.assert_frame_equal(joined[frame.columns], frame)
+    assert joined["user_version"].tolist() == [rows[i][3] for i in order]
+    assert joined["item_version"].tolist() == [rows[i][4] for i in order]
+    vectors = dict(zip(order, joined["user_embedding"], strict=True))
+    assert vectors[1].dtype == np.float32
+    assert vectors[1].tobytes() == matrix(shop, "user")[1].tobytes()
+    assert vectors[0] is None
+    spaces = dict(zip(order, joined["user_space"], strict=True))
+    assert (spaces[1], spaces[3]) == (shop.artifact.manifest.space_id, second.manifest.space_id)
+
+
+def test_training_frame_for_users_only(shop: Shop) -> None:
+    """With only one id column only that side is joined; text times and times with zones are understood."""
+    store = EmbeddingStore(shop.feature_store, "shop")
+    frame = pd.DataFrame({"user_id": ["u-1", "u-2"], "event_timestamp": ["2026-05-02", "2026-05-01T13:59:00+02:00"]})
+    joined = store.training_frame(frame)
+    assert list(joined.columns) == ["user_id", "event_timestamp", "user_embedding", "user_version", "user_space"]
+    assert joined["user_version"].tolist() == [shop.artifact.manifest.version, None]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"user_id": ["u"]}, "needs the column event_timestamp"),
+        ({"event_timestamp": ["2026-01-01"], "label": [1]}, "needs the column event_timestamp and user_id"),
+        ({"user_id": ["u"], "event_timestamp": ["soon"]}, "not an ISO 8601 time"),
+        ({"user_id": ["u"], "event_timestamp": [None]}, "is empty in 1 of 1 rows"),
+        ({"user_id": [1.5], "event_timestamp": ["2026-01-01"]}, "user_id holds real numbers; expected text"),
+        ({"user_id": ["u"], "event_timestamp": ["2026-01-01"], "user_space": [1]}, "'user_space' is there already"),
+    ],
+)
+def test_training_frame_says_what_it_needs(shop: Shop, frame: dict[str, list[object]], message: str) -> None:
+    """A frame that cannot be joined is an error that names the column."""
+    with pytest.raises(InputError, match=message):
+        EmbeddingStore(shop.feature_store, "shop").training_frame(pd.DataFrame(frame))

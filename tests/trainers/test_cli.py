@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from embedding_trainers.cli import train
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.errors import InputError
+
+
+def run(repo: Path, log: Path, *arguments: str) -> str:
+    """Run the command to its end and return what it printed on standard output."""
+    common = ["--repo", str(repo), "--model", "m", "--interactions", str(log), "--param", "iterations=3"]
+    result = CliRunner().invoke(train, [*common, *arguments], catch_exceptions=False, standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+def test_summary(repo: Path, log: Path) -> None:
+    """The summary names version, counts, quality beside the floor, time, place and the next command."""
+    out = run(repo, log, "--factors", "4", "--quiet")
+    manifest = load_artifact(repo / "data", "m").manifest
+
+    assert f"trained m version {manifest.version} with bpr" in out
+    assert "50 users, 50 items, 1,200 interactions" in out
+    metrics = manifest.metrics
+    assert f"recall@20 {metrics['recall@20']:.3f} (most popular: {metrics['popular_recall@20']:.3f})" in out
+    assert "random 20% of each user's items, 50 users" in out
+    assert str(repo / "data" / "m" / manifest.version) in out
+    assert out.endswith(f"next: feast -c {repo} apply && feast-embeddings publish --repo {repo} --model m\n")
+
+
+def test_json(repo: Path, log: Path) -> None:
+    """--json prints one object and nothing else."""
+    out = json.loads(run(repo, log, "--factors", "4", "--seed", "3", "--threads", "1", "--json"))
+    artifact = load_artifact(repo / "data", "m")
+
+    assert (artifact.manifest.version, str(artifact.path)) == (out["version"], out["path"])
+    assert tuple(out[name] for name in ("n_users", "n_items", "n_interactions", "dim", "seed")) == (50, 50, 1200, 4, 3)
+    assert out["trainer"]["config"]["iterations"] == 3
+    assert artifact.manifest.metrics == out["metrics"]
+    assert out["evaluation"] == {"method": "random 20% of each user's items", "n_users": 50}
+    assert {"read", "evaluate", "fit", "write"} == set(out["seconds"])
+
+
+def test_not_evaluated(repo: Path, log: Path) -> None:
+    """--no-evaluate leaves the quality out."""
+    out = json.loads(run(repo, log, "--no-evaluate", "--json"))
+
+    assert (out["metrics"], out["evaluation"]) == ({}, None)
+
+
+def test_one_pair(repo: Path, tmp_path: Path) -> None:
+    """What could not be measured is said."""
+    (tmp_path / "log.csv").write_text("user_id,item_id\n1,1\n")
+
+    assert "not measured: too few interactions to hold any back" in run(repo, tmp_path / "log.csv", "--quiet")
+
+
+def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
+    """Column options, the cut in time and both attribute files reach the training."""
+    (tmp_path / "log.csv").write_text(
+        "who,what,when,much\na,1,2024-01-01,1\nb,2,2024-01-02,1\nb,1,2024-01-01,0\nc,3,2024-01-03,1\n"
+    )
+    (tmp_path / "users.csv").write_text("who,age\nb,30\n")
+    (tmp_path / "items.csv").write_text("what,title\n2,Two\n")
+    run(
+        repo, tmp_path / "log.csv", "--quiet",
+        "--user-column", "who", "--item-column", "what", "--timestamp-column", "when", "--weight-column", "much",
+        "--until", "2024-01-02", "--users", str(tmp_path / "users.csv"), "--items", str(tmp_path / "items.csv"),
+    )  # fmt: skip
+    artifact = load_artifact(repo / "data", "m")
+
+    assert (artifact.table("user").select(["user_id", "age", "seen_items"]).to_pydict()) == {
+        "user_id": ["a", "b"],
+        "age": [None, 30],
+        "seen_items": [[1], [2]],
+    }
+    assert (artifact.table("item").select(["item_id", "title"]).to_pydict()) == {
+        "item_id": [1, 2],
+        "title": [None, "Two"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--param", "learning_rate"], "--param 'learning_rate': expected NAME=VALUE"),
+        (["--param", "=1"], "--param '=1': expected NAME=VALUE"),
+        (["--param", "iterations=4"], "the parameter 'iterations' is given twice"),
+        (["--factors", "4", "--param", "factors=5"], "the parameter 'factors' is given twice"),
+        (["--param", "rate=1"], "no parameter 'rate'; there are factors, iterations, learning_rate"),
+        (["--param", "regularization=much"], "parameter regularization='much': Input should be a valid number"),
+        (["--factors", "0"], "parameter factors=0: Input should be greater than or equal to 1"),
+        (["--trainer", "magic"], "no trainer 'magic'; installed are bpr"),
+        (["--until", "soon"], "'soon' is not a time"),
+    ],
+)
+def test_bad_options(repo: Path, log: Path, arguments: list[str], message: str) -> None:
+    """A bad value is an InputError of one line, which the root command prints."""
+    with pytest.raises(InputError) as error:
+        run(repo, log, *arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (repo / "data").exists()
+
+
+def test_progress_goes_to_standard_error(repo: Path, log: Path) -> None:
+    """The bar is on standard error, and --quiet and --json turn it off."""
+    common = [
+        "--repo",
+        str(repo),
+        "--model",
+        "m",
+        "--interactions",
+        str(log),
+        "--no-evaluate",
+        "--param",
+        "iterations=3",
+    ]
+    script = "from embedding_trainers.cli import train; train()"
+    errors = [
+        subprocess.run(
+            [sys.executable, "-c", script, *common, *flag], check=True, capture_output=True, text=True
+        ).stderr
+        for flag in ([], ["--quiet"], ["--json"])
+    ]
+
+    assert "3/3" in errors[0]
+    assert errors[1:] == ["", ""]
+
+
+def test_without_the_extra(repo: Path, log: Path) -> None:
+    """Without implicit and scipy the help works, and training says what to install."""
+    script = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("implicit", "scipy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+
+import embedding_trainers.bpr, embedding_trainers.train
+from embedding_trainers.cli import train
+from feast_embeddings.errors import MissingExtraError
+train(["--help"], standalone_mode=False)
+try:
+    train(sys.argv[1:], standalone_mode=False)
+except MissingExtraError as error:
+    print(error)
+"""
+    arguments = ["--repo", str(repo), "--model", "m", "--interactions", str(log)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True, text=True)
+
+    assert "--weight-column NAME" in done.stdout
+    assert "training needs the package 'scipy', which is not installed" in done.stdout
+    assert "pip install 'feast-embeddings[trainers]'" in done.stdout
+    assert not (repo / "data").exists()
+
+
+def test_help_is_light() -> None:
+    """The command's help imports neither arrays nor Arrow nor the trainers."""
+    script = (
+        "import sys, embedding_trainers.cli\n"
+        "print([m for m in ('numpy', 'pyarrow', 'pydantic', 'scipy', 'implicit') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+    assert done.stdout == "[]\n"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from embedding_trainers.interactions import Interactions
+from embedding_trainers.split import MIN_TEST_USERS, Split, split_interactions
+
+Pair = tuple[int, int]
+
+
+def log(users: list[int], items: list[int], times: list[int] | None = None) -> Interactions:
+    """Interactions whose ids are their numbers."""
+    assert set(range(max(users) + 1)) == set(users)
+    assert set(range(max(items) + 1)) == set(items)
+    return Interactions(
+        pa.array(range(max(users) + 1)),
+        pa.array(range(max(items) + 1)),
+        np.array(users, np.int32),
+        np.array(items, np.int32),
+        timestamps=None if times is None else np.array(times, np.int64),
+    )
+
+
+def random_log(rng: np.random.Generator, n_users: int, n_items: int, n: int, *, times: bool) -> Interactions:
+    users = np.concatenate([np.arange(n_users), rng.integers(n_users, size=n)])
+    items = np.concatenate(
+        [rng.integers(n_items, size=n_users), np.arange(n_items), rng.integers(n_items, size=n - n_items)]
+    )
+    return log(users.tolist(), items.tolist(), rng.integers(n, size=len(users)).tolist() if times else None)
+
+
+def renumbered(train: list[Pair], test: list[Pair]) -> tuple[dict[Pair, int], set[Pair]]:
+    """The obvious way: what the training part and the test become in the numbers of the training part."""
+    users = sorted({u for u, _ in train})
+    items = sorted({i for _, i in train})
+    counts: dict[Pair, int] = defaultdict(int)
+    for u, i in train:
+        counts[users.index(u), items.index(i)] += 1
+    known = {(u, i) for u, i in test if u in users and i in items} - set(train)
+    return dict(counts), {(users.index(u), items.index(i)) for u, i in known}
+
+
+def contents(split: Split) -> tuple[dict[Pair, int], set[Pair]]:
+    train, test = split.train.tocoo(), split.test.tocoo()
+    assert (test.data > 0).all()
+    return (
+        {(u, i): int(w) for u, i, w in zip(train.row.tolist(), train.col.tolist(), train.data, strict=True)},
+        set(zip(test.row.tolist(), test.col.tolist(), strict=True)),
+    )
+
+
+def rows(interactions: Interactions) -> list[Pair]:
+    return list(zip(interactions.user_numbers.tolist(), interactions.item_numbers.tolist(), strict=True))
+
+
+def test_by_time() -> None:
+    """The newest tenth is the test, checked against the obvious implementation."""
+    interactions = random_log(np.random.default_rng(0), 600, 900, 4000, times=True)
+    split = split_interactions(interactions, seed=0)
+    assert interactions.timestamps is not None
+    times = interactions.timestamps.tolist()
+    cut = sorted(times)[int((len(times) - 1) * 0.9)]
+    pairs = rows(interactions)
+    train = [pair for pair, time in zip(pairs, times, strict=True) if time <= cut]
+    test = [pair for pair, time in zip(pairs, times, strict=True) if time > cut]
+
+    # There is something of each that cannot be foretold: a user, an item, and a pair known already.
+    assert {u for u, _ in test} - {u for u, _ in train}
+    assert {i for _, i in test} - {i for _, i in train}
+    assert set(test) & set(train)
+    assert renumbered(train, test) == contents(split)
+    assert split.method == "newest 10% of the interactions"
+    assert len({u for u, _ in contents(split)[1]}) == split.n_test_users >= MIN_TEST_USERS
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_by_user(times: bool) -> None:
+    """Each user with 5 items or more gives a fifth of them, the newest where there are times."""
+    rng = np.random.default_rng(1)
+    interactions = random_log(rng, 40, 25, 400, times=times)
+    if interactions.timestamps is not None:  # distinct, as the oracle does not know how ties are broken
+        interactions.timestamps[:] = rng.permutation(len(interactions))
+    split = split_interactions(interactions, seed=3)
+    train, test = contents(split)
+    pairs = rows(interactions)
+    assert set(train).isdisjoint(test)
+
+    if interactions.timestamps is not None:
+        first: dict[Pair, int] = {}
+        for pair, time in zip(pairs, interactions.timestamps.tolist(), strict=True):
+            first[pair] = min(time, first.get(pair, time))
+        held: set[Pair] = set()
+        for user in range(40):
+            own = sorted((pair for pair in first if pair[0] == user), key=lambda pair: -first[pair])
+            held |= set(own[: len(own) // 5])
+        assert renumbered([p for p in pairs if p not in held], list(held)) == (train, test)
+    else:
+        for user in range(40):  # no user and, with these numbers, no item is unknown to the training part
+            n = len({pair for pair in pairs if pair[0] == user})
+            assert n // 5 == sum(u == user for u, _ in test)
+    method = "newest" if times else "random"
+    assert f"{method} 20% of each user's items" == split.method
+
+
+def test_by_user_with_few_items() -> None:
+    """A user with 4 items keeps them all, one with 5 gives the newest; a repeat does not count."""
+    users = [0] * 5 + [1] * 5 + [2] * 5
+    items = [0, 1, 2, 3, 3, 0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
+    split = split_interactions(log(users, items, list(range(15))), seed=0)
+
+    assert {(1, 4), (2, 0)} == contents(split)[1]
+
+
+def test_seed() -> None:
+    """Without times the seed decides what is held back."""
+    interactions = random_log(np.random.default_rng(2), 40, 25, 400, times=False)
+    first, second, other = (contents(split_interactions(interactions, seed=seed)) for seed in (1, 1, 2))
+
+    assert first == second != other
+
+
+def test_nothing_held_back() -> None:
+    """One interaction, one user with few items, or one instant for all: no test users, no error."""
+    for interactions in (log([0], [0]), log([0], [0], [5]), log([0, 0], [0, 1], [1, 2]), log([0] * 3, [0] * 3)):
+        assert split_interactions(interactions, seed=0).n_test_users == 0

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedding_trainers.bpr import BPRConfig, train_bpr
+from embedding_trainers.interactions import Columns, read_interactions
+from embedding_trainers.train import train_model
+from embedding_trainers.trainer import RunOptions
+from feast_embeddings.artifact import list_artifacts, load_artifact
+from feast_embeddings.errors import InputError
+
+FEW = {"factors": 4, "iterations": 3}
+ONE_THREAD = RunOptions(seed=5, threads=1)
+
+
+def vectors(table: pa.Table) -> Any:
+    return np.stack(table["embedding"].to_numpy())
+
+
+def test_artifact_holds_the_factors(repo: Path, tmp_path: Path) -> None:
+    """The tables are what the trainer returned, row by row, with counts, history and attributes."""
+    log = tmp_path / "log.parquet"
+    users = ["b", "a", "b", "b", "c", "a"]
+    items = [7, 7, -3, 7, 200, 200]
+    times = [3, 1, 2, 6, 5, 4]
+    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": times}), log)
+    (tmp_path / "items.csv").write_text("item_id,title\n200,Z\n7,A\n9,no one\n")
+    (tmp_path / "users.jsonl").write_text('{"user_id": "c", "age": 30}\n')
+
+    training = train_model(
+        repo,
+        "shop",
+        log,
+        parameters=FEW,
+        options=ONE_THREAD,
+        item_attributes=tmp_path / "items.csv",
+        user_attributes=tmp_path / "users.jsonl",
+    )
+    expected = train_bpr(read_interactions(log).to_csr(), BPRConfig(factors=4, iterations=3), ONE_THREAD)
+    artifact = load_artifact(repo / "data", "shop")
+    user_table, item_table = artifact.table("user"), artifact.table("item")
+
+    assert training.artifact == artifact
+    assert user_table["user_id"].to_pylist() == ["a", "b", "c"]
+    assert item_table["item_id"].to_pylist() == [-3, 7, 200]
+    np.testing.assert_array_equal(expected.user_factors, vectors(user_table))
+    np.testing.assert_array_equal(expected.item_factors, vectors(item_table))
+    np.testing.assert_array_equal(expected.item_bias, item_table["bias"])
+    assert user_table["n_interactions"].to_pylist() == [2, 3, 1]
+    assert item_table["n_interactions"].to_pylist() == [1, 3, 2]
+    assert user_table["seen_items"].to_pylist() == [[7, 200], [-3, 7], [200]]
+    assert item_table["title"].to_pylist() == [None, "A", "Z"]
+    assert user_table["age"].to_pylist() == [None, None, 30]
+    as_of = datetime(1970, 1, 1, 0, 0, 6, tzinfo=UTC)
+    assert [as_of] * 3 == user_table["event_timestamp"].to_pylist()
+
+    manifest = artifact.manifest
+    assert (
+        manifest.n_users,
+        manifest.n_items,
+        manifest.n_interactions,
+        manifest.dim,
+        manifest.seed,
+    ) == (3, 3, 6, 4, 5)
+    assert ("bpr", BPRConfig(factors=4, iterations=3)) == (
+        manifest.trainer.name,
+        BPRConfig.model_validate(manifest.trainer.config),
+    )
+    assert as_of == manifest.as_of
+    assert read_interactions(log).fingerprint() == manifest.fingerprint
+    assert list(training.seconds) == ["read", "evaluate", "fit", "write"]
+
+
+def test_checkerboard(repo: Path, log: Path) -> None:
+    """From the file on disk to the vectors on disk, the first unseen item is the one that was withheld."""
+    artifact = train_model(repo, "board", log, parameters={"factors": 8}).artifact
+    users, items = artifact.table("user"), artifact.table("item")
+    scores = vectors(users) @ vectors(items).T + items["bias"].to_numpy()
+    ids = items["item_id"].to_pylist()
+    for number, seen in enumerate(users["seen_items"].to_pylist()):
+        scores[number, [ids.index(item) for item in seen]] = -np.inf
+
+    assert [f"i{n:02}" for n in range(50)] == [ids[number] for number in scores.argmax(axis=1)]
+
+
+def test_same_seed_same_bytes(repo: Path, log: Path) -> None:
+    """Two runs with one thread and one seed write the same vectors, evaluated or not."""
+    first = train_model(repo, "m", log, parameters=FEW, options=ONE_THREAD).artifact
+    second = train_model(repo, "m", log, parameters=FEW, options=ONE_THREAD, evaluation=False).artifact
+    other = train_model(repo, "m", log, parameters=FEW, options=RunOptions(seed=6, threads=1)).artifact
+
+    for entity in ("user", "item"):
+        table = first.table(entity)
+        assert vectors(table).tobytes() == vectors(second.table(entity)).tobytes()
+        assert vectors(table).tobytes() != vectors(other.table(entity)).tobytes()
+    assert first.manifest.fingerprint == second.manifest.fingerprint
+    assert len(list_artifacts(repo / "data", "m")) == 3
+
+
+def test_metrics(repo: Path, log: Path) -> None:
+    """The metrics of the holdout go into the manifest, unless nobody asked for them."""
+    judged = train_model(repo, "m", log, parameters=FEW)
+    assert judged.evaluation is not None
+    assert judged.evaluation.n_users == 50
+    assert judged.evaluation.method == "random 20% of each user's items"
+    names = {"recall@20", "ndcg@20", "popular_recall@20", "popular_ndcg@20"}
+    assert names == set(judged.artifact.manifest.metrics)
+    assert judged.evaluation.metrics == judged.artifact.manifest.metrics
+
+    plain = train_model(repo, "m", log, parameters=FEW, evaluation=False)
+    assert plain.evaluation is None
+    assert plain.artifact.manifest.metrics == {}
+    assert list(plain.seconds) == ["read", "fit", "write"]
+
+
+@pytest.mark.parametrize(
+    ("users", "items"),
+    [(["u"], ["i"]), (["u"] * 3, ["i", "j", "i"]), (["u", "v"], ["i", "i"])],
+    ids=["one-pair", "one-user", "one-item"],
+)
+def test_tiny(repo: Path, tmp_path: Path, users: list[str], items: list[str]) -> None:
+    """One user or one item is trained, and the result says why it was not measured."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in zip(users, items, strict=True)))
+    training = train_model(repo, "m", log)
+
+    assert training.evaluation is not None
+    assert (
+        training.evaluation.method,
+        training.evaluation.metrics,
+    ) == ("too few interactions to hold any back", {})
+    assert sorted(set(users)) == training.artifact.table("user")["user_id"].to_pylist()
+
+
+def test_as_of_without_times(repo: Path, log: Path) -> None:
+    """A log without times is as of the training itself."""
+    before = datetime.now(UTC)
+    as_of = train_model(repo, "m", log, parameters=FEW).artifact.manifest.as_of
+
+    assert before <= as_of <= before + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "My Model"}, "model name 'My Model'"),
+        ({"trainer": "brp"}, "no trainer 'brp'; installed are bpr"),
+        ({"parameters": {"factor": 3}}, "no parameter 'factor'; there are factors"),
+        ({"parameters": {"learning_rate": 1e9}}, "lower the learning rate"),
+        ({"interactions": Path("nowhere.parquet")}, "nowhere.parquet does not exist"),
+        ({"columns": Columns(item="sku")}, "has no column 'sku'"),
+        ({"until": datetime(2024, 1, 1, tzinfo=UTC)}, "has no column 'timestamp'"),
+        ({"item_attributes": Path("nowhere.csv")}, "nowhere.csv does not exist"),
+        ({"item_attributes": "item_id,version\ni01,2\n"}, "the column name 'version' is reserved"),
+        ({"user_attributes": "user_id,x\nu01,2\nu01,2\n"}, "1 of 2 rows repeat an id, e.g. 'u01'"),
+    ],
+    ids=[
+        "model",
+        "trainer",
+        "parameter",
+        "divergence",
+        "no-file",
+        "no-column",
+        "no-times",
+        "no-items",
+        "reserved-attribute",
+        "repeated-attribute",
+    ],
+)
+def test_failure_leaves_nothing(repo: Path, log: Path, changes: dict[str, Any], message: str) -> None:
+    """Whatever is wrong, the error says it and no version or temporary folder is left."""
+    arguments: dict[str, Any] = {"model": "m", "interactions": log, "parameters": FEW} | changes
+    for name in ("item_attributes", "user_attributes"):
+        if isinstance(arguments.get(name), str):
+            (repo / f"{name}.csv").write_text(arguments[name])
+            arguments[name] = repo / f"{name}.csv"
+
+    with pytest.raises(InputError) as error:
+        train_model(repo, arguments.pop("model"), arguments.pop("interactions"), **arguments)
+    assert message in str(error.value)
+    assert [path for path in repo.glob("data/**/*") if path.name != "m"] == []
+
+
+def test_repository_is_needed(tmp_path: Path, log: Path) -> None:
+    """A folder that is no Feast repository is refused before anything is read."""
+    with pytest.raises(InputError, match=r"has no feature_store\.yaml; run feast-embeddings init"):
+        train_model(tmp_path, "m", log)

@@ -1,0 +1,5 @@
+"""Training: from an interaction log to an artifact that `feast_embeddings` serves.
+
+`train.train_model` runs the whole of it; `trainer` holds the contract that a new trainer fulfils.
+Needs the extra ``feast-embeddings[trainers]`` as soon as a matrix is built, and not before.
+"""

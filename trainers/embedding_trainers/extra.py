@@ -1,0 +1,23 @@
+"""The packages that only training needs are imported when training runs."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from feast_embeddings.errors import MissingExtraError
+
+__all__ = ["import_extra"]
+
+
+def import_extra(module: str) -> ModuleType:
+    """Import a module of the extra ``trainers``, e.g. ``scipy.sparse``.
+
+    Raises:
+        MissingExtraError: its package, or one that it needs, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        raise MissingExtraError("training", "trainers", package) from None

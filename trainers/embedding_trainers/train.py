@@ -1,0 +1,180 @@
+"""The whole of training: read a log, judge the trainer on a part of it, fit all of it, write the artifact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedding_trainers.attribute_file import read_attributes
+from embedding_trainers.evaluation import evaluate
+from embedding_trainers.interactions import Columns, Interactions, read_interactions
+from embedding_trainers.split import split_interactions
+from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_trainer
+from feast_embeddings.artifact import (
+    Artifact,
+    EmbeddingTable,
+    TrainerInfo,
+    validate_model_name,
+    write_artifact,
+)
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["Evaluation", "Training", "train_model"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the trainer did on a part of the interactions that it had not seen.
+
+    Attributes:
+        method: what was held back, or why nothing could be.
+        n_users: how many users the metrics are the mean of.
+        metrics: see `evaluation.evaluate`; empty if nothing could be held back.
+    """
+
+    method: str
+    n_users: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run.
+
+    Attributes:
+        artifact: what it wrote.
+        evaluation: None if it was not asked for.
+        seconds: wall time of the steps read, evaluate, fit and write.
+    """
+
+    artifact: Artifact
+    evaluation: Evaluation | None
+    seconds: dict[str, float]
+
+
+def train_model(
+    repo: Path,
+    model: str,
+    interactions: Path,
+    *,
+    columns: Columns | None = None,
+    until: datetime | None = None,
+    trainer: str = "bpr",
+    parameters: Mapping[str, Any] | None = None,
+    options: RunOptions | None = None,
+    user_attributes: Path | None = None,
+    item_attributes: Path | None = None,
+    evaluation: bool = True,
+) -> Training:
+    """Train a new version of a model from an interaction log.
+
+    Args:
+        repo: a Feast repository; the version goes to its folder ``data``.
+        model: name of the model.
+        interactions: see `read_interactions`.
+        columns: names of the columns of `interactions`. The attributes use the same id columns.
+        until: train only on what happened up to this instant (with a time zone).
+        trainer: name of an installed trainer.
+        parameters: hyper-parameters that differ from the trainer's defaults.
+        options: seed, threads, progress.
+        user_attributes: a file with a row per user, whose columns go with the embeddings.
+        item_attributes: the same for items.
+        evaluation: first fit without a part of the interactions and see whether it ranks them high. The
+            version itself is then fitted on all of them.
+
+    Raises:
+        InputError: an argument or a file cannot be used. Nothing has been written then.
+        MissingExtraError: the extra ``trainers`` is not installed.
+    """
+    if not (repo / "feature_store.yaml").is_file():
+        raise InputError(f"{repo} has no feature_store.yaml; run feast-embeddings init, or name the folder with --repo")
+    validate_model_name(model)
+    columns, options = columns or Columns(), options or RunOptions()
+    method = find_trainer(trainer)
+    config = method.configure(parameters or {})
+    seconds: dict[str, float] = {}
+
+    with _timed(seconds, "read"):
+        log = read_interactions(interactions, columns, until=until)
+        of_users = user_attributes and read_attributes(user_attributes, columns.user, log.users)
+        of_items = item_attributes and read_attributes(item_attributes, columns.item, log.items)
+    judged = None
+    if evaluation:
+        with _timed(seconds, "evaluate"):
+            judged = _evaluate(method, config, log, options)
+    with _timed(seconds, "fit"):
+        user_items = log.to_csr()
+        factors = method.train(user_items, config, options)
+    with _timed(seconds, "write"):
+        users, items = _tables(log, user_items, factors, of_users, of_items)
+        artifact = write_artifact(
+            repo / "data",
+            model,
+            users=users,
+            items=items,
+            as_of=log.as_of or datetime.now(UTC),
+            trainer=TrainerInfo(name=trainer, config=config.model_dump(mode="json")),
+            seed=options.seed,
+            metrics=judged.metrics if judged else {},
+            evaluated_on=f"{judged.method}, {judged.n_users} users" if judged and judged.metrics else "",
+            fingerprint=log.fingerprint(),
+            n_interactions=len(log),
+        )
+    return Training(artifact, judged, seconds)
+
+
+def _evaluate(method: Trainer[Any], config: Any, log: Interactions, options: RunOptions) -> Evaluation:
+    split = split_interactions(log, seed=options.seed)
+    if split.n_test_users == 0:
+        return Evaluation("too few interactions to hold any back", 0, {})
+    metrics = evaluate(method.train(split.train, config, options), split.train, split.test)
+    return Evaluation(split.method, split.n_test_users, metrics)
+
+
+def _tables(
+    log: Interactions,
+    user_items: csr_matrix,
+    factors: Factors,
+    of_users: pa.Table | None,
+    of_items: pa.Table | None,
+) -> tuple[EmbeddingTable, EmbeddingTable]:
+    users = EmbeddingTable(
+        ids=log.users,
+        embedding=factors.user_factors,
+        n_interactions=_count(log.user_numbers, len(log.users)),
+        seen_items=pa.ListArray.from_arrays(
+            pa.array(user_items.indptr, pa.int32()), log.items.take(pa.array(user_items.indices))
+        ),
+        attributes=of_users,
+    )
+    items = EmbeddingTable(
+        ids=log.items,
+        embedding=factors.item_factors,
+        n_interactions=_count(log.item_numbers, len(log.items)),
+        bias=factors.item_bias,
+        attributes=of_items,
+    )
+    return users, items
+
+
+def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
+    return np.bincount(numbers, minlength=n).astype(np.int64)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - start

@@ -1,0 +1,141 @@
+"""What a trainer is, and how to find one by name.
+
+A trainer is a config (its hyper-parameters) and one function from a matrix of interactions to factors. Other
+packages add theirs under the entry-point group ``embedding_trainers``::
+
+    [project.entry-points.embedding_trainers]
+    mine = "my_package:MINE"          # MINE = Trainer(MyConfig, train_mine)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from feast_embeddings.errors import EmbeddingsError, InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["Factors", "RunOptions", "Trainer", "TrainerConfig", "find_trainer", "known_trainers"]
+
+_GROUP = "embedding_trainers"
+
+
+class TrainerConfig(BaseModel):
+    """Hyper-parameters: what decides how good the factors are. Goes into the manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    factors: int = Field(default=64, ge=1, le=4096, description="length of the vectors, without the bias")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is given beside its hyper-parameters.
+
+    Attributes:
+        seed: of all randomness, 0 to 2³² - 1. Results repeat to the byte with `threads` = 1.
+        threads: 0 takes one per core.
+        progress: show a bar on standard error.
+    """
+
+    seed: int = 0
+    threads: int = 0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What was learned. The score of an item for a user is ``user · item + bias``; higher is better.
+
+    Attributes:
+        user_factors: float32, shape (n_users, factors).
+        item_factors: float32, shape (n_items, factors).
+        item_bias: float32, shape (n_items,).
+
+    Raises:
+        InputError: a value is NaN or infinite, which is what a too large learning rate leads to.
+    """
+
+    user_factors: npt.NDArray[np.float32]
+    item_factors: npt.NDArray[np.float32]
+    item_bias: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if not all(np.isfinite(a).all() for a in (self.user_factors, self.item_factors, self.item_bias)):
+            raise InputError(
+                "training diverged to NaN or infinity; lower the learning rate or raise the regularization"
+            )
+
+
+C = TypeVar("C", bound=TrainerConfig)
+
+
+@dataclass(frozen=True)
+class Trainer(Generic[C]):
+    """A config class, and the function that trains with it.
+
+    The function gets the user-item matrix (csr, float32, shape (n_users, n_items), no empty row or column,
+    sorted indices, positive weights) and returns factors in the order of its rows and columns.
+    """
+
+    config: type[C]
+    train: Callable[[csr_matrix, C, RunOptions], Factors]
+
+    def configure(self, parameters: Mapping[str, Any]) -> C:
+        """Make the config; text is converted to the type of the parameter.
+
+        Raises:
+            InputError: an unknown name or a value that is not allowed.
+        """
+        known = list(self.config.model_fields)
+        for name in parameters:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                guess = f"; did you mean {close[0]!r}?" if close else ""
+                raise InputError(f"no parameter {name!r}; there are {', '.join(known)}{guess}")
+        try:
+            return self.config.model_validate(dict(parameters))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"])) or "config"
+            raise InputError(f"parameter {name}={first['input']!r}: {first['msg']}") from None
+
+
+def known_trainers() -> list[str]:
+    """Names of the installed trainers, sorted. None of them is imported."""
+    return sorted({entry.name for entry in entry_points(group=_GROUP)})
+
+
+def find_trainer(name: str) -> Trainer[Any]:
+    """Load a trainer by name; trainers that nobody asked for are not touched, so a broken one harms none.
+
+    Raises:
+        InputError: there is no trainer of this name, or two packages bring one.
+        EmbeddingsError: it is there and cannot be loaded.
+    """
+    found = {entry.value: entry for entry in entry_points(group=_GROUP, name=name)}
+    if not found:
+        raise InputError(f"no trainer {name!r}; installed are {', '.join(known_trainers()) or 'none'}")
+    if len(found) > 1:
+        raise InputError(f"several packages bring a trainer {name!r} ({', '.join(found)}); uninstall all but one")
+    [entry] = found.values()
+    try:
+        trainer = entry.load()
+    except EmbeddingsError:
+        raise
+    except Exception as error:
+        raise EmbeddingsError(
+            f"the trainer {name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(trainer, Trainer):
+        raise EmbeddingsError(f"{entry.value} is not a Trainer, but {type(trainer).__name__}")
+    return trainer
