@@ -39,6 +39,7 @@ __all__ = [
     "FORMAT_VERSION",
     "Artifact",
     "EmbeddingTable",
+    "Entity",
     "Manifest",
     "TrainerInfo",
     "list_artifacts",

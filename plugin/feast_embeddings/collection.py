@@ -130,7 +130,8 @@ def collection_spec(
         payload_indexes={
             name: _INDEXES[value_type]
             for name, value_type in sorted(value_types(view).items())
-            if value_type in _INDEXES and name not in unindexed
+            # Qdrant's paths have no way to write these two characters.
+            if value_type in _INDEXES and name not in unindexed and not set(name) & set('"\\')
         },
         version=version,
         space=space,

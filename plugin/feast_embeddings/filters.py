@@ -1,9 +1,6 @@
 """Filters on features: text -> Feast's filter tree -> Qdrant's filter.
 
-::
-
-    "category = 'Books' AND price < 20"  --parse_filter-->  CompoundFilter  --QdrantFilterTranslator-->  Filter
-
+`parse_filter` reads ``category = 'Books' AND price < 20``; `QdrantFilterTranslator` translates what it returns.
 The meaning is SQL's: a row whose value is null matches no comparison, not even ``!=`` and ``NOT IN``.
 """
 
@@ -42,9 +39,8 @@ _MAX_DEPTH = 16
 _MAX_CHARACTERS = 65_536
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as from an undecodable command line
 
-_OPERATORS: dict[type, Operator] = dict(
-    zip((exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE), ("eq", "ne", "gt", "gte", "lt", "lte"), strict=True)
-)
+_ORDERS: dict[type, Operator] = {exp.GT: "gt", exp.GTE: "gte", exp.LT: "lt", exp.LTE: "lte"}
+_OPERATORS: dict[type, Operator] = {exp.EQ: "eq", exp.NEQ: "ne", **_ORDERS}
 _NEGATED: dict[Operator, Operator] = {"eq": "ne", "gt": "lte", "gte": "lt", "in": "nin"}
 _NEGATED |= {negated: operator for operator, negated in _NEGATED.items()}
 
@@ -167,16 +163,15 @@ def _unreadable(what: str) -> FilterError:
 
 
 _TEXT, _BOOL, _NUMBER, _TIME = "text", "TRUE or FALSE", "a number", "an ISO 8601 time or seconds since 1970"
+_REAL, _WHOLE = {ValueType.FLOAT, ValueType.DOUBLE}, {ValueType.INT32, ValueType.INT64}
 # Feast value type -> what it is compared with. Values of other types are not stored in a form Qdrant compares.
 _COMPARED_WITH: dict[ValueType, str] = {
     **dict.fromkeys((ValueType.STRING, ValueType.STRING_LIST), _TEXT),
     **dict.fromkeys((ValueType.BOOL, ValueType.BOOL_LIST), _BOOL),
-    **dict.fromkeys((ValueType.INT32, ValueType.INT64, ValueType.INT32_LIST, ValueType.INT64_LIST), _NUMBER),
-    **dict.fromkeys((ValueType.FLOAT, ValueType.DOUBLE), _NUMBER),
+    **dict.fromkeys(_REAL | _WHOLE | {ValueType.INT32_LIST, ValueType.INT64_LIST}, _NUMBER),
     ValueType.UNIX_TIMESTAMP: _TIME,
 }
-_REAL = {ValueType.FLOAT, ValueType.DOUBLE}
-_ORDERED = _REAL | {ValueType.INT32, ValueType.INT64, ValueType.UNIX_TIMESTAMP}
+_ORDERED = _REAL | _WHOLE | {ValueType.UNIX_TIMESTAMP}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FLOAT32_MAX = 3.4028234663852886e38
 _EXACT = 2**53  # from here on several whole numbers share one of the 64-bit floats of Qdrant's ranges
@@ -230,7 +225,7 @@ class QdrantFilterTranslator(FilterTranslator):
     def translate_comparison(self, f: ComparisonFilter) -> models.Condition:
         """A condition on one payload key that no null satisfies."""
         value_type, key = self._type(f.key), payload_key(f.key)
-        if f.type in ("gt", "gte", "lt", "lte"):
+        if f.type in _ORDERS.values():
             if value_type not in _ORDERED:
                 raise FilterError(f"{f.key!r} is of type {value_type.name}, which Qdrant does not order; use = or IN")
             return _range(f, key, value_type)
@@ -282,11 +277,9 @@ def _match(key: str, value_type: ValueType, values: list[Any]) -> models.Conditi
     """The key holds one of the values."""
     conditions: list[models.Condition]
     if value_type in _REAL:
-        ranges = [models.Range(gte=value, lte=value) for value in map(float, values)]
-        conditions = [models.FieldCondition(key=key, range=range) for range in ranges]
+        conditions = [models.FieldCondition(key=key, range=models.Range(gte=v, lte=v)) for v in map(float, values)]
     elif _COMPARED_WITH[value_type] == _BOOL:  # MatchAny takes no booleans
-        matches = [models.MatchValue(value=value) for value in values]
-        conditions = [models.FieldCondition(key=key, match=match) for match in matches]
+        conditions = [models.FieldCondition(key=key, match=models.MatchValue(value=v)) for v in values]
     else:
         if _COMPARED_WITH[value_type] != _TEXT:
             values = [int(v) for v in values if v == int(v) and -(2**63) <= v < 2**63]

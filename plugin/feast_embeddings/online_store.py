@@ -12,17 +12,20 @@ Feast finds the configuration class by the name of the store class, in the same 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.repo_config import FeastConfigBaseModel
-from pydantic import PositiveFloat, SecretStr, model_validator
+from pydantic import ModelWrapValidatorHandler, PositiveFloat, SecretStr, ValidationError, model_validator
+from qdrant_client import QdrantClient
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key, table_id
 from feast_embeddings.collection import collection_spec, vector_fields
@@ -30,6 +33,7 @@ from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.errors import EngineError, InputError, VersionMismatchError
 from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, FeastRow, PointCodec, point_id
+from feast_embeddings.server import ServerEngine
 
 __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
@@ -56,16 +60,23 @@ class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
     timeout: PositiveFloat = 30.0
     """Server: seconds for one request."""
 
-    @model_validator(mode="after")
-    def _check(self) -> QdrantEmbeddingOnlineStoreConfig:
-        if self.url is not None and self.path is not None:
-            raise ValueError("online_store: set url (a Qdrant server) or path (the embedded engine), not both")
-        if self.api_key is not None and self.url is None:
-            raise ValueError("online_store: api_key needs url; the embedded engine has no access control")
-        key = "" if self.api_key is None else self.api_key.get_secret_value()
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            settings = handler(data)
+        except ValidationError as error:
+            # Not passed on: Feast would print all settings with it, the API key among them.
+            first = error.errors(include_input=False)[0]
+            raise InputError(f"online_store.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if settings.url is not None and settings.path is not None:
+            raise InputError("online_store: set url (a Qdrant server) or path (the embedded engine), not both")
+        if settings.api_key is not None and settings.url is None:
+            raise InputError("online_store: api_key needs url; the embedded engine has no access control")
+        key = "" if settings.api_key is None else settings.api_key.get_secret_value()
         if key.startswith("$"):
-            raise ValueError(f"online_store: api_key is {key}, but that environment variable is not set")
-        return self
+            raise InputError(f"online_store: api_key is {key}, but that environment variable is not set")
+        return settings
 
 
 class QdrantEmbeddingOnlineStore(OnlineStore):
@@ -206,20 +217,20 @@ def _open_engine(config: RepoConfig) -> Engine:
         path = Path(config.repo_path or ".") / (settings.path or "qdrant_storage")
         return EmbeddedEngine(path, lock_timeout=settings.lock_timeout)
 
-    from qdrant_client import QdrantClient
-
-    from feast_embeddings.server import ServerEngine
-
     try:
-        client = QdrantClient(
-            url=settings.url,
-            api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
-            prefer_grpc=settings.prefer_grpc,
-            grpc_port=settings.grpc_port,
-            timeout=int(settings.timeout),
-            # The client warns when its minor version is ahead of the server's; what is used here is in 1.16.
-            check_compatibility=False,
-        )
+        # The client warns of an API key on a connection without TLS, which is no concern inside one machine.
+        with warnings.catch_warnings():
+            if urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1"):
+                warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+            client = QdrantClient(
+                url=settings.url,
+                api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
+                prefer_grpc=settings.prefer_grpc,
+                grpc_port=settings.grpc_port,
+                timeout=int(settings.timeout),
+                # It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
+                check_compatibility=False,
+            )
     except ValueError as error:
         raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
     return ServerEngine(client)

@@ -31,8 +31,8 @@ _CATALOGUE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "Sports": (45, ("Carbon", "Gel", "Mesh", "Nylon", "Rubber"), ("Dumbbell", "Helmet", "Paddle", "Racket", "Sneaker")),
     "Clothing": (39, ("Cotton", "Denim", "Silk", "Tweed", "Wool"), ("Coat", "Dress", "Hat", "Scarf", "Shirt")),
     "Beauty": (15, ("Almond", "Aloe", "Honey", "Lavender", "Rose"), ("Balm", "Cream", "Perfume", "Serum", "Soap")),
-    "Electronics": (120, ("Ceramic", "Oak", "Solar", "Steel", "Walnut"), ("Alarm", "Clock", "Lamp", "Radio", "Speaker")),
-    "Office": (24, ("Beech", "Brass", "Chrome", "Oak", "Slate"), ("Binder", "Desk", "Lectern", "Pen", "Stapler")),
+    "Electronics": (120, ("Ceramic", "Oak", "Solar", "Steel", "Walnut"), ("Fan", "Clock", "Lamp", "Radio", "Speaker")),
+    "Office": (24, ("Beech", "Brass", "Chrome", "Oak", "Slate"), ("Binder", "Lectern", "Tray", "Pen", "Stapler")),
     "Pets": (19, ("Canvas", "Fleece", "Hemp", "Jute", "Wicker"), ("Basket", "Bowl", "Collar", "Leash", "Tunnel")),
 }  # fmt: skip
 CATEGORIES = tuple(_CATALOGUE)
@@ -44,7 +44,7 @@ _MIN_PURCHASES = 5
 # Share of purchases that follow popularity and not the user's taste.
 _CASUAL = 0.1
 # How much of a user's taste is new by the end.
-_DRIFT = 0.25
+_DRIFT = 0.4
 _CHURNED = 0.25
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -173,8 +173,9 @@ def _draw(rng: np.random.Generator, weights: _Floats, rows: _Ints) -> _Ints:
     # A row without weight (a group without items) is never asked for.
     cumulative = np.cumsum(weights, axis=1) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
     steps = (np.minimum(cumulative, 1.0) + np.arange(n_rows)[:, None]).ravel()
-    found: _Ints = np.searchsorted(steps, rows + rng.random(len(rows)), side="right") - rows * n_columns
-    return np.minimum(found, n_columns - 1)
+    found = np.searchsorted(steps, rows + rng.random(len(rows)), side="right") - rows * n_columns
+    columns: _Ints = np.minimum(found, n_columns - 1)
+    return columns
 
 
 def _items(rng: np.random.Generator, item_ids: pa.Array, group: _Ints) -> pa.Table:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from feast import ValueType
 from qdrant_client import models
 
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, VectorSpec
 from feast_embeddings.errors import EngineError
+from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
 from feast_embeddings.points import point_id
 
 NewAlias = Callable[[], str]
@@ -104,11 +106,45 @@ def test_search_under_a_filter_equals_brute_force(
     query = random_vectors(rng, 1)[0]
     only_odd = models.Filter(
         must=[models.FieldCondition(key="category", match=models.MatchValue(value="odd"))],
-        must_not=[models.HasIdCondition(has_id=ids(1, 1))],
+        must_not=[models.HasIdCondition(has_id=list(ids(1, 1)))],
     )
     hits = engine.query("c" + alias, "v", query, limit=300, filter=only_odd)
     expected = [n for n in np.argsort(-(vectors @ query)) if n % 2 and n != 1]
     assert [hit.payload["n"] for hit in hits] == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("new = TRUE", {0, 3, 6, 9}),
+        ("new != TRUE", {1, 2, 4, 5, 7, 8}),
+        ("price < 2.5", {0, 1, 2}),
+        ("n IN (1, 4, 99)", {1, 4}),
+        ("category NOT IN ('odd')", {0, 2, 4, 6, 8}),
+        ("\"a.b é\" = 'x' OR n >= 9", {5, 9}),
+    ],
+)
+def test_conditions_mean_the_same_on_every_engine(
+    engine: Engine, new_alias: NewAlias, rng: np.random.Generator, condition: str, expected: set[int]
+) -> None:
+    """The translation of a condition selects the same points, with payload indexes of each type."""
+    types = {
+        "new": ValueType.BOOL,
+        "price": ValueType.DOUBLE,
+        "n": ValueType.INT64,
+        "category": ValueType.STRING,
+        "a.b é": ValueType.STRING,
+    }
+    alias = new_alias()
+    batch = make_batch(random_vectors(rng, 10))
+    for n, payload in enumerate(batch.payloads):
+        payload |= {"new": n % 3 == 0, "price": float(n)} | ({"a.b é": "x"} if n == 5 else {})
+    spec = make_spec(alias)
+    spec = spec.model_copy(update={"payload_indexes": {**spec.payload_indexes, "a.b é": "keyword"}})
+    engine.create("c" + alias, spec, [batch])
+    translated = QdrantFilterTranslator(types).translate(parse_filter(condition))
+    hits = engine.query("c" + alias, "v", np.ones(DIM, dtype=np.float32), limit=10, filter=translated)
+    assert {hit.payload["n"] for hit in hits} == expected
 
 
 def test_an_older_row_never_overwrites_a_newer_one(

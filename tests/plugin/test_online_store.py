@@ -208,11 +208,18 @@ def test_a_removed_view_leaves_nothing(store: FeatureStore, tmp_path: Path) -> N
 )
 def test_settings_are_honoured_or_refused(settings: dict[str, Any], message: str) -> None:
     """A setting that would have no effect, or that nobody knows, is an error."""
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         QdrantEmbeddingOnlineStoreConfig(**settings)
 
 
-def test_the_api_key_is_not_shown() -> None:
-    """Neither repr nor dump of the settings holds the key."""
+def test_the_api_key_is_not_shown(tmp_path: Path) -> None:
+    """Neither repr nor dump of the settings holds the key, nor does Feast's error about settings that are wrong."""
     settings = QdrantEmbeddingOnlineStoreConfig(url="http://x", api_key=SecretStr("very-secret"))
+    (tmp_path / "feature_store.yaml").write_text(
+        "project: p\nprovider: local\nregistry: r.db\nonline_store:\n"
+        "  {type: feast_embeddings.QdrantEmbeddingOnlineStore, url: 'http://x', path: y, api_key: very-secret}\n"
+    )
+    with pytest.raises(InputError, match="not both") as error:
+        FeatureStore(repo_path=str(tmp_path)).config.online_store  # noqa: B018
+    assert "very-secret" not in str(error.value)
     assert "very-secret" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from feast_embeddings._feast import online_store_of
+from feast_embeddings.artifact import Entity
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
@@ -26,7 +27,7 @@ def live_payloads(shop: Shop, view: str) -> list[dict[str, object]]:
     engine = store.engine(shop.feature_store.config)
     collection = engine.aliases()[f"embeddings_{view}"]
     vectors = sorted(engine.describe(collection).vectors)
-    entity = "user" if "user" in view else "item"
+    entity: Entity = "user" if "user" in view else "item"
     codec = store.codec(shop.feature_store.config, shop.feature_store.get_feature_view(view))
     ids = [codec.id_encoder()(id)[0] for id in shop.artifact.table(entity)[f"{entity}_id"].to_pylist()]
     points = engine.retrieve(collection, ids, vectors=vectors)

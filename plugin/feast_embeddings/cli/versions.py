@@ -71,7 +71,8 @@ def versions(repo: str, model: str | None, as_json: bool) -> None:
     if not rows:
         raise InputError(f"no trained version of model {name!r} in {opened.path}; run train")
     for row in rows:
-        quality = "".join(f"  {metric} {value:.4f}" for metric, value in row["metrics"].items())
+        measured = {name: value for name, value in row["metrics"].items() if not name.startswith("popular_")}
+        quality = "".join(f"  {name} {value:.3f}" for name, value in measured.items())
         click.echo(
             f"{'*' if row['live'] else ' '} {row['version']}  as of {row['as_of'][:19]}  {row['trainer']} "
             f"{row['dim']} dims  {row['n_users']} users  {row['n_items']} items{quality}"
