@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint benchmark clean
+.PHONY: quickstart test lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/feast-embeddings quickstart
@@ -15,9 +15,6 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-benchmark: $(VENV)/.test
-	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "feast-embeddings needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'

@@ -24,7 +24,7 @@ from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.repo_config import FeastConfigBaseModel
-from pydantic import ModelWrapValidatorHandler, PositiveFloat, SecretStr, ValidationError, model_validator
+from pydantic import ModelWrapValidatorHandler, PositiveFloat, PositiveInt, SecretStr, ValidationError, model_validator
 from qdrant_client import QdrantClient
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key, table_id
@@ -57,7 +57,7 @@ class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
     """Server: gRPC for data, REST when false."""
     grpc_port: int = 6334
     """Server: port of gRPC on the host of `url`."""
-    timeout: PositiveFloat = 30.0
+    timeout: PositiveInt = 30
     """Server: seconds for one request."""
 
     @model_validator(mode="wrap")
@@ -227,7 +227,7 @@ def _open_engine(config: RepoConfig) -> Engine:
                 api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
                 prefer_grpc=settings.prefer_grpc,
                 grpc_port=settings.grpc_port,
-                timeout=int(settings.timeout),
+                timeout=settings.timeout,
                 # It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
                 check_compatibility=False,
             )
