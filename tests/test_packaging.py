@@ -26,7 +26,7 @@ class Environment:
 
     def run(self, program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         # -P and another folder: nothing of the source tree can be imported by accident.
-        command = [self.bin / "python", "-P", self.bin / program, *arguments]
+        command: list[str | Path] = [self.bin / "python", "-P", self.bin / program, *arguments]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
     def check(self, program: str, *arguments: str, cwd: Path) -> str:
@@ -37,8 +37,8 @@ class Environment:
 
     def pip_install(self, requirement: str) -> None:
         constraints = ROOT / "constraints.txt"
-        command = [self.bin / "python", "-m", "pip", "install", "--quiet", "--constraint", constraints, requirement]
-        subprocess.run(command, check=True)
+        install = ["-m", "pip", "install", "--quiet", "--constraint", str(constraints), requirement]
+        subprocess.run([self.bin / "python", *install], check=True)
 
 
 @pytest.fixture(scope="module")

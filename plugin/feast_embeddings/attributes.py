@@ -83,12 +83,16 @@ def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
         InputError: a column has a reserved name or a type that cannot be served.
     """
     columns = {}
+    if len(set(attributes.column_names)) < attributes.num_columns:
+        raise InputError(f"{source}: two columns have the same name; rename one")
     for name, column in zip(attributes.column_names, attributes.columns, strict=True):
         if name in RESERVED_COLUMNS or name.startswith("_"):
             raise InputError(
                 f"{source}: the column name {name!r} is reserved "
                 f"(reserved: {', '.join(sorted(RESERVED_COLUMNS))}, and names that start with '_'); rename it"
             )
+        if not name:
+            raise InputError(f"{source}: a column has no name (a CSV file with a row index?); name it or drop it")
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         columns[name] = _cast(column, f"{source}: column {name!r}")

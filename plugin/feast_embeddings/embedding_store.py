@@ -281,7 +281,11 @@ class _Side:
         if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
             kind = "text" if self._is_text else "a whole number"
             raise InputError(f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})")
-        encoded: tuple[str, bytes] = self._encode(id)
+        try:
+            encoded: tuple[str, bytes] = self._encode(id)
+        except ValueError:
+            expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
+            raise InputError(f"{self.entity} ids of this model are {expected}, got {id!r}") from None
         return encoded
 
     def parse_id(self, text: str) -> Id:

@@ -55,7 +55,8 @@ def check_columns(versions: list[Path], new: dict[str, pa.Schema]) -> None:
         new: schema of the new table per file name, e.g. ``items.parquet``.
 
     Raises:
-        InputError: a column has another type than in an earlier version, and the two do not mix.
+        InputError: a column has another type than in an earlier version, and the two do not mix; or two names
+            differ only in case.
     """
     for name, schema in new.items():
         _union([pq.read_schema(path / name) for path in versions] + [schema])
@@ -63,6 +64,13 @@ def check_columns(versions: list[Path], new: dict[str, pa.Schema]) -> None:
 
 def _union(schemas: list[pa.Schema]) -> pa.Schema:
     """One schema for all versions; vectors lose their fixed length, as a retrain may change it."""
+    spellings: dict[str, str] = {}
+    for name in (name for schema in schemas for name in schema.names):
+        if spellings.setdefault(name.casefold(), name) != name:
+            raise InputError(
+                f"the columns {spellings[name.casefold()]!r} and {name!r} differ only in case, which DuckDB does "
+                "not tell apart; rename one (they may be of different versions of the model)"
+            )
     variable = [
         pa.schema(
             pa.field(f.name, pa.list_(pa.float32())) if f.name == "embedding" else f.remove_metadata() for f in schema

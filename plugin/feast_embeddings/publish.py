@@ -123,7 +123,7 @@ def publish_artifact(
             feature_store.registry.apply_materialization(
                 target.codec.view, feature_store.project, manifest.as_of, manifest.as_of
             )
-            _drop_old(engine, target.alias, target.collection)
+            _drop_old(engine, target.alias)
     return PublishResult(
         model=manifest.model,
         version=manifest.version,
@@ -193,6 +193,7 @@ def _verify(engine: Engine, target: _Target) -> None:
                     )
 
 
-def _drop_old(engine: Engine, alias: str, live: str) -> None:
+def _drop_old(engine: Engine, alias: str) -> None:
+    live = engine.aliases().get(alias)  # perhaps another one since, by a publish at the same time
     others = sorted((name for name in engine.collections(alias) if name != live), reverse=True)
     engine.drop(others[KEEP:])

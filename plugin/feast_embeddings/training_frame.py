@@ -45,6 +45,10 @@ def training_frame(feature_store: FeatureStore, model: str, entity_df: pd.DataFr
             "a training frame needs the column event_timestamp and user_id, item_id or both; "
             f"got the columns {', '.join(map(str, columns)) or 'none'}"
         )
+    if not entity_df.columns.is_unique:
+        raise InputError(
+            f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} is there twice; drop one"
+        )
     views = {entity: model_view(feature_store, model, entity) for entity in id_names}
     added = {f"{view.name}__{name}": f"{entity}_{name}" for entity, view in views.items() for name in _FEATURES}
     if taken := sorted({*added.values(), _ROW} & set(columns)):

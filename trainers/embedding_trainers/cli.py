@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,5 +176,6 @@ def _summary(training: Training, repo: Path) -> str:
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in training.seconds.items())
     lines.append(f"  {steps}")
     lines.append(f"  {training.artifact.path}")
-    lines.append(f"next: feast -c {repo} apply && feast-embeddings publish --repo {repo} --model {manifest.model}")
+    folder = shlex.quote(str(repo))
+    lines.append(f"next: feast -c {folder} apply && feast-embeddings publish --repo {folder} --model {manifest.model}")
     return "\n".join(lines)

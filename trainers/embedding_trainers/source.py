@@ -29,8 +29,15 @@ def read_table(path: Path, *, select: Callable[[list[str]], Sequence[str]], ids:
         InputError: no such file, not of its format, no columns or no rows; or what `select` raises.
     """
     kind, read = _reader(path)
+
+    def select_once(names: list[str]) -> Sequence[str]:
+        selected = select(names)
+        if twice := next((name for name in selected if names.count(name) > 1), None):
+            raise InputError(f"{path} has two columns {twice!r}; rename one")
+        return selected
+
     try:
-        table = read(path, select, ids)
+        table = read(path, select_once, ids)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         hint = "; expected one JSON object a line" if kind == "JSON lines" else ""

@@ -45,14 +45,21 @@ class _Commands(click.Group):
         return command if isinstance(command, click.Command) else None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(package_name="feast-embeddings")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Train user and item embeddings, serve them through Feast, query them in Qdrant.
 
     Start with `feast-embeddings quickstart`, which runs every step on a generated shop. Set
     FEAST_EMBEDDINGS_TRACEBACK=1 to see where an error came from.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def run() -> None:

@@ -25,6 +25,8 @@ def training_frame(entities: str, out: str, repo: str, model: str | None, as_jso
     target = Path(out)
     if target.suffix != ".parquet":
         raise InputError(f"--out {out}: expected a name that ends in .parquet, which can hold vectors")
+    if target.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file")
     if not target.parent.is_dir():
         raise InputError(f"--out {out}: the folder {target.parent} does not exist")
     store = open_store(repo, model)
@@ -47,13 +49,22 @@ def training_frame(entities: str, out: str, repo: str, model: str | None, as_jso
 
 def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.csv
 
     if not path.is_file():
         raise InputError(f"--entities {path}: there is no such file")
     try:
-        if path.suffix == ".csv":
-            # Ids as written: 007 is not 7.
-            return pd.read_csv(path, dtype={"user_id": str, "item_id": str})
-        return pd.read_parquet(path)
+        if path.suffix != ".csv":
+            return pd.read_parquet(path)
+        # Ids as written: 007 is not 7, and NA is an id. Only an empty field is a null.
+        convert = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(("user_id", "item_id", "event_timestamp"), pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        parse = pa.csv.ParseOptions(newlines_in_values=True)
+        frame: pd.DataFrame = pa.csv.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
+        return frame
     except (ValueError, OSError) as error:
         raise InputError(f"--entities {path} cannot be read as {path.suffix[1:] or 'Parquet'}: {error}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from feast_embeddings.cli.options import json_option, print_json
@@ -18,4 +20,4 @@ def init(directory: str, as_json: bool) -> None:
         print_json({"repo": str(repo.path)})
         return
     click.echo(f"made a Feast repo in {repo.path}")
-    click.echo(f"next: feast-embeddings train --repo {directory} --model NAME --interactions FILE")
+    click.echo(f"next: feast-embeddings train --repo {shlex.quote(directory)} --model NAME --interactions FILE")

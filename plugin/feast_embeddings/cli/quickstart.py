@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -72,9 +74,11 @@ def quickstart(directory: str, seed: int) -> None:
     _step("training-frame", *where, "--entities", str(labels), "--out", str(folder / "frame.parquet"))
 
     _say("Try next:")
-    click.echo(f'feast-embeddings similar-items sku-42 --repo {directory} --filter "price < 20"')
-    click.echo(f"feast-embeddings rank u-42 --repo {directory} -k 20 --json")
-    click.echo(f"feast -c {directory} feature-views list")
+    quoted = shlex.quote(directory)
+    ours, feast = _program("feast-embeddings"), _program("feast")
+    click.echo(f'{ours} similar-items sku-42 --repo {quoted} --filter "price < 20"')
+    click.echo(f"{ours} rank u-42 --repo {quoted} -k 20 --json")
+    click.echo(f"{feast} -c {quoted} feature-views list")
 
 
 def _say(text: str) -> None:
@@ -99,10 +103,18 @@ def _feast(directory: str, *arguments: str) -> None:
     click.echo(done.stdout.rstrip())
 
 
+def _program(name: str) -> str:
+    """How to call a program of this environment from here: by name if the shell finds it, else by path."""
+    here = Path(sys.executable).parent / name
+    if shutil.which(name) == str(here) or not here.exists():
+        return name
+    return os.path.relpath(here)
+
+
 def _embedding(directory: str) -> None:
     from feast_embeddings.cli.options import open_store
 
-    click.echo(f"$ feast-embeddings user-embedding {_USER} --repo {directory} --model shop")
+    click.echo(f"$ feast-embeddings user-embedding {_USER} --repo {shlex.quote(directory)} --model shop")
     found = open_store(directory, "shop").user_embeddings([_USER])
     start = ", ".join(f"{x:.4f}" for x in found.vectors[0, :6])
     click.echo(
