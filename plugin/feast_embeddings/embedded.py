@@ -1,34 +1,24 @@
 """The embedded engine: Qdrant Edge, Qdrant's own engine in this process, over a folder.
 
-::
-
-    <path>/pointer.json          aliases and collections; replaced atomically, so it is one consistent snapshot
-    <path>/writer.lock           held by the one process that may change the pointer
-    <path>/shards/<shard>/       the files of one state of one collection; never changed once the pointer names them
-
 Qdrant Edge takes no lock, and two processes that write one shard diverge silently. So a shard that readers can
-see is never written: a write copies the shard, changes the copy, and moves the pointer. Readers look at the
-pointer before each answer (one `stat`), and load the new shard when it moved. A process that dies leaves at
-most a folder that the pointer does not name; the next writer clears it.
+see is never written: a write copies the shard, changes the copy, and moves the pointer of the folder (see
+`feast_embeddings.shard_folder`). Readers look at the pointer before each answer, and load the new shard when it
+moved. A process that dies leaves at most a shard that the pointer does not name; the next writer clears it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import threading
-import time
-import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import portalocker
 import qdrant_edge as edge
-from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
 
 from feast_embeddings.edge_filter import to_edge
@@ -43,7 +33,7 @@ from feast_embeddings.engine import (
 )
 from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import payload_key
-from feast_embeddings.writer_lock import writer_lock
+from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
 
 __all__ = ["EmbeddedEngine"]
 
@@ -54,22 +44,13 @@ _INDEXES = {
     "bool": edge.PayloadSchemaType.Bool,
 }
 _CHUNK = 1000
-_YOUNG_SECONDS = 60
 # Qdrant's defaults for a node; m=0 keeps a vector out of the graph.
 _HNSW = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
 _NO_HNSW = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
 
 
-class _Collection(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    shard: str
-    spec: CollectionSpec
-
-
-class _Pointer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    aliases: dict[str, str] = {}
-    collections: dict[str, _Collection] = {}
+# Engines of this process, to be made usable again in a forked child.
+_ENGINES: weakref.WeakSet[EmbeddedEngine] = weakref.WeakSet()
 
 
 class EmbeddedEngine:
@@ -81,27 +62,23 @@ class EmbeddedEngine:
     """
 
     def __init__(self, path: Path, *, lock_timeout: float = 30.0) -> None:
-        self._path = path.resolve()
-        self._shards_path = self._path / "shards"
-        self._pointer_path = self._path / "pointer.json"
-        self._lock_timeout = lock_timeout
-        self._guard = threading.RLock()
+        self._folder = ShardFolder(path, lock_timeout=lock_timeout)
+        self._guard = threading.Lock()
         self._shards: dict[str, edge.EdgeShard] = {}
-        self._pointer = _Pointer()
-        self._pointer_stamp: tuple[int, ...] | None = None
-        self._pid = os.getpid()
+        self._shards_before_fork: list[dict[str, edge.EdgeShard]] = []
+        _ENGINES.add(self)
 
     # Reading
 
     def aliases(self) -> dict[str, str]:
-        return dict(self._read_pointer().aliases)
+        return dict(self._folder.pointer().aliases)
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
-        pointer = self._read_pointer()
+        pointer = self._folder.pointer()
         return {name: c.spec for name, c in pointer.collections.items() if c.spec.alias == alias}
 
     def describe(self, collection: str) -> CollectionSpec:
-        return self._entry(self._read_pointer(), collection).spec
+        return self._folder.pointer().collection(collection).spec
 
     def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
         with _engine_errors(f"read from {collection!r}"):
@@ -134,20 +111,20 @@ class EmbeddedEngine:
     # Writing
 
     def switch(self, aliases: Mapping[str, str | None]) -> None:
-        with self._writing() as pointer:
+        with self._folder.writing() as pointer:
             for collection in aliases.values():
                 if collection is not None:
-                    self._entry(pointer, collection)
+                    pointer.collection(collection)
             merged = {**pointer.aliases, **aliases}
-            self._write_pointer(
-                pointer.model_copy(update={"aliases": {a: c for a, c in merged.items() if c is not None}})
-            )
+            live = {alias: collection for alias, collection in merged.items() if collection is not None}
+            self._folder.replace(pointer.model_copy(update={"aliases": live}))
 
     def create(self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch]) -> None:
-        # Built outside the writer lock: nobody else knows this folder, and others may write meanwhile.
-        with self._new_shard(collection) as folder:
+        # Built outside the writer lock: nobody else knows this shard, and others may write meanwhile.
+        with self._folder.new_shard(collection) as path:
             with _engine_errors(f"create {collection!r}"):
-                shard = edge.EdgeShard.create(str(folder), _edge_config(spec))
+                path.mkdir()
+                shard = edge.EdgeShard.create(str(path), _edge_config(spec))
                 for name, index in spec.payload_indexes.items():
                     operation = edge.UpdateOperation.create_field_index(payload_key(name), _INDEXES[index])
                     shard.update(operation)
@@ -156,134 +133,66 @@ class EmbeddedEngine:
                     _write(shard, batch)
             with _engine_errors(f"index {collection!r}"):
                 _finish(shard)
-            with self._writing() as pointer:
-                self._write_collection(pointer, collection, _Collection(shard=folder.name, spec=spec))
+            with self._folder.writing() as pointer:
+                self._folder.replace(pointer.with_collection(collection, Collection(shard=path.name, spec=spec)))
 
     def upsert(self, collection: str, batch: PointBatch) -> None:
-        with self._writing() as pointer:
-            entry = self._entry(pointer, collection)
-            with self._new_shard(collection) as folder, _engine_errors(f"write to {collection!r}"):
-                folder.rmdir()
-                shutil.copytree(self._shards_path / entry.shard, folder)
-                shard = edge.EdgeShard.load(str(folder))
+        with self._folder.writing() as pointer:
+            current = pointer.collection(collection)
+            with self._folder.new_shard(collection) as path, _engine_errors(f"write to {collection!r}"):
+                shutil.copytree(self._folder.shard_path(current.shard), path)
+                shard = edge.EdgeShard.load(str(path))
                 _write(shard, _without_older(shard, batch))
                 _finish(shard)
-                self._write_collection(pointer, collection, _Collection(shard=folder.name, spec=entry.spec))
+                changed = Collection(shard=path.name, spec=current.spec)
+                self._folder.replace(pointer.with_collection(collection, changed))
 
     def drop(self, collections: Iterable[str]) -> None:
-        gone = set(collections) & set(self._read_pointer().collections)
+        gone = set(collections) & set(self._folder.pointer().collections)
         if not gone:
             return
-        with self._writing() as pointer:
+        with self._folder.writing() as pointer:
             kept = {name: c for name, c in pointer.collections.items() if name not in gone}
             aliases = {alias: name for alias, name in pointer.aliases.items() if name not in gone}
-            self._write_pointer(_Pointer(aliases=aliases, collections=kept))
+            self._folder.replace(Pointer(aliases=aliases, collections=kept))
 
     def close(self) -> None:
         with self._guard:
             self._shards.clear()
 
-    # The pointer
-
-    def _read_pointer(self) -> _Pointer:
-        with self._guard:
-            try:
-                status = self._pointer_path.stat()
-            except FileNotFoundError:
-                return _Pointer()
-            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if stamp != self._pointer_stamp:
-                self._pointer = _Pointer.model_validate_json(self._pointer_path.read_bytes())
-                self._pointer_stamp = stamp
-                live = self._referenced(self._pointer)
-                self._shards = {name: shard for name, shard in self._shards.items() if name in live}
-            return self._pointer
-
-    def _write_collection(self, pointer: _Pointer, name: str, entry: _Collection) -> None:
-        self._write_pointer(pointer.model_copy(update={"collections": {**pointer.collections, name: entry}}))
-
-    def _write_pointer(self, pointer: _Pointer) -> None:
-        temporary = self._pointer_path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(pointer.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._pointer_path)
-        self._clear_unreferenced(pointer)
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[_Pointer]:
-        self._shards_path.mkdir(parents=True, exist_ok=True)
-        with writer_lock(self._path / "writer.lock", timeout=self._lock_timeout):
-            yield self._read_pointer()
-
-    @staticmethod
-    def _entry(pointer: _Pointer, collection: str) -> _Collection:
-        if collection not in pointer.collections:
-            raise EngineError(f"there is no collection {collection!r} in the embedded store")
-        return pointer.collections[collection]
-
-    # Shards
-
     def _shard(self, collection: str) -> edge.EdgeShard:
+        """The loaded shard that holds the collection now."""
         with self._guard:
-            if self._pid != os.getpid():
-                # After a fork the shards' threads are gone. Keep the objects (closing them would wait for those
-                # threads) and load afresh.
-                self._pid, self._before_fork, self._shards = os.getpid(), self._shards, {}
             while True:
-                name = self._entry(self._read_pointer(), collection).shard
+                pointer = self._folder.pointer()
+                name = pointer.collection(collection).shard
                 if name not in self._shards:
+                    # Those that a write has replaced are closed when the last query on them is done.
+                    self._shards = {name: shard for name, shard in self._shards.items() if name in pointer.shards}
                     try:
-                        self._shards[name] = edge.EdgeShard.load(str(self._shards_path / name))
+                        self._shards[name] = edge.EdgeShard.load(str(self._folder.shard_path(name)))
                     except Exception:
                         # A writer may have replaced and cleared it between our two looks.
-                        if self._entry(self._read_pointer(), collection).shard == name:
+                        if self._folder.pointer().collection(collection).shard == name:
                             raise
                         continue
                 return self._shards[name]
 
-    @contextlib.contextmanager
-    def _new_shard(self, collection: str) -> Iterator[Path]:
-        """A folder to build a shard in, deleted when the block fails.
+    def after_fork_in_child(self) -> None:
+        """Load afresh: the threads of the loaded shards are gone, and their locks may be held for ever."""
+        self._guard = threading.Lock()
+        self._folder.forget_locks()
+        # Kept, because closing a shard would wait for its threads.
+        self._shards_before_fork.append(self._shards)
+        self._shards = {}
 
-        A lock beside it tells other writers that it is being built, and goes with this process if that dies.
-        """
-        self._shards_path.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.blake2b(collection.encode(), digest_size=8).hexdigest()
-        folder = self._shards_path / f"{digest}-{uuid.uuid4().hex[:12]}"
-        lock = folder.with_suffix(".building")
-        with lock.open("w") as handle:
-            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE)
-            folder.mkdir()
-            try:
-                yield folder
-            except BaseException:
-                # The failure, or a Ctrl-C, may have come after the pointer moved to this shard.
-                if folder.name not in self._referenced(self._read_pointer()):
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
-            finally:
-                lock.unlink(missing_ok=True)
 
-    @staticmethod
-    def _referenced(pointer: _Pointer) -> set[str]:
-        return {entry.shard for entry in pointer.collections.values()}
+def _after_fork_in_child() -> None:
+    for engine in _ENGINES:
+        engine.after_fork_in_child()
 
-    def _clear_unreferenced(self, pointer: _Pointer) -> None:
-        """Delete the shards that no collection uses and nobody is building. Called with the writer lock held."""
-        referenced = self._referenced(pointer)
-        # What cannot be deleted now is left for the next writer: the write itself has succeeded.
-        with contextlib.suppress(OSError):
-            for path in list(self._shards_path.iterdir()):
-                if path.suffix == ".building":
-                    # A builder makes its lock first and its folder a moment later; leave a young lock alone.
-                    young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
-                    if not young and not path.with_suffix("").exists() and not _is_locked(path):
-                        path.unlink()
-                elif path.name not in referenced and not _is_locked(path.with_suffix(".building")):
-                    shutil.rmtree(path, ignore_errors=True)
-                    path.with_suffix(".building").unlink(missing_ok=True)
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _edge_config(spec: CollectionSpec) -> edge.EdgeConfig:
@@ -324,17 +233,6 @@ def _finish(shard: edge.EdgeShard) -> None:
     shard.optimize()
     shard.flush()
     shard.close()
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with path.open("r+") as handle:
-            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-    except FileNotFoundError:
-        return False
-    except portalocker.LockException:
-        return True
-    return False
 
 
 @contextlib.contextmanager

@@ -1,0 +1,169 @@
+"""The folder of the embedded engine: which shards there are, which are live, and who may change that.
+
+::
+
+    <path>/pointer.json          aliases and collections; replaced atomically, so it is one consistent snapshot
+    <path>/writer.lock           held by the one process that may change the pointer
+    <path>/shards/<shard>/       the files of one state of one collection; never changed once the pointer names them
+
+Nothing here knows what is in a shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import portalocker
+from pydantic import BaseModel, ConfigDict
+
+from feast_embeddings.engine import CollectionSpec
+from feast_embeddings.errors import EngineError
+from feast_embeddings.writer_lock import writer_lock
+
+__all__ = ["Collection", "Pointer", "ShardFolder"]
+
+_YOUNG_SECONDS = 60
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Collection(_Frozen):
+    """One collection: the shard that holds its points now, and what it is like."""
+
+    shard: str
+    spec: CollectionSpec
+
+
+class Pointer(_Frozen):
+    """What the folder holds, at one moment."""
+
+    aliases: dict[str, str] = {}
+    collections: dict[str, Collection] = {}
+
+    def collection(self, name: str) -> Collection:
+        """The collection of this name; `EngineError` if there is none."""
+        if name not in self.collections:
+            raise EngineError(f"there is no collection {name!r} in the embedded store")
+        return self.collections[name]
+
+    def with_collection(self, name: str, collection: Collection) -> Pointer:
+        """The same with one collection added or replaced."""
+        return self.model_copy(update={"collections": {**self.collections, name: collection}})
+
+    @property
+    def shards(self) -> set[str]:
+        """The shards that some collection uses."""
+        return {collection.shard for collection in self.collections.values()}
+
+
+class ShardFolder:
+    """Reads need no lock; a change takes the writer lock, and is one atomic replacement of the pointer.
+
+    Args:
+        path: the folder; made on the first write.
+        lock_timeout: seconds to wait for another writer before `WriterLockedError`.
+    """
+
+    def __init__(self, path: Path, *, lock_timeout: float) -> None:
+        self.path = path.resolve()
+        self._shards = self.path / "shards"
+        self._pointer_path = self.path / "pointer.json"
+        self._lock_timeout = lock_timeout
+        self._guard = threading.Lock()
+        self._pointer = Pointer()
+        self._stamp: tuple[int, ...] | None = None
+
+    def shard_path(self, shard: str) -> Path:
+        """Where a shard's files are."""
+        return self._shards / shard
+
+    def pointer(self) -> Pointer:
+        """What is there now, whoever wrote it; costs one `stat` when nothing has changed."""
+        try:
+            status = self._pointer_path.stat()
+        except FileNotFoundError:
+            return Pointer()
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        with self._guard:
+            if stamp != self._stamp:
+                self._pointer = Pointer.model_validate_json(self._pointer_path.read_bytes())
+                self._stamp = stamp
+            return self._pointer
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Pointer]:
+        """Hold the writer lock for the length of the block."""
+        self._shards.mkdir(parents=True, exist_ok=True)
+        with writer_lock(self.path / "writer.lock", timeout=self._lock_timeout):
+            yield self.pointer()
+
+    def replace(self, pointer: Pointer) -> None:
+        """Make this the pointer, and delete what it no longer names. Called with the writer lock held."""
+        temporary = self._pointer_path.with_suffix(".tmp")
+        with temporary.open("w") as file:
+            file.write(pointer.model_dump_json(indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._pointer_path)
+        self._clear_unreferenced(pointer.shards)
+
+    @contextlib.contextmanager
+    def new_shard(self, collection: str) -> Iterator[Path]:
+        """A path for a new shard, which does not exist yet; what is there is deleted when the block fails.
+
+        A lock beside it tells other writers that it is being built, and goes with this process if that dies.
+        """
+        self._shards.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.blake2b(collection.encode(), digest_size=8).hexdigest()
+        shard = self._shards / f"{digest}-{uuid.uuid4().hex[:12]}"
+        lock = shard.with_suffix(".building")
+        with lock.open("w") as handle:
+            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE)
+            try:
+                yield shard
+            except BaseException:
+                # The failure, or a Ctrl-C, may have come after the pointer moved to this shard.
+                if shard.name not in self.pointer().shards:
+                    shutil.rmtree(shard, ignore_errors=True)
+                raise
+            finally:
+                lock.unlink(missing_ok=True)
+
+    def _clear_unreferenced(self, referenced: set[str]) -> None:
+        """Delete the shards that no collection uses and nobody is building."""
+        # What cannot be deleted now is left for the next writer: the write itself has succeeded.
+        with contextlib.suppress(OSError):
+            for path in list(self._shards.iterdir()):
+                if path.suffix == ".building":
+                    # A builder makes its lock first and its folder a moment later; leave a young lock alone.
+                    young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
+                    if not young and not path.with_suffix("").exists() and not _is_locked(path):
+                        path.unlink()
+                elif path.name not in referenced and not _is_locked(path.with_suffix(".building")):
+                    shutil.rmtree(path, ignore_errors=True)
+                    path.with_suffix(".building").unlink(missing_ok=True)
+
+    def forget_locks(self) -> None:
+        """After a fork, in the child: another thread of the parent may have held the guard."""
+        self._guard = threading.Lock()
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("r+") as handle:
+            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except FileNotFoundError:
+        return False
+    except portalocker.LockException:
+        return True
+    return False
