@@ -29,11 +29,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.history import check_columns, refresh_history
+from feast_embeddings.manifest import FORMAT_VERSION, FileInfo, Manifest, TrainerInfo, read_manifest
 
 __all__ = [
     "FORMAT_VERSION",
@@ -50,8 +50,6 @@ __all__ = [
     "write_artifact",
 ]
 
-FORMAT_VERSION = 1
-
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, Entity] = ("user", "item")
 
@@ -59,50 +57,6 @@ _MODEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _VERSION = re.compile(r"\d{8}T\d{9}Z")
 # Leftovers of runs that were killed are cleared once no run can still be writing them.
 _STALE_SECONDS = 24 * 3600
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrainerInfo(_Frozen):
-    """Name of the trainer and its hyper-parameters, JSON types only."""
-
-    name: str
-    config: dict[str, Any]
-
-
-class FileInfo(_Frozen):
-    rows: int
-    sha256: str
-
-
-class Manifest(_Frozen):
-    """`manifest.json`; times are UTC."""
-
-    format_version: int
-    model: str
-    version: str
-    space_id: str
-    """The vector space. Vectors of different spaces must never be compared."""
-    as_of: datetime
-    """Time of the newest interaction that the run saw (time of training for a log without times)."""
-    created_at: datetime
-    trainer: TrainerInfo
-    seed: int | None
-    dim: int
-    n_users: int
-    n_items: int
-    n_interactions: int
-    metrics: dict[str, float]
-    """Ranking quality on a holdout of the interactions, e.g. ``recall@20``; empty when not evaluated."""
-    evaluated_on: str = ""
-    """Which holdout that was; empty when not evaluated."""
-    fingerprint: str
-    """Hash of the interactions: equal for equal training data."""
-    aligned_to: str | None = None
-    alignment_residual: float | None = None
-    files: dict[str, FileInfo]
 
 
 @dataclass(frozen=True)
@@ -171,7 +125,7 @@ def trained_models(data: Path) -> list[str]:
 def list_artifacts(data: Path, model: str) -> list[Artifact]:
     """All versions of a model, oldest first."""
     folder = data / validate_model_name(model)
-    return [_load(path) for path in sorted(_version_paths(folder))] if folder.is_dir() else []
+    return [Artifact(path, read_manifest(path)) for path in sorted(_version_paths(folder))] if folder.is_dir() else []
 
 
 def load_artifact(data: Path, model: str, version: str | None = None) -> Artifact:
@@ -190,7 +144,7 @@ def load_artifact(data: Path, model: str, version: str | None = None) -> Artifac
         version = versions[-1]
     if version not in versions:
         raise InputError(f"model {model!r} has no version {version!r}; it has {', '.join(versions[-5:])}")
-    return _load(folder / version)
+    return Artifact(folder / version, read_manifest(folder / version))
 
 
 def write_artifact(
@@ -289,29 +243,6 @@ def _to_arrow(
         attributes = normalise_attributes(table.attributes, source=f"{entity} attributes")
         columns |= dict(zip(attributes.column_names, attributes.columns, strict=True))
     return pa.table(columns)
-
-
-def _load(path: Path) -> Artifact:
-    try:
-        raw = (path / "manifest.json").read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} has no readable manifest.json ({error.strerror})") from None
-    try:
-        manifest = Manifest.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "manifest"
-        raise ArtifactError(f"{path / 'manifest.json'} is damaged: {where}: {first['msg']}") from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{path} has artifact format {manifest.format_version}, this release reads {FORMAT_VERSION}; "
-            "upgrade feast-embeddings"
-        )
-    if (manifest.version, manifest.model) != (path.name, path.parent.name):
-        raise ArtifactError(
-            f"{path} holds the manifest of {manifest.model}/{manifest.version}; restore the folder under its own name"
-        )
-    return Artifact(path, manifest)
 
 
 def _version_paths(folder: Path) -> Iterator[Path]:

@@ -192,7 +192,8 @@ def _after_fork_in_child() -> None:
         engine.after_fork_in_child()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _edge_config(spec: CollectionSpec) -> edge.EdgeConfig:

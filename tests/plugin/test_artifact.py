@@ -217,3 +217,21 @@ def test_attributes_that_cannot_be_served_are_refused(
     """The error names the column and why."""
     with pytest.raises(InputError, match=message):
         write_with_items(tmp_path, pa.table(column))
+
+
+def test_artifacts_of_every_format_still_load() -> None:
+    """A version written by the first release of its format is read exactly; these files never change."""
+    artifact = load_artifact(Path(__file__).parents[1] / "artifacts" / "v1", "golden")
+    manifest = artifact.manifest
+    assert (manifest.format_version, manifest.dim, manifest.seed) == (1, 2, 7)
+    assert manifest.as_of == datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    assert manifest.metrics == {"recall@20": 0.25}
+    users, items = artifact.table("user"), artifact.table("item")
+    assert users["user_id"].to_pylist() == [1, 128, -3]
+    assert users["seen_items"].to_pylist() == [["a", "b"], ["a"], []]
+    assert items["embedding"].to_pylist() == [[0.0, 0.25], [0.5, 0.75]]
+    assert items["bias"].to_pylist() == [0.5, -1.0]
+    assert items.select(["item_id", "title", "price", "tags"]).to_pylist() == [
+        {"item_id": "a", "title": "A", "price": 1.5, "tags": ["x"]},
+        {"item_id": "b b", "title": "é 🎈", "price": None, "tags": []},
+    ]

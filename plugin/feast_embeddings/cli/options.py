@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feast_embeddings.artifact import trained_models
+from feast_embeddings.artifact import trained_models, validate_model_name
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
@@ -28,10 +28,10 @@ def one_model(repo: Repo, model: str | None) -> str:
     """The named model, or the repo's only one.
 
     Raises:
-        InputError: none is named, and there is not exactly one.
+        InputError: the name cannot be one, or none is named and there is not exactly one.
     """
     if model is not None:
-        return model
+        return validate_model_name(model)
     models = trained_models(repo.data)
     if len(models) != 1:
         raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from feast_embeddings.artifact import list_artifacts, load_artifact, validate_model_name
+from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
@@ -48,7 +48,7 @@ def publish(repo: str, model: str | None, version: str | None, quiet: bool, as_j
 def versions(repo: str, model: str | None, as_json: bool) -> None:
     """List the versions of a model, and which one is live."""
     opened = Repo.open(repo)
-    name = validate_model_name(one_model(opened, model))
+    name = one_model(opened, model)
     artifacts = list_artifacts(opened.data, name)
     live = _live_version(opened, name)
     rows: list[dict[str, Any]] = [

@@ -1,0 +1,75 @@
+"""What the queries return: neighbours with scores, and vectors aligned with the ids that were asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = ["Embeddings", "Id", "Neighbours"]
+
+Id = str | int
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The answer to a query, best first.
+
+    Attributes:
+        id_name: ``item_id`` or ``user_id``.
+        ids: at most k.
+        scores: float32, shape (len(ids),), higher is better: cosine in [-1, 1] for similar users and items,
+            ``user · item + item bias`` for rank.
+        attributes: per id, the attributes given at training.
+        version: of the model that answered.
+    """
+
+    id_name: str
+    ids: list[Id]
+    scores: npt.NDArray[np.float32]
+    attributes: list[dict[str, Any]]
+    version: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per neighbour: id, score, attributes."""
+        return [
+            {self.id_name: id, "score": float(score), **attributes}
+            for id, score, attributes in zip(self.ids, self.scores, self.attributes, strict=True)
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per neighbour: id, score, attributes."""
+        return pd.DataFrame(self.to_dicts(), columns=None if self.ids else [self.id_name, "score"])
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors by id, aligned with the ids that were asked for.
+
+    Attributes:
+        ids: as asked for, n of them.
+        vectors: float32, shape (n, dim); a row of NaN for an id that has no embedding.
+        found: boolean, shape (n,).
+        event_timestamps: per id, the cut-off of the data its vector was learned from; None where missing.
+        version, space, as_of: of the model that answered; vectors of different spaces cannot be compared.
+    """
+
+    ids: list[Id]
+    vectors: npt.NDArray[np.float32]
+    found: npt.NDArray[np.bool_]
+    event_timestamps: list[datetime | None]
+    version: str
+    space: str
+    as_of: str
+
+    @property
+    def missing(self) -> list[Id]:
+        """The ids that have no embedding."""
+        return [id for id, found in zip(self.ids, self.found, strict=True) if not found]

@@ -1,0 +1,87 @@
+"""`manifest.json`: what a version is, what it was trained from, how well, and the checksums of its tables."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from feast_embeddings.errors import ArtifactError
+
+__all__ = ["FORMAT_VERSION", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
+
+FORMAT_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainerInfo(_Frozen):
+    """Name of the trainer and its hyper-parameters, JSON types only."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class FileInfo(_Frozen):
+    rows: int
+    sha256: str
+
+
+class Manifest(_Frozen):
+    """`manifest.json`; times are UTC."""
+
+    format_version: int
+    model: str
+    version: str
+    space_id: str
+    """The vector space. Vectors of different spaces must never be compared."""
+    as_of: datetime
+    """Time of the newest interaction that the run saw (time of training for a log without times)."""
+    created_at: datetime
+    trainer: TrainerInfo
+    seed: int | None
+    dim: int
+    n_users: int
+    n_items: int
+    n_interactions: int
+    metrics: dict[str, float]
+    """Ranking quality on a holdout of the interactions, e.g. ``recall@20``; empty when not evaluated."""
+    evaluated_on: str = ""
+    """Which holdout that was; empty when not evaluated."""
+    fingerprint: str
+    """Hash of the interactions: equal for equal training data."""
+    aligned_to: str | None = None
+    alignment_residual: float | None = None
+    files: dict[str, FileInfo]
+
+
+def read_manifest(version: Path) -> Manifest:
+    """The manifest of the version in this folder.
+
+    Raises:
+        ArtifactError: it is missing, damaged, of a newer format, or of another version.
+    """
+    try:
+        raw = (version / "manifest.json").read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{version} has no readable manifest.json ({error.strerror})") from None
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise ArtifactError(f"{version / 'manifest.json'} is damaged: {where}: {first['msg']}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{version} has artifact format {manifest.format_version}, this release reads {FORMAT_VERSION}; "
+            "upgrade feast-embeddings"
+        )
+    if (manifest.version, manifest.model) != (version.name, version.parent.name):
+        raise ArtifactError(
+            f"{version} holds the manifest of {manifest.model}/{manifest.version}; restore the folder under its name"
+        )
+    return manifest
