@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from feast_embeddings.cli import run
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import Engine
 from feast_embeddings.server import ServerEngine
@@ -39,6 +43,37 @@ def real_data() -> Path:
     if not (folder / "ml-100k_interactions.parquet").is_file():
         pytest.skip(f"no real data in {folder}; set FEAST_EMBEDDINGS_TEST_DATA to a folder that has it")
     return folder
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in this process: a process for each call would import Feast each time, for seconds."""
+    monkeypatch.delenv("FEAST_EMBEDDINGS_TRACEBACK", raising=False)
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["feast-embeddings", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            run()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        printed = capsys.readouterr()
+        return Answer(code, printed.out, printed.err)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -82,17 +117,29 @@ def _run_program(program: str, folder: Path) -> Iterator[QdrantServer]:
 
 
 def _run_container() -> Iterator[QdrantServer]:
-    try:
-        import docker
-        from testcontainers.core.container import DockerContainer
+    with warnings.catch_warnings():
+        # Where no engine answers, docker leaves its socket open.
+        warnings.simplefilter("ignore", ResourceWarning)
+        problem = _docker_problem()
+        gc.collect()
+    if problem:
+        pytest.skip(f"no Qdrant server: QDRANT_URL is not set, no qdrant on the PATH, no Docker engine ({problem})")
+    from testcontainers.core.container import DockerContainer
 
-        docker.from_env().ping()
-    except Exception as error:
-        pytest.skip(f"no Qdrant server: QDRANT_URL is not set, no qdrant on the PATH, no Docker engine ({error})")
     with DockerContainer("qdrant/qdrant:v1.16.3").with_exposed_ports(6333, 6334) as container:
         url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
         _wait_until_ready(url, None)
         yield QdrantServer(url, int(container.get_exposed_port(6334)))
+
+
+def _docker_problem() -> str | None:
+    try:
+        import docker
+
+        docker.from_env().ping()
+    except Exception as error:
+        return str(error)
+    return None
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes] | None) -> None:

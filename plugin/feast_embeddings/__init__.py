@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import trained_models
+    from feast_embeddings.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
     from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from feast_embeddings.views import embedding_views
 
 __all__ = [
+    "ArrowComputeEngine",
+    "ArrowComputeEngineConfig",
     "EmbeddingStore",
     "EmbeddingsError",
     "QdrantEmbeddingOnlineStore",
@@ -25,6 +28,8 @@ __all__ = [
 
 # Loaded on first use: importing Feast takes seconds, and a trainer that only writes artifacts does not need it.
 _HOME = {
+    "ArrowComputeEngine": "compute_engine",
+    "ArrowComputeEngineConfig": "compute_engine",
     "EmbeddingStore": "embedding_store",
     "EmbeddingsError": "errors",
     "QdrantEmbeddingOnlineStore": "online_store",

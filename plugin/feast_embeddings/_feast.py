@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from feast import FeatureStore, FeatureView, RepoConfig
+import pyarrow as pa
+from feast import Entity, FeatureStore, FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from feast.type_map import python_values_to_proto_values
+from feast.utils import _get_column_names
 
 __all__ = [
     "EntityKeyProto",
     "ValueProto",
     "decode_entity_key",
     "encode_entity_key",
+    "is_table_of",
     "online_store_of",
+    "source_columns",
     "table_id",
+    "to_value_protos",
 ]
 
 # Feast's version 3 is the only encoding that can be decoded again; older ones are deprecated there.
@@ -40,8 +47,32 @@ def table_id(config: RepoConfig, view: FeatureView) -> str:
     return str(compute_table_id(config.project, view, versioned))
 
 
+def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:
+    """Whether an online table has the name that Feast gives to that of some version of the view."""
+    return re.fullmatch(re.escape(str(compute_table_id(config.project, view, False))) + r"(_v\d+)?", table) is not None
+
+
 def online_store_of(feature_store: FeatureStore) -> OnlineStore:
     """The online store that a feature store reads from and writes to."""
     provider: Any = feature_store._get_provider()
     store: OnlineStore = provider.online_store
     return store
+
+
+def source_columns(view: FeatureView, entities: list[Entity]) -> tuple[list[str], list[str], str, str | None]:
+    """What the view's batch source calls the join keys, the features, the event and the created timestamp."""
+    join_keys, features, timestamp, created = _get_column_names(view, entities)
+    return join_keys, features, timestamp, created or None
+
+
+def to_value_protos(column: pa.Array, value_type: ValueType) -> list[ValueProto]:
+    """Feast's own conversion of a column; raises what Feast raises for values that are not of the type."""
+    if _has_mappings(column.type):
+        return list(python_values_to_proto_values(column.to_pylist(maps_as_pydicts="strict"), value_type))
+    return list(python_values_to_proto_values(column.to_numpy(zero_copy_only=False), value_type))
+
+
+def _has_mappings(dtype: pa.DataType) -> bool:
+    if pa.types.is_map(dtype) or pa.types.is_struct(dtype):
+        return True
+    return pa.types.is_nested(dtype) and _has_mappings(dtype.value_type)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from feast import FeatureView, Field, ValueType
 
-from feast_embeddings.engine import CollectionSpec, Distance, IndexType, VectorSpec
-from feast_embeddings.errors import InputError
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, IndexType, VectorSpec
+from feast_embeddings.errors import InputError, MetricError
 
-__all__ = ["BIAS_TAG", "UNINDEXED_TAG", "VectorField", "collection_spec", "value_types", "vector_fields"]
+__all__ = [
+    "BIAS_TAG",
+    "UNINDEXED_TAG",
+    "VectorField",
+    "collection_spec",
+    "parse_metric",
+    "value_types",
+    "vector_fields",
+    "view_ttl",
+]
 
 # A vector field with this tag is stored with the value of the named bias feature as one more coordinate.
 BIAS_TAG = "bias"
@@ -56,6 +66,8 @@ class VectorField:
     """Length of the feature's vectors; 0 until the first write when the view does not state it."""
     distance: Distance
     bias: str | None
+    declared: bool = True
+    """Whether the field names its metric. Where none does, Feast asks for L2 unless the caller names another."""
 
     @property
     def search_name(self) -> str:
@@ -67,8 +79,10 @@ class VectorField:
         size = dim + (self.bias is not None)
         if self.distance != "Cosine":
             return {self.name: VectorSpec(size=size, distance=self.distance, indexed=True)}
+        # The copy that is read back answers a second metric: L2 where Feast may ask for it, else the dot product.
+        second: Distance = "Dot" if self.declared or self.bias is not None else "Euclid"
         return {
-            self.name: VectorSpec(size=size, distance="Dot", indexed=self.bias is not None),
+            self.name: VectorSpec(size=size, distance=second, indexed=not self.declared or self.bias is not None),
             self.search_name: VectorSpec(size=dim, distance="Cosine", indexed=True),
         }
 
@@ -83,23 +97,36 @@ def vector_fields(view: FeatureView, default_metric: str = "cosine") -> dict[str
 
 
 def _vector_field(view: FeatureView, field: Field, default_metric: str) -> VectorField:
-    metric = (field.vector_search_metric or default_metric).lower()
-    if metric not in _METRICS:
-        raise InputError(
-            f"feature view {view.name!r}, field {field.name!r}: vector_search_metric {metric!r} is not supported; "
-            f"expected one of {', '.join(_METRICS)}"
-        )
+    where = f"feature view {view.name!r}, field {field.name!r}"
+    metric = field.vector_search_metric or default_metric
+    distance = parse_metric(metric, f"{where}: vector_search_metric")
     bias = field.tags.get(BIAS_TAG)
     if bias is not None and bias not in {f.name for f in view.features}:
-        raise InputError(f"feature view {view.name!r}, field {field.name!r}: there is no bias feature {bias!r}")
-    if bias is not None and _METRICS[metric] not in ("Cosine", "Dot"):
-        raise InputError(f"feature view {view.name!r}, field {field.name!r}: a bias needs cosine or dot, not {metric}")
-    return VectorField(field.name, field.vector_length, _METRICS[metric], bias)
+        raise InputError(f"{where}: there is no bias feature {bias!r}")
+    if bias is not None and distance not in ("Cosine", "Dot"):
+        raise InputError(f"{where}: a bias needs cosine or dot, not {metric}")
+    return VectorField(field.name, field.vector_length, distance, bias, bool(field.vector_search_metric))
+
+
+def parse_metric(metric: str, what: str) -> Distance:
+    """Qdrant's distance for Feast's name of a metric.
+
+    Raises:
+        MetricError: Qdrant does not have it; the message begins with `what`.
+    """
+    if metric.lower() not in _METRICS:
+        raise MetricError(f"{what} {metric!r} is not supported; expected one of {', '.join(_METRICS)}")
+    return _METRICS[metric.lower()]
 
 
 def value_types(view: FeatureView) -> dict[str, ValueType]:
     """Feast value type of every join key and feature of a view, by name."""
     return {field.name: field.dtype.to_value_type() for field in [*view.entity_columns, *view.features]}
+
+
+def view_ttl(view: FeatureView) -> timedelta | None:
+    """How long the rows of a view are valid; None or zero for ever. The on-demand views that Feast writes have none."""
+    return getattr(view, "ttl", None)
 
 
 def collection_spec(
@@ -119,15 +146,19 @@ def collection_spec(
         dims: length of each field's vectors; a field that no row has had yet may be absent.
     """
     unindexed = {field.name for field in view.features if UNINDEXED_TAG in field.tags}
+    # Searches of a view with a ttl filter on it; measured on 100,000 rows: 0.6 ms with the index, 6 to 80 ms without.
+    expiry: dict[str, IndexType] = {TIMESTAMP_KEY: "integer"} if view_ttl(view) else {}
     return CollectionSpec(
         alias=alias,
+        view=view.name,
         vectors={
             name: spec
             for field in fields.values()
             if field.name in dims
             for name, spec in field.vector_specs(dims[field.name]).items()
         },
-        payload_indexes={
+        payload_indexes=expiry
+        | {
             name: _INDEXES[value_type]
             for name, value_type in sorted(value_types(view).items())
             # Qdrant's paths have no way to write these two characters.

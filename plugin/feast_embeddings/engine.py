@@ -7,7 +7,7 @@ point, payload, named vector, filter. One test suite runs over both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,7 @@ __all__ = [
     "ScoredPoint",
     "StoredPoint",
     "VectorSpec",
+    "all_points",
     "scored_points",
     "stored_points",
 ]
@@ -54,6 +55,8 @@ class CollectionSpec(_Frozen):
 
     alias: str
     """The name under which queries find it once it is live."""
+    view: str = ""
+    """The feature view whose rows it holds; an alias alone does not say: version 2 of ``a`` or the view ``a_v2``."""
     vectors: dict[str, VectorSpec]
     payload_indexes: dict[str, IndexType]
     version: str = ""
@@ -136,19 +139,22 @@ class _Hit(Protocol):
     def payload(self) -> dict[str, Any] | None: ...
 
 
-def stored_points(records: Iterable[_Record], ids: Sequence[str]) -> list[StoredPoint | None]:
-    """Records in the order of the ids that were asked for; Qdrant returns them in an order of its own."""
-    found = {str(record.id): record for record in records}
+def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
+    """Records in Qdrant's order."""
     return [
-        None
-        if (record := found.get(id)) is None
-        else StoredPoint(
-            id=id,
+        StoredPoint(
+            id=str(record.id),
             payload=record.payload or {},
             vectors={name: np.array(values, dtype=np.float32) for name, values in (record.vector or {}).items()},
         )
-        for id in ids
+        for record in records
     ]
+
+
+def stored_points(records: Iterable[_Record], ids: Sequence[str]) -> list[StoredPoint | None]:
+    """Records in the order of the ids that were asked for; Qdrant returns them in an order of its own."""
+    found = {point.id: point for point in all_points(records)}
+    return [found.get(id) for id in ids]
 
 
 def scored_points(hits: Iterable[_Hit]) -> list[ScoredPoint]:
@@ -175,12 +181,24 @@ class Engine(Protocol):
         """What a collection holds."""
         ...
 
-    def create(self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch]) -> None:
-        """Create a collection, fill it and build its indexes. A half-built one of the same name is replaced."""
+    def create(
+        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_graph: bool = True
+    ) -> None:
+        """Create a collection, fill it and build its indexes. A half-built one of the same name is replaced.
+
+        Args:
+            wait_for_graph: False returns while searches may still be exact scans, which are slower but never wrong.
+        """
         ...
 
-    def upsert(self, collection: str, batch: PointBatch) -> None:
-        """Write points into an existing collection; a stored point with a newer event timestamp stays."""
+    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_graph: bool = True) -> None:
+        """Write points into an existing collection; a stored point with a newer event timestamp stays.
+
+        The embedded engine writes all batches or none. A server keeps the batches before one that fails.
+
+        Args:
+            wait_for_graph: as for `create`.
+        """
         ...
 
     def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
@@ -197,6 +215,17 @@ class Engine(Protocol):
         filter: models.Filter | None = None,
     ) -> list[ScoredPoint]:
         """The nearest points to a vector, nearest first, with their payloads."""
+        ...
+
+    def scroll(
+        self,
+        collection: str,
+        *,
+        payload: Sequence[str],
+        vectors: Sequence[str],
+        filter: models.Filter | None = None,
+    ) -> Iterator[list[StoredPoint]]:
+        """Every point that passes the filter, in pages, with only these payload keys and named vectors."""
         ...
 
     def count(self, collection: str) -> int:

@@ -5,7 +5,8 @@
     EmbeddingsError
     ├── InputError                 what the caller gave cannot be used   (exit code 2)
     │   ├── UnknownIdError         an id that the served version does not hold
-    │   └── FilterError            a filter that cannot be parsed or applied
+    │   ├── FilterError            a filter that cannot be parsed or applied
+    │   └── MetricError            a distance that Qdrant does not have
     ├── ArtifactError              an artifact on disk is missing, damaged or of another format
     ├── NotPublishedError          nothing is live for a model or a feature view
     ├── VersionMismatchError       vectors of different versions or spaces would have met
@@ -24,6 +25,7 @@ __all__ = [
     "EngineError",
     "FilterError",
     "InputError",
+    "MetricError",
     "MissingExtraError",
     "NotPublishedError",
     "UnknownIdError",
@@ -50,6 +52,10 @@ class UnknownIdError(InputError):
 
 class FilterError(InputError):
     """The filter is not of the supported grammar, or names a feature that cannot be filtered on."""
+
+
+class MetricError(InputError, ValueError):
+    """The distance is not one that Qdrant has. A ValueError too, which is what Feast's own stores raise."""
 
 
 class ArtifactError(EmbeddingsError):

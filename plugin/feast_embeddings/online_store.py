@@ -11,34 +11,39 @@ Feast finds the configuration class by the name of the store class, in the same 
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-import numpy as np
+import pyarrow as pa
 from feast import Entity, FeatureView, RepoConfig
+from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.vector_store import VectorStoreConfig
+from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.repo_config import FeastConfigBaseModel
 from pydantic import ModelWrapValidatorHandler, PositiveFloat, PositiveInt, SecretStr, ValidationError, model_validator
-from qdrant_client import QdrantClient
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key, table_id
-from feast_embeddings.collection import collection_spec, vector_fields
-from feast_embeddings.embedded import EmbeddedEngine
+from feast_embeddings.collection import vector_fields
+from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
-from feast_embeddings.errors import EngineError, InputError, VersionMismatchError
+from feast_embeddings.errors import InputError
+from feast_embeddings.live_write import write_live
+from feast_embeddings.open_engine import open_engine
 from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, FeastRow, PointCodec, point_id
-from feast_embeddings.server import ServerEngine
+from feast_embeddings.table_points import encode_batch
+from feast_embeddings.view_tables import drop_tables, valid_from
 
 __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
 _RESERVED = {ENTITY_KEY, TIMESTAMP_KEY, VALUES_KEY}
 Progress = Callable[[int], Any] | None
+ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
 
 class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
@@ -47,6 +52,8 @@ class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
     type: str = "feast_embeddings.QdrantEmbeddingOnlineStore"
     path: str | None = None
     """Folder of the embedded engine, relative to the repo. The default engine is embedded, in qdrant_storage."""
+    enforce_ttl: bool = True
+    """Whether a row older than its feature view's ttl is missing from online reads and document searches."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""
     url: str | None = None
@@ -86,6 +93,9 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
     store keeps the versions of a model apart: see `online_write_batch`.
     """
 
+    # Feast has a list of its own stores that can answer `view@v2:feature`; this is how others join it.
+    _versioned_read_supported = True
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._engine: Engine | None = None
@@ -94,7 +104,13 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         """The engine that the repo's configuration names; opened on first use."""
         with self._guard:
             if self._engine is None:
-                self._engine = _open_engine(config)
+                settings = config.online_store
+                if not isinstance(settings, QdrantEmbeddingOnlineStoreConfig):
+                    raise InputError(
+                        f"the online store of this repo is {settings.type!r}; set online_store.type to "
+                        "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml"
+                    )
+                self._engine = open_engine(settings, Path(config.repo_path or "."))
             return self._engine
 
     def codec(self, config: RepoConfig, view: FeatureView) -> PointCodec:
@@ -120,38 +136,47 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         """
         if not data:
             return
-        engine, codec, alias = self.engine(config), self.codec(config, table), table_id(config, table)
+        codec = self.codec(config, table)
         batch = codec.encode(data)
-        live = engine.aliases().get(alias)
-        spec = None if live is None else engine.describe(live)
-        versions = [str(payload.get("version", "")) for payload in batch.payloads]
-        versioned = "version" in codec.types and "space" in codec.types
-        version = (max(versions) if spec is None else spec.version) if versioned else ""
-        if versioned and (newer := sum(v > version for v in versions)):
-            raise VersionMismatchError(
-                f"feature view {table.name!r} serves version {version}, but {newer} of {len(batch)} rows are of "
-                f"version {max(versions)}; publish that version (feast-embeddings publish). Nothing was written"
-            )
-        if versioned:
-            batch = batch.take(np.flatnonzero([v == version for v in versions]))
-        if live is None:
-            self._create_live(engine, codec, alias, batch, version)
-        elif len(batch):
-            engine.upsert(live, batch)
+        versions = Counter(str(payload.get("version", "")) for payload in batch.payloads)
+        write_live(self.engine(config), codec, table_id(config, table), [batch], versions)
         if progress:
             progress(len(data))
 
-    def _create_live(self, engine: Engine, codec: PointCodec, alias: str, batch: PointBatch, version: str) -> None:
-        dims = {
-            field.name: batch.vectors[field.name][0].shape[1] - (field.bias is not None)
-            for field in codec.fields.values()
-            if field.name in batch.vectors
-        }
-        space = str(batch.payloads[0].get("space", "")) if version else ""
-        spec = collection_spec(codec.view, alias, codec.fields, dims, version=version, space=space)
-        collection = f"{alias}__{version or 'live'}"
-        engine.create(collection, spec, [batch])
-        engine.switch({alias: collection})
+    def online_write_table(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: Iterable[pa.RecordBatch],
+        progress: Progress,
+        *,
+        versions: Mapping[str, int],
+        timestamp_field: str = "event_timestamp",
+    ) -> None:
+        """What `online_write_batch` does, for Arrow: all batches in one write, in bounded memory.
+
+        Args:
+            data: the rows, at most one per entity over all batches, with every join key and feature of the view and
+                the event timestamps. Consumed once, while it is written.
+            progress: called with the number of rows of each batch, once it is written.
+            versions: number of rows by the value of their feature ``version``, over all batches; empty for a view
+                without that feature.
+            timestamp_field: the column of event timestamps, an Arrow timestamp; without a zone it is UTC.
+
+        Raises:
+            VersionMismatchError: a row is of a newer version than the live one; publish that version instead.
+            InputError: a column is missing, a join key is null, or a vector has the wrong length, or NaN or
+                infinity in it. The embedded engine has then written nothing, a server the batches before.
+        """
+        codec = self.codec(config, table)
+
+        def batches() -> Iterator[PointBatch]:
+            for batch in data:
+                yield encode_batch(codec, batch, timestamp_field=timestamp_field)
+                if progress:
+                    progress(batch.num_rows)
+
+        write_live(self.engine(config), codec, table_id(config, table), batches(), versions)
 
     def online_read(
         self,
@@ -159,19 +184,82 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         table: FeatureView,
         entity_keys: list[EntityKeyProto],
         requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
-        """Features by entity key, in the order of the keys; (None, None) for a key that is not stored."""
+    ) -> list[ReadRow]:
+        """Features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
         engine, codec = self.engine(config), self.codec(config, table)
         live = engine.aliases().get(table_id(config, table))
         if live is None:
             return [(None, None)] * len(entity_keys)
         names = codec.features if requested_features is None else requested_features
-        points = engine.retrieve(
-            live,
-            [point_id(encode_entity_key(key)) for key in entity_keys],
-            vectors=[name for name in names if name in engine.describe(live).vectors],
-        )
-        return [(None, None) if point is None else codec.decode(point, names) for point in points]
+        stored = engine.describe(live).vectors if codec.fields.keys() & set(names) else {}
+        ids = [point_id(encode_entity_key(key)) for key in entity_keys]
+        points = engine.retrieve(live, ids, vectors=[name for name in names if name in stored])
+        oldest = valid_from(config, table)
+        return [
+            (None, None)
+            if point is None or (oldest is not None and point.payload[TIMESTAMP_KEY] < oldest)
+            else codec.decode(point, names)
+            for point in points
+        ]
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Both ways: the engines are called in a thread, which they leave free while they wait or search."""
+        return SupportedAsyncMethods(read=True, write=True)
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None = None,
+    ) -> list[ReadRow]:
+        """`online_read`, without blocking the event loop."""
+        return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
+
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[FeastRow],
+        progress: Progress,
+    ) -> None:
+        """`online_write_batch`, without blocking the event loop; `progress` is called from another thread."""
+        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+
+    def retrieve_online_documents(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        requested_features: list[str],
+        embedding: list[float],
+        top_k: int,
+        distance_metric: str | None = None,
+    ) -> list[DocumentV1]:
+        """The rows nearest to a vector; see `feast_embeddings.documents.search_v1`."""
+        return search_v1(self._documents(config, table), requested_features, embedding, top_k, distance_metric)
+
+    def retrieve_online_documents_v2(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        requested_features: list[str],
+        embedding: list[float] | None,
+        top_k: int,
+        distance_metric: str | None = None,
+        query_string: str | None = None,
+        filters: ComparisonFilter | CompoundFilter | None = None,
+        include_feature_view_version_metadata: bool = False,
+        **_later: Any,
+    ) -> list[DocumentV2]:
+        """The rows nearest to a vector, best for a text, or both; see `documents.search_v2`."""
+        # The version metadata is added by Feast.
+        view = self._documents(config, table)
+        return search_v2(view, requested_features, embedding, top_k, distance_metric, query_string, filters)
+
+    def _documents(self, config: RepoConfig, view: FeatureView) -> DocumentView:
+        codec, oldest = self.codec(config, view), valid_from(config, view)
+        return DocumentView(self.engine(config), codec, table_id(config, view), oldest)
 
     def update(
         self,
@@ -191,46 +279,21 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
             if reserved := _RESERVED & {field.name for field in view.features}:
                 raise InputError(f"feature view {view.name!r}: the feature name {min(reserved)!r} is reserved")
             vector_fields(view, config.online_store.similarity or "cosine")
-        self._drop(config, tables_to_delete)
+        for view in tables_to_delete:
+            drop_tables(self.engine(config), config, view)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Drop every collection of these views, live or kept."""
-        self._drop(config, tables)
+        for view in tables:
+            drop_tables(self.engine(config), config, view)
 
-    def _drop(self, config: RepoConfig, views: Sequence[FeatureView]) -> None:
-        engine = self.engine(config)
-        for view in views:
-            alias = table_id(config, view)
-            if alias in engine.aliases():
-                engine.switch({alias: None})
-            engine.drop(engine.collections(alias))
+    async def initialize(self, config: RepoConfig) -> None:
+        """Open the engine, so that the first request does not wait for it."""
+        await asyncio.to_thread(self.engine, config)
 
-
-def _open_engine(config: RepoConfig) -> Engine:
-    settings = config.online_store
-    if not isinstance(settings, QdrantEmbeddingOnlineStoreConfig):
-        raise InputError(
-            f"the online store of this repo is {settings.type!r}; set online_store.type to "
-            "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml"
-        )
-    if settings.url is None:
-        path = Path(config.repo_path or ".") / (settings.path or "qdrant_storage")
-        return EmbeddedEngine(path, lock_timeout=settings.lock_timeout)
-
-    try:
-        # The client warns of an API key on a connection without TLS, which is no concern inside one machine.
-        with warnings.catch_warnings():
-            if urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1"):
-                warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
-            client = QdrantClient(
-                url=settings.url,
-                api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
-                prefer_grpc=settings.prefer_grpc,
-                grpc_port=settings.grpc_port,
-                timeout=settings.timeout,
-                # It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
-                check_compatibility=False,
-            )
-    except ValueError as error:
-        raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
-    return ServerEngine(client)
+    async def close(self) -> None:
+        """Release files and connections; the next call opens them again."""
+        with self._guard:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.close)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "PointCodec",
     "from_microseconds",
     "point_id",
+    "point_ids",
     "to_microseconds",
 ]
 
@@ -66,6 +67,16 @@ def point_id(entity_key: bytes) -> str:
     return str(UUID(bytes=blake2b(entity_key, digest_size=16).digest(), version=5))
 
 
+def point_ids(entity_keys: Sequence[bytes]) -> list[str]:
+    """`point_id` of many keys, four times as fast: the UUIDs are written column-wise, without the `uuid` module."""
+    digests = np.frombuffer(b"".join(blake2b(key, digest_size=16).digest() for key in entity_keys), dtype=np.uint8)
+    rows = digests.reshape(-1, 16).copy()
+    rows[:, 6] = rows[:, 6] & 0x0F | 0x50  # version 5
+    rows[:, 8] = rows[:, 8] & 0x3F | 0x80  # variant of RFC 4122
+    texts = [row.hex() for row in rows.view("V16").ravel().tolist()]
+    return [f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}" for text in texts]
+
+
 def to_microseconds(moment: datetime) -> int:
     """Microseconds since the epoch, exact; a time without a zone is UTC."""
     if moment.tzinfo is None:
@@ -86,6 +97,8 @@ class PointCodec:
         self.fields = fields
         self.types = value_types(view)
         self.features = [field.name for field in view.features]
+        # The rows of an embedding view say of which version of the model they are.
+        self.versioned = "version" in self.types and "space" in self.types
 
     def encode(self, rows: Iterable[FeastRow]) -> PointBatch:
         """Points for rows as Feast writes them, one per entity: its newest row, the later one on a tie.
@@ -104,7 +117,7 @@ class PointCodec:
             vectors={
                 name: vectors
                 for field in self.fields.values()
-                for name, vectors in self._encode_vectors(field, [values for _, values, _, _ in rows]).items()
+                for name, vectors in self.encode_vectors(field, [values for _, values, _, _ in rows]).items()
             },
             payloads=[self._encode_payload(raw, row) for raw, row in zip(newest, rows, strict=True)],
             timestamps=np.array([to_microseconds(row[2]) for row in rows], dtype=np.int64),
@@ -121,16 +134,20 @@ class PointCodec:
             if (native := self._to_native(name, value)) is not None:
                 payload[name] = native
         for name in self.features:
-            value = values.get(name)
-            if value is None or value.WhichOneof("val") is None:
-                continue
-            if (native := self._to_native(name, value)) is not None:
-                payload[name] = native
-            elif not (name in self.fields and value.HasField("float_list_val")):
-                encoded[name] = base64.b64encode(value.SerializeToString()).decode()
+            if (value := values.get(name)) is not None:
+                self.place(name, value, payload, encoded)
         if encoded:
             payload[VALUES_KEY] = encoded
         return payload
+
+    def place(self, name: str, value: ValueProto, payload: dict[str, Any], encoded: dict[str, str]) -> None:
+        """Put one value where it is stored: in the payload as JSON, encoded where JSON is not exact, a null nowhere."""
+        if value.WhichOneof("val") is None:
+            return
+        if (native := self._to_native(name, value)) is not None:
+            payload[name] = native
+        elif not (name in self.fields and value.HasField("float_list_val")):  # those are in the vectors
+            encoded[name] = base64.b64encode(value.SerializeToString()).decode()
 
     def _to_native(self, name: str, value: ValueProto) -> Any:
         """The JSON form of a value, or None when JSON would not give it back exactly."""
@@ -142,17 +159,15 @@ class PointCodec:
             return list(getattr(value, kind).val)
         return None
 
-    def _encode_vectors(
-        self, field: VectorField, rows: Sequence[dict[str, ValueProto]]
+    def encode_vectors(
+        self, field: VectorField, rows: Sequence[Mapping[str, ValueProto]]
     ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+        """The stored vectors of one field, from the field's and its bias's value of each row."""
         lists = [_floats(row.get(field.name)) for row in rows]
         dim = field.dim or next((len(values) for values in lists if values), 0)
         wrong = next((values for values in lists if values is not None and len(values) != dim), None)
         if wrong is not None:
-            raise InputError(
-                f"feature view {self.view.name!r}, field {field.name!r}: expected vectors of length {dim}, "
-                f"got one of length {len(wrong)}; nothing was written"
-            )
+            raise self.wrong_length(field, dim, len(wrong))
         present = np.array([values is not None for values in lists], dtype=np.bool_)
         matrix = np.zeros((len(rows), dim), dtype=np.float32)
         if present.any():
@@ -182,6 +197,13 @@ class PointCodec:
         if field.search_name != field.name:
             vectors[field.search_name] = (matrix, present)
         return vectors
+
+    def wrong_length(self, field: VectorField, expected: int, got: int) -> InputError:
+        """The error for a vector of another length than the view or the collection has."""
+        return InputError(
+            f"feature view {self.view.name!r}, field {field.name!r}: expected vectors of length {expected}, "
+            f"got one of length {got}; nothing was written"
+        )
 
     def decode(
         self, point: StoredPoint, requested: Sequence[str] | None = None

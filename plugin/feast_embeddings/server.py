@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from feast_embeddings.engine import (
     PointBatch,
     ScoredPoint,
     StoredPoint,
+    all_points,
     scored_points,
     stored_points,
 )
@@ -27,6 +29,7 @@ from feast_embeddings.filters import payload_key
 __all__ = ["ServerEngine"]
 
 _BATCH = 256
+_PAGE = 1000
 _STREAMS = 4
 _SPEC = "feast_embeddings"
 _POLL_SECONDS = 0.1
@@ -86,7 +89,9 @@ class ServerEngine:
                 # One request: Qdrant applies all of it or nothing.
                 self._client.update_collection_aliases(operations)
 
-    def create(self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch]) -> None:
+    def create(
+        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_graph: bool = True
+    ) -> None:
         with _engine_errors(f"create {collection!r}"):
             if self._client.collection_exists(collection):
                 self._client.delete_collection(collection)
@@ -105,15 +110,13 @@ class ServerEngine:
             # Before the points, so that the graph is built with the filters in mind.
             for name, index in spec.payload_indexes.items():
                 self._client.create_payload_index(collection, payload_key(name), models.PayloadSchemaType(index))
-        with _engine_errors(f"write to {collection!r}"), ThreadPoolExecutor(_STREAMS) as pool:
+        with ThreadPoolExecutor(_STREAMS) as pool:
             for batch in batches:
-                chunks = [
-                    batch.take(np.arange(start, min(start + _BATCH, len(batch))))
-                    for start in range(0, len(batch), _BATCH)
-                ]
-                for _ in pool.map(lambda chunk: self._client.upsert(collection, _points(chunk)), chunks):
-                    pass
-        self._wait_until_indexed(collection)
+                with _engine_errors(f"write to {collection!r}"):
+                    for _ in pool.map(lambda chunk: self._client.upsert(collection, _points(chunk)), _chunks(batch)):
+                        pass
+        if wait_for_graph:
+            self._wait_until_indexed(collection)
 
     def _wait_until_indexed(self, collection: str) -> None:
         deadline = time.monotonic() + self._index_timeout
@@ -123,17 +126,15 @@ class ServerEngine:
                     raise EngineError(f"Qdrant did not finish indexing {collection!r} within {self._index_timeout:g} s")
                 time.sleep(_POLL_SECONDS)
 
-    def upsert(self, collection: str, batch: PointBatch) -> None:
-        with _engine_errors(f"write to {collection!r}"):
-            # The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each other.
-            for timestamp in np.unique(batch.timestamps):
-                same_time = batch.take(np.flatnonzero(batch.timestamps == timestamp))
-                not_newer = models.Filter(
-                    must_not=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=int(timestamp)))]
-                )
-                for start in range(0, len(same_time), _BATCH):
-                    chunk = same_time.take(np.arange(start, min(start + _BATCH, len(same_time))))
-                    self._client.upsert(collection, _points(chunk), update_filter=not_newer)
+    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_graph: bool = True) -> None:
+        for batch in batches:
+            with _engine_errors(f"write to {collection!r}"):
+                for chunk in _chunks(batch):
+                    # The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each
+                    # other. It is one per timestamp; all of a chunk's go in one request.
+                    self._client.batch_update_points(collection, _guarded_upserts(chunk))
+        if wait_for_graph:
+            self._wait_until_indexed(collection)
 
     def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
         with _engine_errors(f"read from {collection!r}"):
@@ -157,6 +158,29 @@ class ServerEngine:
             ).points
         return scored_points(hits)
 
+    def scroll(
+        self,
+        collection: str,
+        *,
+        payload: Sequence[str],
+        vectors: Sequence[str],
+        filter: models.Filter | None = None,
+    ) -> Iterator[list[StoredPoint]]:
+        offset: Any = None
+        while True:
+            with _engine_errors(f"read from {collection!r}"):
+                records, offset = self._client.scroll(
+                    collection,
+                    scroll_filter=filter,
+                    limit=_PAGE,
+                    offset=offset,
+                    with_payload=[payload_key(name) for name in payload] or False,
+                    with_vectors=list(vectors) or False,
+                )
+            yield all_points(records)
+            if offset is None:
+                return
+
     def count(self, collection: str) -> int:
         with _engine_errors(f"count {collection!r}"):
             return self._client.count(collection, exact=True).count
@@ -168,6 +192,22 @@ class ServerEngine:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _chunks(batch: PointBatch) -> list[PointBatch]:
+    return [batch.take(np.arange(start, min(start + _BATCH, len(batch)))) for start in range(0, len(batch), _BATCH)]
+
+
+def _guarded_upserts(batch: PointBatch) -> list[models.UpdateOperation]:
+    """Upserts that leave alone the stored points with a newer event timestamp than that of the point to write."""
+    operations: list[models.UpdateOperation] = []
+    for timestamp in np.unique(batch.timestamps):
+        not_newer = models.Filter(
+            must_not=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=int(timestamp)))]
+        )
+        points = _points(batch.take(np.flatnonzero(batch.timestamps == timestamp)))
+        operations.append(models.UpsertOperation(upsert=models.PointsList(points=points, update_filter=not_newer)))
+    return operations
 
 
 def _points(batch: PointBatch) -> list[models.PointStruct]:

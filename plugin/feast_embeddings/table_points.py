@@ -1,9 +1,15 @@
-"""An artifact's table -> points, column by column. Gives the same points as Feast's row-wise write path."""
+"""Rows of a feature view in Arrow -> points, column by column.
+
+Gives the same points as Feast's row-wise write path (`feast_embeddings.points.PointCodec.encode`) without a
+protobuf message per value. A column whose Arrow type is not the plain form of its Feast type goes through Feast's
+own conversion, alone; so does every type that JSON cannot hold.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,59 +18,225 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import ValueType
 
-from feast_embeddings._feast import ValueProto
-from feast_embeddings.attributes import TIMESTAMP
+from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key, to_value_protos
+from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch
-from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, PointCodec
+from feast_embeddings.errors import InputError
+from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, PointCodec, point_ids
 
-__all__ = ["encode_table"]
+__all__ = ["encode_batch", "encode_table"]
 
 _ROWS = 10_000
 
+Values = dict[str, list[ValueProto]]
 
-def encode_table(codec: PointCodec, table: pa.Table) -> Iterator[PointBatch]:
-    """Points for the rows of an artifact's table, in batches that bound the memory taken.
+
+def encode_table(
+    codec: PointCodec, table: pa.Table, *, timestamp_field: str = "event_timestamp"
+) -> Iterator[PointBatch]:
+    """Points for a table, in batches that bound the memory taken; see `encode_batch`."""
+    for batch in table.combine_chunks().to_batches(max_chunksize=_ROWS):
+        yield encode_batch(codec, batch, timestamp_field=timestamp_field)
+
+
+def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: str = "event_timestamp") -> PointBatch:
+    """Points for some rows of a feature view, one row per entity.
+
+    Two things differ from Feast's conversion, and read back as the same None: a null timestamp is stored as a null
+    and not as the number that Feast has for it, and a whole number beside a null in its column stays exact.
 
     Args:
-        codec: of the feature view that the table is the source of; the view has one join key.
-        table: with the join key, every feature, and ``event_timestamp`` in microseconds.
+        batch: with every join key and feature of the view under its Feast name, and the event timestamps.
+        timestamp_field: the column of event timestamps, an Arrow timestamp; without a zone it is UTC.
+
+    Raises:
+        InputError: a column is missing, a join key or a timestamp is null, or a vector has the wrong length, or NaN
+            or infinity in it.
     """
-    for start in range(0, table.num_rows, _ROWS):
-        yield _encode(codec, table.slice(start, _ROWS).combine_chunks())
-
-
-def _encode(codec: PointCodec, table: pa.Table) -> PointBatch:
-    (join_key,) = codec.view.join_keys
-    encode_id = codec.id_encoder()
-    ids, raw_keys = zip(*map(encode_id, table[join_key].to_pylist()), strict=True)
-    timestamps = table["event_timestamp"].cast(TIMESTAMP).cast(pa.int64()).to_numpy()
-    payloads: list[dict[str, Any]] = [
-        {ENTITY_KEY: base64.b64encode(raw).decode(), TIMESTAMP_KEY: timestamp}
-        for raw, timestamp in zip(raw_keys, timestamps.tolist(), strict=True)
-    ]
-    for name in [join_key, *(name for name in codec.features if name not in codec.fields)]:
-        for payload, value in zip(payloads, _natives(table[name], codec.types[name]), strict=True):
-            if value is None:
-                continue
-            if isinstance(value, float) and not np.isfinite(value):
-                encoded = payload.setdefault(VALUES_KEY, {})
-                encoded[name] = base64.b64encode(ValueProto(double_val=value).SerializeToString()).decode()
-            else:
-                payload[name] = value
+    join_keys = [column.name for column in codec.view.entity_columns]
+    columns = {name: _plain(batch, name) for name in {*join_keys, *codec.features, timestamp_field}}
+    for name in (*join_keys, timestamp_field):
+        if columns[name].null_count:
+            raise InputError(f"feature view {codec.view.name!r}: the column {name!r} has a null; every row needs one")
+    values: Values = {}
+    raw_keys = _entity_keys(codec, join_keys, columns, values)
+    timestamps = _integers(columns[timestamp_field], "us")
     vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
     for field in codec.fields.values():
-        bias = None if field.bias is None else _floats(table[field.bias].fill_null(0))
-        matrix = _floats(pc.list_flatten(table[field.name])).reshape(table.num_rows, -1)
-        vectors |= codec.named_vectors(field, matrix, np.ones(table.num_rows, dtype=np.bool_), bias)
-    return PointBatch(ids=list(ids), vectors=vectors, payloads=payloads, timestamps=timestamps)
+        vectors |= _vectors(codec, field, columns, values)
+    # Their values are in the vectors; the fields that are not of float32 have an exact copy besides.
+    in_vectors = {name for name in codec.fields if codec.types[name] == ValueType.FLOAT_LIST}
+    return PointBatch(
+        ids=point_ids(raw_keys),
+        vectors=vectors,
+        payloads=_payloads(
+            codec,
+            {ENTITY_KEY: [base64.b64encode(raw).decode() for raw in raw_keys], TIMESTAMP_KEY: timestamps.tolist()},
+            {name: columns[name] for name in dict.fromkeys([*join_keys, *codec.features]) if name not in in_vectors},
+            values,
+            set(join_keys) - set(codec.features),
+        ),
+        timestamps=timestamps,
+    )
 
 
-def _natives(column: pa.ChunkedArray, value_type: ValueType) -> list[Any]:
-    if value_type == ValueType.UNIX_TIMESTAMP:
-        column = column.cast(pa.timestamp("s", tz="UTC"), safe=False).cast(pa.int64())
-    natives: list[Any] = column.to_pylist()
-    return natives
+def _plain(batch: pa.RecordBatch, name: str) -> pa.Array:
+    if name not in batch.schema.names:
+        raise InputError(f"the column {name!r} is missing; there are {', '.join(batch.schema.names)}")
+    column = batch.column(name)
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    return np.asarray(column.to_numpy(), dtype=np.float32)
+def _entity_keys(
+    codec: PointCodec, join_keys: Sequence[str], columns: dict[str, pa.Array], values: Values
+) -> list[bytes]:
+    """What `encode_entity_key` gives for each row: the sorted names, then each value after its type and length."""
+    names = sorted(join_keys)
+    parts = [_key_parts(columns[name], codec.types[name]) for name in names]
+    if any(part is None for part in parts):
+        protos = [_values(codec, name, columns, values) for name in join_keys]
+        return [
+            encode_entity_key(EntityKeyProto(join_keys=join_keys, entity_values=row))
+            for row in zip(*protos, strict=True)
+        ]
+    prefix = struct.pack("<I", len(names))
+    for name in names:
+        raw = name.encode()
+        prefix += struct.pack("<II", ValueType.STRING.value, len(raw)) + raw
+    return [prefix + b"".join(row) for row in zip(*(part for part in parts if part is not None), strict=True)]
+
+
+def _key_parts(column: pa.Array, value_type: ValueType) -> list[bytes] | None:
+    kind = value_type.value
+    if value_type == ValueType.STRING and _is_text(column.type):
+        return [struct.pack("<II", kind, len(raw)) + raw for raw in column.cast(pa.large_binary()).to_pylist()]
+    if value_type == ValueType.BYTES and (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return [struct.pack("<II", kind, len(raw)) + raw for raw in column.to_pylist()]
+    if value_type == ValueType.INT32 and pa.types.is_int32(column.type):
+        return [struct.pack("<IIi", kind, 4, value) for value in column.to_pylist()]
+    if value_type == ValueType.INT64 and pa.types.is_int64(column.type):
+        return [struct.pack("<IIq", kind, 8, value) for value in column.to_pylist()]
+    if value_type == ValueType.UNIX_TIMESTAMP and pa.types.is_timestamp(column.type):
+        return [struct.pack("<IIq", kind, 8, value) for value in _integers(column, "s").tolist()]
+    return None
+
+
+def _payloads(
+    codec: PointCodec,
+    base: dict[str, list[Any]],
+    columns: dict[str, pa.Array],
+    values: Values,
+    keys_only: set[str],
+) -> list[dict[str, Any]]:
+    """One payload per row, first from the columns that every row has a value of, then from the others."""
+    full, gappy, protos = dict(base), {}, {}
+    for name, column in columns.items():
+        natives = _natives(column, codec.types[name])
+        if natives is None:
+            protos[name] = _values(codec, name, columns, values)
+        elif None in natives or (natives and isinstance(natives[0], float) and not np.isfinite(natives).all()):
+            gappy[name] = natives
+        else:
+            full[name] = natives
+    payloads = [dict(zip(full, row, strict=True)) for row in zip(*full.values(), strict=True)]
+    encoded: dict[int, dict[str, str]] = {}
+    for name, natives in gappy.items():
+        for i, native in enumerate(natives):
+            if isinstance(native, float) and not np.isfinite(native):
+                codec.place(name, _float_proto(native, codec.types[name]), payloads[i], encoded.setdefault(i, {}))
+            elif native is not None:
+                payloads[i][name] = native
+    for name, column_values in protos.items():
+        for i, value in enumerate(column_values):
+            codec.place(name, value, payloads[i], {} if name in keys_only else encoded.setdefault(i, {}))
+    for i, row in encoded.items():
+        if row:
+            payloads[i][VALUES_KEY] = row
+    return payloads
+
+
+def _natives(column: pa.Array, value_type: ValueType) -> list[Any] | None:
+    """A column as it stands in payloads, None for a null; or None when Feast has to convert it."""
+    dtype = column.type
+    if (
+        (value_type == ValueType.STRING and _is_text(dtype))
+        or (value_type == ValueType.INT32 and pa.types.is_int32(dtype))
+        or (value_type == ValueType.INT64 and pa.types.is_int64(dtype))
+        or (value_type == ValueType.BOOL and pa.types.is_boolean(dtype))
+    ):
+        return list(column.to_pylist())
+    if (value_type == ValueType.DOUBLE and pa.types.is_float64(dtype)) or (
+        value_type == ValueType.FLOAT and (pa.types.is_float32(dtype) or pa.types.is_float64(dtype))
+    ):
+        # To Feast a NaN is a null.
+        floats = column if value_type == ValueType.DOUBLE else pa.array(_float32(column), mask=_nulls(column))
+        return list(pc.if_else(pc.is_nan(floats), None, floats).to_pylist())
+    if value_type == ValueType.UNIX_TIMESTAMP and pa.types.is_timestamp(dtype):
+        return list(pa.array(_integers(column, "s"), mask=_nulls(column)).to_pylist())
+    element = _LIST_ELEMENTS.get(value_type)
+    if element is not None and _is_list(dtype) and dtype.value_type == element and not column.flatten().null_count:
+        return list(column.to_pylist())
+    return None
+
+
+_LIST_ELEMENTS = {
+    ValueType.STRING_LIST: pa.string(),
+    ValueType.INT32_LIST: pa.int32(),
+    ValueType.INT64_LIST: pa.int64(),
+    ValueType.BOOL_LIST: pa.bool_(),
+}
+
+
+def _vectors(
+    codec: PointCodec, field: VectorField, columns: dict[str, pa.Array], values: Values
+) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+    column = columns[field.name]
+    is_matrix = _is_list(column.type) and pa.types.is_floating(column.type.value_type)
+    is_vector = codec.types[field.name] in (ValueType.FLOAT_LIST, ValueType.DOUBLE_LIST)
+    plain_bias = field.bias is None or pa.types.is_floating(columns[field.bias].type)
+    if not (is_matrix and is_vector and plain_bias):
+        names = [field.name] if field.bias is None else [field.name, field.bias]
+        rows = zip(*(_values(codec, name, columns, values) for name in names), strict=True)
+        return codec.encode_vectors(field, [dict(zip(names, row, strict=True)) for row in rows])
+    present = ~_nulls(column)
+    lengths = pc.list_value_length(column).drop_null().to_numpy()
+    dim = field.dim or int(next(iter(lengths[lengths > 0]), 0))
+    if (lengths != dim).any():
+        raise codec.wrong_length(field, dim, int(lengths[lengths != dim][0]))
+    matrix = np.zeros((len(column), dim), dtype=np.float32)
+    matrix[present] = _float32(column.flatten()).reshape(-1, dim) if dim else 0
+    bias = None if field.bias is None else np.nan_to_num(_float32(columns[field.bias]), posinf=np.inf, neginf=-np.inf)
+    return codec.named_vectors(field, matrix, present, bias)
+
+
+def _values(codec: PointCodec, name: str, columns: dict[str, pa.Array], values: Values) -> list[ValueProto]:
+    """Feast's own conversion of a column; made once."""
+    if name not in values:
+        values[name] = to_value_protos(columns[name], codec.types[name])
+    return values[name]
+
+
+def _float_proto(value: float, value_type: ValueType) -> ValueProto:
+    return ValueProto(float_val=value) if value_type == ValueType.FLOAT else ValueProto(double_val=value)
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
+
+
+def _is_list(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype))
+
+
+def _nulls(column: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _float32(column: pa.Array) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # too large for float32 is infinity, as in a protobuf
+        return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float32)
+
+
+def _integers(column: pa.Array, unit: str) -> npt.NDArray[np.int64]:
+    """Timestamps in a unit since the epoch, towards the past where that unit is coarser."""
+    return np.asarray(column.to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]").astype(np.int64))

@@ -78,9 +78,10 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
         schema = pq.read_schema(artifact.path / f"{entity}s.parquet")
         built[entity] = _view(model, entity, schema, artifact.manifest.dim, folder)
     (user, user_source, users), (item, item_source, items) = built["user"], built["item"]
+    bias = ["bias"] if any(field.name == "bias" for field in items.features) else []
     service = FeatureService(
         name=f"{model}_embeddings",
-        features=[users[["embedding", "version", "space"]], items[["embedding", "bias", "version", "space"]]],
+        features=[users[["embedding", "version", "space"]], items[["embedding", *bias, "version", "space"]]],
         description=f"User and item embeddings of model {model}; ask for full feature names",
         tags={MODEL_TAG: model},
     )

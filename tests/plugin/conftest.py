@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from feast import FeatureStore
 
 from feast_embeddings import embedding_views
+from feast_embeddings._feast import online_store_of
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
 
@@ -110,3 +113,50 @@ def shop(tmp_path: Path) -> Shop:
     repo = init_repo(tmp_path / "repo")
     artifact = write_version(repo.data)
     return Shop(repo, artifact, apply(repo))
+
+
+MakeStore = Callable[..., FeatureStore]
+
+
+def qdrant(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
+    online = online_store_of(feature_store)
+    assert isinstance(online, QdrantEmbeddingOnlineStore)
+    return online
+
+
+@pytest.fixture(params=["embedded", "server"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
+    """Makes Feast repos of any feature views, whose online store is each engine in turn; settings by keyword."""
+    made: list[FeatureStore] = []
+
+    def make(*, registry: dict[str, Any] | None = None, **settings: Any) -> FeatureStore:
+        online: dict[str, Any] = {"type": "feast_embeddings.QdrantEmbeddingOnlineStore", **settings}
+        if request.param == "server":
+            server = request.getfixturevalue("qdrant_server")
+            online |= {"url": server.url, "grpc_port": server.grpc_port}
+        folder = tmp_path / f"repo{len(made)}"
+        folder.mkdir()
+        config = {
+            "project": f"t{len(made)}" + tmp_path.name.replace("-", "_").lower()[-40:],
+            "provider": "local",
+            "registry": {"path": "registry.db", "serve_features_while_materializing": True} | (registry or {}),
+            "offline_store": {"type": "duckdb"},
+            "online_store": online,
+            "entity_key_serialization_version": 3,
+        }
+        (folder / "feature_store.yaml").write_text(yaml.safe_dump(config))
+        made.append(FeatureStore(repo_path=str(folder)))
+        return made[-1]
+
+    yield make
+    for feature_store in made:
+        feature_store.teardown()  # type: ignore[no-untyped-call]
+        engine = qdrant(feature_store).engine(feature_store.config)
+        assert not [alias for alias in engine.aliases() if alias.startswith(feature_store.project)]
+        engine.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> FeatureStore:
+    """A Feast repo with an empty registry, its online store each engine in turn."""
+    return make_store()

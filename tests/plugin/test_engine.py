@@ -154,8 +154,8 @@ def test_an_older_row_never_overwrites_a_newer_one(
     alias = new_alias()
     old, new, newer = (random_vectors(rng, 3) for _ in range(3))
     engine.create("c" + alias, make_spec(alias), [make_batch(old, timestamp=1_000)])
-    engine.upsert("c" + alias, make_batch(new, timestamp=np.array([999, 1_000, 2**52])))
-    engine.upsert("c" + alias, make_batch(newer, timestamp=2**52 - 1))
+    engine.upsert("c" + alias, [make_batch(new, timestamp=np.array([999, 1_000, 2**52]))])
+    engine.upsert("c" + alias, [make_batch(newer, timestamp=2**52 - 1)])
     points = engine.retrieve("c" + alias, ids(0, 3), vectors=["v"])
     stored = np.stack([point.vectors["v"] for point in points if point is not None])
     assert stored.tobytes() == np.stack([newer[0], newer[1], new[2]]).tobytes()
@@ -166,8 +166,8 @@ def test_upsert_adds_new_points(engine: Engine, new_alias: NewAlias, rng: np.ran
     """Points that were not there are added, those that were stay one point each."""
     alias = new_alias()
     engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 10))])
-    engine.upsert("c" + alias, make_batch(random_vectors(rng, 10), first=5))
-    assert engine.count("c" + alias) == 15
+    engine.upsert("c" + alias, [make_batch(random_vectors(rng, 4), first=first) for first in (5, 9, 13)])
+    assert engine.count("c" + alias) == 17
 
 
 def test_a_point_may_lack_a_vector(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
@@ -217,6 +217,37 @@ def test_drop_removes_and_may_be_repeated(engine: Engine, new_alias: NewAlias, r
     assert engine.collections(alias) == {}
     with pytest.raises(EngineError, match="c" + alias):
         engine.count("c" + alias)
+
+
+def test_scroll_gives_every_point_once(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """All points that pass the filter, over several pages, with no more than the payload and vectors asked for."""
+    alias, vectors = new_alias(), random_vectors(rng, 2_500)
+    # Small batches, which go one after another: the stand-in does not bear several at a time.
+    batches = [make_batch(vectors[first : first + 250], first=first) for first in range(0, 2_500, 250)]
+    engine.create("c" + alias, make_spec(alias), batches)
+    pages = list(engine.scroll("c" + alias, payload=["n"], vectors=["v"]))
+    assert len(pages) > 1
+    points = sorted((point for page in pages for point in page), key=lambda point: point.payload["n"])
+    assert [(point.id, point.payload, set(point.vectors)) for point in points] == [
+        (id, {"n": n}, {"v"}) for n, id in enumerate(ids(0, 2_500))
+    ]
+    assert np.stack([point.vectors["v"] for point in points]).tobytes() == vectors.tobytes()
+    few = models.Filter(must=[models.FieldCondition(key="n", range=models.Range(lt=3))])
+    found = [point for page in engine.scroll("c" + alias, payload=[], vectors=[], filter=few) for point in page]
+    assert {point.id for point in found} == set(ids(0, 3))
+    assert all((point.payload, point.vectors) == ({}, {}) for point in found)
+
+
+def test_a_collection_without_vectors(engine: Engine, new_alias: NewAlias) -> None:
+    """Rows of a view that has no vectors are written, overwritten and read."""
+    alias = new_alias()
+    spec = make_spec(alias).model_copy(update={"vectors": {}})
+    batch = make_batch(np.zeros((3, DIM), dtype=np.float32))
+    batch = PointBatch(batch.ids, {}, batch.payloads, batch.timestamps)
+    engine.create("c" + alias, spec, [batch])
+    engine.upsert("c" + alias, [batch])
+    points = engine.retrieve("c" + alias, ids(0, 4), vectors=[])
+    assert [None if point is None else point.payload["n"] for point in points] == [0, 1, 2, None]
 
 
 def test_an_empty_collection_answers_with_nothing(engine: Engine, new_alias: NewAlias) -> None:

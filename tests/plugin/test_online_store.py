@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,48 +13,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, ValueType
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource, ValueType
 from feast.data_format import ParquetFormat
+from feast.transformation.pandas_transformation import PandasTransformation
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int64, String, UnixTimestamp
 from pydantic import SecretStr
 
-from feast_embeddings._feast import online_store_of
+from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.errors import InputError
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
+from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
+
+from .conftest import qdrant
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 N = 200
-
-
-@pytest.fixture(params=["embedded", "server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
-    """A Feast repo whose online store is each engine in turn."""
-    online: dict[str, Any] = {"type": "feast_embeddings.QdrantEmbeddingOnlineStore"}
-    if request.param == "server":
-        server = request.getfixturevalue("qdrant_server")
-        online |= {"url": server.url, "grpc_port": server.grpc_port}
-    config = {
-        "project": "t" + tmp_path.name.replace("-", "_").lower()[-40:],
-        "provider": "local",
-        "registry": {"path": "registry.db", "serve_features_while_materializing": True},
-        "offline_store": {"type": "duckdb"},
-        "online_store": online,
-        "entity_key_serialization_version": 3,
-    }
-    (tmp_path / "feature_store.yaml").write_text(yaml.safe_dump(config))
-    feature_store = FeatureStore(repo_path=str(tmp_path))
-    yield feature_store
-    feature_store.teardown()  # type: ignore[no-untyped-call]
-    engine = qdrant(feature_store).engine(feature_store.config)
-    assert engine.aliases() == {} or request.param == "server"
-    engine.close()
-
-
-def qdrant(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
-    online = online_store_of(feature_store)
-    assert isinstance(online, QdrantEmbeddingOnlineStore)
-    return online
 
 
 def source_table(n: int = N, *, when: datetime = NOW) -> pa.Table:
@@ -194,6 +167,82 @@ def test_a_removed_view_leaves_nothing(store: FeatureStore, tmp_path: Path) -> N
     engine = qdrant(store).engine(store.config)
     assert f"{store.project}_items" not in engine.aliases()
     assert engine.collections(f"{store.project}_items") == {}
+
+
+def test_async_reads_and_writes_are_those_of_the_sync_ones(store: FeatureStore, tmp_path: Path) -> None:
+    """Through Feast's async methods, from opening to closing, and the store works again afterwards."""
+    apply(store, make_view(tmp_path))
+    frame = source_table(5)
+    rows = [{"item_id": id} for id in frame["item_id"].to_pylist()]
+
+    async def use() -> dict[str, list[Any]]:
+        await store.initialize()
+        await store.push_async("pushed", frame.to_pandas())
+        found = await store.get_online_features_async(features=["items:title", "items:vector"], entity_rows=rows)
+        await store.close()
+        await store.close()
+        return dict(found.to_dict())
+
+    found = asyncio.run(use())
+    assert found["title"] == frame["title"].to_pylist()
+    assert found["vector"] == frame["vector"].to_pylist()
+    assert read(store, [-50], "title")["title"] == ["Tïtle 0 🎈"]
+
+
+def test_a_written_on_demand_view_is_read(store: FeatureStore) -> None:
+    """Feast writes on-demand views too when they ask for it; they have neither a ttl nor vectors."""
+    numbers = FeatureView(
+        name="numbers",
+        entities=[Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)],
+        schema=[Field(name="item_id", dtype=Int64), Field(name="half", dtype=Float64)],
+        source=FileSource(path="nowhere.parquet", timestamp_field="event_timestamp"),
+    )
+    view: Any = OnDemandFeatureView(
+        name="doubles",
+        entities=[Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)],
+        sources=[numbers],
+        schema=[Field(name="whole", dtype=Float64)],
+        feature_transformation=PandasTransformation(lambda frame: pd.DataFrame({"whole": frame["half"] * 2}), ""),
+        mode="pandas",
+        write_to_online_store=True,
+    )
+    key = EntityKeyProto(join_keys=["item_id"], entity_values=[ValueProto(int64_val=3)])
+    online, written = qdrant(store), {"whole": ValueProto(double_val=7.5)}
+    online.update(store.config, [], [view], [], [], partial=False)
+    online.online_write_batch(store.config, view, [(key, written, NOW, None)], None)
+    assert online.online_read(store.config, view, [key]) == [(NOW, written)]
+    online.teardown(store.config, [view], [])
+    assert online.online_read(store.config, view, [key]) == [(None, None)]
+
+
+@pytest.mark.parametrize("method", ["retrieve", "upsert"])
+def test_the_event_loop_is_free_meanwhile(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """While the engine is busy, the loop goes on: here it is the loop that lets the engine finish."""
+    apply(store, make_view(tmp_path))
+    materialize(store)
+    engine = qdrant(store).engine(store.config)
+    original, released = getattr(engine, method), threading.Event()
+
+    def wait(*arguments: Any, **keywords: Any) -> Any:
+        assert released.wait(timeout=60), "the event loop was blocked"
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(engine, method, wait)
+
+    async def use() -> list[str]:
+        if method == "upsert":
+            task: Any = asyncio.ensure_future(store.push_async("pushed", source_table(1).to_pandas()))
+        else:
+            row = {"item_id": -50}
+            task = asyncio.ensure_future(store.get_online_features_async(features=["items:title"], entity_rows=[row]))
+        asyncio.get_running_loop().call_soon(released.set)
+        await task
+        monkeypatch.undo()
+        return read(store, [-50], "title")["title"]
+
+    assert asyncio.run(use()) == ["Tïtle 0 🎈"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from copy import copy
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -184,8 +185,12 @@ def test_vectors_that_cannot_be_searched_are_refused(vector: list[float], messag
 
 
 def test_payload_indexes_follow_the_types() -> None:
-    """Everything that can be filtered on has an index; bytes and real lists cannot."""
+    """Everything that can be filtered on has an index, with a ttl the event timestamp; bytes and real lists cannot."""
+    expiring = copy(CODEC.view)
+    expiring.ttl = timedelta(days=1)
     spec = collection_spec(CODEC.view, "alias", CODEC.fields, {"vector": 3})
+    with_ttl = collection_spec(expiring, "alias", CODEC.fields, {"vector": 3})
+    assert with_ttl.payload_indexes == {"_event_timestamp": "integer", **spec.payload_indexes}
     assert spec.payload_indexes == {
         "bias": "float",
         "f32": "float",

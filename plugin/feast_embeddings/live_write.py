@@ -1,0 +1,101 @@
+"""Writes into the live collection of a feature view: the one place that knows the version rule.
+
+A view whose rows carry a model version serves one version at a time. Rows of older versions are left out: the live
+version has superseded them. Rows of a newer one are refused: that version is to be published. Where nothing is
+live yet, the newest version in the rows goes live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+
+import numpy as np
+
+from feast_embeddings.collection import collection_spec
+from feast_embeddings.engine import CollectionSpec, Engine, PointBatch
+from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.points import PointCodec
+
+__all__ = ["write_live"]
+
+
+def write_live(
+    engine: Engine, codec: PointCodec, alias: str, batches: Iterable[PointBatch], versions: Mapping[str, int]
+) -> None:
+    """Write points into the collection behind an alias, which is made if there is none.
+
+    Returns when the points can be read and found; the graph of a search index may come later.
+
+    Args:
+        batches: consumed once, as the engine writes; an error raised in it leaves the embedded engine as it was.
+        versions: number of rows by the value of their feature ``version``, over all batches; used for views whose
+            rows carry a model version.
+
+    Raises:
+        VersionMismatchError: a row is of a newer version than the live one.
+        InputError: a vector has another length than those that are stored.
+    """
+    live = engine.aliases().get(alias)
+    spec = None if live is None else engine.describe(live)
+    version = ""
+    if codec.versioned and versions:
+        version = max(versions) if spec is None else spec.version
+        if newer := sum(count for name, count in versions.items() if name > version):
+            raise VersionMismatchError(
+                f"feature view {codec.view.name!r} serves version {version}, but {newer} of {sum(versions.values())} "
+                f"rows are of version {max(versions)}; publish that version (feast-embeddings publish). "
+                "Nothing was written"
+            )
+        batches = _of_version(batches, version)
+    batches = (batch for batch in batches if len(batch))
+    first = next(batches, None)
+    if first is None:
+        return
+    batches = chain([first], batches)
+    if live is not None and spec is not None:
+        engine.upsert(live, _checked(codec, spec, batches), wait_for_graph=False)
+    else:
+        dims, batches = _learn_dims(codec, batches)
+        space = str(first.payloads[0].get("space", "")) if version else ""
+        spec = collection_spec(codec.view, alias, codec.fields, dims, version=version, space=space)
+        collection = f"{alias}__{version or 'live'}"
+        engine.create(collection, spec, _checked(codec, spec, batches), wait_for_graph=False)
+        engine.switch({alias: collection})
+
+
+def _of_version(batches: Iterable[PointBatch], version: str) -> Iterator[PointBatch]:
+    for batch in batches:
+        is_of_version = np.array([str(payload.get("version", "")) == version for payload in batch.payloads])
+        yield batch if is_of_version.all() else batch.take(np.flatnonzero(is_of_version))
+
+
+def _learn_dims(codec: PointCodec, batches: Iterator[PointBatch]) -> tuple[dict[str, int], Iterator[PointBatch]]:
+    """The length of each field's vectors from the first batches that have any, and all the batches."""
+    dims: dict[str, int] = {}
+    seen = []
+    for batch in batches:
+        seen.append(batch)
+        for field in codec.fields.values():
+            if field.name in batch.vectors:
+                dims.setdefault(field.name, batch.vectors[field.name][0].shape[1] - (field.bias is not None))
+        if len(dims) == len(codec.fields):
+            break
+    return dims, chain(seen, batches)
+
+
+def _checked(codec: PointCodec, spec: CollectionSpec, batches: Iterable[PointBatch]) -> Iterator[PointBatch]:
+    for batch in batches:
+        for field in codec.fields.values():
+            if field.name not in batch.vectors:
+                continue
+            if field.name not in spec.vectors:
+                raise InputError(
+                    f"feature view {codec.view.name!r}, field {field.name!r}: the rows that were written first had no "
+                    "vectors, so their length was not known; state vector_length in the schema and materialize afresh"
+                )
+            extra = field.bias is not None
+            expected, got = spec.vectors[field.name].size, batch.vectors[field.name][0].shape[1]
+            if got != expected:
+                raise codec.wrong_length(field, expected - extra, got - extra)
+        yield batch

@@ -1,0 +1,71 @@
+"""Keyword search over string features, and the fusion of two rankings. Pure.
+
+Both engines could find the rows that hold a word, but not with the same notion of a word, and without the
+statistics of the collection that a score needs. So the texts are read and scored here, with one definition:
+
+* a word is a run of letters, digits and underscores, without regard to case or Unicode form;
+* a text scores by BM25 in Lucene's form, without the constant factor ``k1 + 1``, over the rows that pass the filter
+  (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009; k1 = 1.2, b = 0.75),
+  divided by what endless repetition of every word of the query would score: a rank in [0, 1);
+* two rankings are merged by reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009; k = 60).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+__all__ = ["bm25", "reciprocal_rank_fusion", "words"]
+
+_K1, _B = 1.2, 0.75
+_FUSION_K = 60
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in order, as they are compared."""
+    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def bm25(texts: Iterable[tuple[str, str]], query: str) -> dict[str, float]:
+    """The rank of every text that holds a word of the query, best first; on a tie in the order of the texts.
+
+    Args:
+        texts: id and text of each row; read once, so that they need not fit into memory.
+
+    Returns:
+        id -> rank, higher is better, above 0 and below 1.
+    """
+    terms = list(dict.fromkeys(words(query)))
+    found: list[tuple[str, list[int], int]] = []
+    total = rows = 0
+    for id, text in texts:
+        counts = Counter(words(text))
+        length = counts.total()
+        rows, total = rows + 1, total + length
+        if any(occurrences := [counts[term] for term in terms]):
+            found.append((id, occurrences, length))
+    if not found:
+        return {}
+    holding = [sum(occurrences[i] > 0 for _, occurrences, _ in found) for i in range(len(terms))]
+    weights = [math.log(1 + (rows - n + 0.5) / (n + 0.5)) for n in holding]
+    ranks = {
+        id: sum(
+            weight * count / (count + _K1 * (1 - _B + _B * length * rows / total))
+            for weight, count in zip(weights, occurrences, strict=True)
+        )
+        / sum(weights)
+        for id, occurrences, length in found
+    }
+    return dict(sorted(ranks.items(), key=lambda item: -item[1]))
+
+
+def reciprocal_rank_fusion(rankings: Iterable[Sequence[str]]) -> list[str]:
+    """The ids of several rankings, each best first, merged into one."""
+    scores: dict[str, float] = defaultdict(float)
+    for ranking in rankings:
+        for place, id in enumerate(ranking, start=1):
+            scores[id] += 1 / (_FUSION_K + place)
+    return sorted(scores, key=lambda id: -scores[id])

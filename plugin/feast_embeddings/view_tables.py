@@ -1,0 +1,37 @@
+"""What a feature view means for its online tables: which they are, and when rows in them expire.
+
+A view has one table, or one per version where Feast's versioning of views is on.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from feast import FeatureView, RepoConfig
+
+from feast_embeddings._feast import is_table_of, table_id
+from feast_embeddings.collection import view_ttl
+from feast_embeddings.engine import Engine
+from feast_embeddings.points import to_microseconds
+
+__all__ = ["drop_tables", "valid_from"]
+
+
+def drop_tables(engine: Engine, config: RepoConfig, view: FeatureView) -> None:
+    """Drop the collections of every version of a view, live or kept, and the aliases to them."""
+    live = engine.aliases()
+    # The table of a version is named like the table of another view might be: version 2 of items, and items_v2.
+    tables = {table_id(config, view)} | {
+        alias
+        for alias, collection in live.items()
+        if is_table_of(config, view, alias) and engine.describe(collection).view == view.name
+    }
+    engine.switch({alias: None for alias in tables if alias in live})
+    for alias in tables:
+        engine.drop(engine.collections(alias))
+
+
+def valid_from(config: RepoConfig, view: FeatureView) -> int | None:
+    """The event timestamp, in microseconds since the epoch, before which rows have expired; None when none do."""
+    ttl = view_ttl(view)
+    return to_microseconds(datetime.now(UTC) - ttl) if ttl and config.online_store.enforce_ttl else None

@@ -1,0 +1,247 @@
+"""How fast `feast materialize` is with this package, beside Feast's own engine and beside the engine's own limit.
+
+    python tests/benchmarks/materialize.py --rows 100000
+
+One process measures everything, one after the other, on a table made here: an int64 id, a float32 vector, and three
+scalars (int64, float64, text). Only ratios of one run mean something on another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import qdrant_edge as edge
+import yaml
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Array, Float32, Float64, Int64, String
+
+from feast_embeddings._feast import table_id
+from feast_embeddings.collection import collection_spec
+from feast_embeddings.embedded import EmbeddedEngine
+from feast_embeddings.engine import PointBatch
+from feast_embeddings.publish import qdrant_store
+from feast_embeddings.table_points import encode_table
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+_PART = 50_000
+
+
+def make_table(first: int, n: int, dim: int) -> pa.Table:
+    """Rows `first` to `first + n`, in the schema of the benchmark."""
+    rng = np.random.default_rng(first)
+    ids = np.arange(first, first + n)
+    values = pa.array(rng.standard_normal(n * dim).astype(np.float32))
+    return pa.table(
+        {
+            "item_id": ids,
+            "vector": pa.FixedSizeListArray.from_arrays(values, dim).cast(pa.list_(pa.float32())),
+            "stock": ids % 1000,
+            "price": rng.uniform(1, 100, n),
+            "title": [f"title {i}" for i in ids],
+            "event_timestamp": pa.array([NOW] * n, pa.timestamp("us", tz="UTC")),
+        }
+    )
+
+
+def make_repo(folder: Path, source: Path, dim: int, online: dict[str, Any], engine: str) -> FeatureStore:
+    """A Feast repo over the source, applied."""
+    folder.mkdir()
+    config = {
+        "project": "bench",
+        "provider": "local",
+        "registry": "registry.db",
+        "offline_store": {"type": "duckdb"},
+        "online_store": online,
+        "batch_engine": {"type": engine},
+        "entity_key_serialization_version": 3,
+    }
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    store = FeatureStore(repo_path=str(folder))
+    entity = Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)
+    view = FeatureView(
+        name="items",
+        entities=[entity],
+        schema=[
+            Field(name="item_id", dtype=Int64),
+            Field(
+                name="vector",
+                dtype=Array(Float32),
+                vector_index=True,
+                vector_length=dim,
+                vector_search_metric="cosine",
+            ),
+            Field(name="stock", dtype=Int64),
+            Field(name="price", dtype=Float64),
+            Field(name="title", dtype=String),
+        ],
+        source=FileSource(path=str(source), file_format=ParquetFormat(), timestamp_field="event_timestamp"),
+        ttl=timedelta(0),
+    )
+    store.apply([entity, view])
+    return store
+
+
+def timed(action: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+class PeakMemory:
+    """Highest resident memory of this process while the block runs, in GiB; sampled every 20 ms."""
+
+    def __enter__(self) -> PeakMemory:
+        self.gib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.02):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.gib = max(self.gib, pages * os.sysconf("SC_PAGE_SIZE") / 2**30)
+
+
+def report(what: str, rows: int, seconds: tuple[float, float], memory: PeakMemory) -> float:
+    rate = rows / seconds[0]
+    print(
+        f"{what:68s} {rows:>9,} rows {seconds[0]:8.2f} s ({seconds[1]:7.2f} CPU) {rate:>9,.0f} rows/s, "
+        f"peak {memory.gib:.2f} GiB",
+        flush=True,
+    )
+    return rate
+
+
+def measure(rows: int, dim: int, stock: bool) -> dict[str, float]:
+    """Rows per second of each way, for one size."""
+    rates: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "items.parquet"
+        with pq.ParquetWriter(source, make_table(0, 1, dim).schema) as writer:
+            for first in range(0, rows, _PART):
+                writer.write_table(make_table(first, min(_PART, rows - first), dim))
+        ours = make_repo(
+            folder / "ours",
+            source,
+            dim,
+            {"type": "feast_embeddings.QdrantEmbeddingOnlineStore"},
+            "feast_embeddings.ArrowComputeEngine",
+        )
+        window = (NOW - timedelta(days=1), NOW + timedelta(days=1))
+        with PeakMemory() as memory:
+            seconds = timed(lambda: ours.materialize(*window))
+        rates["ours"] = report("ours: FeatureStore.materialize, Parquet -> embedded engine", rows, seconds, memory)
+        with PeakMemory() as memory:
+            seconds = timed(lambda: ours.materialize(*window))
+        rates["again"] = report("ours, the same rows again (copy, compare, overwrite)", rows, seconds, memory)
+        rates["engine"] = measure_engine(ours, folder / "raw", rows, dim)
+        rates["edge"] = measure_edge(ours, folder / "edge", rows, dim)
+        if stock:
+            theirs = make_repo(folder / "theirs", source, dim, {"type": "sqlite", "path": "online.db"}, "local")
+            with PeakMemory() as memory:
+                seconds = timed(lambda: theirs.materialize(*window))
+            rates["stock"] = report("stock: LocalComputeEngine + DuckDB -> sqlite", rows, seconds, memory)
+    return rates
+
+
+def ready_batches(store: FeatureStore, rows: int, dim: int) -> Iterator[PointBatch]:
+    codec = qdrant_store(store).codec(store.config, store.get_feature_view("items"))
+    for first in range(0, rows, _PART):
+        yield from encode_table(codec, make_table(first, min(_PART, rows - first), dim))
+
+
+def measure_engine(store: FeatureStore, folder: Path, rows: int, dim: int) -> float:
+    """Ready `PointBatch`es -> a collection: what the embedded engine alone takes, Python's part of it included."""
+    view = store.get_feature_view("items")
+    codec = qdrant_store(store).codec(store.config, view)
+    spec = collection_spec(view, table_id(store.config, view), codec.fields, {"vector": dim})
+    ready = ready_batches(store, rows, dim)
+    making = [0.0, 0.0]
+
+    def fed() -> Iterator[PointBatch]:
+        # Made between the writes, and not counted: a million ready points would not fit into memory.
+        while True:
+            batches: list[PointBatch] = []
+            for i, part in enumerate(timed(lambda: batches.extend(itertools.islice(ready, 1)))):  # noqa: B023
+                making[i] += part
+            if not batches:
+                return
+            yield batches[0]
+
+    engine = EmbeddedEngine(folder)
+    with PeakMemory() as memory:
+        wall, cpu = timed(lambda: engine.create("raw", spec, fed(), wait_for_graph=False))
+    engine.close()
+    seconds = (wall - making[0], cpu - making[1])
+    return report("raw A: EmbeddedEngine.create, fed ready PointBatches", rows, seconds, memory)
+
+
+def measure_edge(store: FeatureStore, folder: Path, rows: int, dim: int) -> float:
+    """Ready `qdrant_edge.Point` objects -> a shard of the same configuration: what Qdrant's Rust code alone takes."""
+    view = store.get_feature_view("items")
+    codec = qdrant_store(store).codec(store.config, view)
+    spec = collection_spec(view, table_id(store.config, view), codec.fields, {"vector": dim})
+    engine = EmbeddedEngine(folder)
+    engine.create("empty", spec, [])
+    engine.close()
+    (path,) = (folder / "shards").iterdir()
+    shard = edge.EdgeShard.load(str(path))
+    wall = cpu = 0.0
+    with PeakMemory() as memory:
+        for batch in ready_batches(store, rows, dim):
+            points = list(map(edge.Point, batch.ids, batch.named_vectors(), batch.payloads))
+            for start in range(0, len(points), 1000):
+                part = timed(
+                    lambda: shard.update(edge.UpdateOperation.upsert_points(points[start : start + 1000]))  # noqa: B023
+                )
+                wall, cpu = wall + part[0], cpu + part[1]
+        part = timed(shard.flush)
+    shard.close()
+    seconds = (wall + part[0], cpu + part[1])
+    return report("raw B: EdgeShard.update + flush, fed ready qdrant_edge.Point objects", rows, seconds, memory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--large-rows", type=int, default=0, help="a second size, for the ratio of the rates; 0: none")
+    options = parser.parse_args()
+    print(f"vectors: {options.dim} x float32; payload: id, two numbers, a text; load average {os.getloadavg()}")
+    large = measure(options.large_rows, options.dim, stock=False) if options.large_rows else {}
+    rates = measure(options.rows, options.dim, stock=True)
+    print(f"ours / stock                                    {rates['ours'] / rates['stock']:6.2f}   (bar: at least 4)")
+    print(
+        f"ours / raw A, the engine fed ready PointBatches {rates['ours'] / rates['engine']:6.2f}   (bar: at least 0.7)"
+    )
+    print(f"ours / raw B, the Rust code alone               {rates['ours'] / rates['edge']:6.2f}")
+    if large:
+        name = f"ours at {options.large_rows:,} / at {options.rows:,}"
+        print(f"{name:47s} {large['ours'] / rates['ours']:6.2f}   (bar: at least 0.7)")
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"highest memory of the process {highest:.2f} GiB; load average {os.getloadavg()}")
+
+
+if __name__ == "__main__":
+    main()
