@@ -13,7 +13,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,14 @@ def section(out: str, command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def first_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def built_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[Path, dict[str, Any]]]]:
+    """The repo that `by_hand` waits for, built beside the quickstart and its tests."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool.submit(build_by_hand, tmp_path_factory.mktemp("by hand"))
+
+
+@pytest.fixture(scope="module")
+def first_steps(tmp_path_factory: pytest.TempPathFactory, built_by_hand: object) -> tuple[Path, str]:
     """A folder in which the quickstart has run, and what it printed. Its name has a space, as folders do."""
     folder = tmp_path_factory.mktemp("quickstart") / "first steps"
     folder.mkdir()
@@ -187,10 +195,8 @@ class ByHand:
     store: EmbeddingStore
 
 
-@pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> ByHand:
+def build_by_hand(folder: Path) -> tuple[Path, dict[str, Any]]:
     """init, train twice, apply, publish; the older version first, then the newest."""
-    folder = tmp_path_factory.mktemp("by hand")
     write_shop(generate_shop(n_users=200, n_items=60, n_interactions=4000), folder / "log")
     answers = {"init": json.loads(run(folder, EMBEDDINGS, "init", "repo", "--json").out)}
     place = ("--repo", "repo", "--model", "books")
@@ -209,6 +215,14 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> ByHand:
     answers["publish"] = [
         json.loads(run(folder, *publish, *options).out) for options in (("--version", versions[0]), (), ())
     ]
+    return folder, answers
+
+
+@pytest.fixture(scope="module")
+def by_hand(built_by_hand: Future[tuple[Path, dict[str, Any]]]) -> ByHand:
+    """The repo built by hand, once it is there."""
+    folder, answers = built_by_hand.result()
+    versions = [answer["version"] for answer in answers["train"]]
     return ByHand(folder, versions, answers, EmbeddingStore(Repo.open(folder / "repo").feature_store(), "books"))
 
 

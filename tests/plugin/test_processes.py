@@ -120,7 +120,7 @@ def test_killed_training(
         "user_id,item_id\n" + "".join(f"u-{u},sku-{(u * i) % 50}\n" for u in range(100) for i in range(9))
     )
     whole: list[str] = []
-    for round in range(12):
+    for round in range(10):
         writer = start(job, repo.data, round * 1000)
         whole.append(writer.receive())
         time.sleep(rng.uniform(0, 0.06))
@@ -246,7 +246,7 @@ def test_readers_during_publishes(shop: tuple[Repo, FeatureStore], start: Callab
     first = list_artifacts(repo.data, jobs.MODEL)[0].manifest.version
     for reader in readers:
         assert reader.receive() == first
-    for seed in range(1, 7):
+    for seed in range(1, 6):
         version = jobs.write_random(repo.data, seed).manifest.version
         publisher = start(jobs.publish, repo.path, version)
         assert publisher.receive() == "ready"
@@ -255,7 +255,7 @@ def test_readers_during_publishes(shop: tuple[Repo, FeatureStore], start: Callab
         if seed <= 3:
             # No reader is told; each one finds the new version by itself.
             assert [reader.receive() for reader in readers] == [version] * 3
-    # The last three came as fast as they could be published, and a reader may have passed over some.
+    # The last two came as fast as they could be published, and a reader may have passed over some.
     last = [reader.receive() for reader in readers]
     for reader, seen in zip(readers, last, strict=True):
         while seen != version:
@@ -269,7 +269,7 @@ def test_readers_during_publishes(shop: tuple[Repo, FeatureStore], start: Callab
 def test_readers_during_pushes(shop: tuple[Repo, FeatureStore], start: Callable[..., Job]) -> None:
     """While rows are pushed and readers come and go, no read or write fails and no row is lost."""
     repo, feature_store = shop
-    n = 20
+    n = 12
     readers = [start(jobs.read_clicks_until_told, repo.path, n) for _ in range(3)]
     assert [reader.receive() for reader in readers] == ["ready"] * 3
     pusher = start(jobs.push_rows, repo.path, "push", 1, n)
@@ -308,12 +308,12 @@ def test_two_pushers_at_once(shop: tuple[Repo, FeatureStore], start: Callable[..
     first.receive()
     first.pipe.send("go")
     assert first.finish() == [0, "done"]
-    pushers = [start(jobs.push_rows, repo.path, "push", start_at, 15) for start_at in (1000, 2000)]
+    pushers = [start(jobs.push_rows, repo.path, "push", start_at, 6) for start_at in (1000, 2000)]
     assert [pusher.receive() for pusher in pushers] == ["ready", "ready"]
     for pusher in pushers:
         pusher.pipe.send("go")
     assert [pusher.finish()[-1] for pusher in pushers] == ["done", "done"]
-    numbers = [0, *range(1000, 1015), *range(2000, 2015)]
+    numbers = [0, *range(1000, 1006), *range(2000, 2006)]
     assert jobs.read_clicks(feature_store, numbers) == [number**2 for number in numbers]
 
 
@@ -378,3 +378,24 @@ def test_fork(shop: tuple[Repo, FeatureStore], start: Callable[..., Job]) -> Non
     version = list_artifacts(repo.data, jobs.MODEL)[0].manifest.version
     said = start(jobs.fork, repo.path).finish()
     assert said == [("before", version), ("child", version), ("status", 0), ("parent", version)]
+
+
+@pytest.mark.xfail(strict=True, reason="a publish drops older collections that another publish is about to make live")
+def test_going_back_while_another_publish_comes_in_between(shop: tuple[Repo, FeatureStore]) -> None:
+    """Going back to an old version that has to be loaded again succeeds, also if a newer one goes live meanwhile."""
+    repo, feature_store = shop
+    artifacts = [jobs.write_random(repo.data, seed) for seed in range(1, 5)]
+    for artifact in artifacts:
+        publish_artifact(feature_store, artifact)
+    newest = jobs.write_random(repo.data, 5)
+    oldest, *_ = list_artifacts(repo.data, jobs.MODEL)
+    written: list[int] = []
+
+    def publish_another(count: int) -> None:
+        written.append(count)
+        if len(written) == 2:  # The users of the old version are there, and its items not yet.
+            publish_artifact(feature_store, newest)
+
+    publish_artifact(feature_store, oldest, progress=publish_another)
+    live = EmbeddingStore(feature_store, jobs.MODEL).live_version()
+    assert live == oldest.manifest.version
