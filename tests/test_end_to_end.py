@@ -280,7 +280,7 @@ def test_vectors_by_hand(by_hand: ByHand, command: Command) -> None:
     some, none = ("u-1", "nobody", "u-2"), ("nobody", "noone")
     found, items = run_all(
         folder,
-        (EMBEDDINGS, "user-embedding", *some, "--repo", "repo"),
+        (EMBEDDINGS, "user-embedding", *some, "--json", "--repo", "repo"),
         (EMBEDDINGS, "item-embedding", "sku-1", "sku-2", "--repo", "repo"),
     )
     answer = json.loads(found.out)

@@ -26,6 +26,12 @@ def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    # Scripts pass --json to every command that prints a result; this one has no other form.
+    json_too = click.option("--json", is_flag=True, expose_value=False, help="Taken as elsewhere; the output is JSON.")
+    return repo_option(model_option(json_too(command)))
+
+
 @click.command()
 @click.argument("item_id")
 @_query_options
@@ -59,8 +65,7 @@ def rank(
 
 @click.command()
 @click.argument("user_ids", nargs=-1, required=True)
-@repo_option
-@model_option
+@_embedding_options
 def user_embedding(user_ids: tuple[str, ...], repo: str, model: str | None) -> None:
     """Vectors of USER_IDS, as JSON."""
     _print_embeddings("user", user_ids, repo, model)
@@ -68,8 +73,7 @@ def user_embedding(user_ids: tuple[str, ...], repo: str, model: str | None) -> N
 
 @click.command()
 @click.argument("item_ids", nargs=-1, required=True)
-@repo_option
-@model_option
+@_embedding_options
 def item_embedding(item_ids: tuple[str, ...], repo: str, model: str | None) -> None:
     """Vectors of ITEM_IDS, as JSON."""
     _print_embeddings("item", item_ids, repo, model)
