@@ -188,13 +188,13 @@ class EmbeddedEngine:
                 self._folder.replace(pointer.with_collection(collection, changed))
 
     def drop(self, collections: Iterable[str]) -> None:
-        gone = set(collections) & set(self._folder.pointer().collections)
-        if not gone:
+        unwanted = set(collections)
+        if not unwanted & set(self._folder.pointer().collections):
             return
         with self._folder.writing() as pointer:
+            gone = unwanted - set(pointer.aliases.values())
             kept = {name: c for name, c in pointer.collections.items() if name not in gone}
-            aliases = {alias: name for alias, name in pointer.aliases.items() if name not in gone}
-            self._folder.replace(Pointer(aliases=aliases, collections=kept))
+            self._folder.replace(Pointer(aliases=pointer.aliases, collections=kept))
 
     def close(self) -> None:
         with self._guard:

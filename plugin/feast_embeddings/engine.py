@@ -233,7 +233,7 @@ class Engine(Protocol):
         ...
 
     def drop(self, collections: Iterable[str]) -> None:
-        """Delete collections; those that do not exist are ignored."""
+        """Delete collections; those that do not exist are ignored, and those that an alias names are left."""
         ...
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ __all__ = ["KEEP", "PublishResult", "model_view", "publish_artifact", "qdrant_st
 # Previous versions that stay in Qdrant, so that going back needs no loading.
 KEEP = 2
 _SAMPLE = 100
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,12 @@ def publish_artifact(
     live = engine.aliases()
     changed = any(live.get(alias) != collection for alias, collection in wanted.items())
     if changed:
-        for target in targets:
-            _load(engine, target, artifact, progress)
+        # Another publish may take what is loaded here for an old version and drop it. Then it is loaded again.
+        for _ in range(_TRIES):
+            for target in targets:
+                _load(engine, target, artifact, progress)
+            if all(target.collection in engine.collections(target.alias) for target in targets):
+                break
         for target in targets:
             _verify(engine, target)
         engine.switch(wanted)

@@ -186,9 +186,11 @@ class ServerEngine:
             return self._client.count(collection, exact=True).count
 
     def drop(self, collections: Iterable[str]) -> None:
-        with _engine_errors("drop collections"):
-            for collection in collections:
-                self._client.delete_collection(collection)
+        for collection in collections:
+            # Qdrant would delete the alias with it. Looked up each time, as another process may switch to it.
+            if collection not in self.aliases().values():
+                with _engine_errors(f"drop {collection!r}"):
+                    self._client.delete_collection(collection)
 
     def close(self) -> None:
         self._client.close()

@@ -62,8 +62,8 @@ def test_vectors_come_back_bit_for_bit(engine: Engine, new_alias: NewAlias, rng:
     vectors = random_vectors(rng, 50)
     vectors[0, :4] = [1e-42, -0.0, 1e18, 1.0000001]
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(vectors)])
-    points = engine.retrieve("c" + alias, ids(0, 50), vectors=["v"])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(vectors)])
+    points = engine.retrieve(alias + "__c", ids(0, 50), vectors=["v"])
     stored = np.stack([point.vectors["v"] for point in points if point is not None])
     assert stored.dtype == np.float32
     assert stored.tobytes() == vectors.tobytes()
@@ -74,9 +74,9 @@ def test_retrieve_keeps_the_order_and_marks_what_is_missing(
 ) -> None:
     """Points come in the order of the ids; unknown ids give None; an id asked for twice is given twice."""
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 20))])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 20))])
     asked = [*ids(7, 1), *ids(99, 1), *ids(3, 1), *ids(7, 1)]
-    points = engine.retrieve("c" + alias, asked, vectors=[])
+    points = engine.retrieve(alias + "__c", asked, vectors=[])
     assert [None if point is None else point.payload["n"] for point in points] == [7, None, 3, 7]
 
 
@@ -85,13 +85,13 @@ def test_search_equals_brute_force(engine: Engine, new_alias: NewAlias, rng: np.
     """The ten best by dot product and by cosine are those that numpy finds, with the same scores."""
     vectors = random_vectors(rng, 300)
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(vectors[:200]), make_batch(vectors[200:], first=200)])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(vectors[:200]), make_batch(vectors[200:], first=200)])
     query = random_vectors(rng, 1)[0]
     scores = vectors @ query
     if name == "v__cosine":
         scores /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
     best = np.argsort(-scores)[:10]
-    hits = engine.query("c" + alias, name, query, limit=10)
+    hits = engine.query(alias + "__c", name, query, limit=10)
     assert [hit.payload["n"] for hit in hits] == best.tolist()
     np.testing.assert_allclose([hit.score for hit in hits], scores[best], rtol=1e-5)
 
@@ -102,13 +102,13 @@ def test_search_under_a_filter_equals_brute_force(
     """A filter removes points from the search, not from its result: as many hits as match are returned."""
     vectors = random_vectors(rng, 200)
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(vectors)])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(vectors)])
     query = random_vectors(rng, 1)[0]
     only_odd = models.Filter(
         must=[models.FieldCondition(key="category", match=models.MatchValue(value="odd"))],
         must_not=[models.HasIdCondition(has_id=list(ids(1, 1)))],
     )
-    hits = engine.query("c" + alias, "v", query, limit=300, filter=only_odd)
+    hits = engine.query(alias + "__c", "v", query, limit=300, filter=only_odd)
     expected = [n for n in np.argsort(-(vectors @ query)) if n % 2 and n != 1]
     assert [hit.payload["n"] for hit in hits] == expected
 
@@ -141,9 +141,9 @@ def test_conditions_mean_the_same_on_every_engine(
         payload |= {"new": n % 3 == 0, "price": float(n)} | ({"a.b é": "x"} if n == 5 else {})
     spec = make_spec(alias)
     spec = spec.model_copy(update={"payload_indexes": {**spec.payload_indexes, "a.b é": "keyword"}})
-    engine.create("c" + alias, spec, [batch])
+    engine.create(alias + "__c", spec, [batch])
     translated = QdrantFilterTranslator(types).translate(parse_filter(condition))
-    hits = engine.query("c" + alias, "v", np.ones(DIM, dtype=np.float32), limit=10, filter=translated)
+    hits = engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=10, filter=translated)
     assert {hit.payload["n"] for hit in hits} == expected
 
 
@@ -153,21 +153,21 @@ def test_an_older_row_never_overwrites_a_newer_one(
     """Point by point the newest event timestamp wins, in whatever order the writes come; equal ones overwrite."""
     alias = new_alias()
     old, new, newer = (random_vectors(rng, 3) for _ in range(3))
-    engine.create("c" + alias, make_spec(alias), [make_batch(old, timestamp=1_000)])
-    engine.upsert("c" + alias, [make_batch(new, timestamp=np.array([999, 1_000, 2**52]))])
-    engine.upsert("c" + alias, [make_batch(newer, timestamp=2**52 - 1)])
-    points = engine.retrieve("c" + alias, ids(0, 3), vectors=["v"])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(old, timestamp=1_000)])
+    engine.upsert(alias + "__c", [make_batch(new, timestamp=np.array([999, 1_000, 2**52]))])
+    engine.upsert(alias + "__c", [make_batch(newer, timestamp=2**52 - 1)])
+    points = engine.retrieve(alias + "__c", ids(0, 3), vectors=["v"])
     stored = np.stack([point.vectors["v"] for point in points if point is not None])
     assert stored.tobytes() == np.stack([newer[0], newer[1], new[2]]).tobytes()
-    assert engine.count("c" + alias) == 3
+    assert engine.count(alias + "__c") == 3
 
 
 def test_upsert_adds_new_points(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
     """Points that were not there are added, those that were stay one point each."""
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 10))])
-    engine.upsert("c" + alias, [make_batch(random_vectors(rng, 4), first=first) for first in (5, 9, 13)])
-    assert engine.count("c" + alias) == 17
+    engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 10))])
+    engine.upsert(alias + "__c", [make_batch(random_vectors(rng, 4), first=first) for first in (5, 9, 13)])
+    assert engine.count(alias + "__c") == 17
 
 
 def test_a_point_may_lack_a_vector(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
@@ -176,10 +176,10 @@ def test_a_point_may_lack_a_vector(engine: Engine, new_alias: NewAlias, rng: np.
     batch = make_batch(random_vectors(rng, 3))
     mask = np.array([True, False, True])
     batch = PointBatch(batch.ids, {"v": (batch.vectors["v"][0], mask)}, batch.payloads, batch.timestamps)
-    engine.create("c" + alias, make_spec(alias), [batch])
-    points = engine.retrieve("c" + alias, ids(0, 3), vectors=["v"])
+    engine.create(alias + "__c", make_spec(alias), [batch])
+    points = engine.retrieve(alias + "__c", ids(0, 3), vectors=["v"])
     assert [point is not None and "v" in point.vectors for point in points] == [True, False, True]
-    hits = engine.query("c" + alias, "v", np.ones(DIM, dtype=np.float32), limit=10)
+    hits = engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=10)
     assert sorted(hit.payload["n"] for hit in hits) == [0, 2]
 
 
@@ -203,20 +203,20 @@ def test_create_replaces_a_collection_of_the_same_name(
 ) -> None:
     """A half-built collection of an earlier run is started afresh."""
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 30))])
-    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 4))])
-    assert engine.count("c" + alias) == 4
+    engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 30))])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 4))])
+    assert engine.count(alias + "__c") == 4
 
 
 def test_drop_removes_and_may_be_repeated(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
     """A dropped collection is gone, and dropping it again is no error."""
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [make_batch(random_vectors(rng, 2))])
-    engine.drop(["c" + alias])
-    engine.drop(["c" + alias])
+    engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 2))])
+    engine.drop([alias + "__c"])
+    engine.drop([alias + "__c"])
     assert engine.collections(alias) == {}
-    with pytest.raises(EngineError, match="c" + alias):
-        engine.count("c" + alias)
+    with pytest.raises(EngineError, match=alias + "__c"):
+        engine.count(alias + "__c")
 
 
 def test_scroll_gives_every_point_once(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
@@ -224,8 +224,8 @@ def test_scroll_gives_every_point_once(engine: Engine, new_alias: NewAlias, rng:
     alias, vectors = new_alias(), random_vectors(rng, 2_500)
     # Small batches, which go one after another: the stand-in does not bear several at a time.
     batches = [make_batch(vectors[first : first + 250], first=first) for first in range(0, 2_500, 250)]
-    engine.create("c" + alias, make_spec(alias), batches)
-    pages = list(engine.scroll("c" + alias, payload=["n"], vectors=["v"]))
+    engine.create(alias + "__c", make_spec(alias), batches)
+    pages = list(engine.scroll(alias + "__c", payload=["n"], vectors=["v"]))
     assert len(pages) > 1
     points = sorted((point for page in pages for point in page), key=lambda point: point.payload["n"])
     assert [(point.id, point.payload, set(point.vectors)) for point in points] == [
@@ -233,7 +233,7 @@ def test_scroll_gives_every_point_once(engine: Engine, new_alias: NewAlias, rng:
     ]
     assert np.stack([point.vectors["v"] for point in points]).tobytes() == vectors.tobytes()
     few = models.Filter(must=[models.FieldCondition(key="n", range=models.Range(lt=3))])
-    found = [point for page in engine.scroll("c" + alias, payload=[], vectors=[], filter=few) for point in page]
+    found = [point for page in engine.scroll(alias + "__c", payload=[], vectors=[], filter=few) for point in page]
     assert {point.id for point in found} == set(ids(0, 3))
     assert all((point.payload, point.vectors) == ({}, {}) for point in found)
 
@@ -244,16 +244,28 @@ def test_a_collection_without_vectors(engine: Engine, new_alias: NewAlias) -> No
     spec = make_spec(alias).model_copy(update={"vectors": {}})
     batch = make_batch(np.zeros((3, DIM), dtype=np.float32))
     batch = PointBatch(batch.ids, {}, batch.payloads, batch.timestamps)
-    engine.create("c" + alias, spec, [batch])
-    engine.upsert("c" + alias, [batch])
-    points = engine.retrieve("c" + alias, ids(0, 4), vectors=[])
+    engine.create(alias + "__c", spec, [batch])
+    engine.upsert(alias + "__c", [batch])
+    points = engine.retrieve(alias + "__c", ids(0, 4), vectors=[])
     assert [None if point is None else point.payload["n"] for point in points] == [0, 1, 2, None]
+
+
+def test_what_an_alias_names_is_not_dropped(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+    """A live collection outlives a drop, so that clearing old versions cannot take the one that just went live."""
+    alias = new_alias()
+    for name in (alias + "__c", alias + "__d"):
+        engine.create(name, make_spec(alias), [make_batch(random_vectors(rng, 2))])
+    engine.switch({alias: alias + "__c"})
+    engine.drop([alias + "__c", alias + "__d"])
+    assert engine.aliases()[alias] == alias + "__c"
+    assert set(engine.collections(alias)) == {alias + "__c"}
+    assert engine.count(alias + "__c") == 2
 
 
 def test_an_empty_collection_answers_with_nothing(engine: Engine, new_alias: NewAlias) -> None:
     """A collection without points can be made, searched and read."""
     alias = new_alias()
-    engine.create("c" + alias, make_spec(alias), [])
-    assert engine.count("c" + alias) == 0
-    assert engine.query("c" + alias, "v", np.ones(DIM, dtype=np.float32), limit=3) == []
-    assert engine.retrieve("c" + alias, ids(0, 1), vectors=["v"]) == [None]
+    engine.create(alias + "__c", make_spec(alias), [])
+    assert engine.count(alias + "__c") == 0
+    assert engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=3) == []
+    assert engine.retrieve(alias + "__c", ids(0, 1), vectors=["v"]) == [None]

@@ -380,7 +380,6 @@ def test_fork(shop: tuple[Repo, FeatureStore], start: Callable[..., Job]) -> Non
     assert said == [("before", version), ("child", version), ("status", 0), ("parent", version)]
 
 
-@pytest.mark.xfail(strict=True, reason="a publish drops older collections that another publish is about to make live")
 def test_going_back_while_another_publish_comes_in_between(shop: tuple[Repo, FeatureStore]) -> None:
     """Going back to an old version that has to be loaded again succeeds, also if a newer one goes live meanwhile."""
     repo, feature_store = shop
