@@ -50,8 +50,8 @@ _CHUNK = 1000
 _UPSERT = 64
 # Qdrant's default: from 10 MB of vectors on, a graph answers faster than a scan.
 _GRAPH_KB = 10_000
-# Where the writer should not wait: the graph of 100,000 x 64 takes 35 CPU seconds to save 1.5 of 2.3 ms a search. At
-# this size, 1,000,000 x 64, a scan takes some 20 ms, and the graph is worth waiting for.
+# Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
+# while the graph costs the writer many seconds.
 _SCAN_KB = 262_144
 # Qdrant's defaults for a node; m=0 keeps a vector out of the graph.
 _HNSW = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
