@@ -20,7 +20,7 @@ from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError, VersionMismatchError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
-from feast_embeddings.points import from_microseconds
+from feast_embeddings.points import PointCodec, from_microseconds
 from feast_embeddings.publish import model_view, qdrant_store
 from feast_embeddings.training_frame import training_frame
 
@@ -96,7 +96,7 @@ class EmbeddingStore:
         if field.bias is not None:
             query = np.append(query, np.float32(1))
         seen = [] if include_seen else user.payload.get("seen_items", [])
-        excluded = [item_side.encode_id(id)[0] for id in seen]
+        excluded = [item_side.point_id(id) for id in seen]
         return self._search("item", items, item_spec, field.name, query, k, filter, excluded)
 
     def user_embeddings(self, user_ids: Sequence[Id]) -> Embeddings:
@@ -162,7 +162,7 @@ class EmbeddingStore:
     def _embeddings(self, entity: Entity, ids: Sequence[Id]) -> Embeddings:
         side, (collection, spec) = self._sides[entity], self._live(entity)[entity]
         field = side.field
-        points = self._engine.retrieve(collection, [side.encode_id(id)[0] for id in ids], vectors=[field.name])
+        points = self._engine.retrieve(collection, [side.point_id(id) for id in ids], vectors=[field.name])
         dim = spec.vectors[field.name].size - (field.bias is not None)
         vectors = np.full((len(ids), dim), np.nan, dtype=np.float32)
         for row, point in zip(vectors, points, strict=True):
@@ -194,7 +194,7 @@ class EmbeddingStore:
         return live
 
     def _one(self, collection: str, side: _Side, id: Id, vector_name: str, spec: CollectionSpec) -> StoredPoint:
-        (point,) = self._engine.retrieve(collection, [side.encode_id(id)[0]], vectors=[vector_name])
+        (point,) = self._engine.retrieve(collection, [side.point_id(id)], vectors=[vector_name])
         if point is None or vector_name not in point.vectors:
             raise UnknownIdError(
                 f"{side.entity} {id!r} has no embedding in version {spec.version} of model {self.model!r}"
@@ -205,27 +205,25 @@ class EmbeddingStore:
 class _Side:
     """What the queries need to know about the users or the items of a model."""
 
-    def __init__(self, entity: Entity, codec: Any, alias: str) -> None:
+    def __init__(self, entity: Entity, codec: PointCodec, alias: str) -> None:
         self.entity = entity
         self.codec = codec
         self.alias = alias
         self.id_name = f"{entity}_id"
         self.field = codec.fields["embedding"]
-        self._encode = codec.id_encoder()
         self._is_text = codec.types[self.id_name] == ValueType.STRING
 
-    def encode_id(self, id: Id) -> tuple[str, bytes]:
+    def point_id(self, id: Id) -> str:
         if isinstance(id, np.generic):
             id = id.item()
         if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
             kind = "text" if self._is_text else "a whole number"
             raise InputError(f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})")
         try:
-            encoded: tuple[str, bytes] = self._encode(id)
+            return self.codec.point_id_of(id)
         except ValueError:
             expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
             raise InputError(f"{self.entity} ids of this model are {expected}, got {id!r}") from None
-        return encoded
 
     def parse_id(self, text: str) -> Id:
         if self._is_text:

@@ -24,15 +24,15 @@ from feast_embeddings.errors import InputError
 __all__ = ["check_columns", "history_folder", "refresh_history"]
 
 
-def history_folder(model_folder: Path, entity: str) -> str:
-    """The folder that Feast's source reads: every version's users or items."""
-    return str(model_folder.resolve() / "history" / f"{entity}s")
+def history_folder(model_folder: Path, entity: str) -> Path:
+    """The folder that Feast's source reads: every version's users or items. Absolute, as Feast's source needs it."""
+    return model_folder.resolve() / "history" / f"{entity}s"
 
 
 def refresh_history(model_folder: Path, versions: list[Path]) -> None:
     """Bring the history in line with the versions on disk. Safe to repeat, and to interrupt."""
     for entity in ("user", "item"):
-        folder = model_folder / "history" / f"{entity}s"
+        folder = history_folder(model_folder, entity)
         folder.mkdir(parents=True, exist_ok=True)
         sources = {path.name: path / f"{entity}s.parquet" for path in versions}
         schema = _union([pq.read_schema(source) for source in sources.values()])
@@ -71,14 +71,14 @@ def _union(schemas: list[pa.Schema]) -> pa.Schema:
                 f"the columns {spellings[name.casefold()]!r} and {name!r} differ only in case, which DuckDB does "
                 "not tell apart; rename one (they may be of different versions of the model)"
             )
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        return schemas[0]
     variable = [
         pa.schema(
             pa.field(f.name, pa.list_(pa.float32())) if f.name == "embedding" else f.remove_metadata() for f in schema
         )
         for schema in schemas
     ]
-    if all(schema.equals(schemas[0]) for schema in schemas):
-        return schemas[0]
     try:
         return pa.unify_schemas(variable, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

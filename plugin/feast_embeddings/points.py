@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -113,7 +113,7 @@ class PointCodec:
                 newest[raw] = row
         rows = list(newest.values())
         return PointBatch(
-            ids=[point_id(raw) for raw in newest],
+            ids=point_ids(list(newest)),
             vectors={
                 name: vectors
                 for field in self.fields.values()
@@ -237,18 +237,16 @@ class PointCodec:
         """The entity key of a stored point."""
         return decode_entity_key(base64.b64decode(payload[ENTITY_KEY]))
 
-    def id_encoder(self) -> Callable[[str | int], tuple[str, bytes]]:
-        """For a view with one join key: id -> (point id, entity key bytes)."""
+    def point_id_of(self, id: str | int) -> str:
+        """For a view with one join key, of type string, int32 or int64: the id of an entity's point.
+
+        Raises:
+            ValueError: Feast's type of the join key cannot hold the id.
+        """
         (join_key,) = self.view.join_keys
-        kind = _NATIVE_SCALARS[self.types[join_key]]
-
-        def encode(value: str | int) -> tuple[str, bytes]:
-            entity_value = ValueProto()
-            setattr(entity_value, kind, value)
-            raw = encode_entity_key(EntityKeyProto(join_keys=[join_key], entity_values=[entity_value]))
-            return point_id(raw), raw
-
-        return encode
+        value = ValueProto()
+        setattr(value, _NATIVE_SCALARS[self.types[join_key]], id)
+        return point_id(encode_entity_key(EntityKeyProto(join_keys=[join_key], entity_values=[value])))
 
 
 def _floats(value: ValueProto | None) -> Sequence[float] | None:

@@ -186,11 +186,12 @@ def _verify(engine: Engine, target: _Target) -> None:
         )
     rows = np.unique(np.linspace(0, expected - 1, min(_SAMPLE, expected)).astype(np.intp))
     for sample in encode_table(target.codec, target.table.take(rows)):
+        version = target.table["version"][0].as_py()
         for name in target.codec.fields:
             matrix, _ = sample.vectors[name]
             stored = engine.retrieve(target.collection, sample.ids, vectors=[name])
             for id, vector, point in zip(sample.ids, matrix, stored, strict=True):
-                newer = point is not None and point.payload["version"] != target.table["version"][0].as_py()
+                newer = point is not None and point.payload["version"] != version
                 if point is None or (not newer and not np.array_equal(point.vectors[name], vector)):
                     raise EngineError(
                         f"{target.collection} does not give back the vector of point {id} as written; "

@@ -100,7 +100,7 @@ def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) ->
     )
     source = FileSource(
         name=f"{model}_{entity}_history",
-        path=history_folder(folder, entity),
+        path=str(history_folder(folder, entity)),
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",

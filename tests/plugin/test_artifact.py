@@ -146,7 +146,7 @@ def test_the_history_joins_versions_with_different_columns(tmp_path: Path) -> No
     write_with_items(tmp_path, pa.table({"a": [1, 2, 3], "b": ["x", None, "z"]}), dim=4)
     write_with_items(tmp_path, pa.table({"b": ["q"], "a": [2.5]}))
     folder = history_folder(tmp_path / "shop", "item")
-    table = duckdb.read_parquet(folder)
+    table = duckdb.read_parquet(str(folder))
     rows = table.order("version, item_id").project("a, b, len(embedding)").fetchall()
     assert rows == [(1, None, 8), (2, None, 8), (1, "x", 4), (2, None, 4), (3, "z", 4), (2.5, "q", 8)]
 
