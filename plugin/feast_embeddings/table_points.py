@@ -22,7 +22,7 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_ke
 from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, PointCodec, point_ids
+from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, PointCodec, json_exact, point_ids
 
 __all__ = ["encode_batch", "encode_table"]
 
@@ -129,23 +129,31 @@ def _payloads(
     keys_only: set[str],
 ) -> list[dict[str, Any]]:
     """One payload per row, first from the columns that every row has a value of, then from the others."""
-    full, gappy, protos = dict(base), {}, {}
+    full, gappy, inexact, protos = dict(base), {}, {}, {}
     for name, column in columns.items():
         natives = _natives(column, codec.types[name])
         if natives is None:
             protos[name] = _values(codec, name, columns, values)
-        elif None in natives or (natives and isinstance(natives[0], float) and not np.isfinite(natives).all()):
+        elif codec.types[name] in (ValueType.FLOAT, ValueType.DOUBLE):
+            exact = json_exact([0.0 if native is None else native for native in natives], codec.types[name])
+            if exact.all() and None not in natives:
+                full[name] = natives
+            else:
+                gappy[name] = natives
+                inexact[name] = np.flatnonzero(~exact).tolist()
+        elif None in natives:
             gappy[name] = natives
         else:
             full[name] = natives
     payloads = [dict(zip(full, row, strict=True)) for row in zip(*full.values(), strict=True)]
     encoded: dict[int, dict[str, str]] = {}
     for name, natives in gappy.items():
-        for i, native in enumerate(natives):
-            if isinstance(native, float) and not np.isfinite(native):
-                codec.place(name, _float_proto(native, codec.types[name]), payloads[i], encoded.setdefault(i, {}))
-            elif native is not None:
-                payloads[i][name] = native
+        for payload, native in zip(payloads, natives, strict=True):
+            if native is not None:
+                payload[name] = native
+        for i in inexact.get(name, ()):
+            del payloads[i][name]
+            codec.place(name, _float_proto(natives[i], codec.types[name]), payloads[i], encoded.setdefault(i, {}))
     for name, column_values in protos.items():
         for i, value in enumerate(column_values):
             codec.place(name, value, payloads[i], {} if name in keys_only else encoded.setdefault(i, {}))

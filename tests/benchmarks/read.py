@@ -67,8 +67,7 @@ def measure_by_id(folder: Path, rows: int, keys: int, calls: int) -> None:
         store.get_online_features(features=_FEATURES, entity_rows=asked[0]).to_dict() for store in stores.values()
     ]
     if answers[0] != answers[1]:
-        different = [name for name in answers[0] if answers[0][name] != answers[1].get(name)]
-        raise SystemExit(f"the two stores answered differently: {different}, {[pair for pair in zip(*(a[different[0]] for a in answers)) if pair[0] != pair[1]][:3]}")
+        raise SystemExit("the two stores answered differently")
 
     def call(store: FeatureStore, rows: list[dict[str, int]]) -> Callable[[], object]:
         return lambda: store.get_online_features(features=_FEATURES, entity_rows=rows)
