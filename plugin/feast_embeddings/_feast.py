@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from feast import Entity, FeatureStore, FeatureView, RepoConfig, ValueType
-from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
@@ -18,7 +18,6 @@ from feast.utils import _get_column_names
 __all__ = [
     "EntityKeyProto",
     "ValueProto",
-    "decode_entity_key",
     "encode_entity_key",
     "is_table_of",
     "online_store_of",
@@ -34,11 +33,6 @@ _KEY_VERSION = 3
 def encode_entity_key(key: EntityKeyProto) -> bytes:
     """Feast's stable byte encoding of an entity key."""
     return serialize_entity_key(key, entity_key_serialization_version=_KEY_VERSION)
-
-
-def decode_entity_key(raw: bytes) -> EntityKeyProto:
-    """The entity key that `encode_entity_key` was given."""
-    return deserialize_entity_key(raw, entity_key_serialization_version=_KEY_VERSION)
 
 
 def table_id(config: RepoConfig, view: FeatureView) -> str:

@@ -202,7 +202,7 @@ def _search(
     rows = []
     for point, distance in scored:
         at, values = codec.decode(point, features)
-        key = codec.entity_key(point.payload)
+        key = codec.entity_key(point)
         values |= {name: v for name, v in zip(key.join_keys, key.entity_values, strict=True) if name in requested}
         if distance is not None:
             values["distance"] = ValueProto(double_val=distance)

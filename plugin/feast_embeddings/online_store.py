@@ -29,19 +29,18 @@ from feast.repo_config import FeastConfigBaseModel
 from pydantic import ModelWrapValidatorHandler, PositiveFloat, PositiveInt, SecretStr, ValidationError, model_validator
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key, table_id
-from feast_embeddings.collection import vector_fields
+from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.errors import InputError
 from feast_embeddings.live_write import write_live
 from feast_embeddings.open_engine import open_engine
-from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, FeastRow, PointCodec, point_ids
+from feast_embeddings.points import EXACT, FeastRow, PointCodec, point_ids
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
 
 __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
-_RESERVED = {ENTITY_KEY, TIMESTAMP_KEY, VALUES_KEY}
 Progress = Callable[[int], Any] | None
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
@@ -276,8 +275,9 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
             InputError: a view asks for what Qdrant does not have.
         """
         for view in tables_to_keep:
-            if reserved := _RESERVED & {field.name for field in view.features}:
-                raise InputError(f"feature view {view.name!r}: the feature name {min(reserved)!r} is reserved")
+            for name in value_types(view):
+                if name == TIMESTAMP_KEY or name.startswith(EXACT):
+                    raise InputError(f"feature view {view.name!r}: the name {name!r} is reserved; rename it")
             vector_fields(view, config.online_store.similarity or "cosine")
         for view in tables_to_delete:
             drop_tables(self.engine(config), config, view)

@@ -1,17 +1,19 @@
 """Rows of a feature view <-> Qdrant points. Pure: nothing here talks to Feast's stores or to Qdrant.
 
 One entity is one point. Its id is a UUID made from Feast's bytes of the entity key, so that writing an entity
-twice is one point. Its payload holds the join keys and features in native JSON types, to be filtered on, and
+twice is one point. Its payload is flat, because nested objects cost a writer most. It holds the join keys and
+features in native JSON types, to be filtered on, and
 
-* ``_entity_key``: Feast's bytes of the entity key, base64;
 * ``_event_timestamp``: microseconds since the epoch;
-* ``_values``: for the features that Qdrant's JSON cannot give back exactly, Feast's serialized value, base64.
+* ``_exact_<name>``: for a value that Qdrant's JSON cannot give back exactly; of a number its bits as float64, read as
+  an integer, of all other types Feast's serialized value, base64.
 """
 
 from __future__ import annotations
 
 import base64
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -22,15 +24,15 @@ import numpy as np
 import numpy.typing as npt
 from feast import FeatureView, ValueType
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto, decode_entity_key, encode_entity_key
+from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key
 from feast_embeddings.collection import VectorField, value_types
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
 
 __all__ = [
-    "ENTITY_KEY",
-    "VALUES_KEY",
+    "EXACT",
     "PointCodec",
+    "float_bits",
     "from_microseconds",
     "json_exact",
     "point_id",
@@ -38,8 +40,8 @@ __all__ = [
     "to_microseconds",
 ]
 
-ENTITY_KEY = "_entity_key"
-VALUES_KEY = "_values"
+# Begins the payload key of the exact form of a value.
+EXACT = "_exact_"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,6 +106,11 @@ def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.b
         return np.asarray((np.abs(millionths) < 1e15) & (millionths / 1e6 == floats))
 
 
+def float_bits(values: npt.ArrayLike) -> list[int]:
+    """The bits of float64 numbers as int64, which JSON holds exactly."""
+    return list(np.atleast_1d(np.asarray(values, dtype=np.float64)).view(np.int64).tolist())
+
+
 class PointCodec:
     """Encodes and decodes the rows of one feature view."""
 
@@ -134,48 +141,35 @@ class PointCodec:
                 for field in self.fields.values()
                 for name, vectors in self.encode_vectors(field, [values for _, values, _, _ in rows]).items()
             },
-            payloads=[self._encode_payload(raw, row) for raw, row in zip(newest, rows, strict=True)],
+            payloads=[self._encode_payload(row) for row in rows],
             timestamps=np.array([to_microseconds(row[2]) for row in rows], dtype=np.int64),
         )
 
-    def _encode_payload(self, raw: bytes, row: FeastRow) -> dict[str, Any]:
+    def _encode_payload(self, row: FeastRow) -> dict[str, Any]:
         key, values, event_timestamp, _ = row
-        payload: dict[str, Any] = {
-            ENTITY_KEY: base64.b64encode(raw).decode(),
-            TIMESTAMP_KEY: to_microseconds(event_timestamp),
-        }
-        encoded: dict[str, str] = {}
+        payload: dict[str, Any] = {TIMESTAMP_KEY: to_microseconds(event_timestamp)}
         for name, value in zip(key.join_keys, key.entity_values, strict=True):
-            if (native := self._to_native(name, value)) is not None:
-                payload[name] = native
+            self.place(name, value, payload)
         for name in self.features:
             if (value := values.get(name)) is not None:
-                self.place(name, value, payload, encoded)
-        if encoded:
-            payload[VALUES_KEY] = encoded
+                self.place(name, value, payload)
         return payload
 
-    def place(self, name: str, value: ValueProto, payload: dict[str, Any], encoded: dict[str, str]) -> None:
-        """Put one value where it is stored: in the payload as JSON, encoded where JSON is not exact, a null nowhere."""
-        kind = value.WhichOneof("val")
+    def place(self, name: str, value: ValueProto, payload: dict[str, Any]) -> None:
+        """Put one value into a payload: as JSON, to be filtered on, and where that is not exact, its exact form."""
+        value_type, kind = self.types.get(name, ValueType.UNKNOWN), value.WhichOneof("val")
         if kind is None:
             return
-        if (native := self._to_native(name, value)) is not None:
-            payload[name] = native  # to be filtered on, even if the exact value is elsewhere
-            if kind == "double_val" and not json_exact(native, ValueType.DOUBLE):
-                encoded[name] = base64.b64encode(value.SerializeToString()).decode()
-        elif not (name in self.fields and value.HasField("float_list_val")):  # those are in the vectors
-            encoded[name] = base64.b64encode(value.SerializeToString()).decode()
-
-    def _to_native(self, name: str, value: ValueProto) -> Any:
-        """The JSON form of a value, or None when it has none."""
-        value_type, kind = self.types.get(name, ValueType.UNKNOWN), value.WhichOneof("val")
-        if kind is not None and _NATIVE_SCALARS.get(value_type) == kind:
+        if _NATIVE_SCALARS.get(value_type) == kind:
             native = getattr(value, kind)
-            return native if not isinstance(native, float) or math.isfinite(native) else None
-        if kind is not None and _NATIVE_LISTS.get(value_type) == kind:
-            return list(getattr(value, kind).val)
-        return None
+            if isinstance(native, float) and not json_exact(native, value_type):
+                (payload[EXACT + name],) = float_bits(native)
+            if not isinstance(native, float) or math.isfinite(native):
+                payload[name] = native
+        elif _NATIVE_LISTS.get(value_type) == kind:
+            payload[name] = list(getattr(value, kind).val)
+        elif not (name in self.fields and kind == "float_list_val"):  # those are in the vectors
+            payload[EXACT + name] = base64.b64encode(value.SerializeToString()).decode()
 
     def encode_vectors(
         self, field: VectorField, rows: Sequence[Mapping[str, ValueProto]]
@@ -227,17 +221,15 @@ class PointCodec:
         self, point: StoredPoint, requested: Sequence[str] | None = None
     ) -> tuple[datetime, dict[str, ValueProto]]:
         """The event timestamp (UTC) and the requested features (all when None) of a stored point."""
-        encoded = point.payload.get(VALUES_KEY, {})
-        values = {
-            name: self._decode_value(name, point, encoded)
-            for name in (self.features if requested is None else requested)
-        }
+        values = {name: self._decode_value(name, point) for name in (self.features if requested is None else requested)}
         return from_microseconds(point.payload[TIMESTAMP_KEY]), values
 
-    def _decode_value(self, name: str, point: StoredPoint, encoded: dict[str, str]) -> ValueProto:
-        value = ValueProto()
-        if name in encoded:
-            value.ParseFromString(base64.b64decode(encoded[name]))
+    def _decode_value(self, name: str, point: StoredPoint) -> ValueProto:
+        value, exact = ValueProto(), point.payload.get(EXACT + name)
+        if isinstance(exact, int):
+            setattr(value, _NATIVE_SCALARS[self.types[name]], *struct.unpack("<d", struct.pack("<q", exact)))
+        elif exact is not None:
+            value.ParseFromString(base64.b64decode(exact))
         elif name in point.payload:
             native, value_type = point.payload[name], self.types[name]
             if value_type in _NATIVE_SCALARS:
@@ -251,9 +243,10 @@ class PointCodec:
             value.float_list_val.val.extend(vector[:-1] if self.fields[name].bias else vector)
         return value
 
-    def entity_key(self, payload: dict[str, Any]) -> EntityKeyProto:
-        """The entity key of a stored point."""
-        return decode_entity_key(base64.b64decode(payload[ENTITY_KEY]))
+    def entity_key(self, point: StoredPoint) -> EntityKeyProto:
+        """The entity key of a stored point, its join keys in Feast's order."""
+        names = sorted(self.view.join_keys)
+        return EntityKeyProto(join_keys=names, entity_values=[self._decode_value(name, point) for name in names])
 
     def point_id_of(self, id: str | int) -> str:
         """For a view with one join key, of type string, int32 or int64: the id of an entity's point.

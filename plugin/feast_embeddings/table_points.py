@@ -7,7 +7,6 @@ own conversion, alone; so does every type that JSON cannot hold.
 
 from __future__ import annotations
 
-import base64
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_ke
 from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import ENTITY_KEY, VALUES_KEY, PointCodec, json_exact, point_ids
+from feast_embeddings.points import EXACT, PointCodec, float_bits, json_exact, point_ids
 
 __all__ = ["encode_batch", "encode_table"]
 
@@ -71,10 +70,9 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
         vectors=vectors,
         payloads=_payloads(
             codec,
-            {ENTITY_KEY: [base64.b64encode(raw).decode() for raw in raw_keys], TIMESTAMP_KEY: timestamps.tolist()},
+            timestamps,
             {name: columns[name] for name in dict.fromkeys([*join_keys, *codec.features]) if name not in in_vectors},
             values,
-            set(join_keys) - set(codec.features),
         ),
         timestamps=timestamps,
     )
@@ -122,49 +120,31 @@ def _key_parts(column: pa.Array, value_type: ValueType) -> list[bytes] | None:
 
 
 def _payloads(
-    codec: PointCodec,
-    base: dict[str, list[Any]],
-    columns: dict[str, pa.Array],
-    values: Values,
-    keys_only: set[str],
+    codec: PointCodec, timestamps: npt.NDArray[np.int64], columns: dict[str, pa.Array], values: Values
 ) -> list[dict[str, Any]]:
-    """One payload per row, first from the columns that every row has a value of, then from the others."""
-    full, gappy, inexact, protos = dict(base), {}, {}, {}
+    """One payload per row, first from the keys that every row has, then from the others."""
+    full: dict[str, list[Any]] = {TIMESTAMP_KEY: timestamps.tolist()}
+    gappy: dict[str, list[Any]] = {}
+    protos: list[str] = []
     for name, column in columns.items():
-        natives = _natives(column, codec.types[name])
-        if natives is None:
-            protos[name] = _values(codec, name, columns, values)
-        elif codec.types[name] in (ValueType.FLOAT, ValueType.DOUBLE):
-            exact = json_exact([0.0 if native is None else native for native in natives], codec.types[name])
-            if exact.all() and None not in natives:
-                full[name] = natives
-            else:
-                gappy[name] = natives
-                inexact[name] = np.flatnonzero(~exact).tolist()
-        elif None in natives:
-            gappy[name] = natives
-        else:
-            full[name] = natives
+        keys = _payload_keys(name, column, codec.types[name])
+        if keys is None:
+            protos.append(name)
+        for key, natives in (keys or {}).items():
+            (gappy if None in natives else full)[key] = natives
     payloads = [dict(zip(full, row, strict=True)) for row in zip(*full.values(), strict=True)]
-    encoded: dict[int, dict[str, str]] = {}
-    for name, natives in gappy.items():
+    for key, natives in gappy.items():
         for payload, native in zip(payloads, natives, strict=True):
             if native is not None:
-                payload[name] = native
-        for i in inexact.get(name, ()):
-            del payloads[i][name]
-            codec.place(name, _float_proto(natives[i], codec.types[name]), payloads[i], encoded.setdefault(i, {}))
-    for name, column_values in protos.items():
-        for i, value in enumerate(column_values):
-            codec.place(name, value, payloads[i], {} if name in keys_only else encoded.setdefault(i, {}))
-    for i, row in encoded.items():
-        if row:
-            payloads[i][VALUES_KEY] = row
+                payload[key] = native
+    for name in protos:
+        for payload, value in zip(payloads, _values(codec, name, columns, values), strict=True):
+            codec.place(name, value, payload)
     return payloads
 
 
-def _natives(column: pa.Array, value_type: ValueType) -> list[Any] | None:
-    """A column as it stands in payloads, None for a null; or None when Feast has to convert it."""
+def _payload_keys(name: str, column: pa.Array, value_type: ValueType) -> dict[str, list[Any]] | None:
+    """A column as it stands in payloads, None where a row has no such key; or None when Feast has to convert it."""
     dtype = column.type
     if (
         (value_type == ValueType.STRING and _is_text(dtype))
@@ -172,19 +152,29 @@ def _natives(column: pa.Array, value_type: ValueType) -> list[Any] | None:
         or (value_type == ValueType.INT64 and pa.types.is_int64(dtype))
         or (value_type == ValueType.BOOL and pa.types.is_boolean(dtype))
     ):
-        return list(column.to_pylist())
+        return {name: column.to_pylist()}
     if (value_type == ValueType.DOUBLE and pa.types.is_float64(dtype)) or (
         value_type == ValueType.FLOAT and (pa.types.is_float32(dtype) or pa.types.is_float64(dtype))
     ):
-        # To Feast a NaN is a null.
-        floats = column if value_type == ValueType.DOUBLE else pa.array(_float32(column), mask=_nulls(column))
-        return list(pc.if_else(pc.is_nan(floats), None, floats).to_pylist())
+        # A null is a NaN here, and to Feast a NaN is a null.
+        floats = column.to_numpy(zero_copy_only=False) if value_type == ValueType.DOUBLE else _float32(column)
+        return _float_keys(name, floats.astype(np.float64), value_type)
     if value_type == ValueType.UNIX_TIMESTAMP and pa.types.is_timestamp(dtype):
-        return list(pa.array(_integers(column, "s"), mask=_nulls(column)).to_pylist())
+        return {name: pa.array(_integers(column, "s"), mask=_nulls(column)).to_pylist()}
     element = _LIST_ELEMENTS.get(value_type)
     if element is not None and _is_list(dtype) and dtype.value_type == element and not column.flatten().null_count:
-        return list(column.to_pylist())
+        return {name: column.to_pylist()}
     return None
+
+
+def _float_keys(name: str, floats: npt.NDArray[np.float64], value_type: ValueType) -> dict[str, list[Any]]:
+    keys: dict[str, list[Any]] = {name: floats.tolist()}
+    if not (finite := np.isfinite(floats)).all():
+        keys[name] = [value if is_finite else None for value, is_finite in zip(keys[name], finite, strict=True)]
+    if not (exact := json_exact(floats, value_type) | np.isnan(floats)).all():
+        bits = float_bits(floats)
+        keys[EXACT + name] = [None if is_exact else value for value, is_exact in zip(bits, exact, strict=True)]
+    return keys
 
 
 _LIST_ELEMENTS = {
@@ -220,12 +210,12 @@ def _vectors(
 def _values(codec: PointCodec, name: str, columns: dict[str, pa.Array], values: Values) -> list[ValueProto]:
     """Feast's own conversion of a column; made once."""
     if name not in values:
-        values[name] = to_value_protos(columns[name], codec.types[name])
+        if codec.types[name] == ValueType.BYTES and name in codec.view.join_keys:
+            # Feast's makes a null of empty bytes, which is not the entity whose id this is.
+            values[name] = [ValueProto(bytes_val=raw) for raw in columns[name].to_pylist()]
+        else:
+            values[name] = to_value_protos(columns[name], codec.types[name])
     return values[name]
-
-
-def _float_proto(value: float, value_type: ValueType) -> ValueProto:
-    return ValueProto(float_val=value) if value_type == ValueType.FLOAT else ValueProto(double_val=value)
 
 
 def _is_text(dtype: pa.DataType) -> bool:

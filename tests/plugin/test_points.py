@@ -124,7 +124,7 @@ def test_what_goes_in_comes_out(
     assert moment == at
     assert {name: value for name, value in decoded.items() if value.WhichOneof("val")} == values
     assert set(decoded) == {*TYPES, "vector"}
-    assert CODEC.entity_key(point.payload) == make_row(id, {}, at)[0]
+    assert CODEC.entity_key(point) == make_row(id, {}, at)[0]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=20))
