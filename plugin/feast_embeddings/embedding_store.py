@@ -20,7 +20,7 @@ from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError, VersionMismatchError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
-from feast_embeddings.points import PointCodec, from_microseconds
+from feast_embeddings.points import PointCodec, from_microseconds, native_value
 from feast_embeddings.publish import model_view, qdrant_store
 from feast_embeddings.training_frame import training_frame
 
@@ -241,7 +241,7 @@ class _Side:
         return {
             name: datetime.fromtimestamp(payload[name], UTC)
             if value_type == ValueType.UNIX_TIMESTAMP and name in payload
-            else payload.get(name)
+            else native_value(name, payload)
             for name, value_type in self.codec.types.items()
             if name not in RESERVED_COLUMNS
         }

@@ -35,6 +35,7 @@ __all__ = [
     "float_bits",
     "from_microseconds",
     "json_exact",
+    "native_value",
     "point_id",
     "point_ids",
     "to_microseconds",
@@ -109,6 +110,12 @@ def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.b
 def float_bits(values: npt.ArrayLike) -> list[int]:
     """The bits of float64 numbers as int64, which JSON holds exactly."""
     return list(np.atleast_1d(np.asarray(values, dtype=np.float64)).view(np.int64).tolist())
+
+
+def native_value(name: str, payload: Mapping[str, Any]) -> Any:
+    """A join key or feature of a type that JSON has, exact; None where there is none."""
+    bits = payload.get(EXACT + name)
+    return struct.unpack("<d", struct.pack("<q", bits))[0] if isinstance(bits, int) else payload.get(name)
 
 
 class PointCodec:
@@ -226,12 +233,10 @@ class PointCodec:
 
     def _decode_value(self, name: str, point: StoredPoint) -> ValueProto:
         value, exact = ValueProto(), point.payload.get(EXACT + name)
-        if isinstance(exact, int):
-            setattr(value, _NATIVE_SCALARS[self.types[name]], *struct.unpack("<d", struct.pack("<q", exact)))
-        elif exact is not None:
+        if isinstance(exact, str):
             value.ParseFromString(base64.b64decode(exact))
-        elif name in point.payload:
-            native, value_type = point.payload[name], self.types[name]
+        elif (native := native_value(name, point.payload)) is not None:
+            value_type = self.types[name]
             if value_type in _NATIVE_SCALARS:
                 setattr(value, _NATIVE_SCALARS[value_type], native)
             else:

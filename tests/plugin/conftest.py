@@ -46,7 +46,7 @@ def item_table(rng: np.random.Generator, ids: pa.Array, dim: int = DIM) -> Embed
     attributes = {
         "title": [f"Item {i}" for i in range(n)],
         "category": ["Books" if i % 3 else "Toys" for i in range(n)],
-        "price": [None if i == 4 else i * 1.5 for i in range(n)],
+        "price": [None if i == 4 else i * 1.1 for i in range(n)],
         "tags": [["new", "red"] if i % 2 else [] for i in range(n)],
     }
     return EmbeddingTable(

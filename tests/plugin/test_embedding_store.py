@@ -86,6 +86,9 @@ def test_answers_carry_attributes(store: EmbeddingStore) -> None:
     four = found.to_dicts()[found.ids.index("sku-4")]
     assert set(four) == {"item_id", "score", "title", "category", "price", "tags"}
     assert (four["title"], four["price"]) == ("Item 4", None)
+    # To the last bit: 3.3000000000000003 is more digits than Qdrant reads back.
+    prices = {f"sku-{i}": i * 1.1 for i in range(40) if i not in (3, 4)} | {"sku-4": None}
+    assert {row["item_id"]: row["price"] for row in found.to_dicts()} == prices
     frame = found.to_pandas()
     assert list(frame.columns) == ["item_id", "score", "title", "category", "price", "tags"]
     assert len(frame) == 39
