@@ -9,22 +9,22 @@ moved. A process that dies leaves at most a shard that the pointer does not name
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import models
 
-from feast_embeddings.edge_filter import to_edge
+from feast_embeddings.edge_filter import filter_keys, to_edge
+from feast_embeddings.edge_shard import create_indexes, edge_config, finish, without_older, write
 from feast_embeddings.engine import (
-    TIMESTAMP_KEY,
     CollectionSpec,
     PointBatch,
     ScoredPoint,
@@ -33,29 +33,17 @@ from feast_embeddings.engine import (
     scored_points,
     stored_points,
 )
-from feast_embeddings.errors import EngineError
+from feast_embeddings.errors import EngineError, WriterLockedError
 from feast_embeddings.filters import payload_key
 from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
 
 __all__ = ["EmbeddedEngine"]
 
-_INDEXES = {
-    "keyword": edge.PayloadSchemaType.Keyword,
-    "integer": edge.PayloadSchemaType.Integer,
-    "float": edge.PayloadSchemaType.Float,
-    "bool": edge.PayloadSchemaType.Bool,
-}
+_log = logging.getLogger(__name__)
+
 _CHUNK = 1000
-# Points per update: so few that they are still in the processor's cache when Qdrant reads them.
-_UPSERT = 64
-# Qdrant's default: from 10 MB of vectors on, a graph answers faster than a scan.
-_GRAPH_KB = 10_000
-# Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
-# while the graph costs the writer many seconds.
-_SCAN_KB = 262_144
-# Qdrant's defaults for a node; m=0 keeps a vector out of the graph.
-_HNSW = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
-_NO_HNSW = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
+# A filter without a payload index looks at every point: up to this many in some milliseconds.
+_UNINDEXED_POINTS = 10_000
 
 
 # Engines of this process, to be made usable again in a forked child.
@@ -74,6 +62,7 @@ class EmbeddedEngine:
         self._folder = ShardFolder(path, lock_timeout=lock_timeout)
         self._guard = threading.Lock()
         self._shards: dict[str, edge.EdgeShard] = {}
+        self._not_indexable: set[str] = set()
         self._shards_before_fork: list[dict[str, edge.EdgeShard]] = []
         _ENGINES.add(self)
 
@@ -110,7 +99,7 @@ class EmbeddedEngine:
             with_payload=True,
         )
         with _engine_errors(f"search {collection!r}"):
-            hits = self._shard(collection).query(request)
+            hits = self._shard_for(collection, filter).query(request)
         return scored_points(hits)
 
     def scroll(
@@ -121,7 +110,7 @@ class EmbeddedEngine:
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:
-        shard, offset = self._shard(collection), None
+        shard, offset = self._shard_for(collection, filter), None
         while True:
             request = edge.ScrollRequest(
                 offset=offset,
@@ -152,40 +141,35 @@ class EmbeddedEngine:
             self._folder.replace(pointer.model_copy(update={"aliases": live}))
 
     def create(
-        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_graph: bool = True
+        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
         # Built outside the writer lock: nobody else knows this shard, and others may write meanwhile.
         with self._folder.new_shard(collection) as path:
             with _engine_errors(f"create {collection!r}"):
                 path.mkdir()
-                shard = edge.EdgeShard.create(str(path), _edge_config(spec, wait_for_graph))
-                for name, index in spec.payload_indexes.items():
-                    operation = edge.UpdateOperation.create_field_index(payload_key(name), _INDEXES[index])
-                    shard.update(operation)
+                shard = edge.EdgeShard.create(str(path), edge_config(spec, wait_for_indexes))
+                indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
+                create_indexes(shard, spec, indexes)
             for batch in batches:
                 with _engine_errors(f"write to {collection!r}"):
-                    _write(shard, batch)
+                    write(shard, batch)
             with _engine_errors(f"index {collection!r}"):
-                _finish(shard, path)
+                finish(shard, path)
             with self._folder.writing() as pointer:
-                self._folder.replace(pointer.with_collection(collection, Collection(shard=path.name, spec=spec)))
+                self._folder.replace(
+                    pointer.with_collection(collection, Collection(shard=path.name, spec=spec, indexed=indexes))
+                )
 
-    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_graph: bool = True) -> None:
-        with self._folder.writing() as pointer:
-            current = pointer.collection(collection)
-            with self._folder.new_shard(collection) as path:
+    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
+        def change(shard: edge.EdgeShard) -> None:
+            for batch in batches:
                 with _engine_errors(f"write to {collection!r}"):
-                    # Readers that load the shard write temporary files beside its own, and delete them at once.
-                    temporary = shutil.ignore_patterns(".atomicwrite*")
-                    shutil.copytree(self._folder.shard_path(current.shard), path, ignore=temporary)
-                    shard = edge.EdgeShard.load(str(path), _edge_config(current.spec, wait_for_graph))
-                for batch in batches:
-                    with _engine_errors(f"write to {collection!r}"):
-                        _write(shard, _without_older(shard, batch))
-                with _engine_errors(f"index {collection!r}"):
-                    _finish(shard, path)
-                changed = Collection(shard=path.name, spec=current.spec)
-                self._folder.replace(pointer.with_collection(collection, changed))
+                    write(shard, without_older(shard, batch))
+
+        with self._folder.writing() as pointer:
+            spec = pointer.collection(collection).spec
+            indexes = spec.payload_indexes if wait_for_indexes else {}
+            self._change(pointer, collection, change, build_graph=wait_for_indexes, indexes=indexes)
 
     def drop(self, collections: Iterable[str]) -> None:
         unwanted = set(collections)
@@ -199,6 +183,52 @@ class EmbeddedEngine:
     def close(self) -> None:
         with self._guard:
             self._shards.clear()
+
+    def _shard_for(self, collection: str, filter: models.Filter | None) -> edge.EdgeShard:
+        """The loaded shard, with payload indexes on what the filter reads.
+
+        Those that no writer has waited for are built here, by the first filter that needs them. Where that is not
+        possible, e.g. while another process writes, Qdrant looks at every point, which is slower but never wrong.
+        """
+        current = self._folder.pointer().collection(collection)
+        if filter is not None and current.shard not in self._not_indexable:
+            keys = filter_keys(filter)
+            if current.unindexed(keys) and self._shard(collection).count(edge.CountRequest()) > _UNINDEXED_POINTS:
+                try:
+                    with self._folder.writing(timeout=0) as pointer:
+                        if pointer.collection(collection).unindexed(keys):
+                            self._change(pointer, collection, lambda _: None, build_graph=False, indexes=keys)
+                except WriterLockedError:
+                    pass
+                except (EngineError, OSError) as error:
+                    _log.warning("filters on %r stay slow: %s", collection, error)
+                    self._not_indexable.add(current.shard)
+        return self._shard(collection)
+
+    def _change(
+        self,
+        pointer: Pointer,
+        collection: str,
+        change: Callable[[edge.EdgeShard], None],
+        *,
+        build_graph: bool,
+        indexes: Iterable[str],
+    ) -> None:
+        """Change a copy of a shard, which then takes its place, with these payload indexes. Holds the writer lock."""
+        current = pointer.collection(collection)
+        missing = current.unindexed(indexes)
+        with self._folder.new_shard(collection) as path:
+            with _engine_errors(f"write to {collection!r}"):
+                # Readers that load the shard write temporary files beside its own, and delete them at once.
+                temporary = shutil.ignore_patterns(".atomicwrite*")
+                shutil.copytree(self._folder.shard_path(current.shard), path, ignore=temporary)
+                shard = edge.EdgeShard.load(str(path), edge_config(current.spec, build_graph))
+            change(shard)
+            with _engine_errors(f"index {collection!r}"):
+                create_indexes(shard, current.spec, missing)
+                finish(shard, path)
+            changed = Collection(shard=path.name, spec=current.spec, indexed=current.indexed | missing)
+            self._folder.replace(pointer.with_collection(collection, changed))
 
     def _shard(self, collection: str) -> edge.EdgeShard:
         """The loaded shard that holds the collection now."""
@@ -234,58 +264,6 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _edge_config(spec: CollectionSpec, wait_for_graph: bool) -> edge.EdgeConfig:
-    return edge.EdgeConfig(
-        vectors={
-            name: edge.EdgeVectorParams(
-                size=vector.size,
-                distance=getattr(edge.Distance, vector.distance),
-                hnsw_config=_HNSW if vector.indexed else _NO_HNSW,
-            )
-            for name, vector in spec.vectors.items()
-        },
-        # `optimize` builds a graph for the segments above this size.
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_GRAPH_KB if wait_for_graph else _SCAN_KB),
-        # Qdrant Edge refuses a shard of no vectors; a sparse one that no point has makes no difference.
-        sparse_vectors=None if spec.vectors else {"_none": edge.EdgeSparseVectorParams()},
-        # A shard is complete before anybody sees it, so a write-ahead log would only be written and thrown away.
-        wal_enabled=False,
-    )
-
-
-def _write(shard: edge.EdgeShard, batch: PointBatch) -> None:
-    for start in range(0, len(batch), _UPSERT):
-        shard.update(edge.UpdateOperation.upsert_points(_points(batch, start, start + _UPSERT)))
-
-
-def _points(batch: PointBatch, start: int, stop: int) -> list[edge.Point]:
-    ids, payloads = batch.ids[start:stop], batch.payloads[start:stop]
-    vectors: list[dict[str, Any]] = [{} for _ in ids]
-    for name, (matrix, mask) in batch.vectors.items():
-        # Qdrant reads a memoryview in half of the time that a list of floats takes to make and read.
-        for point, row, present in zip(vectors, matrix[start:stop], mask[start:stop].tolist(), strict=True):
-            if present:
-                point[name] = memoryview(row)
-    return list(map(edge.Point, ids, vectors, payloads))
-
-
-def _without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
-    stored = {
-        str(record.id): (record.payload or {})[TIMESTAMP_KEY]
-        for record in shard.retrieve(list(batch.ids), with_payload=[TIMESTAMP_KEY], with_vector=False)
-    }
-    newest = np.array([stored.get(id, np.iinfo(np.int64).min) for id in batch.ids], dtype=np.int64)
-    return batch.take(np.flatnonzero(batch.timestamps >= newest))
-
-
-def _finish(shard: edge.EdgeShard, path: Path) -> None:
-    shard.optimize()
-    shard.flush()
-    shard.close()
-    # Flushing leaves journals, which the next load works in and deletes. That must not be a reader's.
-    edge.EdgeShard.load(str(path)).close()
 
 
 @contextlib.contextmanager

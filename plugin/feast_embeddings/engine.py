@@ -182,22 +182,23 @@ class Engine(Protocol):
         ...
 
     def create(
-        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_graph: bool = True
+        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
         """Create a collection, fill it and build its indexes. A half-built one of the same name is replaced.
 
         Args:
-            wait_for_graph: False returns while searches may still be exact scans, which are slower but never wrong.
+            wait_for_indexes: False returns while searches and filters may still be exact scans, which are slower but
+                never wrong: the graph comes later or not at all, a payload index with the first filter that needs it.
         """
         ...
 
-    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_graph: bool = True) -> None:
+    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         """Write points into an existing collection; a stored point with a newer event timestamp stays.
 
         The embedded engine writes all batches or none. A server keeps the batches before one that fails.
 
         Args:
-            wait_for_graph: as for `create`.
+            wait_for_indexes: as for `create`.
         """
         ...
 

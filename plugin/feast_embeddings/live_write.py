@@ -54,13 +54,13 @@ def write_live(
         return
     batches = chain([first], batches)
     if live is not None and spec is not None:
-        engine.upsert(live, _checked(codec, spec, batches), wait_for_graph=False)
+        engine.upsert(live, _checked(codec, spec, batches), wait_for_indexes=False)
     else:
         dims, batches = _learn_dims(codec, batches)
         space = str(first.payloads[0].get("space", "")) if version else ""
         spec = collection_spec(codec.view, alias, codec.fields, dims, version=version, space=space)
         collection = f"{alias}__{version or 'live'}"
-        engine.create(collection, spec, _checked(codec, spec, batches), wait_for_graph=False)
+        engine.create(collection, spec, _checked(codec, spec, batches), wait_for_indexes=False)
         engine.switch({alias: collection})
 
 

@@ -90,7 +90,7 @@ class ServerEngine:
                 self._client.update_collection_aliases(operations)
 
     def create(
-        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_graph: bool = True
+        self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
         with _engine_errors(f"create {collection!r}"):
             if self._client.collection_exists(collection):
@@ -115,7 +115,7 @@ class ServerEngine:
                 with _engine_errors(f"write to {collection!r}"):
                     for _ in pool.map(lambda chunk: self._client.upsert(collection, _points(chunk)), _chunks(batch)):
                         pass
-        if wait_for_graph:
+        if wait_for_indexes:
             self._wait_until_indexed(collection)
 
     def _wait_until_indexed(self, collection: str) -> None:
@@ -126,14 +126,14 @@ class ServerEngine:
                     raise EngineError(f"Qdrant did not finish indexing {collection!r} within {self._index_timeout:g} s")
                 time.sleep(_POLL_SECONDS)
 
-    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_graph: bool = True) -> None:
+    def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         for batch in batches:
             with _engine_errors(f"write to {collection!r}"):
                 for chunk in _chunks(batch):
                     # The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each
                     # other. It is one per timestamp; all of a chunk's go in one request.
                     self._client.batch_update_points(collection, _guarded_upserts(chunk))
-        if wait_for_graph:
+        if wait_for_indexes:
             self._wait_until_indexed(collection)
 
     def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:

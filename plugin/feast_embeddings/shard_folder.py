@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import portalocker
@@ -42,6 +42,12 @@ class Collection(_Frozen):
 
     shard: str
     spec: CollectionSpec
+    indexed: frozenset[str] = frozenset()
+    """Those of the payload indexes of `spec` that the shard has."""
+
+    def unindexed(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the names that should have a payload index, and have none yet."""
+        return (frozenset(names) & self.spec.payload_indexes.keys()) - self.indexed
 
 
 class Pointer(_Frozen):
@@ -101,10 +107,10 @@ class ShardFolder:
             return self._pointer
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Pointer]:
-        """Hold the writer lock for the length of the block."""
+    def writing(self, *, timeout: float | None = None) -> Iterator[Pointer]:
+        """Hold the writer lock for the length of the block; wait for it for the folder's timeout, or this one."""
         self._shards.mkdir(parents=True, exist_ok=True)
-        with writer_lock(self.path / "writer.lock", timeout=self._lock_timeout):
+        with writer_lock(self.path / "writer.lock", timeout=self._lock_timeout if timeout is None else timeout):
             yield self.pointer()
 
     def replace(self, pointer: Pointer) -> None:

@@ -191,7 +191,7 @@ def measure_engine(store: FeatureStore, folder: Path, rows: int, dim: int) -> fl
 
     engine = EmbeddedEngine(folder)
     with PeakMemory() as memory:
-        wall, cpu = timed(lambda: engine.create("raw", spec, fed(), wait_for_graph=False))
+        wall, cpu = timed(lambda: engine.create("raw", spec, fed(), wait_for_indexes=False))
     engine.close()
     seconds = (wall - making[0], cpu - making[1])
     return report("raw A: EmbeddedEngine.create, fed ready PointBatches", rows, seconds, memory)
