@@ -25,6 +25,7 @@ from qdrant_client import models
 from feast_embeddings.edge_filter import filter_keys, to_edge
 from feast_embeddings.edge_shard import create_indexes, edge_config, finish, without_older, write
 from feast_embeddings.engine import (
+    SEARCH_EF,
     CollectionSpec,
     PointBatch,
     ScoredPoint,
@@ -97,6 +98,7 @@ class EmbeddedEngine:
             query=edge.Query.Nearest(vector.tolist(), using=vector_name),
             filter=None if filter is None else to_edge(filter),
             with_payload=True,
+            params=edge.SearchParams(hnsw_ef=SEARCH_EF),
         )
         with _engine_errors(f"search {collection!r}"):
             hits = self._shard_for(collection, filter).query(request)

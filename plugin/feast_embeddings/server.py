@@ -14,6 +14,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from feast_embeddings.engine import (
+    SEARCH_EF,
     TIMESTAMP_KEY,
     CollectionSpec,
     PointBatch,
@@ -154,7 +155,12 @@ class ServerEngine:
     ) -> list[ScoredPoint]:
         with _engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
-                collection, vector.tolist(), using=vector_name, limit=limit, query_filter=filter
+                collection,
+                vector.tolist(),
+                using=vector_name,
+                limit=limit,
+                query_filter=filter,
+                search_params=models.SearchParams(hnsw_ef=SEARCH_EF),
             ).points
         return scored_points(hits)
 
