@@ -101,10 +101,9 @@ def test_an_index_that_cannot_be_built_is_no_error(
 
 
 def test_the_graph_finds_what_a_scan_finds(engine: EmbeddedEngine, rng: np.random.Generator) -> None:
-    """Recall@10 of at least 0.99 on 45,000 vectors in clusters, enough for a graph, against numpy."""
+    """Recall@10 of at least 0.99 against numpy, on enough vectors for a graph; with Qdrant's default it is 0.97."""
     n, dim = 45_000, 64
-    centres = rng.standard_normal((200, dim))
-    vectors = (centres[rng.integers(0, 200, n)] + 0.5 * rng.standard_normal((n, dim))).astype(np.float32)
+    vectors = (rng.standard_normal((n, dim)) * np.arange(1, dim + 1) ** -0.25).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     spec = CollectionSpec(
         alias="alias", vectors={"v": VectorSpec(size=dim, distance="Cosine", indexed=True)}, payload_indexes={}
