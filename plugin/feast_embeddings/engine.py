@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -105,8 +105,7 @@ class PointBatch:
         return [{name: rows[i] for name, (rows, mask) in lists.items() if mask[i]} for i in range(len(self.ids))]
 
 
-@dataclass(frozen=True)
-class StoredPoint:
+class StoredPoint(NamedTuple):
     """A point as read back; vectors are float32 of shape (size,)."""
 
     id: str
@@ -114,8 +113,7 @@ class StoredPoint:
     vectors: dict[str, npt.NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
-class ScoredPoint:
+class ScoredPoint(NamedTuple):
     """A search hit. For Dot and Cosine a higher score is nearer, for Euclid and Manhattan a lower one."""
 
     id: str

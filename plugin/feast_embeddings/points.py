@@ -16,6 +16,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -245,7 +246,8 @@ class PointCodec:
                 message.val.extend(native)
         elif name in self.fields and name in point.vectors:
             vector = point.vectors[name]
-            value.float_list_val.val.extend(vector[:-1] if self.fields[name].bias else vector)
+            vector = vector[:-1] if self.fields[name].bias else vector
+            value.ParseFromString(_float_list_header(len(vector)) + vector.astype("<f4", copy=False).tobytes())
         return value
 
     def entity_key(self, point: StoredPoint) -> EntityKeyProto:
@@ -263,6 +265,15 @@ class PointCodec:
         value = ValueProto()
         setattr(value, _NATIVE_SCALARS[self.types[join_key]], id)
         return point_id(encode_entity_key(EntityKeyProto(join_keys=[join_key], entity_values=[value])))
+
+
+@lru_cache
+def _float_list_header(length: int) -> bytes:
+    """What comes before the floats of a serialized list of floats, which are as in memory: parsing them copies them."""
+    empty = ValueProto()
+    empty.float_list_val.val.extend([0.0] * length)
+    serialized: bytes = empty.SerializeToString()
+    return serialized[: len(serialized) - 4 * length]
 
 
 def _floats(value: ValueProto | None) -> Sequence[float] | None:
