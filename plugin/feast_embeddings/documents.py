@@ -20,7 +20,7 @@ from qdrant_client import models
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.collection import VectorField, parse_metric
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, Engine, StoredPoint
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, Engine, PointId, StoredPoint
 from feast_embeddings.errors import InputError
 from feast_embeddings.filters import QdrantFilterTranslator
 from feast_embeddings.points import PointCodec
@@ -180,11 +180,11 @@ def _search(
     spec = engine.describe(collection)
     conditions = _conditions(translated, view.valid_from)
 
-    rankings: list[list[str]] = []
+    rankings: list[list[PointId]] = []
     if query is not None:
         depth = top_k if text is None else max(top_k, _FUSED)
         rankings.append(_nearest(engine, collection, spec, query, depth, conditions))
-    ranks: dict[str, float] = {}
+    ranks: dict[PointId, float] = {}
     if text is not None:
         ranks = bm25(_texts(engine, collection, texts, conditions), text)
         rankings.append(list(ranks) if query is None else list(ranks)[: max(top_k, _FUSED)])
@@ -226,7 +226,7 @@ def _nearest(
     query: _Query,
     limit: int,
     conditions: models.Filter | None,
-) -> list[str]:
+) -> list[PointId]:
     """Ids of the nearest points, nearest first."""
     field, vector = query.field, query.vector
     if field.name not in spec.vectors:
@@ -239,11 +239,11 @@ def _nearest(
             # Zero against the bias: the bias of an item is part of a rank, not of a distance.
             padded = np.append(vector, np.zeros(spec.vectors[name].size - dim, dtype=np.float32))
             return [hit.id for hit in engine.query(collection, name, padded, limit=limit, filter=conditions)]
-    best: list[tuple[float, str]] = []
+    best: list[tuple[float, PointId]] = []
     for points in engine.scroll(collection, payload=[], vectors=[field.name], filter=conditions):
         found = [point for point in points if field.name in point.vectors]
         pairs = [(d, p.id) for d, p in zip(_distances(found, query), found, strict=True) if d is not None]
-        best = sorted([*best, *pairs])[:limit]
+        best = sorted([*best, *pairs], key=lambda pair: pair[0])[:limit]
     return [id for _, id in best]
 
 
@@ -264,7 +264,7 @@ def _distances(points: Sequence[StoredPoint], query: _Query | None) -> list[floa
 
 def _texts(
     engine: Engine, collection: str, names: Sequence[str], conditions: models.Filter | None
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[PointId, str]]:
     for points in engine.scroll(collection, payload=names, vectors=[], filter=conditions):
         for point in points:
             yield point.id, "\n".join(text for name in names if isinstance(text := point.payload.get(name), str))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, all_points
 from feast_embeddings.filters import payload_key
 
 __all__ = ["create_indexes", "edge_config", "finish", "without_older", "write"]
@@ -79,8 +79,8 @@ def _points(batch: PointBatch, start: int, stop: int) -> list[edge.Point]:
 def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
     """The points that are not older than what the shard holds of them."""
     stored = {
-        str(record.id): (record.payload or {})[TIMESTAMP_KEY]
-        for record in shard.retrieve(list(batch.ids), with_payload=[TIMESTAMP_KEY], with_vector=False)
+        point.id: point.payload[TIMESTAMP_KEY]
+        for point in all_points(shard.retrieve(list(batch.ids), with_payload=[TIMESTAMP_KEY], with_vector=False))
     }
     newest = np.array([stored.get(id, np.iinfo(np.int64).min) for id in batch.ids], dtype=np.int64)
     return batch.take(np.flatnonzero(batch.timestamps >= newest))

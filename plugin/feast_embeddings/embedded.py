@@ -28,6 +28,7 @@ from feast_embeddings.engine import (
     SEARCH_EF,
     CollectionSpec,
     PointBatch,
+    PointId,
     ScoredPoint,
     StoredPoint,
     all_points,
@@ -79,7 +80,7 @@ class EmbeddedEngine:
     def describe(self, collection: str) -> CollectionSpec:
         return self._folder.pointer().collection(collection).spec
 
-    def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+    def retrieve(self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
         with _engine_errors(f"read from {collection!r}"):
             records = self._shard(collection).retrieve(list(ids), with_payload=True, with_vector=list(vectors) or False)
         return stored_points(records, ids)

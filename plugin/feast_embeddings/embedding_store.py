@@ -17,7 +17,7 @@ from feast_embeddings._feast import table_id
 from feast_embeddings.answers import Embeddings, Id, Neighbours
 from feast_embeddings.artifact import Entity
 from feast_embeddings.attributes import RESERVED_COLUMNS
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointId, StoredPoint
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError, VersionMismatchError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
 from feast_embeddings.points import PointCodec, from_microseconds, native_value
@@ -141,7 +141,7 @@ class EmbeddingStore:
         vector: npt.NDArray[np.float32],
         k: int,
         filter: Filter | None,
-        excluded: Sequence[str],
+        excluded: Sequence[PointId],
     ) -> Neighbours:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
@@ -213,7 +213,7 @@ class _Side:
         self.field = codec.fields["embedding"]
         self._is_text = codec.types[self.id_name] == ValueType.STRING
 
-    def point_id(self, id: Id) -> str:
+    def point_id(self, id: Id) -> PointId:
         if isinstance(id, np.generic):
             id = id.item()
         if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):

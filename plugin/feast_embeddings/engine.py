@@ -23,6 +23,7 @@ __all__ = [
     "Distance",
     "Engine",
     "PointBatch",
+    "PointId",
     "ScoredPoint",
     "StoredPoint",
     "VectorSpec",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 Distance = Literal["Dot", "Cosine", "Euclid", "Manhattan"]
+# A UUID in its text form, or an unsigned 64-bit integer.
+PointId = str | int
 IndexType = Literal["keyword", "integer", "float", "bool"]
 
 # Payload key of the event timestamp, microseconds since the epoch. `Engine.upsert` compares it.
@@ -76,13 +79,13 @@ class PointBatch:
     """Points to write.
 
     Attributes:
-        ids: UUIDs in their text form, n of them.
+        ids: n point ids.
         vectors: named vector -> float32 matrix (n, size) and a boolean mask (n,), False where a point has none.
         payloads: one JSON-compatible mapping per point, holding `TIMESTAMP_KEY`.
         timestamps: int64 (n,), the event timestamps in microseconds since the epoch.
     """
 
-    ids: list[str]
+    ids: list[PointId]
     vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
     payloads: list[dict[str, Any]]
     timestamps: npt.NDArray[np.int64]
@@ -108,7 +111,7 @@ class PointBatch:
 class StoredPoint(NamedTuple):
     """A point as read back; vectors are float32 of shape (size,)."""
 
-    id: str
+    id: PointId
     payload: dict[str, Any]
     vectors: dict[str, npt.NDArray[np.float32]]
 
@@ -116,7 +119,7 @@ class StoredPoint(NamedTuple):
 class ScoredPoint(NamedTuple):
     """A search hit. For Dot and Cosine a higher score is nearer, for Euclid and Manhattan a lower one."""
 
-    id: str
+    id: PointId
     score: float
     payload: dict[str, Any]
 
@@ -141,11 +144,15 @@ class _Hit(Protocol):
     def payload(self) -> dict[str, Any] | None: ...
 
 
+def _id(id: Any) -> PointId:
+    return id if isinstance(id, int) else str(id)
+
+
 def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
     """Records in Qdrant's order."""
     return [
         StoredPoint(
-            id=str(record.id),
+            id=_id(record.id),
             payload=record.payload or {},
             vectors={name: np.array(values, dtype=np.float32) for name, values in (record.vector or {}).items()},
         )
@@ -153,7 +160,7 @@ def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
     ]
 
 
-def stored_points(records: Iterable[_Record], ids: Sequence[str]) -> list[StoredPoint | None]:
+def stored_points(records: Iterable[_Record], ids: Sequence[PointId]) -> list[StoredPoint | None]:
     """Records in the order of the ids that were asked for; Qdrant returns them in an order of its own."""
     found = {point.id: point for point in all_points(records)}
     return [found.get(id) for id in ids]
@@ -161,7 +168,7 @@ def stored_points(records: Iterable[_Record], ids: Sequence[str]) -> list[Stored
 
 def scored_points(hits: Iterable[_Hit]) -> list[ScoredPoint]:
     """Search hits, in Qdrant's order."""
-    return [ScoredPoint(id=str(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]
+    return [ScoredPoint(id=_id(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]
 
 
 class Engine(Protocol):
@@ -204,7 +211,7 @@ class Engine(Protocol):
         """
         ...
 
-    def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+    def retrieve(self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
         """Points by id, in the order of `ids`; None where there is none."""
         ...
 

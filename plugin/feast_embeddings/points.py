@@ -1,8 +1,8 @@
 """Rows of a feature view <-> Qdrant points. Pure: nothing here talks to Feast's stores or to Qdrant.
 
-One entity is one point. Its id is a UUID made from Feast's bytes of the entity key, so that writing an entity
-twice is one point. Its payload is flat, because nested objects cost a writer most. It holds the join keys and
-features in native JSON types, to be filtered on, and
+One entity is one point, whose id is made from the entity key, so that writing an entity twice is one point. Its
+payload is flat, because nested objects cost a writer most. It holds the join keys and features in native JSON types,
+to be filtered on, and
 
 * ``_event_timestamp``: microseconds since the epoch;
 * ``_exact_<name>``: for a value that Qdrant's JSON cannot give back exactly; of a number its bits as float64, read as
@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from feast import FeatureView, ValueType
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key
 from feast_embeddings.collection import VectorField, value_types
-from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, StoredPoint
+from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.errors import InputError
 
 __all__ = [
@@ -35,10 +34,10 @@ __all__ = [
     "PointCodec",
     "float_bits",
     "from_microseconds",
+    "hashed_ids",
     "json_exact",
     "native_value",
     "point_id",
-    "point_ids",
     "to_microseconds",
 ]
 
@@ -67,13 +66,18 @@ _NATIVE_LISTS = {
 FeastRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
 
-def point_id(entity_key: bytes) -> str:
-    """The id of an entity's point, from Feast's bytes of its key: 122 bits of BLAKE2b in UUID form."""
-    return str(UUID(bytes=blake2b(entity_key, digest_size=16).digest(), version=5))
+def point_id(key: EntityKeyProto) -> PointId:
+    """The id of an entity's point: its key, if that is one whole number, else 122 bits of BLAKE2b of Feast's bytes.
+
+    A whole number below zero is taken as unsigned, in two's complement, so that no two have one id.
+    """
+    if len(key.entity_values) == 1 and (kind := key.entity_values[0].WhichOneof("val")) in ("int32_val", "int64_val"):
+        return int(getattr(key.entity_values[0], kind)) & 0xFFFF_FFFF_FFFF_FFFF
+    return hashed_ids([encode_entity_key(key)])[0]
 
 
-def point_ids(entity_keys: Sequence[bytes]) -> list[str]:
-    """`point_id` of many keys, four times as fast: the UUIDs are written column-wise, without the `uuid` module."""
+def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
+    """BLAKE2b of Feast's bytes of entity keys, as UUIDs; written column-wise, without the `uuid` module."""
     digests = np.frombuffer(b"".join(blake2b(key, digest_size=16).digest() for key in entity_keys), dtype=np.uint8)
     rows = digests.reshape(-1, 16).copy()
     rows[:, 6] = rows[:, 6] & 0x0F | 0x50  # version 5
@@ -136,14 +140,14 @@ class PointCodec:
         Raises:
             InputError: a vector of the wrong length, or with NaN or infinity in it.
         """
-        newest: dict[bytes, FeastRow] = {}
+        newest: dict[PointId, FeastRow] = {}
         for row in rows:
-            raw = encode_entity_key(row[0])
-            if raw not in newest or to_microseconds(row[2]) >= to_microseconds(newest[raw][2]):
-                newest[raw] = row
+            id = point_id(row[0])
+            if id not in newest or to_microseconds(row[2]) >= to_microseconds(newest[id][2]):
+                newest[id] = row
         rows = list(newest.values())
         return PointBatch(
-            ids=point_ids(list(newest)),
+            ids=list(newest),
             vectors={
                 name: vectors
                 for field in self.fields.values()
@@ -255,7 +259,7 @@ class PointCodec:
         names = sorted(self.view.join_keys)
         return EntityKeyProto(join_keys=names, entity_values=[self._decode_value(name, point) for name in names])
 
-    def point_id_of(self, id: str | int) -> str:
+    def point_id_of(self, id: str | int) -> PointId:
         """For a view with one join key, of type string, int32 or int64: the id of an entity's point.
 
         Raises:
@@ -264,7 +268,7 @@ class PointCodec:
         (join_key,) = self.view.join_keys
         value = ValueProto()
         setattr(value, _NATIVE_SCALARS[self.types[join_key]], id)
-        return point_id(encode_entity_key(EntityKeyProto(join_keys=[join_key], entity_values=[value])))
+        return point_id(EntityKeyProto(join_keys=[join_key], entity_values=[value]))
 
 
 @lru_cache

@@ -18,6 +18,7 @@ from feast_embeddings.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
     PointBatch,
+    PointId,
     ScoredPoint,
     StoredPoint,
     all_points,
@@ -137,7 +138,7 @@ class ServerEngine:
         if wait_for_indexes:
             self._wait_until_indexed(collection)
 
-    def retrieve(self, collection: str, ids: Sequence[str], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+    def retrieve(self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
         with _engine_errors(f"read from {collection!r}"):
             records = self._client.retrieve(
                 collection, list(ids), with_payload=True, with_vectors=list(vectors) or False

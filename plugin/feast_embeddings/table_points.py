@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import ValueType
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key, to_value_protos
+from feast_embeddings._feast import EntityKeyProto, ValueProto, to_value_protos
 from feast_embeddings.collection import VectorField
-from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch
+from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import EXACT, PointCodec, float_bits, json_exact, point_ids
+from feast_embeddings.points import EXACT, PointCodec, float_bits, hashed_ids, json_exact, point_id
 
 __all__ = ["encode_batch", "encode_table"]
 
@@ -58,7 +58,6 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
         if columns[name].null_count:
             raise InputError(f"feature view {codec.view.name!r}: the column {name!r} has a null; every row needs one")
     values: Values = {}
-    raw_keys = _entity_keys(codec, join_keys, columns, values)
     timestamps = _integers(columns[timestamp_field], "us")
     vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
     for field in codec.fields.values():
@@ -66,7 +65,7 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
     # Their values are in the vectors; the fields that are not of float32 have an exact copy besides.
     in_vectors = {name for name in codec.fields if codec.types[name] == ValueType.FLOAT_LIST}
     return PointBatch(
-        ids=point_ids(raw_keys),
+        ids=_point_ids(codec, join_keys, columns, values),
         vectors=vectors,
         payloads=_payloads(
             codec,
@@ -85,23 +84,26 @@ def _plain(batch: pa.RecordBatch, name: str) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _entity_keys(
+def _point_ids(
     codec: PointCodec, join_keys: Sequence[str], columns: dict[str, pa.Array], values: Values
-) -> list[bytes]:
-    """What `encode_entity_key` gives for each row: the sorted names, then each value after its type and length."""
+) -> list[PointId]:
+    """What `point_id` gives for each row."""
     names = sorted(join_keys)
+    types = [(codec.types[name], columns[name].type) for name in names]
+    if types in ([(ValueType.INT64, pa.int64())], [(ValueType.INT32, pa.int32())]):
+        return list(columns[names[0]].to_numpy().astype(np.int64).view(np.uint64).tolist())
     parts = [_key_parts(columns[name], codec.types[name]) for name in names]
     if any(part is None for part in parts):
         protos = [_values(codec, name, columns, values) for name in join_keys]
-        return [
-            encode_entity_key(EntityKeyProto(join_keys=join_keys, entity_values=row))
-            for row in zip(*protos, strict=True)
-        ]
+        return [point_id(EntityKeyProto(join_keys=join_keys, entity_values=row)) for row in zip(*protos, strict=True)]
+    # Feast's bytes of a key: the sorted names, then each value after its type and length.
     prefix = struct.pack("<I", len(names))
     for name in names:
         raw = name.encode()
         prefix += struct.pack("<II", ValueType.STRING.value, len(raw)) + raw
-    return [prefix + b"".join(row) for row in zip(*(part for part in parts if part is not None), strict=True)]
+    return hashed_ids(
+        [prefix + b"".join(row) for row in zip(*(part for part in parts if part is not None), strict=True)]
+    )
 
 
 def _key_parts(column: pa.Array, value_type: ValueType) -> list[bytes] | None:

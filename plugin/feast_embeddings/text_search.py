@@ -18,6 +18,8 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from feast_embeddings.engine import PointId
+
 __all__ = ["bm25", "reciprocal_rank_fusion", "words"]
 
 _K1, _B = 1.2, 0.75
@@ -29,7 +31,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
 
 
-def bm25(texts: Iterable[tuple[str, str]], query: str) -> dict[str, float]:
+def bm25(texts: Iterable[tuple[PointId, str]], query: str) -> dict[PointId, float]:
     """The rank of every text that holds a word of the query, best first; on a tie in the order of the texts.
 
     Args:
@@ -39,7 +41,7 @@ def bm25(texts: Iterable[tuple[str, str]], query: str) -> dict[str, float]:
         id -> rank, higher is better, above 0 and below 1.
     """
     terms = list(dict.fromkeys(words(query)))
-    found: list[tuple[str, list[int], int]] = []
+    found: list[tuple[PointId, list[int], int]] = []
     total = rows = 0
     for id, text in texts:
         counts = Counter(words(text))
@@ -62,9 +64,9 @@ def bm25(texts: Iterable[tuple[str, str]], query: str) -> dict[str, float]:
     return dict(sorted(ranks.items(), key=lambda item: -item[1]))
 
 
-def reciprocal_rank_fusion(rankings: Iterable[Sequence[str]]) -> list[str]:
+def reciprocal_rank_fusion(rankings: Iterable[Sequence[PointId]]) -> list[PointId]:
     """The ids of several rankings, each best first, merged into one."""
-    scores: dict[str, float] = defaultdict(float)
+    scores: dict[PointId, float] = defaultdict(float)
     for ranking in rankings:
         for place, id in enumerate(ranking, start=1):
             scores[id] += 1 / (_FUSION_K + place)

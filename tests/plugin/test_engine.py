@@ -11,10 +11,10 @@ import pytest
 from feast import ValueType
 from qdrant_client import models
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, VectorSpec
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, PointId, VectorSpec
 from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
-from feast_embeddings.points import point_id
+from feast_embeddings.points import hashed_ids
 
 NewAlias = Callable[[], str]
 DIM = 8
@@ -49,8 +49,10 @@ def make_batch(
     )
 
 
-def ids(first: int, n: int) -> list[str]:
-    return [point_id(str(i).encode()) for i in range(first, first + n)]
+def ids(first: int, n: int) -> list[PointId]:
+    """UUIDs and 64-bit integers in turn."""
+    hashed = hashed_ids([str(i).encode() for i in range(first, first + n)])
+    return [2**64 - 1 - i if i % 2 else id for i, id in enumerate(hashed, first)]
 
 
 def random_vectors(rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
