@@ -26,7 +26,15 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.repo_config import FeastConfigBaseModel
-from pydantic import ModelWrapValidatorHandler, PositiveFloat, PositiveInt, SecretStr, ValidationError, model_validator
+from pydantic import (
+    ModelWrapValidatorHandler,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, table_id
 from feast_embeddings.collection import value_types, vector_fields
@@ -65,6 +73,8 @@ class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
     """Server: port of gRPC on the host of `url`."""
     timeout: PositiveInt = 30
     """Server: seconds for one request."""
+    retries: NonNegativeInt = 3
+    """Server: how often a request is repeated when Qdrant is busy or not reachable."""
 
     @model_validator(mode="wrap")
     @classmethod

@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import Engine
 from feast_embeddings.errors import EngineError
+from feast_embeddings.retry import with_retries
 from feast_embeddings.server import ServerEngine
 
 if TYPE_CHECKING:
@@ -46,4 +47,4 @@ def open_engine(settings: QdrantEmbeddingOnlineStoreConfig, repo: Path) -> Engin
             )
     except ValueError as error:
         raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
-    return ServerEngine(client)
+    return ServerEngine(with_retries(client, settings.retries))

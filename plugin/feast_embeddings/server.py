@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from feast_embeddings.engine import (
@@ -229,8 +231,6 @@ def _points(batch: PointBatch) -> list[models.PointStruct]:
 @contextlib.contextmanager
 def _engine_errors(what: str) -> Iterator[None]:
     """Say what failed and why, without headers or settings that could hold the API key."""
-    import grpc
-
     try:
         yield
     except EngineError:
@@ -242,5 +242,5 @@ def _engine_errors(what: str) -> Iterator[None]:
         code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
         detail = error.details() if isinstance(error, grpc.Call) else ""
         raise EngineError(f"Qdrant could not {what}: {code} {detail}".rstrip()) from error
-    except (ApiException, OSError, ValueError, RuntimeError) as error:
+    except (ApiException, ResourceExhaustedResponse, OSError, ValueError, RuntimeError) as error:
         raise EngineError(f"Qdrant could not {what}: {error}") from error

@@ -1,0 +1,67 @@
+"""A Qdrant client that asks again when a failure is not the request's fault."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import grpc
+import httpx
+import tenacity
+from qdrant_client import QdrantClient
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+__all__ = ["is_transient", "with_retries"]
+
+# Too many requests, bad gateway, unavailable, gateway timeout.
+_TRANSIENT_HTTP = {429, 502, 503, 504}
+_TRANSIENT_GRPC = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+}
+# A second one would meet the collection that a first one made although its answer was lost.
+_NOT_REPEATABLE = {"create_collection", "close"}
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed a moment later: the server was busy, restarting or not reachable.
+
+    A request that timed out is not repeated: it had all the time that the settings give it.
+    """
+    if isinstance(error, ResourceExhaustedResponse):
+        return True
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in _TRANSIENT_HTTP
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, httpx.NetworkError | httpx.RemoteProtocolError)
+    return isinstance(error, grpc.Call) and error.code() in _TRANSIENT_GRPC
+
+
+class _Retrying:
+    def __init__(self, client: QdrantClient, retries: int) -> None:
+        self._client = client
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_transient),
+            stop=tenacity.stop_after_attempt(retries + 1),
+            wait=tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
+            reraise=True,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if not callable(method) or name in _NOT_REPEATABLE:
+            return method
+        return functools.partial(self._retrying.copy(), method)
+
+
+def with_retries(client: QdrantClient, retries: int) -> QdrantClient:
+    """The client, each request of which is repeated up to so many times after a transient failure.
+
+    It waits 0.1 s before the first repetition, twice as long before each following one, at most 5 s, with jitter so
+    that clients do not come back all at once. All requests of this package but the creation of a collection can be
+    repeated: they say what shall be, not what to add.
+    """
+    return cast(QdrantClient, _Retrying(client, retries))

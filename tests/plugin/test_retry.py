@@ -1,0 +1,156 @@
+"""What is asked again, over real sockets: a server that fails in every way before it answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import grpc
+import pytest
+from qdrant_client import grpc as qdrant_grpc
+
+from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.errors import EngineError
+from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
+from feast_embeddings.open_engine import open_engine
+
+EXISTS = json.dumps({"time": 0, "status": "ok", "result": {"exists": False}})
+ALIASES = json.dumps({"time": 0, "status": "ok", "result": {"aliases": [{"alias_name": "a", "collection_name": "c"}]}})
+
+
+class Failing(ThreadingHTTPServer):
+    """Answers with these statuses in turn, then with one alias; 0 hangs up without an answer."""
+
+    daemon_threads = True
+
+    def __init__(self, statuses: list[int]) -> None:
+        self.statuses = statuses
+        self.requests: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Failing
+
+    def do_GET(self) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status = self.server.statuses.pop(0) if self.server.statuses else 200
+        if not status:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        if status == 429:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write((EXISTS if self.path.endswith("/exists") else ALIASES).encode())
+
+    do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Failing]:
+    with Failing([]) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def engine_at(port: int, *, grpc_port: int | None = None, retries: int = 3) -> Engine:
+    settings = QdrantEmbeddingOnlineStoreConfig(
+        url=f"http://127.0.0.1:{port}", prefer_grpc=grpc_port is not None, grpc_port=grpc_port or 6334, retries=retries
+    )
+    return open_engine(settings, Path())
+
+
+@pytest.mark.parametrize("statuses", [[503], [502, 504, 503], [429], [0, 0]])
+def test_a_transient_failure_is_asked_again(server: Failing, statuses: list[int]) -> None:
+    """A server that is busy, restarting or hangs up gets the same request until it answers."""
+    server.statuses = list(statuses)
+    assert engine_at(server.server_port).aliases() == {"a": "c"}
+    assert server.requests == ["GET /aliases"] * (len(statuses) + 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
+def test_what_will_not_get_better_is_not(server: Failing, status: int) -> None:
+    """A wrong request, a wrong key or a bug is an error at once."""
+    server.statuses = [status] * 9
+    with pytest.raises(EngineError, match=f"HTTP {status}"):
+        engine_at(server.server_port).aliases()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "message"), [(503, "HTTP 503"), (429, "Resource Exhausted")])
+def test_it_gives_up(server: Failing, status: int, message: str) -> None:
+    """After the number of repetitions of the settings the failure is an error of ours."""
+    server.statuses = [status] * 9
+    with pytest.raises(EngineError, match=message):
+        engine_at(server.server_port, retries=1).aliases()
+    assert len(server.requests) == 2
+
+
+def test_a_collection_is_not_created_twice(server: Failing) -> None:
+    """The answer may have been lost after it was made; asking again would meet it."""
+    spec = CollectionSpec(alias="a", vectors={}, payload_indexes={})
+    server.statuses = [200, 503]
+    with pytest.raises(EngineError, match="HTTP 503"):
+        engine_at(server.server_port).create("c", spec, [])
+    assert server.requests == ["GET /collections/c/exists", "PUT /collections/c"]
+
+
+def test_nobody_there() -> None:
+    """An address where nothing listens is an error of ours too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(EngineError, match="Connection refused"):
+        engine_at(port, retries=1).aliases()
+
+
+@pytest.mark.parametrize(
+    ("code", "requests"), [(grpc.StatusCode.UNAVAILABLE, 3), (grpc.StatusCode.INVALID_ARGUMENT, 1)]
+)
+def test_the_same_over_grpc(server: Failing, code: grpc.StatusCode, requests: int) -> None:
+    """UNAVAILABLE is asked again, INVALID_ARGUMENT is not."""
+    calls: list[str] = []
+
+    def aliases(request: object, context: grpc.ServicerContext) -> qdrant_grpc.ListAliasesResponse:
+        calls.append("ListAliases")
+        if len(calls) < 3:
+            context.abort(code, "not now")
+        return qdrant_grpc.ListAliasesResponse(
+            aliases=[qdrant_grpc.AliasDescription(alias_name="a", collection_name="c")]
+        )
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        aliases,
+        request_deserializer=qdrant_grpc.ListAliasesRequest.FromString,
+        response_serializer=qdrant_grpc.ListAliasesResponse.SerializeToString,
+    )
+    with futures.ThreadPoolExecutor(1) as pool:
+        node = grpc.server(pool)
+        node.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler("qdrant.Collections", {"ListAliases": handler})]
+        )
+        port = node.add_insecure_port("127.0.0.1:0")
+        node.start()
+        engine = engine_at(server.server_port, grpc_port=port)
+        if requests == 3:
+            assert engine.aliases() == {"a": "c"}
+        else:
+            with pytest.raises(EngineError, match="INVALID_ARGUMENT not now"):
+                engine.aliases()
+        assert len(calls) == requests
+        engine.close()
+        node.stop(None)
