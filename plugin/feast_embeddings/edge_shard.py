@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, all_points
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, PointBatch, all_points
 from feast_embeddings.filters import payload_key
 
 __all__ = ["create_indexes", "edge_config", "finish", "without_older", "write"]
@@ -27,19 +27,20 @@ _GRAPH_KB = 10_000
 # Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
 # while the graph costs the writer many seconds.
 _SCAN_KB = 262_144
-# Qdrant's defaults for a node; m=0 keeps a vector out of the graph.
-_HNSW = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
-_NO_HNSW = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
 
 
-def edge_config(spec: CollectionSpec, build_graph: bool) -> edge.EdgeConfig:
+def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.EdgeConfig:
     """The configuration of a shard for this collection."""
     return edge.EdgeConfig(
         vectors={
             name: edge.EdgeVectorParams(
                 size=vector.size,
                 distance=getattr(edge.Distance, vector.distance),
-                hnsw_config=_HNSW if vector.indexed else _NO_HNSW,
+                hnsw_config=edge.HnswIndexConfig(
+                    m=hnsw.m if vector.indexed else 0,  # none keeps a vector out of the graph
+                    ef_construct=hnsw.ef_construct,
+                    full_scan_threshold=_GRAPH_KB,
+                ),
             )
             for name, vector in spec.vectors.items()
         },

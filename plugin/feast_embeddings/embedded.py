@@ -25,8 +25,8 @@ from qdrant_client import models
 from feast_embeddings.edge_filter import filter_keys, to_edge
 from feast_embeddings.edge_shard import create_indexes, edge_config, finish, without_older, write
 from feast_embeddings.engine import (
-    SEARCH_EF,
     CollectionSpec,
+    Hnsw,
     PointBatch,
     PointId,
     ScoredPoint,
@@ -58,9 +58,11 @@ class EmbeddedEngine:
     Args:
         path: the folder; made on the first write.
         lock_timeout: seconds to wait for another writer before `WriterLockedError`.
+        hnsw: how graphs are built from now on, and searched.
     """
 
-    def __init__(self, path: Path, *, lock_timeout: float = 30.0) -> None:
+    def __init__(self, path: Path, *, lock_timeout: float = 30.0, hnsw: Hnsw | None = None) -> None:
+        self._hnsw = hnsw or Hnsw()
         self._folder = ShardFolder(path, lock_timeout=lock_timeout)
         self._guard = threading.Lock()
         self._shards: dict[str, edge.EdgeShard] = {}
@@ -99,7 +101,7 @@ class EmbeddedEngine:
             query=edge.Query.Nearest(vector.tolist(), using=vector_name),
             filter=None if filter is None else to_edge(filter),
             with_payload=True,
-            params=edge.SearchParams(hnsw_ef=SEARCH_EF),
+            params=edge.SearchParams(hnsw_ef=self._hnsw.search_ef),
         )
         with _engine_errors(f"search {collection!r}"):
             hits = self._shard_for(collection, filter).query(request)
@@ -150,7 +152,7 @@ class EmbeddedEngine:
         with self._folder.new_shard(collection) as path:
             with _engine_errors(f"create {collection!r}"):
                 path.mkdir()
-                shard = edge.EdgeShard.create(str(path), edge_config(spec, wait_for_indexes))
+                shard = edge.EdgeShard.create(str(path), edge_config(spec, self._hnsw, wait_for_indexes))
                 indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
                 create_indexes(shard, spec, indexes)
             for batch in batches:
@@ -225,7 +227,7 @@ class EmbeddedEngine:
                 # Readers that load the shard write temporary files beside its own, and delete them at once.
                 temporary = shutil.ignore_patterns(".atomicwrite*")
                 shutil.copytree(self._folder.shard_path(current.shard), path, ignore=temporary)
-                shard = edge.EdgeShard.load(str(path), edge_config(current.spec, build_graph))
+                shard = edge.EdgeShard.load(str(path), edge_config(current.spec, self._hnsw, build_graph))
             change(shard)
             with _engine_errors(f"index {collection!r}"):
                 create_indexes(shard, current.spec, missing)

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
 
 __all__ = [
-    "SEARCH_EF",
     "TIMESTAMP_KEY",
     "CollectionSpec",
     "Distance",
     "Engine",
+    "Hnsw",
     "PointBatch",
     "PointId",
     "ScoredPoint",
@@ -39,13 +39,26 @@ IndexType = Literal["keyword", "integer", "float", "bool"]
 
 # Payload key of the event timestamp, microseconds since the epoch. `Engine.upsert` compares it.
 TIMESTAMP_KEY = "_event_timestamp"
-# Candidates that a search keeps while it walks the graph. Qdrant's default of 100 finds 93 % of the ten nearest of
-# 48,000 trained item vectors, 512 finds 99.8 %, for twice the time (tests/benchmarks/read.py).
-SEARCH_EF = 512
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Hnsw:
+    """How the graph of a vector is built and searched (Malkov and Yashunin, arXiv 1603.09320).
+
+    Attributes:
+        m: edges of a node.
+        ef_construct: candidates for the edges of a new node.
+        search_ef: candidates that a search keeps. Qdrant's default of 100 finds 93 % of the ten nearest of 48,000
+            trained item vectors, 512 finds 99.7 % (tests/benchmarks/read.py).
+    """
+
+    m: int = 16
+    ef_construct: int = 100
+    search_ef: int = 512
 
 
 class VectorSpec(_Frozen):

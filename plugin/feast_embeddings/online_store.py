@@ -17,24 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 from feast import Entity, FeatureView, RepoConfig
 from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.online_store import OnlineStore
-from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.infra.supported_async_methods import SupportedAsyncMethods
-from feast.repo_config import FeastConfigBaseModel
-from pydantic import (
-    ModelWrapValidatorHandler,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, table_id
 from feast_embeddings.collection import value_types, vector_fields
@@ -44,6 +33,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.live_write import write_live
 from feast_embeddings.open_engine import open_engine
 from feast_embeddings.points import EXACT, FeastRow, PointCodec, point_id
+from feast_embeddings.settings import OnlineStoreSettings
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
 
@@ -53,46 +43,10 @@ Progress = Callable[[int], Any] | None
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
 
-class QdrantEmbeddingOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):
-    """The `online_store` section of feature_store.yaml."""
+class QdrantEmbeddingOnlineStoreConfig(OnlineStoreSettings):
+    """The `online_store` section of feature_store.yaml; Feast looks for the store in the module of this class."""
 
     type: str = "feast_embeddings.QdrantEmbeddingOnlineStore"
-    path: str | None = None
-    """Folder of the embedded engine, relative to the repo. The default engine is embedded, in qdrant_storage."""
-    enforce_ttl: bool = True
-    """Whether a row older than its feature view's ttl is missing from online reads and document searches."""
-    lock_timeout: PositiveFloat = 30.0
-    """Embedded: seconds to wait for another writer."""
-    url: str | None = None
-    """Address of a Qdrant server, e.g. http://localhost:6333; selects the server engine."""
-    api_key: SecretStr | None = None
-    """Server: API key; write ${QDRANT_API_KEY} and set the environment variable."""
-    prefer_grpc: bool = True
-    """Server: gRPC for data, REST when false."""
-    grpc_port: int = 6334
-    """Server: port of gRPC on the host of `url`."""
-    timeout: PositiveInt = 30
-    """Server: seconds for one request."""
-    retries: NonNegativeInt = 3
-    """Server: how often a request is repeated when Qdrant is busy or not reachable."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            settings = handler(data)
-        except ValidationError as error:
-            # Not passed on: Feast would print all settings with it, the API key among them.
-            first = error.errors(include_input=False)[0]
-            raise InputError(f"online_store.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        if settings.url is not None and settings.path is not None:
-            raise InputError("online_store: set url (a Qdrant server) or path (the embedded engine), not both")
-        if settings.api_key is not None and settings.url is None:
-            raise InputError("online_store: api_key needs url; the embedded engine has no access control")
-        key = "" if settings.api_key is None else settings.api_key.get_secret_value()
-        if key.startswith("$"):
-            raise InputError(f"online_store: api_key is {key}, but that environment variable is not set")
-        return settings
 
 
 class QdrantEmbeddingOnlineStore(OnlineStore):

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient
 
 from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import Engine
+from feast_embeddings.engine import Engine, Hnsw
 from feast_embeddings.errors import EngineError
 from feast_embeddings.retry import with_retries
-from feast_embeddings.server import ServerEngine
-
-if TYPE_CHECKING:
-    # Feast wants the settings in the module of the store, which imports this one.
-    from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
+from feast_embeddings.server import ServerEngine, Storage
+from feast_embeddings.settings import OnlineStoreSettings
 
 __all__ = ["open_engine"]
 
 
-def open_engine(settings: QdrantEmbeddingOnlineStoreConfig, repo: Path) -> Engine:
+def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
     """The embedded engine under the repo's folder, or the client of a server, to which nothing is sent yet.
 
     Raises:
         EngineError: the address of the server is not one.
     """
+    hnsw = Hnsw(settings.hnsw_m, settings.hnsw_ef_construct, settings.search_ef)
     if settings.url is None:
-        return EmbeddedEngine(repo / (settings.path or "qdrant_storage"), lock_timeout=settings.lock_timeout)
+        folder = repo / (settings.path or "qdrant_storage")
+        return EmbeddedEngine(folder, lock_timeout=settings.lock_timeout, hnsw=hnsw)
 
     try:
         # The client warns of an API key on a connection without TLS, which is no concern inside one machine.
@@ -47,4 +45,5 @@ def open_engine(settings: QdrantEmbeddingOnlineStoreConfig, repo: Path) -> Engin
             )
     except ValueError as error:
         raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
-    return ServerEngine(with_retries(client, settings.retries))
+    storage = Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor)
+    return ServerEngine(with_retries(client, settings.retries), hnsw=hnsw, storage=storage)

@@ -6,7 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -16,9 +17,9 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from feast_embeddings.engine import (
-    SEARCH_EF,
     TIMESTAMP_KEY,
     CollectionSpec,
+    Hnsw,
     PointBatch,
     PointId,
     ScoredPoint,
@@ -30,13 +31,33 @@ from feast_embeddings.engine import (
 from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import payload_key
 
-__all__ = ["ServerEngine"]
+__all__ = ["ServerEngine", "Storage"]
 
 _BATCH = 256
 _PAGE = 1000
 _STREAMS = 4
 _SPEC = "feast_embeddings"
 _POLL_SECONDS = 0.1
+
+
+_QUANTIZATIONS: dict[str, Any] = {
+    "scalar": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+}
+# How many more candidates than hits a search on quantized vectors rescores with the vectors themselves.
+_OVERSAMPLING = 3.0
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the server stores a new collection; see the settings of the same names."""
+
+    on_disk: bool = False
+    quantization: Literal["scalar", "binary"] | None = None
+    shard_number: int | None = None
+    replication_factor: int | None = None
 
 
 class ServerEngine:
@@ -46,10 +67,21 @@ class ServerEngine:
 
     Args:
         client: connected to the node or cluster.
+        hnsw: how graphs of new collections are built, and all are searched.
+        storage: how new collections are stored.
         index_timeout: seconds to wait for Qdrant to build the indexes of a new collection.
     """
 
-    def __init__(self, client: QdrantClient, *, index_timeout: float = 3600.0) -> None:
+    def __init__(
+        self,
+        client: QdrantClient,
+        *,
+        hnsw: Hnsw | None = None,
+        storage: Storage | None = None,
+        index_timeout: float = 3600.0,
+    ) -> None:
+        self._hnsw = hnsw or Hnsw()
+        self._storage = storage or Storage()
         self._client = client
         self._index_timeout = index_timeout
 
@@ -105,11 +137,22 @@ class ServerEngine:
                     name: models.VectorParams(
                         size=vector.size,
                         distance=models.Distance(vector.distance),
-                        hnsw_config=None if vector.indexed else models.HnswConfigDiff(m=0),
+                        on_disk=self._storage.on_disk,
+                        hnsw_config=models.HnswConfigDiff(
+                            m=self._hnsw.m if vector.indexed else 0,
+                            ef_construct=self._hnsw.ef_construct,
+                            on_disk=self._storage.on_disk,
+                        ),
+                        quantization_config=_QUANTIZATIONS[self._storage.quantization]
+                        if vector.indexed and self._storage.quantization
+                        else None,
                     )
                     for name, vector in spec.vectors.items()
                 },
                 metadata={_SPEC: spec.model_dump()},
+                on_disk_payload=self._storage.on_disk or None,
+                shard_number=self._storage.shard_number,
+                replication_factor=self._storage.replication_factor,
             )
             # Before the points, so that the graph is built with the filters in mind.
             for name, index in spec.payload_indexes.items():
@@ -163,7 +206,12 @@ class ServerEngine:
                 using=vector_name,
                 limit=limit,
                 query_filter=filter,
-                search_params=models.SearchParams(hnsw_ef=SEARCH_EF),
+                search_params=models.SearchParams(
+                    hnsw_ef=self._hnsw.search_ef,
+                    quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
+                    if self._storage.quantization
+                    else None,
+                ),
             ).points
         return scored_points(hits)
 

@@ -252,7 +252,13 @@ def test_the_event_loop_is_free_meanwhile(
         ({"api_key": "k"}, "api_key needs url"),
         ({"url": "http://x", "api_key": "${NO_SUCH_VARIABLE}"}, "that environment variable is not set"),
         ({"url": "http://x", "shards": 2}, "Extra inputs are not permitted"),
-        ({"timeout": 0}, "greater than 0"),
+        ({"url": "http://x", "timeout": 0}, "greater than 0"),
+        ({"timeout": 5}, "timeout needs url"),
+        ({"path": "y", "quantization": "scalar"}, "quantization needs url"),
+        ({"shard_number": 2}, "shard_number needs url"),
+        ({"url": "http://x", "quantization": "product"}, "'scalar' or 'binary'"),
+        ({"url": "http://x", "lock_timeout": 5}, "lock_timeout is for the embedded engine"),
+        ({"hnsw_m": 0}, "greater than 0"),
     ],
 )
 def test_settings_are_honoured_or_refused(settings: dict[str, Any], message: str) -> None:

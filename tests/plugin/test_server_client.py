@@ -1,4 +1,4 @@
-"""What is asked again, over real sockets: a server that fails in every way before it answers."""
+"""What the client of a server sends and repeats, over real sockets: a server that fails in every way, then answers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from qdrant_client import grpc as qdrant_grpc
 
-from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.engine import CollectionSpec, Engine, VectorSpec
 from feast_embeddings.errors import EngineError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.open_engine import open_engine
 
-EXISTS = json.dumps({"time": 0, "status": "ok", "result": {"exists": False}})
-ALIASES = json.dumps({"time": 0, "status": "ok", "result": {"aliases": [{"alias_name": "a", "collection_name": "c"}]}})
+ALIASES = {"aliases": [{"alias_name": "a", "collection_name": "c"}]}
+RESULTS: dict[str, Any] = {"PUT": True, "GET": ALIASES, "POST": {"points": []}}
 
 
 class Failing(ThreadingHTTPServer):
@@ -31,6 +33,7 @@ class Failing(ThreadingHTTPServer):
     def __init__(self, statuses: list[int]) -> None:
         self.statuses = statuses
         self.requests: list[str] = []
+        self.bodies: list[Any] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
@@ -39,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null"))
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         if not status:
             self.close_connection = True
@@ -49,7 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 429:
             self.send_header("Retry-After", "1")
         self.end_headers()
-        self.wfile.write((EXISTS if self.path.endswith("/exists") else ALIASES).encode())
+        result = {"exists": False} if self.path.endswith("/exists") else RESULTS[self.command]
+        self.wfile.write(json.dumps({"time": 0, "status": "ok", "result": result}).encode())
 
     do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
@@ -67,9 +71,9 @@ def server() -> Iterator[Failing]:
         thread.join()
 
 
-def engine_at(port: int, *, grpc_port: int | None = None, retries: int = 3) -> Engine:
+def engine_at(port: int, *, grpc_port: int | None = None, **more: Any) -> Engine:
     settings = QdrantEmbeddingOnlineStoreConfig(
-        url=f"http://127.0.0.1:{port}", prefer_grpc=grpc_port is not None, grpc_port=grpc_port or 6334, retries=retries
+        url=f"http://127.0.0.1:{port}", prefer_grpc=grpc_port is not None, grpc_port=grpc_port or 6334, **more
     )
     return open_engine(settings, Path())
 
@@ -107,6 +111,35 @@ def test_a_collection_is_not_created_twice(server: Failing) -> None:
     with pytest.raises(EngineError, match="HTTP 503"):
         engine_at(server.server_port).create("c", spec, [])
     assert server.requests == ["GET /collections/c/exists", "PUT /collections/c"]
+
+
+def test_every_setting_reaches_the_server(server: Failing) -> None:
+    """Of a new collection and of a search; the vector that is only read back has no graph and no quantized copy."""
+    engine = engine_at(
+        server.server_port,
+        hnsw_m=8,
+        hnsw_ef_construct=64,
+        search_ef=99,
+        on_disk=True,
+        quantization="scalar",
+        shard_number=2,
+        replication_factor=3,
+    )
+    vectors = {
+        "v": VectorSpec(size=2, distance="Dot", indexed=False),
+        "w": VectorSpec(size=2, distance="Cosine", indexed=True),
+    }
+    spec = CollectionSpec(alias="a", vectors=vectors, payload_indexes={})
+    engine.create("c", spec, [], wait_for_indexes=False)
+    body = server.bodies[-1]
+    assert (body["shard_number"], body["replication_factor"], body["on_disk_payload"]) == (2, 3, True)
+    searched, read = body["vectors"]["w"], body["vectors"]["v"]
+    assert searched["hnsw_config"] == {"m": 8, "ef_construct": 64, "on_disk": True}
+    assert searched["quantization_config"] == {"scalar": {"type": "int8", "always_ram": True}}
+    assert (searched["on_disk"], read["on_disk"]) == (True, True)
+    assert (read["hnsw_config"]["m"], "quantization_config" in read) == (0, False)
+    engine.query("c", "w", np.ones(2, dtype=np.float32), limit=5)
+    assert server.bodies[-1]["params"] == {"hnsw_ef": 99, "quantization": {"rescore": True, "oversampling": 3.0}}
 
 
 def test_nobody_there() -> None:

@@ -1,0 +1,84 @@
+"""The `online_store` section of feature_store.yaml, checked: a setting that would have no effect is an error."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from feast.infra.online_stores.vector_store import VectorStoreConfig
+from feast.repo_config import FeastConfigBaseModel
+from pydantic import (
+    ModelWrapValidatorHandler,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from feast_embeddings.errors import InputError
+
+__all__ = ["OnlineStoreSettings"]
+
+_EMBEDDED_ONLY = {"path", "lock_timeout"}
+_SERVER_ONLY = {
+    *("api_key", "prefer_grpc", "grpc_port", "timeout", "retries"),
+    *("on_disk", "quantization", "shard_number", "replication_factor"),
+}
+
+
+class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
+    """The `online_store` section of feature_store.yaml."""
+
+    path: str | None = None
+    """Folder of the embedded engine, relative to the repo. The default engine is embedded, in qdrant_storage."""
+    enforce_ttl: bool = True
+    """Whether a row older than its feature view's ttl is missing from online reads and document searches."""
+    hnsw_m: PositiveInt = 16
+    """Edges of a node of the HNSW graph, for collections made from now on."""
+    hnsw_ef_construct: PositiveInt = 100
+    """Candidates that are considered for the edges of a new node, for collections made from now on."""
+    search_ef: PositiveInt = 512
+    """Candidates that a search keeps: more find more of the nearest, and take longer."""
+    lock_timeout: PositiveFloat = 30.0
+    """Embedded: seconds to wait for another writer."""
+    url: str | None = None
+    """Address of a Qdrant server, e.g. http://localhost:6333; selects the server engine."""
+    api_key: SecretStr | None = None
+    """Server: API key; write ${QDRANT_API_KEY} and set the environment variable."""
+    prefer_grpc: bool = True
+    """Server: gRPC for data, REST when false."""
+    grpc_port: int = 6334
+    """Server: port of gRPC on the host of `url`."""
+    timeout: PositiveInt = 30
+    """Server: seconds for one request."""
+    retries: NonNegativeInt = 3
+    """Server: how often a request is repeated when Qdrant is busy or not reachable."""
+    on_disk: bool = False
+    """Server: keep vectors, graph and payload on disk, for collections made from now on."""
+    quantization: Literal["scalar", "binary"] | None = None
+    """Server: search on int8 or on single bits, and rescore with the vectors; for collections made from now on."""
+    shard_number: PositiveInt | None = None
+    """Server: shards of a collection, for collections made from now on; the cluster's default without."""
+    replication_factor: PositiveInt | None = None
+    """Server: copies of each shard, for collections made from now on; the cluster's default without."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            settings = handler(data)
+        except ValidationError as error:
+            # Not passed on: Feast would print all settings with it, the API key among them.
+            first = error.errors(include_input=False)[0]
+            raise InputError(f"online_store.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if settings.url is not None and settings.path is not None:
+            raise InputError("online_store: set url (a Qdrant server) or path (the embedded engine), not both")
+        idle = settings.model_fields_set & (_SERVER_ONLY if settings.url is None else _EMBEDDED_ONLY)
+        if idle:
+            needs = "needs url, a Qdrant server" if settings.url is None else "is for the embedded engine, without url"
+            raise InputError(f"online_store: {min(idle)} {needs}; it would have no effect")
+        key = "" if settings.api_key is None else settings.api_key.get_secret_value()
+        if key.startswith("$"):
+            raise InputError(f"online_store: api_key is {key}, but that environment variable is not set")
+        return settings
