@@ -167,7 +167,9 @@ def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
         StoredPoint(
             id=_id(record.id),
             payload=record.payload or {},
-            vectors={name: np.array(values, dtype=np.float32) for name, values in (record.vector or {}).items()},
+            vectors={
+                name: np.fromiter(values, np.float32, len(values)) for name, values in (record.vector or {}).items()
+            },
         )
         for record in records
     ]

@@ -120,7 +120,11 @@ def float_bits(values: npt.ArrayLike) -> list[int]:
 def native_value(name: str, payload: Mapping[str, Any]) -> Any:
     """A join key or feature of a type that JSON has, exact; None where there is none."""
     bits = payload.get(EXACT + name)
-    return struct.unpack("<d", struct.pack("<q", bits))[0] if isinstance(bits, int) else payload.get(name)
+    return _float(bits) if isinstance(bits, int) else payload.get(name)
+
+
+def _float(bits: int) -> float:
+    return float(struct.unpack("<d", struct.pack("<q", bits))[0])
 
 
 class PointCodec:
@@ -237,13 +241,14 @@ class PointCodec:
         return from_microseconds(point.payload[TIMESTAMP_KEY]), values
 
     def _decode_value(self, name: str, point: StoredPoint) -> ValueProto:
-        value, exact = ValueProto(), point.payload.get(EXACT + name)
+        value, payload = ValueProto(), point.payload
+        exact = payload.get(EXACT + name)
         if isinstance(exact, str):
             value.ParseFromString(base64.b64decode(exact))
-        elif (native := native_value(name, point.payload)) is not None:
+        elif (native := payload.get(name) if exact is None else _float(exact)) is not None:
             value_type = self.types[name]
-            if value_type in _NATIVE_SCALARS:
-                setattr(value, _NATIVE_SCALARS[value_type], native)
+            if (kind := _NATIVE_SCALARS.get(value_type)) is not None:
+                setattr(value, kind, native)
             else:
                 message = getattr(value, _NATIVE_LISTS[value_type])
                 message.SetInParent()  # an empty list is a value, not a null
@@ -251,7 +256,8 @@ class PointCodec:
         elif name in self.fields and name in point.vectors:
             vector = point.vectors[name]
             vector = vector[:-1] if self.fields[name].bias else vector
-            value.ParseFromString(_float_list_header(len(vector)) + vector.astype("<f4", copy=False).tobytes())
+            # Protobuf's floats are little-endian, as every machine is that Qdrant runs on.
+            value.ParseFromString(_float_list_header(len(vector)) + vector.tobytes())
         return value
 
     def entity_key(self, point: StoredPoint) -> EntityKeyProto:
