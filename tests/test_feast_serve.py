@@ -25,10 +25,11 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS, DIM = 20_000, 8
 TIMEOUT = 120
 
+# As in the template: a worker that reads the registry meanwhile would refuse to serve the view.
 CONFIG = """
 project: serving
 provider: local
-registry: registry.db
+registry: {path: registry.db, serve_features_while_materializing: true}
 offline_store: {type: duckdb}
 online_store: {type: feast_embeddings.QdrantEmbeddingOnlineStore}
 batch_engine: {type: feast_embeddings.ArrowComputeEngine}
@@ -93,7 +94,8 @@ def address(repo: Path) -> Iterator[str]:
     log = repo / "serve.log"
     with log.open("w") as output:
         serve = subprocess.Popen(
-            [str(BIN / "feast"), "serve", "-h", "127.0.0.1", "-p", str(port), "-w", "2", "--no-access-log"],
+            # A worker that is replaced after so many requests drops connections, with every online store.
+            [str(BIN / "feast"), "serve", "-h", "127.0.0.1", "-p", str(port), "-w", "2", "--max-requests", "0"],
             cwd=repo,
             stdout=output,
             stderr=output,
