@@ -32,7 +32,7 @@ from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.errors import InputError
 from feast_embeddings.live_write import write_live
 from feast_embeddings.open_engine import open_engine
-from feast_embeddings.points import EXACT, FeastRow, PointCodec, point_id
+from feast_embeddings.points import EXACT, FeastRow, PointCodec, point_ids
 from feast_embeddings.settings import OnlineStoreSettings
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
@@ -155,7 +155,7 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
             return [(None, None)] * len(entity_keys)
         names = codec.features if requested_features is None else requested_features
         stored = engine.describe(live).vectors if codec.fields.keys() & set(names) else {}
-        ids = [point_id(key) for key in entity_keys]
+        ids = point_ids(entity_keys)
         points = engine.retrieve(live, ids, vectors=[name for name in names if name in stored])
         oldest = valid_from(config, table)
         return [

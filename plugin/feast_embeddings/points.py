@@ -37,7 +37,7 @@ __all__ = [
     "hashed_ids",
     "json_exact",
     "native_value",
-    "point_id",
+    "point_ids",
     "to_microseconds",
 ]
 
@@ -66,14 +66,20 @@ _NATIVE_LISTS = {
 FeastRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
 
-def point_id(key: EntityKeyProto) -> PointId:
-    """The id of an entity's point: its key, if that is one whole number, else 122 bits of BLAKE2b of Feast's bytes.
+def point_ids(keys: Sequence[EntityKeyProto]) -> list[PointId]:
+    """The ids of entities' points: a key of one whole number itself, else 122 bits of BLAKE2b of Feast's bytes.
 
     A whole number below zero is taken as unsigned, in two's complement, so that no two have one id.
     """
+    numbers = [_whole_number(key) for key in keys]
+    hashed = iter(hashed_ids([encode_entity_key(key) for key, n in zip(keys, numbers, strict=True) if n is None]))
+    return [next(hashed) if n is None else n for n in numbers]
+
+
+def _whole_number(key: EntityKeyProto) -> int | None:
     if len(key.entity_values) == 1 and (kind := key.entity_values[0].WhichOneof("val")) in ("int32_val", "int64_val"):
         return int(getattr(key.entity_values[0], kind)) & 0xFFFF_FFFF_FFFF_FFFF
-    return hashed_ids([encode_entity_key(key)])[0]
+    return None
 
 
 def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
@@ -145,8 +151,8 @@ class PointCodec:
             InputError: a vector of the wrong length, or with NaN or infinity in it.
         """
         newest: dict[PointId, FeastRow] = {}
-        for row in rows:
-            id = point_id(row[0])
+        rows = list(rows)
+        for id, row in zip(point_ids([row[0] for row in rows]), rows, strict=True):
             if id not in newest or to_microseconds(row[2]) >= to_microseconds(newest[id][2]):
                 newest[id] = row
         rows = list(newest.values())
@@ -274,7 +280,7 @@ class PointCodec:
         (join_key,) = self.view.join_keys
         value = ValueProto()
         setattr(value, _NATIVE_SCALARS[self.types[join_key]], id)
-        return point_id(EntityKeyProto(join_keys=[join_key], entity_values=[value]))
+        return point_ids([EntityKeyProto(join_keys=[join_key], entity_values=[value])])[0]
 
 
 @lru_cache

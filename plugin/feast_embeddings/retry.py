@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-__all__ = ["is_transient", "with_retries"]
+__all__ = ["with_retries"]
 
 # Too many requests, bad gateway, unavailable, gateway timeout.
 _TRANSIENT_HTTP = {429, 502, 503, 504}
@@ -26,7 +26,7 @@ _NOT_REPEATABLE = {"create_collection", "close"}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 
-def is_transient(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a moment later: the server was busy, restarting or not reachable.
 
     A request that timed out is not repeated: it had all the time that the settings give it.
@@ -44,7 +44,7 @@ class _Retrying:
     def __init__(self, client: QdrantClient, retries: int) -> None:
         self._client = client
         self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_transient),
+            retry=tenacity.retry_if_exception(_is_transient),
             stop=tenacity.stop_after_attempt(retries + 1),
             wait=tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
             reraise=True,

@@ -16,11 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from feast_embeddings.engine import Hnsw
 from feast_embeddings.errors import InputError
 
 __all__ = ["OnlineStoreSettings"]
 
-_EMBEDDED_ONLY = {"path", "lock_timeout"}
+_EMBEDDED_ONLY = {"lock_timeout"}
 _SERVER_ONLY = {
     *("api_key", "prefer_grpc", "grpc_port", "timeout", "retries"),
     *("on_disk", "quantization", "shard_number", "replication_factor"),
@@ -34,11 +35,11 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     """Folder of the embedded engine, relative to the repo. The default engine is embedded, in qdrant_storage."""
     enforce_ttl: bool = True
     """Whether a row older than its feature view's ttl is missing from online reads and document searches."""
-    hnsw_m: PositiveInt = 16
+    hnsw_m: PositiveInt = Hnsw.m
     """Edges of a node of the HNSW graph, for collections made from now on."""
-    hnsw_ef_construct: PositiveInt = 100
+    hnsw_ef_construct: PositiveInt = Hnsw.ef_construct
     """Candidates that are considered for the edges of a new node, for collections made from now on."""
-    search_ef: PositiveInt = 512
+    search_ef: PositiveInt = Hnsw.search_ef
     """Candidates that a search keeps: more find more of the nearest, and take longer."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""

@@ -21,7 +21,7 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto, to_value_protos
 from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import EXACT, PointCodec, float_bits, hashed_ids, json_exact, point_id
+from feast_embeddings.points import EXACT, PointCodec, float_bits, hashed_ids, json_exact, point_ids
 
 __all__ = ["encode_batch", "encode_table"]
 
@@ -87,7 +87,7 @@ def _plain(batch: pa.RecordBatch, name: str) -> pa.Array:
 def _point_ids(
     codec: PointCodec, join_keys: Sequence[str], columns: dict[str, pa.Array], values: Values
 ) -> list[PointId]:
-    """What `point_id` gives for each row."""
+    """What `point_ids` gives for each row."""
     names = sorted(join_keys)
     types = [(codec.types[name], columns[name].type) for name in names]
     if types in ([(ValueType.INT64, pa.int64())], [(ValueType.INT32, pa.int32())]):
@@ -95,7 +95,7 @@ def _point_ids(
     parts = [_key_parts(columns[name], codec.types[name]) for name in names]
     if any(part is None for part in parts):
         protos = [_values(codec, name, columns, values) for name in join_keys]
-        return [point_id(EntityKeyProto(join_keys=join_keys, entity_values=row)) for row in zip(*protos, strict=True)]
+        return point_ids([EntityKeyProto(join_keys=join_keys, entity_values=row) for row in zip(*protos, strict=True)])
     # Feast's bytes of a key: the sorted names, then each value after its type and length.
     prefix = struct.pack("<I", len(names))
     for name in names:

@@ -18,7 +18,7 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.collection import BIAS_TAG, collection_spec, vector_fields
 from feast_embeddings.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import PointCodec, from_microseconds, point_id, to_microseconds
+from feast_embeddings.points import PointCodec, from_microseconds, point_ids, to_microseconds
 
 TYPES: dict[str, Any] = {
     "text": String,
@@ -163,8 +163,11 @@ def test_ids_are_stable() -> None:
 def test_the_id_of_a_number_is_the_number(number: int, id: int) -> None:
     """A single whole number is its own id, in two's complement; two of them are hashed like any other key."""
     value = ValueProto(int64_val=number)
-    assert point_id(EntityKeyProto(join_keys=["n"], entity_values=[value])) == id
-    assert isinstance(point_id(EntityKeyProto(join_keys=["a", "b"], entity_values=[value, value])), str)
+    one = EntityKeyProto(join_keys=["n"], entity_values=[value])
+    two = EntityKeyProto(join_keys=["a", "b"], entity_values=[value, value])
+    hashed = point_ids([two])[0]
+    assert isinstance(hashed, str)
+    assert point_ids([one, two, one]) == [id, hashed, id]
 
 
 def test_the_bias_is_one_more_coordinate() -> None:

@@ -39,7 +39,7 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_ke
 from feast_embeddings.collection import BIAS_TAG, vector_fields
 from feast_embeddings.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import PointCodec, hashed_ids, point_id
+from feast_embeddings.points import PointCodec, hashed_ids, point_ids
 from feast_embeddings.table_points import encode_batch, encode_table
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -175,7 +175,7 @@ def test_entity_keys_are_those_of_feast(data: st.DataObject) -> None:
             setattr(value, kind, native)
         values.append(value)
     key = EntityKeyProto(join_keys=names, entity_values=values)
-    assert points.ids == [point_id(key)]
+    assert points.ids == point_ids([key])
     stored = StoredPoint(points.ids[0], points.payloads[0], {})
     assert encode_entity_key(codec.entity_key(stored)) == encode_entity_key(key)
 
