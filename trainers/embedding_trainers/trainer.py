@@ -1,10 +1,11 @@
 """What a trainer is, and how to find one by name.
 
-A trainer is a config (its hyper-parameters) and one function from a matrix of interactions to factors. Other
-packages add theirs under the entry-point group ``embedding_trainers``::
+A trainer is a config (its hyper-parameters), one function from a matrix of interactions to factors, and one that
+folds in: a vector for somebody new, with the other side as it is. Other packages add theirs under the entry-point
+group ``embedding_trainers``::
 
     [project.entry-points.embedding_trainers]
-    mine = "my_package:MINE"          # MINE = Trainer(MyConfig, train_mine)
+    mine = "my_package:MINE"          # MINE = Trainer(MyConfig, train_mine, fold_in_mine)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,16 @@ from feast_embeddings.errors import EmbeddingsError, InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Factors", "RunOptions", "Trainer", "TrainerConfig", "find_trainer", "known_trainers"]
+__all__ = [
+    "Factors",
+    "Folded",
+    "KnownSide",
+    "RunOptions",
+    "Trainer",
+    "TrainerConfig",
+    "find_trainer",
+    "known_trainers",
+]
 
 _GROUP = "embedding_trainers"
 
@@ -76,19 +86,54 @@ class Factors:
             )
 
 
+@dataclass(frozen=True)
+class KnownSide:
+    """The side that stays as it was trained while new users or items are folded in against it.
+
+    Attributes:
+        entity: what these are: items when users are folded in, users when items are.
+        factors: float32, shape (n_known, factors).
+        bias: float32, shape (n_known,): the item bias; zeros for users.
+        n_interactions: int64, shape (n_known,): how many interactions training saw of each.
+    """
+
+    entity: Literal["user", "item"]
+    factors: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    n_interactions: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What was folded in, in the space of the known side.
+
+    Attributes:
+        factors: float32, shape (n_new, factors).
+        bias: float32, shape (n_new,): the bias of new items; zeros for new users.
+    """
+
+    factors: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
 C = TypeVar("C", bound=TrainerConfig)
 
 
 @dataclass(frozen=True)
 class Trainer(Generic[C]):
-    """A config class, and the function that trains with it.
+    """A config class, and the functions that train and fold in with it.
 
-    The function gets the user-item matrix (csr, float32, shape (n_users, n_items), no empty row or column,
+    `train` gets the user-item matrix (csr, float32, shape (n_users, n_items), no empty row or column,
     sorted indices, positive weights) and returns factors in the order of its rows and columns.
+
+    `fold_in` gets the interactions of new users or items (csr, float32, shape (n_new, n_known), no empty row, sorted
+    indices, positive weights) with the known side, which may have been rotated since it was trained; it returns a
+    vector per row. None for a trainer that cannot.
     """
 
     config: type[C]
     train: Callable[[csr_matrix, C, RunOptions], Factors]
+    fold_in: Callable[[csr_matrix, KnownSide, C, RunOptions], Folded] | None = None
 
     def configure(self, parameters: Mapping[str, Any]) -> C:
         """Make the config; text is converted to the type of the parameter.
