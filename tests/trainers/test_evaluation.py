@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from embedding_trainers import evaluation
-from embedding_trainers.evaluation import evaluate, top_k
+from embedding_trainers import ranking
+from embedding_trainers.evaluation import evaluate
+from embedding_trainers.ranking import top_k
 from embedding_trainers.trainer import Factors
 
 
@@ -44,7 +45,7 @@ def slow(scores: Any, train: Any, test: Any) -> tuple[float, float]:
 @pytest.mark.parametrize("values", [3, 10**6], ids=["ties", "no-ties"])
 def test_against_the_slow_way(n_items: int, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of users and argpartition give what sorting each user's items gives, ties included."""
-    monkeypatch.setattr(evaluation, "_BLOCK_SCORES", 7 * n_items)
+    monkeypatch.setattr(ranking, "_BLOCK_SCORES", 7 * n_items)
     rng = np.random.default_rng(n_items)
     kind = rng.choice(3, p=[0.5, 0.3, 0.2], size=(40, n_items))
     train, test = kind == 1, kind == 2

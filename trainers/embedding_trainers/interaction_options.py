@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from embedding_trainers.interactions import Columns, Interactions
 
-__all__ = ["InteractionSource", "interaction_options"]
+__all__ = ["InteractionSource", "interaction_options", "reading_options"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class InteractionSource:
         return read_interactions(self.path, self.columns, until=self.until)
 
 
+_LOG = click.option(
+    "--interactions",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Parquet, CSV, JSON lines, or a folder of Parquet.",
+)
 _OPTIONS = (
-    click.option(
-        "--interactions",
-        "path",
-        required=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Parquet, CSV, JSON lines, or a folder of Parquet.",
-    ),
     click.option("--user-column", default="user_id", show_default=True, metavar="NAME"),
     click.option("--item-column", default="item_id", show_default=True, metavar="NAME"),
     click.option(
@@ -66,8 +66,20 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as one argument ``source``."""
 
     @functools.wraps(command)
-    def with_source(
-        path: Path,
+    def with_source(path: Path, source_of: Callable[[Path], InteractionSource], **others: Any) -> None:
+        command(source=source_of(path), **others)
+
+    return _LOG(reading_options(with_source))
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add those that say how a log is read to a command that names its files itself.
+
+    It gets them as the argument ``source_of``, which makes an `InteractionSource` of a path.
+    """
+
+    @functools.wraps(command)
+    def with_reading(
         user_column: str,
         item_column: str,
         timestamp_column: str | None,
@@ -78,13 +90,12 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
         from embedding_trainers.interactions import Columns
         from embedding_trainers.timestamps import parse_time
 
-        source = InteractionSource(
-            path,
-            Columns(user_column, item_column, timestamp_column, weight_column),
-            None if until is None else parse_time(until),
-        )
-        command(source=source, **others)
+        def source_of(path: Path) -> InteractionSource:
+            columns = Columns(user_column, item_column, timestamp_column, weight_column)
+            return InteractionSource(path, columns, None if until is None else parse_time(until))
+
+        command(source_of=source_of, **others)
 
     for option in reversed(_OPTIONS):
-        with_source = option(with_source)
-    return with_source
+        with_reading = option(with_reading)
+    return with_reading
