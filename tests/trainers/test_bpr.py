@@ -15,29 +15,6 @@ def scores(factors: Factors) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
     return factors.user_factors @ factors.item_factors.T + factors.item_bias
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_checkerboard(checkerboard: csr_matrix, threads: int) -> None:
-    """The first recommendation is the item that was withheld from the user."""
-    factors = train_bpr(checkerboard, BPRConfig(factors=8), RunOptions(seed=1, threads=threads))
-    unseen = np.where(checkerboard.toarray() > 0, -np.inf, scores(factors))
-
-    assert list(range(50)) == unseen.argmax(axis=1).tolist()
-
-
-def test_shapes(checkerboard: csr_matrix) -> None:
-    """The bias column of implicit is split off, so the vectors are as long as asked."""
-    factors = train_bpr(checkerboard[:40], BPRConfig(factors=7, iterations=1), ONE_THREAD)
-
-    assert (
-        factors.user_factors.shape,
-        factors.item_factors.shape,
-        factors.item_bias.shape,
-    ) == ((40, 7), (50, 7), (50,))
-    for part in (factors.user_factors, factors.item_factors, factors.item_bias):
-        assert np.float32 == part.dtype
-        assert part.flags.c_contiguous
-
-
 def test_same_seed_same_bytes(checkerboard: csr_matrix) -> None:
     """One thread and the same seed repeat to the byte; another seed does not."""
     first, second, other = (
@@ -63,16 +40,6 @@ def test_popularity_correction() -> None:
     np.testing.assert_allclose(corrected.item_bias - plain.item_bias, 2 * np.log([1 + 4, 1 + 2, 1 + 1]), rtol=1e-5)
     # Among items that learning left almost alike, the popular one comes first.
     assert np.argsort(-scores(corrected), axis=1).tolist() == [[0, 1, 2]] * 4
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)], ids=str)
-@pytest.mark.parametrize("threads", [1, 4])
-def test_tiny(shape: tuple[int, int], threads: int) -> None:
-    """One user, one item, or nothing that a user did not like: done at once, and finite."""
-    factors = train_bpr(csr_matrix(np.ones(shape, np.float32)), BPRConfig(), RunOptions(threads=threads))
-
-    assert np.isfinite(scores(factors)).all()
-    assert shape == scores(factors).shape
 
 
 def test_divergence(checkerboard: csr_matrix) -> None:

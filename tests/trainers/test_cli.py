@@ -98,7 +98,7 @@ def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
         (["--param", "rate=1"], "no parameter 'rate'; there are factors, iterations, learning_rate"),
         (["--param", "regularization=much"], "parameter regularization='much': Input should be a valid number"),
         (["--factors", "0"], "parameter factors=0: Input should be greater than or equal to 1"),
-        (["--trainer", "magic"], "no trainer 'magic'; installed are bpr"),
+        (["--trainer", "magic"], "no trainer 'magic'; installed are als, bpr, svd"),
         (["--until", "soon"], "'soon' is not a time"),
     ],
 )
