@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["Embeddings", "Id", "Neighbours"]
+__all__ = ["Embeddings", "Id", "Neighbours", "NeighboursBatch", "Page"]
 
 Id = str | int
 
@@ -24,8 +24,9 @@ class Neighbours:
         ids: at most k.
         scores: float32, shape (len(ids),), higher is better: cosine in [-1, 1] for similar users and items,
             ``user · item + item bias`` for rank.
-        attributes: per id, the attributes given at training.
+        attributes: per id, the attributes given at training; empty where they were not asked for.
         version: of the model that answered.
+        missing: ids of the question that this version does not know, where it could be answered without them.
     """
 
     id_name: str
@@ -33,6 +34,7 @@ class Neighbours:
     scores: npt.NDArray[np.float32]
     attributes: list[dict[str, Any]]
     version: str
+    missing: list[Id] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,6 +49,47 @@ class Neighbours:
     def to_pandas(self) -> pd.DataFrame:
         """One row per neighbour: id, score, attributes."""
         return pd.DataFrame(self.to_dicts(), columns=None if self.ids else [self.id_name, "score"])
+
+
+@dataclass(frozen=True)
+class NeighboursBatch:
+    """The answers to many queries, all from one version.
+
+    Attributes:
+        ids: as asked for, n of them.
+        answers: per id; None for an id that has no embedding.
+        version: of the model that answered.
+    """
+
+    ids: list[Id]
+    answers: list[Neighbours | None]
+    version: str
+
+    @property
+    def missing(self) -> list[Id]:
+        """The ids that have no embedding."""
+        return [id for id, answer in zip(self.ids, self.answers, strict=True) if answer is None]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the users or items that pass a filter.
+
+    Attributes:
+        id_name: ``item_id`` or ``user_id``.
+        ids: at most as many as asked for.
+        attributes: per id, the attributes given at training.
+        vectors: float32, shape (len(ids), dim), without the bias; None where they were not asked for.
+        version: of the model; all pages that follow by `cursor` are of it.
+        cursor: gets the next page; None after the last.
+    """
+
+    id_name: str
+    ids: list[Id]
+    attributes: list[dict[str, Any]]
+    vectors: npt.NDArray[np.float32] | None
+    version: str
+    cursor: str | None
 
 
 @dataclass(frozen=True)

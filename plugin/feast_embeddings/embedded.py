@@ -27,16 +27,19 @@ from feast_embeddings.edge_shard import create_indexes, edge_config, finish, wit
 from feast_embeddings.engine import (
     CollectionSpec,
     Hnsw,
+    Page,
     PointBatch,
     PointId,
     ScoredPoint,
     StoredPoint,
+    all_pages,
     all_points,
+    plain_id,
     scored_points,
     stored_points,
 )
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.filters import payload_key
+from feast_embeddings.filters import payload_keys
 from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
 
 __all__ = ["EmbeddedEngine"]
@@ -82,9 +85,18 @@ class EmbeddedEngine:
     def describe(self, collection: str) -> CollectionSpec:
         return self._folder.pointer().collection(collection).spec
 
-    def retrieve(self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+    def retrieve(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        vectors: Sequence[str],
+        payload: Sequence[str] | None = None,
+    ) -> list[StoredPoint | None]:
         with _engine_errors(f"read from {collection!r}"):
-            records = self._shard(collection).retrieve(list(ids), with_payload=True, with_vector=list(vectors) or False)
+            records = self._shard(collection).retrieve(
+                list(ids), with_payload=payload_keys(payload), with_vector=list(vectors) or False
+            )
         return stored_points(records, ids)
 
     def query(
@@ -95,13 +107,15 @@ class EmbeddedEngine:
         *,
         limit: int,
         filter: models.Filter | None = None,
+        payload: Sequence[str] | None = None,
+        exact: bool = False,
     ) -> list[ScoredPoint]:
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Query.Nearest(vector.tolist(), using=vector_name),
             filter=None if filter is None else to_edge(filter),
-            with_payload=True,
-            params=edge.SearchParams(hnsw_ef=self._hnsw.search_ef),
+            with_payload=payload_keys(payload),
+            params=edge.SearchParams(hnsw_ef=self._hnsw.search_ef, exact=exact),
         )
         with _engine_errors(f"search {collection!r}"):
             hits = self._shard_for(collection, filter).query(request)
@@ -115,20 +129,20 @@ class EmbeddedEngine:
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:
-        shard, offset = self._shard_for(collection, filter), None
-        while True:
-            request = edge.ScrollRequest(
-                offset=offset,
-                limit=_CHUNK,
-                filter=None if filter is None else to_edge(filter),
-                with_payload=[payload_key(name) for name in payload] or False,
-                with_vector=list(vectors) or False,
-            )
-            with _engine_errors(f"read from {collection!r}"):
-                records, offset = shard.scroll(request)
-            yield all_points(records)
-            if offset is None:
-                return
+        shard = self._shard_for(collection, filter)
+        return all_pages(lambda start: _page(shard, collection, _CHUNK, start, payload, vectors, filter))
+
+    def page(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        start: PointId | None,
+        payload: Sequence[str] | None,
+        vectors: Sequence[str],
+        filter: models.Filter | None = None,
+    ) -> Page:
+        return _page(self._shard_for(collection, filter), collection, limit, start, payload, vectors, filter)
 
     def count(self, collection: str) -> int:
         with _engine_errors(f"count {collection!r}"):
@@ -260,6 +274,27 @@ class EmbeddedEngine:
         # Kept, because closing a shard would wait for its threads.
         self._shards_before_fork.append(self._shards)
         self._shards = {}
+
+
+def _page(
+    shard: edge.EdgeShard,
+    collection: str,
+    limit: int,
+    start: PointId | None,
+    payload: Sequence[str] | None,
+    vectors: Sequence[str],
+    filter: models.Filter | None,
+) -> Page:
+    request = edge.ScrollRequest(
+        offset=start,
+        limit=limit,
+        filter=None if filter is None else to_edge(filter),
+        with_payload=payload_keys(payload),
+        with_vector=list(vectors) or False,
+    )
+    with _engine_errors(f"read from {collection!r}"):
+        records, following = shard.scroll(request)
+    return all_points(records), None if following is None else plain_id(following)
 
 
 def _after_fork_in_child() -> None:

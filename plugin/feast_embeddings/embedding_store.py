@@ -1,38 +1,33 @@
-"""The Python interface: similar users, similar items, ranking, vectors by id, training frames."""
+"""The Python interface: similar users and items, ranking, audiences, vectors by id, listings, training frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from feast import FeatureStore, ValueType
-from feast.filter_models import ComparisonFilter, CompoundFilter
-from qdrant_client import models
+from feast import FeatureStore
 
 from feast_embeddings._feast import table_id
-from feast_embeddings.answers import Embeddings, Id, Neighbours
-from feast_embeddings.artifact import Entity
-from feast_embeddings.attributes import RESERVED_COLUMNS
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointId, StoredPoint
-from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError, VersionMismatchError
-from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
-from feast_embeddings.points import PointCodec, from_microseconds, native_value
+from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
+from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.errors import EngineError, InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.live_model import LiveModel
+from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
 from feast_embeddings.publish import model_view, qdrant_store
 from feast_embeddings.training_frame import training_frame
 
 __all__ = ["EmbeddingStore", "Filter"]
 
-Filter = str | ComparisonFilter | CompoundFilter
+Answer = TypeVar("Answer")
 
 
 class EmbeddingStore:
-    """Queries over the live version of one model.
+    """Queries over the live version of one model; safe to use from many threads.
 
-    Each call answers from one version, whatever is published meanwhile.
+    Each call answers from one version, whatever is published meanwhile. What is published is noticed with the next
+    call, with attributes that it brings.
 
     Args:
         feature_store: a repo whose online store is `QdrantEmbeddingOnlineStore`.
@@ -45,67 +40,176 @@ class EmbeddingStore:
     def __init__(self, feature_store: FeatureStore, model: str) -> None:
         self.feature_store = feature_store
         self.model = model
-        config, store = feature_store.config, qdrant_store(feature_store)
-        self._engine = store.engine(config)
-        self._sides = {
-            entity: _Side(entity, store.codec(config, view), table_id(config, view))
-            for entity in ("user", "item")
-            if (view := model_view(feature_store, model, entity))
-        }
+        self._engine = qdrant_store(feature_store).engine(feature_store.config)
+        self._guard = threading.Lock()
+        self._sides = self._registered()
+        self._live: LiveModel | None = None
 
-    def similar_items(self, item_id: Id, k: int = 10, *, filter: Filter | None = None) -> Neighbours:
-        """The k items nearest to an item by cosine, without the item itself.
+    def similar_items(
+        self, item_id: Id, k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+    ) -> Neighbours:
+        """The k items nearest to an item by cosine, without the item itself; fewer only when fewer pass the filter.
 
         Args:
             filter: condition on attributes, e.g. ``"category = 'Books' AND price < 20"``, or a Feast filter.
+            attributes: whether they come back with each neighbour; without, it is quicker.
 
         Raises:
             UnknownIdError: the live version has no such item.
             FilterError: the filter cannot be understood or applied.
             NotPublishedError: no version is live.
         """
-        return self._similar("item", item_id, k, filter)
+        return self._only("item", self.similar_items_batch([item_id], k, filter=filter, attributes=attributes))
 
-    def similar_users(self, user_id: Id, k: int = 10, *, filter: Filter | None = None) -> Neighbours:
+    def similar_items_batch(
+        self, item_ids: Sequence[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+    ) -> NeighboursBatch:
+        """`similar_items` for each of many items, where an unknown one is no error."""
+        return self.answer(lambda live: live.similar("item", item_ids, k, filter=filter, attributes=attributes))
+
+    def similar_users(
+        self, user_id: Id, k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+    ) -> Neighbours:
         """The k users nearest to a user by cosine, without the user; see `similar_items`."""
-        return self._similar("user", user_id, k, filter)
+        return self._only("user", self.similar_users_batch([user_id], k, filter=filter, attributes=attributes))
 
-    def rank(self, user_id: Id, k: int = 10, *, filter: Filter | None = None, include_seen: bool = False) -> Neighbours:
+    def similar_users_batch(
+        self, user_ids: Sequence[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+    ) -> NeighboursBatch:
+        """`similar_users` for each of many users, where an unknown one is no error."""
+        return self.answer(lambda live: live.similar("user", user_ids, k, filter=filter, attributes=attributes))
+
+    def rank(
+        self,
+        user_id: Id,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        include_seen: bool = False,
+        item_ids: Sequence[Id] | None = None,
+        attributes: bool = True,
+    ) -> Neighbours:
         """The k items with the highest score for a user: ``user · item + item bias``.
 
         Args:
             filter: condition on item attributes.
             include_seen: whether items that the user interacted with in training may be among them.
+            item_ids: rank these items instead of all; those that the version does not know are in `missing`.
 
         Raises:
             UnknownIdError: the live version has no such user.
             VersionMismatchError: users and items are of different spaces; no score would mean anything.
             FilterError, NotPublishedError: as in `similar_items`.
         """
-        live = self._live("user", "item")
-        (users, user_spec), (items, item_spec) = live["user"], live["item"]
-        if user_spec.space != item_spec.space:
-            raise VersionMismatchError(
-                f"{users} is of space {user_spec.space!r} but {items} is of space {item_spec.space!r}; "
-                "publish one version of the model to get both from one space"
+        found = self.rank_batch(
+            [user_id], k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
+        )
+        return self._only("user", found)
+
+    def rank_batch(
+        self,
+        user_ids: Sequence[Id],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        include_seen: bool = False,
+        item_ids: Sequence[Id] | None = None,
+        attributes: bool = True,
+    ) -> NeighboursBatch:
+        """`rank` for each of many users, where an unknown one is no error."""
+        return self.answer(
+            lambda live: live.rank(
+                user_ids, k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
             )
-        user_side, item_side = self._sides["user"], self._sides["item"]
-        field = item_side.field
-        user = self._one(users, user_side, user_id, user_side.field.name, user_spec)
-        query = user.vectors[user_side.field.name]
-        if field.bias is not None:
-            query = np.append(query, np.float32(1))
-        seen = [] if include_seen else user.payload.get("seen_items", [])
-        excluded = [item_side.point_id(id) for id in seen]
-        return self._search("item", items, item_spec, field.name, query, k, filter, excluded)
+        )
+
+    def users_for_item(
+        self,
+        item_id: Id,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        include_seen: bool = False,
+        attributes: bool = True,
+    ) -> Neighbours:
+        """The k users whose score for an item is highest, by the score of `rank`. It is a scan of all users.
+
+        Args:
+            filter: condition on user attributes.
+            include_seen: whether users who interacted with the item in training may be among them.
+
+        Raises:
+            UnknownIdError: the live version has no such item.
+            VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
+        """
+        found = self.users_for_item_batch([item_id], k, filter=filter, include_seen=include_seen, attributes=attributes)
+        return self._only("item", found)
+
+    def users_for_item_batch(
+        self,
+        item_ids: Sequence[Id],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        include_seen: bool = False,
+        attributes: bool = True,
+    ) -> NeighboursBatch:
+        """`users_for_item` for each of many items, where an unknown one is no error."""
+        return self.answer(
+            lambda live: live.users_for(item_ids, k, filter=filter, include_seen=include_seen, attributes=attributes)
+        )
+
+    def lookalike_users(
+        self, user_ids: Sequence[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+    ) -> Neighbours:
+        """The k users nearest by cosine to the mean direction of these users, without them.
+
+        Ids that the version does not know are in `missing`.
+
+        Raises:
+            UnknownIdError: it knows none of them.
+            FilterError, NotPublishedError: as in `similar_items`.
+        """
+        return self.answer(lambda live: live.similar_to_all(user_ids, k, filter=filter, attributes=attributes))
 
     def user_embeddings(self, user_ids: Sequence[Id]) -> Embeddings:
         """The vectors of these users, float32, bit for bit as trained."""
-        return self._embeddings("user", user_ids)
+        return self.answer(lambda live: live.side("user").embeddings(user_ids))
 
     def item_embeddings(self, item_ids: Sequence[Id]) -> Embeddings:
         """The vectors of these items without the bias, float32, bit for bit as trained."""
-        return self._embeddings("item", item_ids)
+        return self.answer(lambda live: live.side("item").embeddings(item_ids))
+
+    def retrieve(
+        self,
+        entity: Entity,
+        *,
+        filter: Filter | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        vectors: bool = False,
+    ) -> Page:
+        """A page of the users or items that pass a filter, in no order that means anything.
+
+        Args:
+            cursor: of the page before; the pages of one listing are of one version, whatever is published meanwhile.
+            vectors: whether their embeddings come along.
+
+        Raises:
+            InputError: the cursor is not one, or its version is not loaded any more.
+            FilterError, NotPublishedError: as in `similar_items`.
+        """
+        if limit < 1:
+            raise InputError(f"limit must be at least 1, got {limit}")
+        version, start = (None, None) if cursor is None else read_cursor(cursor)
+
+        def page(live: LiveModel) -> Page:
+            side = live.side(entity)
+            if version not in (None, side.spec.version):
+                side = self._loaded(side.side, str(version))
+            return side.page(side.side.translate(filter), limit, start, vectors=vectors)
+
+        return self.answer(page)
 
     def training_frame(self, entity_df: pd.DataFrame) -> pd.DataFrame:
         """Join to each row the embeddings that existed at its time; see `feast_embeddings.training_frame`."""
@@ -122,126 +226,64 @@ class EmbeddingStore:
     def live_version(self) -> str | None:
         """The version that queries answer from, or None when none is live."""
         try:
-            return self._live("item")["item"][1].version
+            return self.live().side("item").spec.version
         except NotPublishedError:
             return None
 
-    def _similar(self, entity: Entity, id: Id, k: int, filter: Filter | None) -> Neighbours:
-        side, (collection, spec) = self._sides[entity], self._live(entity)[entity]
-        name = side.field.search_name
-        point = self._one(collection, side, id, name, spec)
-        return self._search(entity, collection, spec, name, point.vectors[name], k, filter, [point.id])
-
-    def _search(
-        self,
-        entity: Entity,
-        collection: str,
-        spec: CollectionSpec,
-        vector_name: str,
-        vector: npt.NDArray[np.float32],
-        k: int,
-        filter: Filter | None,
-        excluded: Sequence[PointId],
-    ) -> Neighbours:
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
-        side = self._sides[entity]
-        conditions = models.Filter(
-            must=[condition] if (condition := side.translate(filter)) else None,
-            must_not=[models.HasIdCondition(has_id=list(excluded))] if excluded else None,
-        )
-        hits = self._engine.query(collection, vector_name, vector, limit=k, filter=conditions)
-        return Neighbours(
-            id_name=side.id_name,
-            ids=[hit.payload[side.id_name] for hit in hits],
-            scores=np.array([hit.score for hit in hits], dtype=np.float32),
-            attributes=[side.attributes(hit.payload) for hit in hits],
-            version=spec.version,
-        )
-
-    def _embeddings(self, entity: Entity, ids: Sequence[Id]) -> Embeddings:
-        side, (collection, spec) = self._sides[entity], self._live(entity)[entity]
-        field = side.field
-        points = self._engine.retrieve(collection, [side.point_id(id) for id in ids], vectors=[field.name])
-        dim = spec.vectors[field.name].size - (field.bias is not None)
-        vectors = np.full((len(ids), dim), np.nan, dtype=np.float32)
-        for row, point in zip(vectors, points, strict=True):
-            if point is not None:
-                row[:] = point.vectors[field.name][:dim]
-        return Embeddings(
-            ids=list(ids),
-            vectors=vectors,
-            found=np.array([point is not None for point in points], dtype=np.bool_),
-            event_timestamps=[
-                None if point is None else from_microseconds(point.payload[TIMESTAMP_KEY]) for point in points
-            ],
-            version=spec.version,
-            space=spec.space,
-            as_of=spec.as_of,
-        )
-
-    def _live(self, *entities: Entity) -> dict[Entity, tuple[str, CollectionSpec]]:
-        """Live collection and what it holds, for all these sides out of one look at the aliases."""
-        aliases = self._engine.aliases()
-        live: dict[Entity, tuple[str, CollectionSpec]] = {}
-        for entity in entities:
-            collection = aliases.get(self._sides[entity].alias)
-            if collection is None:
-                raise NotPublishedError(
-                    f"no version of model {self.model!r} is live: run feast-embeddings publish --model {self.model}"
-                )
-            live[entity] = collection, self._engine.describe(collection)
-        return live
-
-    def _one(self, collection: str, side: _Side, id: Id, vector_name: str, spec: CollectionSpec) -> StoredPoint:
-        (point,) = self._engine.retrieve(collection, [side.point_id(id)], vectors=[vector_name])
-        if point is None or vector_name not in point.vectors:
-            raise UnknownIdError(
-                f"{side.entity} {id!r} has no embedding in version {spec.version} of model {self.model!r}"
+    def live(self, aliases: dict[str, str] | None = None) -> LiveModel:
+        """What is live now, or was when the engine had these aliases; all queries on it answer from that."""
+        aliases, known = aliases or self._engine.aliases(), self._live
+        if known is not None and known.collections == self._named(aliases):
+            return known
+        with self._guard:
+            if self._live is not None:
+                # A new version may have come with new attributes, so with new feature views.
+                self._sides = self._registered()
+            self._live = LiveModel(
+                self.model,
+                {
+                    entity: LiveSide(self._engine, self._sides[entity], name, self._engine.describe(name))
+                    for entity, name in self._named(aliases).items()
+                },
             )
-        return point
+            return self._live
 
-
-class _Side:
-    """What the queries need to know about the users or the items of a model."""
-
-    def __init__(self, entity: Entity, codec: PointCodec, alias: str) -> None:
-        self.entity = entity
-        self.codec = codec
-        self.alias = alias
-        self.id_name = f"{entity}_id"
-        self.field = codec.fields["embedding"]
-        self._is_text = codec.types[self.id_name] == ValueType.STRING
-
-    def point_id(self, id: Id) -> PointId:
-        if isinstance(id, np.generic):
-            id = id.item()
-        if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
-            kind = "text" if self._is_text else "a whole number"
-            raise InputError(f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})")
+    def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
+        """Ask what is live now; once more, should it be replaced and dropped meanwhile."""
+        aliases = self._engine.aliases()
         try:
-            return self.codec.point_id_of(id)
-        except ValueError:
-            expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
-            raise InputError(f"{self.entity} ids of this model are {expected}, got {id!r}") from None
+            return ask(self.live(aliases))
+        except EngineError:
+            now = self._engine.aliases()
+            if now == aliases:
+                raise
+            return ask(self.live(now))
 
-    def parse_id(self, text: str) -> Id:
-        if self._is_text:
-            return text
-        try:
-            return int(text)
-        except ValueError:
-            raise InputError(f"{self.entity} ids of this model are whole numbers, got {text!r}") from None
+    def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
+        sides = self._sides
+        return {entity: aliases[side.alias] for entity, side in sides.items() if side.alias in aliases}
 
-    def translate(self, filter: Filter | None) -> models.Filter | None:
-        tree = parse_filter(filter) if isinstance(filter, str) else filter
-        return QdrantFilterTranslator(self.codec.types).translate(tree)
-
-    def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def _registered(self) -> dict[Entity, Side]:
+        config, store = self.feature_store.config, qdrant_store(self.feature_store)
         return {
-            name: datetime.fromtimestamp(payload[name], UTC)
-            if value_type == ValueType.UNIX_TIMESTAMP and name in payload
-            else native_value(name, payload)
-            for name, value_type in self.codec.types.items()
-            if name not in RESERVED_COLUMNS
+            entity: Side(entity, store.codec(config, view), table_id(config, view))
+            for entity in ENTITIES
+            if (view := model_view(self.feature_store, self.model, entity))
         }
+
+    def _loaded(self, side: Side, version: str) -> LiveSide:
+        """A version that is loaded, though not live."""
+        for name, spec in self._engine.collections(side.alias).items():
+            if spec.version == version:
+                return LiveSide(self._engine, side, name, spec)
+        raise InputError(
+            f"the cursor is of version {version[:40]}, which is not loaded any more; begin at the first page"
+        )
+
+    def _only(self, entity: Entity, batch: NeighboursBatch) -> Neighbours:
+        (answer,) = batch.answers
+        if answer is None:
+            raise UnknownIdError(
+                f"{entity} {batch.ids[0]!r} has no embedding in version {batch.version} of model {self.model!r}"
+            )
+        return answer

@@ -7,7 +7,7 @@ point, payload, named vector, filter. One test suite runs over both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -22,12 +22,15 @@ __all__ = [
     "Distance",
     "Engine",
     "Hnsw",
+    "Page",
     "PointBatch",
     "PointId",
     "ScoredPoint",
     "StoredPoint",
     "VectorSpec",
+    "all_pages",
     "all_points",
+    "plain_id",
     "scored_points",
     "stored_points",
 ]
@@ -157,15 +160,28 @@ class _Hit(Protocol):
     def payload(self) -> dict[str, Any] | None: ...
 
 
-def _id(id: Any) -> PointId:
+Page = tuple[list[StoredPoint], PointId | None]
+
+
+def plain_id(id: Any) -> PointId:
+    """An id as Qdrant's clients give it, which may be a `uuid.UUID`."""
     return id if isinstance(id, int) else str(id)
+
+
+def all_pages(page: Callable[[PointId | None], Page]) -> Iterator[list[StoredPoint]]:
+    """Every page of a listing, given how to get the one that begins at a point."""
+    points, following = page(None)
+    yield points
+    while following is not None:
+        points, following = page(following)
+        yield points
 
 
 def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
     """Records in Qdrant's order."""
     return [
         StoredPoint(
-            id=_id(record.id),
+            id=plain_id(record.id),
             payload=record.payload or {},
             vectors={
                 name: np.fromiter(values, np.float32, len(values)) for name, values in (record.vector or {}).items()
@@ -183,7 +199,7 @@ def stored_points(records: Iterable[_Record], ids: Sequence[PointId]) -> list[St
 
 def scored_points(hits: Iterable[_Hit]) -> list[ScoredPoint]:
     """Search hits, in Qdrant's order."""
-    return [ScoredPoint(id=_id(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]
+    return [ScoredPoint(id=plain_id(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]
 
 
 class Engine(Protocol):
@@ -226,8 +242,19 @@ class Engine(Protocol):
         """
         ...
 
-    def retrieve(self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
-        """Points by id, in the order of `ids`; None where there is none."""
+    def retrieve(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        vectors: Sequence[str],
+        payload: Sequence[str] | None = None,
+    ) -> list[StoredPoint | None]:
+        """Points by id, in the order of `ids`; None where there is none.
+
+        Args:
+            payload: the keys to return with each; None returns all.
+        """
         ...
 
     def query(
@@ -238,8 +265,33 @@ class Engine(Protocol):
         *,
         limit: int,
         filter: models.Filter | None = None,
+        payload: Sequence[str] | None = None,
+        exact: bool = False,
     ) -> list[ScoredPoint]:
-        """The nearest points to a vector, nearest first, with their payloads."""
+        """The nearest points to a vector, nearest first.
+
+        Args:
+            payload: the keys to return with each; None returns all.
+            exact: look at every point that passes the filter. A search of the graph may find fewer than `limit`.
+        """
+        ...
+
+    def page(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        start: PointId | None,
+        payload: Sequence[str] | None,
+        vectors: Sequence[str],
+        filter: models.Filter | None = None,
+    ) -> Page:
+        """At most `limit` points that pass the filter, in the order of their ids, and where the next page starts.
+
+        Args:
+            start: the first point; None starts at the beginning.
+            payload: the keys to return with each; None returns all.
+        """
         ...
 
     def scroll(

@@ -25,7 +25,7 @@ from sqlglot import ParseError, Token, TokenError, TokenType, exp
 
 from feast_embeddings.errors import FilterError
 
-__all__ = ["GRAMMAR", "QdrantFilterTranslator", "parse_filter", "payload_key"]
+__all__ = ["GRAMMAR", "QdrantFilterTranslator", "parse_filter", "payload_key", "payload_keys"]
 
 GRAMMAR = (
     "name = value (also !=, <, <=, >, >=), IN (…), NOT IN (…), BETWEEN … AND …, joined by AND, OR, NOT and "
@@ -184,6 +184,11 @@ def payload_key(name: str) -> str:
     if not name or '"' in name or "\\" in name:
         raise FilterError(f"feature {name!r} cannot be filtered on: Qdrant cannot address this name; rename it")
     return f'"{name}"'
+
+
+def payload_keys(names: Sequence[str] | None) -> list[str] | bool:
+    """Qdrant's selection of the payload of these features; of all when None."""
+    return True if names is None else [payload_key(name) for name in names] or False
 
 
 class QdrantFilterTranslator(FilterTranslator):

@@ -20,16 +20,19 @@ from feast_embeddings.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
     Hnsw,
+    Page,
     PointBatch,
     PointId,
     ScoredPoint,
     StoredPoint,
+    all_pages,
     all_points,
+    plain_id,
     scored_points,
     stored_points,
 )
 from feast_embeddings.errors import EngineError
-from feast_embeddings.filters import payload_key
+from feast_embeddings.filters import payload_key, payload_keys
 
 __all__ = ["ServerEngine", "Storage"]
 
@@ -183,10 +186,17 @@ class ServerEngine:
         if wait_for_indexes:
             self._wait_until_indexed(collection)
 
-    def retrieve(self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]) -> list[StoredPoint | None]:
+    def retrieve(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        *,
+        vectors: Sequence[str],
+        payload: Sequence[str] | None = None,
+    ) -> list[StoredPoint | None]:
         with _engine_errors(f"read from {collection!r}"):
             records = self._client.retrieve(
-                collection, list(ids), with_payload=True, with_vectors=list(vectors) or False
+                collection, list(ids), with_payload=payload_keys(payload), with_vectors=list(vectors) or False
             )
         return stored_points(records, ids)
 
@@ -198,6 +208,8 @@ class ServerEngine:
         *,
         limit: int,
         filter: models.Filter | None = None,
+        payload: Sequence[str] | None = None,
+        exact: bool = False,
     ) -> list[ScoredPoint]:
         with _engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
@@ -206,8 +218,10 @@ class ServerEngine:
                 using=vector_name,
                 limit=limit,
                 query_filter=filter,
+                with_payload=payload_keys(payload),
                 search_params=models.SearchParams(
                     hnsw_ef=self._hnsw.search_ef,
+                    exact=exact,
                     quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
                     if self._storage.quantization
                     else None,
@@ -223,20 +237,32 @@ class ServerEngine:
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:
-        offset: Any = None
-        while True:
-            with _engine_errors(f"read from {collection!r}"):
-                records, offset = self._client.scroll(
-                    collection,
-                    scroll_filter=filter,
-                    limit=_PAGE,
-                    offset=offset,
-                    with_payload=[payload_key(name) for name in payload] or False,
-                    with_vectors=list(vectors) or False,
-                )
-            yield all_points(records)
-            if offset is None:
-                return
+        return all_pages(
+            lambda start: self.page(
+                collection, limit=_PAGE, start=start, payload=payload, vectors=vectors, filter=filter
+            )
+        )
+
+    def page(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        start: PointId | None,
+        payload: Sequence[str] | None,
+        vectors: Sequence[str],
+        filter: models.Filter | None = None,
+    ) -> Page:
+        with _engine_errors(f"read from {collection!r}"):
+            records, following = self._client.scroll(
+                collection,
+                scroll_filter=filter,
+                limit=limit,
+                offset=start,
+                with_payload=payload_keys(payload),
+                with_vectors=list(vectors) or False,
+            )
+        return all_points(records), None if following is None else plain_id(following)
 
     def count(self, collection: str) -> int:
         with _engine_errors(f"count {collection!r}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from feast import FeatureStore
+from qdrant_client import QdrantClient
 
 from feast_embeddings import embedding_views
 from feast_embeddings._feast import online_store_of
@@ -21,6 +23,7 @@ from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
+from feast_embeddings.server import ServerEngine
 
 DIM = 8
 AS_OF = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -105,6 +108,31 @@ def apply(repo: Repo, model: str = "shop") -> FeatureStore:
     feature_store = repo.feature_store()
     feature_store.apply(list(embedding_views(model, repo.data).by_name().values()))
     return feature_store
+
+
+# The stand-in runs our server code against the client's in-process imitation of a server.
+ENGINES = ["embedded", "server-stand-in", "server"]
+
+
+def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
+    """A published version in a repo on the engine that `request.param` names; for fixtures of any scope."""
+    repo = init_repo(folder / "repo")
+    config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
+    config["project"] = f"shop_{uuid.uuid4().hex}"  # a server may be shared
+    if request.param == "server":
+        server = request.getfixturevalue("qdrant_server")
+        config["online_store"] = {"type": config["online_store"]["type"], "url": server.url}
+        config["online_store"]["grpc_port"] = server.grpc_port
+    (repo.path / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    artifact = write_version(repo.data)
+    feature_store = apply(repo)
+    if request.param == "server-stand-in":
+        qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"))
+    shop = Shop(repo, artifact, feature_store)
+    shop.publish()
+    yield shop
+    feature_store.teardown()  # type: ignore[no-untyped-call]
+    qdrant(feature_store).engine(feature_store.config).close()
 
 
 @pytest.fixture

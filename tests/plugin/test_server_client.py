@@ -139,7 +139,8 @@ def test_every_setting_reaches_the_server(server: Failing) -> None:
     assert (searched["on_disk"], read["on_disk"]) == (True, True)
     assert (read["hnsw_config"]["m"], "quantization_config" in read) == (0, False)
     engine.query("c", "w", np.ones(2, dtype=np.float32), limit=5)
-    assert server.bodies[-1]["params"] == {"hnsw_ef": 99, "quantization": {"rescore": True, "oversampling": 3.0}}
+    rescored = {"rescore": True, "oversampling": 3.0}
+    assert server.bodies[-1]["params"] == {"hnsw_ef": 99, "exact": False, "quantization": rescored}
 
 
 def test_nobody_there() -> None:

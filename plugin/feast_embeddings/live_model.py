@@ -1,0 +1,185 @@
+"""What a model serves at one moment: every answer is of the versions that were live then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from feast_embeddings.answers import Id, Neighbours, NeighboursBatch
+from feast_embeddings.artifact import Entity
+from feast_embeddings.engine import ScoredPoint
+from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError, VersionMismatchError
+from feast_embeddings.live_side import Filter, LiveSide
+
+__all__ = ["LiveModel"]
+
+_SEEN = "seen_items"
+# When users who have seen an item are left out, so many times more are looked at in each next try.
+_GROWTH = 4
+
+
+class LiveModel:
+    """The queries, for many ids at once; `feast_embeddings.EmbeddingStore` says what each means.
+
+    Args:
+        sides: users and items as far as they are live.
+    """
+
+    def __init__(self, model: str, sides: Mapping[Entity, LiveSide]) -> None:
+        self.model = model
+        self._sides = sides
+        self.collections = {entity: side.collection for entity, side in sides.items()}
+
+    def side(self, entity: Entity) -> LiveSide:
+        """The live users or items; `NotPublishedError` when there are none."""
+        if entity not in self._sides:
+            raise NotPublishedError(
+                f"no version of model {self.model!r} is live: run feast-embeddings publish --model {self.model}"
+            )
+        return self._sides[entity]
+
+    def similar(
+        self, entity: Entity, ids: Sequence[Id], k: int, *, filter: Filter | None, attributes: bool
+    ) -> NeighboursBatch:
+        """To each id the k nearest by cosine, without itself."""
+        _check_k(k)
+        live = self.side(entity)
+        name, conditions = live.side.field.search_name, live.side.translate(filter)
+        payload = None if attributes else [live.side.id_name]
+        answers: list[Neighbours | None] = []
+        for point in live.points(ids, name):
+            if point is None:
+                answers.append(None)
+                continue
+            hits = live.nearest(name, point.vectors[name], k, filter=conditions, excluded=[point.id], payload=payload)
+            answers.append(live.neighbours(hits, attributes=attributes))
+        return NeighboursBatch(list(ids), answers, live.spec.version)
+
+    def similar_to_all(self, user_ids: Sequence[Id], k: int, *, filter: Filter | None, attributes: bool) -> Neighbours:
+        """The k users nearest to the mean direction of these users, without them."""
+        _check_k(k)
+        live = self.side("user")
+        name, conditions = live.side.field.search_name, live.side.translate(filter)
+        points = live.points(user_ids, name)
+        seeds = [point for point in points if point is not None]
+        if not seeds:
+            raise UnknownIdError(
+                f"none of the {len(user_ids)} users has an embedding in version {live.spec.version} of model "
+                f"{self.model!r}"
+            )
+        # Under Cosine Qdrant keeps the vectors at length one.
+        mean = np.stack([point.vectors[name] for point in seeds]).mean(axis=0)
+        payload = None if attributes else [live.side.id_name]
+        hits = live.nearest(name, mean, k, filter=conditions, excluded=[point.id for point in seeds], payload=payload)
+        missing = [id for id, point in zip(user_ids, points, strict=True) if point is None]
+        return live.neighbours(hits, attributes=attributes, missing=missing)
+
+    def rank(
+        self,
+        user_ids: Sequence[Id],
+        k: int,
+        *,
+        filter: Filter | None,
+        include_seen: bool,
+        item_ids: Sequence[Id] | None,
+        attributes: bool,
+    ) -> NeighboursBatch:
+        """To each user the k items of the highest score, of all items or of these."""
+        _check_k(k)
+        users, items = self._same_space()
+        name = users.side.field.name
+        answers: list[Neighbours | None] = []
+        for point in users.points(user_ids, name, () if include_seen else [_SEEN]):
+            if point is None:
+                answers.append(None)
+                continue
+            seen = [] if include_seen else point.payload.get(_SEEN) or []
+            answers.append(
+                self.rank_vector(
+                    point.vectors[name], k, filter=filter, excluded=seen, item_ids=item_ids, attributes=attributes
+                )
+            )
+        return NeighboursBatch(list(user_ids), answers, items.spec.version)
+
+    def rank_vector(
+        self,
+        user: npt.NDArray[np.float32],
+        k: int,
+        *,
+        filter: Filter | None,
+        excluded: Sequence[Id],
+        item_ids: Sequence[Id] | None,
+        attributes: bool,
+    ) -> Neighbours:
+        """The k items of the highest score for a user vector of this version's space, float32 (dim,)."""
+        _check_k(k)
+        _, items = self._same_space()
+        side = items.side
+        only = None if item_ids is None else [side.point_id(id) for id in item_ids]
+        hits = items.nearest(
+            side.field.name,
+            user if side.field.bias is None else np.append(user, np.float32(1)),
+            k,
+            filter=side.translate(filter),
+            excluded=[side.point_id(id) for id in excluded],
+            only=only,
+            payload=None if attributes else [side.id_name],
+        )
+        # Where all that were given have come back, none is unknown.
+        missing = items.unknown(item_ids) if item_ids is not None and len(hits) < len(set(only or ())) else []
+        return items.neighbours(hits, attributes=attributes, missing=missing)
+
+    def users_for(
+        self, item_ids: Sequence[Id], k: int, *, filter: Filter | None, include_seen: bool, attributes: bool
+    ) -> NeighboursBatch:
+        """To each item the k users whose score for it is highest."""
+        _check_k(k)
+        users, items = self._same_space()
+        conditions = users.side.translate(filter)
+        has_seen = _SEEN in users.side.codec.types and not include_seen
+        payload = None if attributes else [users.side.id_name, *([_SEEN] if has_seen else [])]
+        field = items.side.field
+        answers: list[Neighbours | None] = []
+        for id, point in zip(item_ids, items.points(item_ids, field.name), strict=True):
+            if point is None:
+                answers.append(None)
+                continue
+            vector, bias = point.vectors[field.name], np.float32(0)
+            if field.bias is not None:
+                vector, bias = vector[:-1], vector[-1]
+
+            def search(n: int, vector: npt.NDArray[np.float32] = vector) -> list[ScoredPoint]:
+                return users.nearest(users.side.field.name, vector, n, filter=conditions, payload=payload)
+
+            hits = _unseen(search, id, k) if has_seen else search(k)
+            # Not part of the search: it is the same for all users.
+            hits = [hit._replace(score=float(np.float32(hit.score) + bias)) for hit in hits]
+            answers.append(users.neighbours(hits, attributes=attributes))
+        return NeighboursBatch(list(item_ids), answers, users.spec.version)
+
+    def _same_space(self) -> tuple[LiveSide, LiveSide]:
+        users, items = self.side("user"), self.side("item")
+        if users.spec.space != items.spec.space:
+            raise VersionMismatchError(
+                f"{users.collection} is of space {users.spec.space!r} but {items.collection} is of space "
+                f"{items.spec.space!r}; publish one version of the model to get both from one space"
+            )
+        return users, items
+
+
+def _unseen(search: Callable[[int], list[ScoredPoint]], item_id: Id, k: int) -> list[ScoredPoint]:
+    """The k best users who have not seen the item: lists of what users saw are too long to have an index."""
+    n = k
+    while True:
+        hits = search(n)
+        unseen = [hit for hit in hits if item_id not in (hit.payload.get(_SEEN) or ())]
+        if len(unseen) >= k or len(hits) < n:
+            return unseen[:k]
+        n *= _GROWTH
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}")
