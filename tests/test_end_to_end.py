@@ -302,7 +302,7 @@ def test_vectors_by_hand(by_hand: ByHand, command: Command) -> None:
     assert len(failed.err.splitlines()) == 1
 
 
-def test_training_frame_by_hand(by_hand: ByHand) -> None:
+def test_training_frame_by_hand(by_hand: ByHand, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file holds what the Python interface returns, and the report counts it."""
     labels = pd.DataFrame(
         {
@@ -313,8 +313,9 @@ def test_training_frame_by_hand(by_hand: ByHand) -> None:
         }
     )
     labels.to_csv(by_hand.folder / "labels.csv", index=False)
-    command = ("training-frame", "--repo", "repo", "--entities", "labels.csv", "--out", "frame.parquet", "--json")
-    report = json.loads(run(by_hand.folder, EMBEDDINGS, *command).out)
+    monkeypatch.chdir(by_hand.folder)
+    arguments = ("training-frame", "--repo", "repo", "--entities", "labels.csv", "--out", "frame.parquet", "--json")
+    report = json.loads(command(*arguments, "--allow-mixed-spaces").out)
     first, second = by_hand.versions
     assert report == {
         "rows": 4,
@@ -324,7 +325,7 @@ def test_training_frame_by_hand(by_hand: ByHand) -> None:
     written = pd.read_parquet(by_hand.folder / "frame.parquet")
     assert written["user_version"].tolist() == [None, first, second, None]
     assert written["item_version"].tolist() == [None, first, second, second]
-    expected = by_hand.store.training_frame(labels)
+    expected = by_hand.store.training_frame(labels, allow_mixed_spaces=True)
     assert list(written.columns) == list(expected.columns)
     for name in ("user_embedding", "item_embedding"):
         for ours, theirs in zip(written[name], expected[name], strict=True):

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
@@ -42,6 +43,7 @@ __all__ = [
     "Entity",
     "Manifest",
     "TrainerInfo",
+    "embedding_matrix",
     "list_artifacts",
     "load_artifact",
     "normalise_attributes",
@@ -104,6 +106,23 @@ class Artifact:
             )
         # partitioning=None: otherwise Arrow reads columns out of folder names such as "model=shop".
         return pq.read_table(file, partitioning=None)
+
+
+def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
+    """The column ``embedding`` of an artifact's table as float32, shape (n, dim); often a view of its memory.
+
+    Raises:
+        ArtifactError: a vector is missing, or they have different lengths.
+    """
+    column = table["embedding"].combine_chunks()
+    if column.null_count:
+        raise ArtifactError(f"{column.null_count} of {len(column)} embeddings are missing; restore the version")
+    if not len(column):
+        return np.empty((0, getattr(column.type, "list_size", 0)), dtype=np.float32)
+    values: npt.NDArray[np.float32] = column.flatten().to_numpy()
+    if not pa.types.is_fixed_size_list(column.type) and pc.count_distinct(pc.list_value_length(column)).as_py() != 1:
+        raise ArtifactError("the embeddings of one version have different lengths; restore the version")
+    return values.reshape(len(column), -1)
 
 
 def validate_model_name(model: str) -> str:

@@ -16,7 +16,7 @@ from feast_embeddings.errors import EngineError, InputError, NotPublishedError, 
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
 from feast_embeddings.publish import model_view, qdrant_store
-from feast_embeddings.training_frame import training_frame
+from feast_embeddings.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 
 __all__ = ["EmbeddingStore", "Filter"]
 
@@ -211,9 +211,43 @@ class EmbeddingStore:
 
         return self.answer(page)
 
-    def training_frame(self, entity_df: pd.DataFrame) -> pd.DataFrame:
+    def training_frame(
+        self,
+        entity_df: pd.DataFrame,
+        *,
+        vectors: Vectors = "lists",
+        version: str | None = None,
+        space: str | None = None,
+        allow_mixed_spaces: bool = False,
+    ) -> pd.DataFrame:
         """Join to each row the embeddings that existed at its time; see `feast_embeddings.training_frame`."""
-        return training_frame(self.feature_store, self.model, entity_df)
+        return training_frame(
+            self.feature_store,
+            self.model,
+            entity_df,
+            vectors=vectors,
+            version=version,
+            space=space,
+            allow_mixed_spaces=allow_mixed_spaces,
+        )
+
+    def training_vectors(
+        self,
+        entity_df: pd.DataFrame,
+        *,
+        version: str | None = None,
+        space: str | None = None,
+        allow_mixed_spaces: bool = False,
+    ) -> TrainingVectors:
+        """The same vectors as one float32 matrix beside the rows; see `feast_embeddings.training_frame`."""
+        return training_vectors(
+            self.feature_store,
+            self.model,
+            entity_df,
+            version=version,
+            space=space,
+            allow_mixed_spaces=allow_mixed_spaces,
+        )
 
     def parse_id(self, entity: Entity, text: str) -> Id:
         """An id given as text, in the type that the model's ids have.

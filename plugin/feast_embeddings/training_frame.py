@@ -2,45 +2,82 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from feast import FeatureStore, FeatureView
+import pyarrow as pa
+from feast import FeatureStore, FeatureView, FileSource
 from feast.types import String
-from pandas.api.extensions import ExtensionArray
-from pandas.api.types import is_datetime64_any_dtype, is_float_dtype
+from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
-from feast_embeddings.artifact import ENTITIES
-from feast_embeddings.errors import InputError
+from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
+from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
+from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.publish import model_view
 
-__all__ = ["training_frame"]
+__all__ = ["TrainingVectors", "training_frame", "training_vectors"]
 
-_ROW = "__row"
-_FEATURES = ("embedding", "version", "space")
+Vectors = Literal["lists", "columns"]
 
 
-def training_frame(feature_store: FeatureStore, model: str, entity_df: pd.DataFrame) -> pd.DataFrame:
-    """Join embeddings to labelled rows, point in time.
+@dataclass(frozen=True)
+class TrainingVectors:
+    """Vectors for labelled rows, in the order of the rows.
+
+    Attributes:
+        sides: by ``user``, ``item`` or both: `vectors` (float32, shape (n, dim), NaN where none existed yet),
+            `found`, `versions` and `spaces`.
+    """
+
+    sides: dict[Entity, JoinedEmbeddings]
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """The vectors as float32, shape (n, dim of all sides): user, then item; its columns are `columns`."""
+        parts = [side.vectors for side in self.sides.values()]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of the matrix: ``user_embedding_0`` and so on."""
+        return [f"{entity}_embedding_{i}" for entity, side in self.sides.items() for i in range(side.vectors.shape[1])]
+
+
+def training_vectors(
+    feature_store: FeatureStore,
+    model: str,
+    entity_df: pd.DataFrame,
+    *,
+    version: str | None = None,
+    space: str | None = None,
+    allow_mixed_spaces: bool = False,
+) -> TrainingVectors:
+    """Find the embeddings of labelled rows, point in time.
 
     A row gets the newest version whose training data ends at or before the row's ``event_timestamp``, so no
-    vector knows anything of its row's future. Versions come from the artifacts on disk; nothing has to be live.
+    vector knows anything of its row's future. Versions come from the history on disk; nothing has to be live.
+    The answers are those of Feast's ``get_historical_features``; see `feast_embeddings.as_of_join` for why it is not
+    what finds them.
 
     Args:
-        entity_df: rows with ``event_timestamp`` and ``user_id``, ``item_id`` or both; other columns are kept.
-
-    Returns:
-        The same rows in the same order under the same index, with ``user_embedding`` (float32 array of length
-        dim, None where no version existed yet or the user was not in it), ``user_version``, ``user_space`` for
-        users, and likewise for items. Vectors of different spaces cannot go into one model together.
+        entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and ``user_id``, ``item_id`` or both.
+        version: use this version only; rows before its time get nothing.
+        space: use the versions of this space only.
+        allow_mixed_spaces: give vectors of several spaces when the rows' times ask for it.
 
     Raises:
-        InputError: a needed column is missing, or one that would be added is there already.
+        InputError: a needed column is missing or holds something else, or there is no such version or space.
+        VersionMismatchError: the vectors would be of several spaces.
+        ArtifactError: the history is missing or damaged.
     """
     columns = list(entity_df.columns)
-    id_names = {entity: f"{entity}_id" for entity in ENTITIES if f"{entity}_id" in columns}
-    if "event_timestamp" not in columns or not id_names:
+    entities = [entity for entity in ENTITIES if f"{entity}_id" in columns]
+    if "event_timestamp" not in columns or not entities:
         raise InputError(
             "a training frame needs the column event_timestamp and user_id, item_id or both; "
             f"got the columns {', '.join(map(str, columns)) or 'none'}"
@@ -49,45 +86,141 @@ def training_frame(feature_store: FeatureStore, model: str, entity_df: pd.DataFr
         raise InputError(
             f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} is there twice; drop one"
         )
-    views = {entity: model_view(feature_store, model, entity) for entity in id_names}
-    added = {f"{view.name}__{name}": f"{entity}_{name}" for entity, view in views.items() for name in _FEATURES}
-    if taken := sorted({*added.values(), _ROW} & set(columns)):
+    views = {entity: model_view(feature_store, model, entity) for entity in entities}
+    histories = {entity: _history(view) for entity, view in views.items()}
+    selection = Selection(version, space)
+    _check_selection(next(iter(histories.values())), model, selection)
+    times = _microseconds(entity_df["event_timestamp"])
+    sides = {
+        entity: join_as_of(
+            histories[entity],
+            entity,
+            _ids(entity_df[f"{entity}_id"], view, f"{entity}_id"),
+            times,
+            ttl=view.ttl,
+            dim=next(field.vector_length for field in view.features if field.name == "embedding"),
+            selection=selection,
+        )
+        for entity, view in views.items()
+    }
+    if not allow_mixed_spaces:
+        _check_one_space(sides)
+    return TrainingVectors(sides)
+
+
+def training_frame(
+    feature_store: FeatureStore,
+    model: str,
+    entity_df: pd.DataFrame,
+    *,
+    vectors: Vectors = "lists",
+    version: str | None = None,
+    space: str | None = None,
+    allow_mixed_spaces: bool = False,
+) -> pd.DataFrame:
+    """Join embeddings to labelled rows, point in time; which, and the errors, see `training_vectors`.
+
+    Args:
+        entity_df: also with any other columns, which are kept.
+        vectors: as one column of ``lists``, ``user_embedding`` (float32 array of length dim, None where no version
+            existed yet or the user was not in it), or as ``columns`` of float32, ``user_embedding_0`` and so on (NaN
+            there), which is what scikit-learn and XGBoost take.
+
+    Returns:
+        The same rows in the same order under the same index, with the vectors, ``user_version`` and ``user_space``
+        (None where there is no vector) for users, and likewise for items.
+
+    Raises:
+        InputError: besides, a column that would be added is there already.
+    """
+    if vectors not in ("lists", "columns"):
+        raise InputError(f"vectors={vectors!r}: expected 'lists' or 'columns'")
+    joined = training_vectors(
+        feature_store, model, entity_df, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
+    )
+    added: list[pd.DataFrame] = []
+    for entity, side in joined.sides.items():
+        if vectors == "columns":
+            names = TrainingVectors({entity: side}).columns
+            added.append(pd.DataFrame(side.vectors, columns=names, index=entity_df.index, copy=False))
+        lists = {f"{entity}_embedding": _lists(side)} if vectors == "lists" else {}
+        texts = {f"{entity}_version": side.versions, f"{entity}_space": side.spaces}
+        added.append(pd.DataFrame({**lists, **texts}, index=entity_df.index, dtype=object))
+    if taken := sorted({name for part in added for name in part.columns} & set(entity_df.columns)):
         raise InputError(f"the column {taken[0]!r} is there already; rename or drop it")
-    times = entity_df["event_timestamp"]
+    return pd.concat([entity_df, *added], axis=1)
+
+
+def _history(view: FeatureView) -> Path:
+    if not isinstance(view.batch_source, FileSource):
+        raise InputError(
+            f"feature view {view.name!r} reads from {type(view.batch_source).__name__}, not from the history that "
+            "training writes; use Feast's get_historical_features"
+        )
+    return Path(view.batch_source.path)
+
+
+def _check_selection(history: Path, model: str, selection: Selection) -> None:
+    if selection.version is not None and selection.space is not None:
+        raise InputError("name a version or a space, not both")
+    # The history is <data>/<model>/history/users.
+    data = history.parents[2]
+    if selection.version is not None:
+        load_artifact(data, model, selection.version)
+    if selection.space is not None:
+        spaces = sorted({artifact.manifest.space_id for artifact in list_artifacts(data, model)})
+        if selection.space not in spaces:
+            raise InputError(f"model {model!r} has no space {selection.space!r}; it has {', '.join(spaces[-5:])}")
+
+
+def _check_one_space(sides: dict[Entity, JoinedEmbeddings]) -> None:
+    counts = sum((Counter(side.spaces[side.found].tolist()) for side in sides.values()), Counter[str]())
+    if len(counts) > 1:
+        listed = ", ".join(f"{space} ({count} vectors)" for space, count in counts.most_common(5))
+        raise VersionMismatchError(
+            f"these rows would get vectors of {len(counts)} spaces, {listed}, which mean different things and cannot "
+            "go into one model; keep to one (space, --space), or allow it (allow_mixed_spaces, --allow-mixed-spaces) "
+            "if you keep them apart"
+        )
+
+
+def _microseconds(times: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    if is_numeric_dtype(times.dtype):
+        raise InputError(f"event_timestamp holds numbers ({times.dtype}); expected times, or text in ISO 8601")
     try:
         times = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
     except (ValueError, TypeError) as error:
         raise InputError(f"the column event_timestamp holds something that is not an ISO 8601 time: {error}") from None
     if times.isna().any():
         raise InputError(f"event_timestamp is empty in {int(times.isna().sum())} of {len(times)} rows")
-    keys = pd.DataFrame(
-        {
-            _ROW: range(len(entity_df)),
-            # Microseconds: nanoseconds break Feast's DuckDB path.
-            "event_timestamp": times.dt.as_unit("us").reset_index(drop=True),
-            **{name: _ids(entity_df[name], views[entity], name) for entity, name in id_names.items()},
-        }
-    )
-    with warnings.catch_warnings():
-        # Feast turns deprecation warnings on; this one is between its own dependencies, ibis and duckdb.
-        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
-        joined = feature_store.get_historical_features(
-            entity_df=keys, features=[name.replace("__", ":", 1) for name in added], full_feature_names=True
-        ).to_df()
-    # DuckDB keeps every row but not their order.
-    joined = joined.sort_values(_ROW, ignore_index=True)
-    frame = entity_df.copy()
-    for source, target in added.items():
-        frame[target] = joined[source].to_numpy()
-    return frame
+    return np.asarray(times.dt.as_unit("us").astype("int64"), dtype=np.int64)
 
 
-def _ids(column: pd.Series[Any], view: FeatureView, name: str) -> ExtensionArray:
+def _ids(column: pd.Series[Any], view: FeatureView, name: str) -> pa.Array:
     """Ids in the type that the model's ids have: whole numbers may come as text (from a CSV file) and the reverse."""
     is_text = view.entity_columns[0].dtype == String
-    if is_float_dtype(column.dtype):
-        raise InputError(f"{name} holds real numbers; expected {'text' if is_text else 'whole numbers'}")
+    # A column without a single id is a column of NaN in pandas, and whole numbers beside one are real numbers.
+    is_real = is_float_dtype(column.dtype) and not column.isna().all()
+    if is_bool_dtype(column.dtype) or (is_real and (is_text or not _is_whole(column))):
+        raise InputError(
+            f"{name} holds {'true and false' if is_bool_dtype(column.dtype) else 'real numbers'}; "
+            f"expected {'text' if is_text else 'whole numbers'}"
+        )
     try:
-        return column.astype("string" if is_text else "Int64").array
+        ids = column.astype("string" if is_text else "Int64")
     except (ValueError, TypeError) as error:
         raise InputError(f"{name}: the ids of this model are whole numbers: {error}") from None
+    return pa.array(ids.array, pa.string() if is_text else pa.int64())
+
+
+def _is_whole(column: pd.Series[Any]) -> bool:
+    numbers = column.dropna().to_numpy(dtype=np.float64)
+    # Above, real numbers leave whole ones out.
+    return bool((np.abs(numbers) < 2.0**53).all() and (numbers == np.round(numbers)).all())
+
+
+def _lists(side: JoinedEmbeddings) -> npt.NDArray[np.object_]:
+    lists: npt.NDArray[np.object_] = np.empty(len(side.found), dtype=object)
+    lists[:] = list(side.vectors)
+    lists[~side.found] = None
+    return lists

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -17,7 +15,7 @@ from feast_embeddings.errors import FilterError, InputError, NotPublishedError, 
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, Shop, apply, item_table, user_table, write_version
+from .conftest import AS_OF, Shop, apply, item_table, user_table
 
 
 @pytest.fixture
@@ -165,65 +163,3 @@ def test_any_id_is_served(tmp_path: Path, ids: list[str | int]) -> None:
         features=["shop_user_embeddings:version"], entity_rows=[{"user_id": id} for id in ids]
     ).to_dict()
     assert rows["version"] == [artifact.manifest.version] * len(ids)
-
-
-def test_training_frame_takes_the_version_of_the_time(shop: Shop) -> None:
-    """Each row gets the version that existed then: none before the first, the newest at or before; no row is lost."""
-    second = write_version(shop.repo.data, seed=1, as_of=AS_OF + timedelta(days=10), n_users=4)
-    store = EmbeddingStore(shop.feature_store, "shop")
-    day, first = timedelta(days=1), shop.artifact.manifest.version
-    newest = second.manifest.version
-    rows = [
-        ("u-1", "sku-1", AS_OF - day, None, None),
-        ("u-1", "sku-2", AS_OF, first, first),
-        ("u-1", "sku-2", AS_OF, first, first),  # the same row twice stays twice
-        ("u-1", "sku-1", AS_OF + 10 * day, newest, newest),
-        ("u-9", "nothing", AS_OF + 11 * day, first, None),  # u-9 is only in the first version
-        ("nobody", "sku-3", AS_OF + 9 * day, None, first),
-    ]
-    order = [4, 0, 3, 5, 1, 2]
-    frame = pd.DataFrame(
-        {
-            "label": range(6),
-            "user_id": [rows[i][0] for i in order],
-            "item_id": [rows[i][1] for i in order],
-            "event_timestamp": [rows[i][2] for i in order],
-        },
-        index=pd.Index([f"r{i}" for i in order]),
-    )
-    joined = store.training_frame(frame)
-    pd.testing.assert_frame_equal(joined[frame.columns], frame)
-    assert joined["user_version"].tolist() == [rows[i][3] for i in order]
-    assert joined["item_version"].tolist() == [rows[i][4] for i in order]
-    vectors = dict(zip(order, joined["user_embedding"], strict=True))
-    assert vectors[1].dtype == np.float32
-    assert vectors[1].tobytes() == matrix(shop, "user")[1].tobytes()
-    assert vectors[0] is None
-    spaces = dict(zip(order, joined["user_space"], strict=True))
-    assert (spaces[1], spaces[3]) == (shop.artifact.manifest.space_id, second.manifest.space_id)
-
-
-def test_training_frame_for_users_only(shop: Shop) -> None:
-    """With only one id column only that side is joined; text times and times with zones are understood."""
-    store = EmbeddingStore(shop.feature_store, "shop")
-    frame = pd.DataFrame({"user_id": ["u-1", "u-2"], "event_timestamp": ["2026-05-02", "2026-05-01T13:59:00+02:00"]})
-    joined = store.training_frame(frame)
-    assert list(joined.columns) == ["user_id", "event_timestamp", "user_embedding", "user_version", "user_space"]
-    assert joined["user_version"].tolist() == [shop.artifact.manifest.version, None]
-
-
-@pytest.mark.parametrize(
-    ("frame", "message"),
-    [
-        ({"user_id": ["u"]}, "needs the column event_timestamp"),
-        ({"event_timestamp": ["2026-01-01"], "label": [1]}, "needs the column event_timestamp and user_id"),
-        ({"user_id": ["u"], "event_timestamp": ["soon"]}, "not an ISO 8601 time"),
-        ({"user_id": ["u"], "event_timestamp": [None]}, "is empty in 1 of 1 rows"),
-        ({"user_id": [1.5], "event_timestamp": ["2026-01-01"]}, "user_id holds real numbers; expected text"),
-        ({"user_id": ["u"], "event_timestamp": ["2026-01-01"], "user_space": [1]}, "'user_space' is there already"),
-    ],
-)
-def test_training_frame_says_what_it_needs(shop: Shop, frame: dict[str, list[object]], message: str) -> None:
-    """A frame that cannot be joined is an error that names the column."""
-    with pytest.raises(InputError, match=message):
-        EmbeddingStore(shop.feature_store, "shop").training_frame(pd.DataFrame(frame))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,10 +17,30 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--entities", required=True, metavar="FILE", help="Parquet or CSV with event_timestamp and ids.")
 @click.option("--out", required=True, metavar="FILE", help="Parquet to write.")
+@click.option(
+    "--vectors",
+    type=click.Choice(["lists", "columns"]),
+    default="lists",
+    show_default=True,
+    help="One column of lists, or a column per dimension.",
+)
+@click.option("--version", metavar="V", help="Use this version only.")
+@click.option("--space", metavar="S", help="Use the versions of this space only.")
+@click.option("--allow-mixed-spaces", is_flag=True, help="Do not refuse rows whose vectors are of several spaces.")
 @repo_option
 @model_option
 @json_option
-def training_frame(entities: str, out: str, repo: str, model: str | None, as_json: bool) -> None:
+def training_frame(
+    entities: str,
+    out: str,
+    vectors: Literal["lists", "columns"],
+    version: str | None,
+    space: str | None,
+    allow_mixed_spaces: bool,
+    repo: str,
+    model: str | None,
+    as_json: bool,
+) -> None:
     """Join to each row of a file the embeddings that existed at its time."""
     target = Path(out)
     if target.suffix != ".parquet":
@@ -30,7 +50,10 @@ def training_frame(entities: str, out: str, repo: str, model: str | None, as_jso
     if not target.parent.is_dir():
         raise InputError(f"--out {out}: the folder {target.parent} does not exist")
     store = open_store(repo, model)
-    frame = store.training_frame(_read(Path(entities)))
+    labels = _read(Path(entities))
+    frame = store.training_frame(
+        labels, vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
+    )
     temporary = target.with_name(f".{target.name}.tmp")
     frame.to_parquet(temporary, index=False)
     temporary.replace(target)
@@ -42,7 +65,7 @@ def training_frame(entities: str, out: str, repo: str, model: str | None, as_jso
         return
     for name, count in matched.items():
         click.echo(f"{count} of {len(frame)} rows have an embedding of their {name.removesuffix('_version')}")
-    shown = frame.drop(columns=[name for name in frame.columns if str(name).endswith(("_embedding", "_space"))])
+    shown = frame[[*labels.columns, *matched]]
     click.echo(shown.head(6).to_string(index=False))
     click.echo(f"wrote {out}")
 

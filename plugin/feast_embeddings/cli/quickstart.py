@@ -71,7 +71,8 @@ def quickstart(directory: str, seed: int) -> None:
     labels = folder / "labels.csv"
     times = [earlier - timedelta(days=1), earlier + timedelta(days=1), last + timedelta(days=1)]
     pd.DataFrame({"user_id": _USER, "event_timestamp": times, "churned": [0, 0, 1]}).to_csv(labels, index=False)
-    _step("training-frame", *where, "--entities", str(labels), "--out", str(folder / "frame.parquet"))
+    files = ("--entities", str(labels), "--out", str(folder / "frame.parquet"))
+    _step("training-frame", *where, *files, "--allow-mixed-spaces")
 
     _say("Try next:")
     quoted = shlex.quote(directory)
