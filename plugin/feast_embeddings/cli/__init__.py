@@ -22,6 +22,7 @@ _COMMANDS = {
     "train": "",  # comes with the trainers, by entry point
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",
+    "diff": "feast_embeddings.cli.diff",
     "similar-items": "feast_embeddings.cli.query",
     "similar-users": "feast_embeddings.cli.query",
     "rank": "feast_embeddings.cli.query",

@@ -1,0 +1,324 @@
+"""What changed between two versions of a model: who is in it, how far vectors and lists moved, and which items most.
+
+Neighbours and ranked lists mean the same in every space, so they can be compared always. A vector can be compared
+with its successor only where both versions share a space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feast_embeddings.artifact import ENTITIES, Artifact, Entity, embedding_matrix
+from feast_embeddings.attributes import RESERVED_COLUMNS
+from feast_embeddings.errors import InputError
+
+__all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
+
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.int64]
+
+# Numbers in one block of scores: 64 MiB.
+_BLOCK = 16 * 2**20
+# Columns of a group, where the highest of many columns are looked for.
+_WIDTH = 64
+# The length of the lists whose order is compared.
+_LIST = 100
+
+
+@dataclass(frozen=True)
+class SideDiff:
+    """The users or the items. "Kept" are those that both versions have; all but the counts are about them.
+
+    Attributes:
+        n_old, n_new, n_kept, n_added, n_gone: counts of ids.
+        norm_old, norm_new: median length of a vector.
+        norm_ratio: median over the kept of new length ÷ old length.
+        neighbour_overlap: share of the k nearest by cosine, among the kept, that stayed; mean over `n_sampled` of them.
+        cosine: mean cosine between the old and the new vector of an id; None where the versions share no space.
+        cosine_p10: a tenth of them is below.
+    """
+
+    n_old: int
+    n_new: int
+    n_kept: int
+    n_added: int
+    n_gone: int
+    norm_old: float | None
+    norm_new: float | None
+    norm_ratio: float | None
+    neighbour_overlap: float | None
+    n_sampled: int
+    cosine: float | None
+    cosine_p10: float | None
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An item that moved; `attributes` are those of the new version."""
+
+    id: str | int
+    neighbour_overlap: float | None
+    cosine: float | None
+    n_interactions_old: int
+    n_interactions_new: int
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class VersionDiff:
+    """What changed from the version `old` to `new`.
+
+    Attributes:
+        same_space: whether their vectors can be compared, and models trained on the old go on with the new.
+        sides: by ``user`` and ``item``.
+        top_overlap: share of a user's k highest items (user · item + bias, among the kept items, seen ones included)
+            that stayed; mean over `n_ranked_users` sampled users.
+        rank_correlation: Spearman's correlation between the old and the new order of the 100 items that the old
+            version ranks highest for a user; mean over the same users. 1 is the same order, 0 none in common.
+        worst_moved: the items that moved most: lowest cosine between old and new vector, or, where the versions share
+            no space, lowest neighbour overlap among the sampled items; of equals, those with more interactions first.
+    """
+
+    model: str
+    old: str
+    new: str
+    old_space: str
+    new_space: str
+    same_space: bool
+    k: int
+    sides: dict[Entity, SideDiff]
+    top_overlap: float | None
+    rank_correlation: float | None
+    n_ranked_users: int
+    worst_moved: list[Moved]
+
+
+def diff_artifacts(
+    old: Artifact, new: Artifact, *, k: int = 10, sample: int = 2000, worst: int = 10, seed: int = 0
+) -> VersionDiff:
+    """Compare two versions of a model.
+
+    Counts, lengths and cosines are of all ids. Neighbours and lists are exact, of a random sample: each costs a
+    product with all vectors, so that time grows with sample × number of ids.
+
+    Args:
+        k: neighbours and list entries to compare.
+        sample: how many users and how many items are looked at; fewer where there are fewer.
+        worst: how many of the worst moved items to name.
+        seed: of the sample; equal arguments give equal answers.
+
+    Raises:
+        InputError: the versions are of different models, or have ids of different types, or an argument is below 1.
+        ArtifactError: a file is missing or damaged.
+    """
+    if min(k, sample) < 1 or worst < 0:
+        raise InputError(f"k and sample must be at least 1 and worst at least 0, got {k}, {sample} and {worst}")
+    before, after = old.manifest, new.manifest
+    if before.model != after.model:
+        raise InputError(f"{before.version} is of model {before.model!r}, {after.version} of {after.model!r}")
+    same_space = before.space_id == after.space_id
+    pairs = {entity: _pair(entity, old, new) for entity in ENTITIES}
+    rng = np.random.default_rng(seed)
+    chosen = {entity: _sample(rng, len(pair.old_rows), sample) for entity, pair in pairs.items()}
+    overlaps = {entity: _neighbour_overlaps(pair, chosen[entity], k) for entity, pair in pairs.items()}
+    cosines = {entity: _cosines(pair) if same_space else None for entity, pair in pairs.items()}
+    top, correlation = _lists(pairs["user"], pairs["item"], chosen["user"], k)
+    return VersionDiff(
+        model=before.model,
+        old=before.version,
+        new=after.version,
+        old_space=before.space_id,
+        new_space=after.space_id,
+        same_space=same_space,
+        k=k,
+        sides={entity: _side(pair, overlaps[entity], cosines[entity]) for entity, pair in pairs.items()},
+        top_overlap=_mean(top),
+        rank_correlation=_mean(correlation),
+        n_ranked_users=len(top),
+        worst_moved=_worst(pairs["item"], chosen["item"], overlaps["item"], cosines["item"], worst),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One side of both versions; row ``old_rows[i]`` of the old and ``new_rows[i]`` of the new are one kept id."""
+
+    id_name: str
+    old: pa.Table
+    new: pa.Table
+    old_rows: _Ints
+    new_rows: _Ints
+    old_kept: _Floats
+    new_kept: _Floats
+
+
+def _pair(entity: Entity, old: Artifact, new: Artifact) -> _Pair:
+    id_name = f"{entity}_id"
+    before, after = old.table(entity), new.table(entity)
+    if before[id_name].type != after[id_name].type:
+        raise InputError(
+            f"the {entity} ids of {old.manifest.version} are {before[id_name].type}, those of {new.manifest.version} "
+            f"{after[id_name].type}; no id is in both"
+        )
+    found = pc.index_in(before[id_name], value_set=after[id_name].combine_chunks())
+    old_rows = np.flatnonzero(pc.is_valid(found).to_numpy())
+    new_rows = found.drop_null().to_numpy().astype(np.int64)
+    return _Pair(
+        id_name,
+        before,
+        after,
+        old_rows,
+        new_rows,
+        embedding_matrix(before)[old_rows],
+        embedding_matrix(after)[new_rows],
+    )
+
+
+def _sample(rng: np.random.Generator, n: int, size: int) -> _Ints:
+    return np.sort(rng.choice(n, min(n, size), replace=False)) if n else np.empty(0, dtype=np.int64)
+
+
+def _side(pair: _Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | None) -> SideDiff:
+    n_kept = len(pair.old_rows)
+    old_norms, new_norms = (np.linalg.norm(vectors, axis=1) for vectors in (pair.old_kept, pair.new_kept))
+    # A vector of length 0 has no ratio.
+    ratios = new_norms[old_norms > 0] / old_norms[old_norms > 0]
+    return SideDiff(
+        n_old=pair.old.num_rows,
+        n_new=pair.new.num_rows,
+        n_kept=n_kept,
+        n_added=pair.new.num_rows - n_kept,
+        n_gone=pair.old.num_rows - n_kept,
+        norm_old=float(np.median(old_norms)) if n_kept else None,
+        norm_new=float(np.median(new_norms)) if n_kept else None,
+        norm_ratio=float(np.median(ratios)) if len(ratios) else None,
+        neighbour_overlap=_mean(overlaps),
+        n_sampled=len(overlaps),
+        cosine=None if cosines is None else _mean(cosines),
+        cosine_p10=float(np.quantile(cosines, 0.1)) if cosines is not None and n_kept else None,
+    )
+
+
+def _neighbour_overlaps(pair: _Pair, chosen: _Ints, k: int) -> npt.NDArray[np.float64]:
+    """Per chosen row, the share of its k nearest that both versions name; empty where it has no neighbour."""
+    n = len(pair.old_rows)
+    k = min(k, n - 1)
+    if k < 1:
+        return np.empty(0)
+    units = _unit(pair.old_kept), _unit(pair.new_kept)
+    shares = np.empty(len(chosen))
+    for block in _blocks(len(chosen), n):
+        rows = chosen[block]
+        tops = []
+        for unit in units:
+            scores = unit[rows] @ unit.T
+            scores[np.arange(len(rows)), rows] = -np.inf
+            tops.append(_top(scores, k))
+        shares[block] = _shared(*tops) / k
+    return shares
+
+
+def _lists(
+    users: _Pair, items: _Pair, chosen: _Ints, k: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Per chosen user: the share of the k best items that stayed, and the correlation of the order of the best."""
+    n = len(items.old_rows)
+    k, length = min(k, n), min(_LIST, n)
+    if length < 2:
+        return np.empty(0), np.empty(0)
+    old_bias, new_bias = _bias(items.old, items.old_rows), _bias(items.new, items.new_rows)
+    shares, correlations = np.empty(len(chosen)), np.empty(len(chosen))
+    for block in _blocks(len(chosen), n):
+        rows = chosen[block]
+        old = users.old_kept[rows] @ items.old_kept.T + old_bias
+        new = users.new_kept[rows] @ items.new_kept.T + new_bias
+        shares[block] = _shared(_top(old, k), _top(new, k)) / k
+        best = _top(old, length)
+        ranks = [_ranks(np.take_along_axis(scores, best, axis=1)) for scores in (old, new)]
+        # Spearman's correlation of two orders without ties.
+        distance = ((ranks[0] - ranks[1]) ** 2).sum(axis=1)
+        correlations[block] = 1 - 6 * distance / (length * (length**2 - 1))
+    return shares, correlations
+
+
+def _worst(
+    items: _Pair, chosen: _Ints, overlaps: npt.NDArray[np.float64], cosines: _Floats | None, n: int
+) -> list[Moved]:
+    overlap = dict(zip(chosen.tolist(), overlaps.tolist(), strict=False))
+    # Rows among the kept, and how far each moved.
+    rows, measure = (chosen[: len(overlaps)], overlaps) if cosines is None else (np.arange(len(cosines)), cosines)
+    popularity = items.new["n_interactions"].to_numpy()[items.new_rows[rows]]
+    moved = rows[np.lexsort((-popularity, measure))[:n]]
+    before = items.old.select(["n_interactions"]).take(items.old_rows[moved])["n_interactions"].to_pylist()
+    after = items.new.drop_columns(["embedding"]).take(items.new_rows[moved]).to_pylist()
+    return [
+        Moved(
+            id=attributes[items.id_name],
+            neighbour_overlap=overlap.get(row),
+            cosine=None if cosines is None else float(cosines[row]),
+            n_interactions_old=old_count,
+            n_interactions_new=attributes["n_interactions"],
+            attributes={name: value for name, value in attributes.items() if name not in RESERVED_COLUMNS},
+        )
+        for row, old_count, attributes in zip(moved.tolist(), before, after, strict=True)
+    ]
+
+
+def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    step = max(1, _BLOCK // max(1, n_columns))
+    return (slice(start, start + step) for start in range(0, n_rows, step))
+
+
+def _unit(vectors: _Floats) -> _Floats:
+    """Vectors of length 1; one of length 0 stays, and has cosine 0 with all."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: _Floats = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
+
+
+def _cosines(pair: _Pair) -> _Floats:
+    cosines: _Floats = (_unit(pair.old_kept) * _unit(pair.new_kept)).sum(axis=1)
+    return cosines
+
+
+def _top(scores: _Floats, k: int) -> _Ints:
+    """Columns of the k highest of each row, in no order."""
+    n_rows, n = scores.shape
+    if n <= 2 * k * _WIDTH:
+        return np.argpartition(scores, n - k, axis=1)[:, -k:]
+    # The k highest are in the k groups with the highest maxima, and a maximum costs a tenth of a partition.
+    groups = np.pad(scores, ((0, 0), (0, -n % _WIDTH)), constant_values=-np.inf).reshape(n_rows, -1, _WIDTH)
+    best = np.argpartition(groups.max(axis=2), -k, axis=1)[:, -k:]
+    within = np.take_along_axis(groups, best[:, :, None], axis=1).reshape(n_rows, -1)
+    places = np.argpartition(within, -k, axis=1)[:, -k:]
+    top: _Ints = np.take_along_axis(best, places // _WIDTH, axis=1) * _WIDTH + places % _WIDTH
+    return top
+
+
+def _shared(old: _Ints, new: _Ints) -> _Ints:
+    """Per row, how many numbers are in both; a row of either has no number twice."""
+    both = np.sort(np.concatenate([old, new], axis=1), axis=1)
+    shared: _Ints = (both[:, 1:] == both[:, :-1]).sum(axis=1)
+    return shared
+
+
+def _ranks(scores: _Floats) -> npt.NDArray[np.float64]:
+    return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable").astype(np.float64)
+
+
+def _bias(table: pa.Table, rows: _Ints) -> _Floats:
+    if "bias" not in table.column_names:
+        return np.zeros(len(rows), dtype=np.float32)
+    bias: _Floats = table["bias"].to_numpy()[rows]
+    return bias
+
+
+def _mean(values: npt.NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
