@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from feast_embeddings.artifact import trained_models
     from feast_embeddings.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
+    from feast_embeddings.embedding_features import EmbeddingFeatures
     from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
     from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrowComputeEngine",
     "ArrowComputeEngineConfig",
+    "EmbeddingFeatures",
     "EmbeddingStore",
     "EmbeddingsError",
     "QdrantEmbeddingOnlineStore",
@@ -30,6 +32,7 @@ __all__ = [
 _HOME = {
     "ArrowComputeEngine": "compute_engine",
     "ArrowComputeEngineConfig": "compute_engine",
+    "EmbeddingFeatures": "embedding_features",
     "EmbeddingStore": "embedding_store",
     "EmbeddingsError": "errors",
     "QdrantEmbeddingOnlineStore": "online_store",

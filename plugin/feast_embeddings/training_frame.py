@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 from feast import FeatureStore, FeatureView, FileSource
 from feast.types import String
-from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
 from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
 from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.id_column import typed_ids
 from feast_embeddings.publish import model_view
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]
@@ -95,7 +95,7 @@ def training_vectors(
         entity: join_as_of(
             histories[entity],
             entity,
-            _ids(entity_df[f"{entity}_id"], view, f"{entity}_id"),
+            typed_ids(entity_df[f"{entity}_id"], view.entity_columns[0].dtype == String, f"{entity}_id"),
             times,
             ttl=view.ttl,
             dim=next(field.vector_length for field in view.features if field.name == "embedding"),
@@ -194,29 +194,6 @@ def _microseconds(times: pd.Series[Any]) -> npt.NDArray[np.int64]:
     if times.isna().any():
         raise InputError(f"event_timestamp is empty in {int(times.isna().sum())} of {len(times)} rows")
     return np.asarray(times.dt.as_unit("us").astype("int64"), dtype=np.int64)
-
-
-def _ids(column: pd.Series[Any], view: FeatureView, name: str) -> pa.Array:
-    """Ids in the type that the model's ids have: whole numbers may come as text (from a CSV file) and the reverse."""
-    is_text = view.entity_columns[0].dtype == String
-    # A column without a single id is a column of NaN in pandas, and whole numbers beside one are real numbers.
-    is_real = is_float_dtype(column.dtype) and not column.isna().all()
-    if is_bool_dtype(column.dtype) or (is_real and (is_text or not _is_whole(column))):
-        raise InputError(
-            f"{name} holds {'true and false' if is_bool_dtype(column.dtype) else 'real numbers'}; "
-            f"expected {'text' if is_text else 'whole numbers'}"
-        )
-    try:
-        ids = column.astype("string" if is_text else "Int64")
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name}: the ids of this model are whole numbers: {error}") from None
-    return pa.array(ids.array, pa.string() if is_text else pa.int64())
-
-
-def _is_whole(column: pd.Series[Any]) -> bool:
-    numbers = column.dropna().to_numpy(dtype=np.float64)
-    # Above, real numbers leave whole ones out.
-    return bool((np.abs(numbers) < 2.0**53).all() and (numbers == np.round(numbers)).all())
 
 
 def _lists(side: JoinedEmbeddings) -> npt.NDArray[np.object_]:

@@ -1,0 +1,41 @@
+"""A column of ids as people have it, in the type that the ids of a model have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pandas.api.types import is_bool_dtype, is_float_dtype
+
+from feast_embeddings.errors import InputError
+
+__all__ = ["typed_ids"]
+
+
+def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
+    """The ids as Arrow text or int64: whole numbers may come as text (from a CSV file) and the reverse.
+
+    Raises:
+        InputError: the column holds something else; the message calls it `name`.
+    """
+    column = column.infer_objects()
+    # A column without a single id is a column of NaN in pandas, and whole numbers beside one are real numbers.
+    is_real = is_float_dtype(column.dtype) and not column.isna().all()
+    if is_bool_dtype(column.dtype) or (is_real and (is_text or not _is_whole(column))):
+        raise InputError(
+            f"{name} holds {'true and false' if is_bool_dtype(column.dtype) else 'real numbers'}; "
+            f"expected {'text' if is_text else 'whole numbers'}"
+        )
+    try:
+        ids = column.astype("string" if is_text else "Int64")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: the ids of this model are whole numbers: {error}") from None
+    return pa.array(ids.array, pa.string() if is_text else pa.int64())
+
+
+def _is_whole(column: pd.Series[Any]) -> bool:
+    numbers = column.dropna().to_numpy(dtype=np.float64)
+    # Above, real numbers leave whole ones out.
+    return bool((np.abs(numbers) < 2.0**53).all() and (numbers == np.round(numbers)).all())
