@@ -34,10 +34,12 @@ import pyarrow.parquet as pq
 from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.history import check_columns, refresh_history
-from feast_embeddings.manifest import FORMAT_VERSION, FileInfo, Manifest, TrainerInfo, read_manifest
+from feast_embeddings.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
 
 __all__ = [
+    "ENTITIES",
     "FORMAT_VERSION",
+    "Alignment",
     "Artifact",
     "EmbeddingTable",
     "Entity",
@@ -179,10 +181,16 @@ def write_artifact(
     evaluated_on: str = "",
     fingerprint: str,
     n_interactions: int,
+    alignment: Alignment | None = None,
+    new_space_reason: str = "",
 ) -> Artifact:
     """Write a new version of a model and return it. Nothing is left behind when it fails.
 
-    The version is the time of writing, so versions sort by age. The run starts a new vector space.
+    The version is the time of writing, so versions sort by age.
+
+    Args:
+        alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
+        new_space_reason: why a new space starts.
 
     Raises:
         InputError: the vectors or attributes cannot be served.
@@ -190,7 +198,7 @@ def write_artifact(
     folder = data / validate_model_name(model)
     created_at = datetime.now(UTC)
     version = created_at.strftime("%Y%m%dT%H%M%S") + f"{created_at.microsecond // 1000:03d}Z"
-    space = f"{model}-{version}"
+    space = alignment.space_id if alignment else f"{model}-{version}"
     stamp = (as_of, created_at, version, space)
     tables = {
         "users.parquet": _to_arrow("user", users, *stamp),
@@ -220,6 +228,7 @@ def write_artifact(
             evaluated_on=evaluated_on,
             fingerprint=fingerprint,
             files=files,
+            **_alignment_fields(alignment, new_space_reason),
         )
         _write_durably(temporary / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
         target = folder / version
@@ -230,6 +239,13 @@ def write_artifact(
         raise
     refresh_history(folder, sorted(_version_paths(folder)))
     return Artifact(target, manifest)
+
+
+def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any]:
+    if alignment is None:
+        return {"new_space_reason": reason}
+    measured = alignment.model_dump(exclude={"version", "space_id"})
+    return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
 
 
 def _to_arrow(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feast_embeddings.errors import ArtifactError
 
-__all__ = ["FORMAT_VERSION", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
+__all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
 
 FORMAT_VERSION = 1
 
@@ -29,6 +29,23 @@ class TrainerInfo(_Frozen):
 class FileInfo(_Frozen):
     rows: int
     sha256: str
+
+
+class Alignment(_Frozen):
+    """How the vectors of a version were rotated into the space of an earlier one."""
+
+    version: str
+    """The earlier version."""
+    space_id: str
+    """Its space, which is now that of both."""
+    residual: float
+    """0 for vectors that agree up to a rotation, 1 for vectors that have nothing in common."""
+    shared_users: int
+    shared_items: int
+    cosine_before: float
+    """Mean cosine between the vectors of shared ids in both versions, by interactions, before the rotation."""
+    cosine: float
+    """The same after it."""
 
 
 class Manifest(_Frozen):
@@ -55,7 +72,15 @@ class Manifest(_Frozen):
     fingerprint: str
     """Hash of the interactions: equal for equal training data."""
     aligned_to: str | None = None
+    """The earlier version whose space this one shares; None when it started its own."""
     alignment_residual: float | None = None
+    """This and the next are None when `aligned_to` is; see `Alignment`."""
+    alignment_shared_users: int | None = None
+    alignment_shared_items: int | None = None
+    alignment_cosine_before: float | None = None
+    alignment_cosine: float | None = None
+    new_space_reason: str = ""
+    """Why the version started a space of its own; empty when it did not."""
     files: dict[str, FileInfo]
 
 

@@ -18,7 +18,7 @@ from qdrant_client import QdrantClient
 
 from feast_embeddings import embedding_views
 from feast_embeddings._feast import online_store_of
-from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
+from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.publish import publish_artifact
@@ -70,6 +70,7 @@ def write_version(
     n_items: int = 40,
     model: str = "shop",
     dim: int = DIM,
+    alignment: Alignment | None = None,
 ) -> Artifact:
     """A version with random vectors; user u-i has seen items i and i + 1."""
     rng = np.random.default_rng(seed)
@@ -87,6 +88,20 @@ def write_version(
         metrics={},
         fingerprint="0" * 64,
         n_interactions=2 * n_users,
+        alignment=alignment,
+    )
+
+
+def alignment_to(artifact: Artifact) -> Alignment:
+    """What training writes down after it has rotated a version into the space of another."""
+    return Alignment(
+        version=artifact.manifest.version,
+        space_id=artifact.manifest.space_id,
+        residual=0.25,
+        shared_users=10,
+        shared_items=20,
+        cosine_before=0.0,
+        cosine=0.875,
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feast_embeddings.artifact import (
+    ENTITIES,
     Artifact,
     EmbeddingTable,
     TrainerInfo,
@@ -24,7 +25,7 @@ from feast_embeddings.artifact import (
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.history import history_folder
 
-from .conftest import AS_OF, item_table, user_table, write_version
+from .conftest import AS_OF, alignment_to, item_table, user_table, write_version
 
 
 def write_with_items(data: Path, attributes: pa.Table, *, dim: int = 8) -> Artifact:
@@ -44,6 +45,23 @@ def write_with_items(data: Path, attributes: pa.Table, *, dim: int = 8) -> Artif
         fingerprint="0" * 64,
         n_interactions=1,
     )
+
+
+def test_an_aligned_version_has_the_space_of_the_earlier(tmp_path: Path) -> None:
+    """Its manifest and its rows name that space, and the manifest says how well it fits."""
+    first = write_version(tmp_path)
+    write_version(tmp_path, seed=1, alignment=alignment_to(first))
+    manifest = load_artifact(tmp_path, "shop").manifest
+    assert (manifest.aligned_to, manifest.space_id) == (first.manifest.version, first.manifest.space_id)
+    assert (manifest.alignment_residual, manifest.alignment_cosine_before, manifest.alignment_cosine) == (
+        0.25,
+        0,
+        0.875,
+    )
+    assert (manifest.alignment_shared_users, manifest.alignment_shared_items) == (10, 20)
+    for entity in ENTITIES:
+        table = load_artifact(tmp_path, "shop").table(entity)
+        assert table["space"].unique().to_pylist() == [first.manifest.space_id]
 
 
 def test_tables_come_back_as_written(tmp_path: Path) -> None:

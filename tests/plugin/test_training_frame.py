@@ -22,10 +22,10 @@ from feast_embeddings.as_of_join import Selection, join_as_of
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.history import history_folder
-from feast_embeddings.publish import model_view
+from feast_embeddings.publish import model_view, publish_artifact
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, Shop, apply, item_table, user_table, write_version
+from .conftest import AS_OF, Shop, alignment_to, apply, item_table, user_table, write_version
 
 DAY = timedelta(days=1)
 
@@ -82,6 +82,20 @@ def test_training_frame_for_users_only(shop: Shop, store: EmbeddingStore) -> Non
     joined = store.training_frame(frame)
     assert list(joined.columns) == ["user_id", "event_timestamp", "user_embedding", "user_version", "user_space"]
     assert joined["user_version"].tolist() == [shop.artifact.manifest.version, None]
+
+
+def test_versions_of_one_space_mix(shop: Shop) -> None:
+    """An aligned version has the space of the version before it, in training frames and in answers."""
+    aligned = alignment_to(shop.artifact)
+    second = write_version(shop.repo.data, seed=1, as_of=AS_OF + 10 * DAY, alignment=aligned)
+    store = EmbeddingStore(shop.feature_store, "shop")
+    rows = {"user_id": "u-1", "item_id": "sku-1", "event_timestamp": [AS_OF + DAY, AS_OF + 11 * DAY]}
+    frame = store.training_frame(pd.DataFrame(rows))
+    assert frame["user_version"].tolist() == [shop.artifact.manifest.version, second.manifest.version]
+    assert set(frame["user_space"]) | set(frame["item_space"]) == {f"shop-{shop.artifact.manifest.version}"}
+    publish_artifact(shop.feature_store, second)
+    assert store.user_embeddings(["u-1"]).space == shop.artifact.manifest.space_id
+    assert store.rank("u-1").version == second.manifest.version
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_metrics(repo: Path, log: Path) -> None:
     plain = train_model(repo, "m", log, parameters=FEW, evaluation=False)
     assert plain.evaluation is None
     assert plain.artifact.manifest.metrics == {}
-    assert list(plain.seconds) == ["read", "fit", "write"]
+    assert list(plain.seconds) == ["read", "fit", "align", "write"]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import click
 
 from embedding_trainers.interaction_options import InteractionSource, interaction_options
 from embedding_trainers.trainer_options import TrainerChoice, trainer_options
+from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from embedding_trainers.train import Training
+    from feast_embeddings.artifact import Manifest
 
 __all__ = ["train"]
 
@@ -43,6 +45,14 @@ __all__ = ["train"]
     show_default=True,
     help="Also fit without a part of the interactions, and measure how well it is foretold.",
 )
+@click.option(
+    "--align-to",
+    metavar="latest|VERSION",
+    help="Rotate the vectors into the space of this version, so that models trained on its vectors can go on; no "
+    "score changes. A version that is named and cannot be aligned to is an error where that is known before the "
+    "fit.  [default: latest]",
+)
+@click.option("--no-align", is_flag=True, help="Start a new vector space.")
 def train(
     repo: Path,
     model: str,
@@ -51,10 +61,15 @@ def train(
     items: Path | None,
     choice: TrainerChoice,
     evaluate: bool,
+    align_to: str | None,
+    no_align: bool,
     as_json: bool,
 ) -> None:
     """Train embeddings of users and items from an interaction log."""
-    from embedding_trainers.train import train_model
+    from embedding_trainers.train import LATEST, train_model
+
+    if no_align and align_to is not None:
+        raise InputError("--align-to and --no-align exclude each other; give one of them")
 
     training = train_model(
         repo,
@@ -68,6 +83,7 @@ def train(
         user_attributes=users,
         item_attributes=items,
         evaluation=evaluate,
+        align_to=None if no_align else align_to or LATEST,
     )
     click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
 
@@ -99,9 +115,21 @@ def _summary(training: Training, repo: Path) -> str:
         lines.append(f"  measured on {evaluation.method}, {evaluation.n_users:,} users")
     elif evaluation:
         lines.append(f"  not measured: {evaluation.method}")
+    lines.append(f"  {_space(manifest)}")
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in training.seconds.items())
     lines.append(f"  {steps}")
     lines.append(f"  {training.artifact.path}")
     folder = shlex.quote(str(repo))
     lines.append(f"next: feast -c {folder} apply && feast-embeddings publish --repo {folder} --model {manifest.model}")
     return "\n".join(lines)
+
+
+def _space(manifest: Manifest) -> str:
+    if manifest.aligned_to is None:
+        return f"new vector space {manifest.space_id} ({manifest.new_space_reason})"
+    return (
+        f"aligned to version {manifest.aligned_to}, vector space {manifest.space_id}: residual "
+        f"{manifest.alignment_residual:.2f}, cosine of shared ids {manifest.alignment_cosine:.2f} (unaligned "
+        f"{manifest.alignment_cosine_before:.2f}); shared {manifest.alignment_shared_users:,} users, "
+        f"{manifest.alignment_shared_items:,} items"
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
 from embedding_trainers.attribute_file import read_attributes
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, Interactions, read_interactions
@@ -22,16 +23,21 @@ from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_traine
 from feast_embeddings.artifact import (
     Artifact,
     EmbeddingTable,
+    Entity,
     TrainerInfo,
+    load_artifact,
+    trained_models,
     validate_model_name,
     write_artifact,
 )
-from feast_embeddings.errors import InputError
+from feast_embeddings.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Evaluation", "Training", "train_model"]
+__all__ = ["LATEST", "Evaluation", "Training", "factor_tables", "train_model"]
+
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Training:
     Attributes:
         artifact: what it wrote.
         evaluation: None if it was not asked for.
-        seconds: wall time of the steps read, evaluate, fit and write.
+        seconds: wall time of the steps read, evaluate, fit, align and write.
     """
 
     artifact: Artifact
@@ -77,6 +83,7 @@ def train_model(
     user_attributes: Path | None = None,
     item_attributes: Path | None = None,
     evaluation: bool = True,
+    align_to: str | None = LATEST,
 ) -> Training:
     """Train a new version of a model from an interaction log.
 
@@ -93,6 +100,9 @@ def train_model(
         item_attributes: the same for items.
         evaluation: first fit without a part of the interactions and see whether it ranks them high. The
             version itself is then fitted on all of them.
+        align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
+            can go on. ``"latest"`` is the newest, and starts a new space where that is not possible; so does None,
+            always. See `feast_embeddings.manifest.Manifest.new_space_reason`.
 
     Raises:
         InputError: an argument or a file cannot be used. Nothing has been written then.
@@ -104,12 +114,17 @@ def train_model(
     columns, options = columns or Columns(), options or RunOptions()
     method = find_trainer(trainer)
     config = method.configure(parameters or {})
+    previous, new_space = _previous(repo / "data", model, align_to, config.factors)
     seconds: dict[str, float] = {}
 
     with _timed(seconds, "read"):
         log = read_interactions(interactions, columns, until=until)
         of_users = user_attributes and read_attributes(user_attributes, columns.user, log.users)
         of_items = item_attributes and read_attributes(item_attributes, columns.item, log.items)
+        if previous and align_to != LATEST:
+            shared = count_shared(previous, {"user": log.users, "item": log.items})
+            if reason := too_few(previous, shared, config.factors):
+                raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
     judged = None
     if evaluation:
         with _timed(seconds, "evaluate"):
@@ -117,13 +132,16 @@ def train_model(
     with _timed(seconds, "fit"):
         user_items = log.to_csr()
         factors = method.train(user_items, config, options)
+    aligned = Aligned(factor_tables(log, user_items, factors, of_users, of_items), None, new_space)
+    if previous:
+        with _timed(seconds, "align"):
+            aligned = _align(previous, aligned.tables, align_to)
     with _timed(seconds, "write"):
-        users, items = _tables(log, user_items, factors, of_users, of_items)
         artifact = write_artifact(
             repo / "data",
             model,
-            users=users,
-            items=items,
+            users=aligned.tables["user"],
+            items=aligned.tables["item"],
             as_of=log.as_of or datetime.now(UTC),
             trainer=TrainerInfo(name=trainer, config=config.model_dump(mode="json")),
             seed=options.seed,
@@ -131,8 +149,40 @@ def train_model(
             evaluated_on=f"{judged.method}, {judged.n_users} users" if judged and judged.metrics else "",
             fingerprint=log.fingerprint(),
             n_interactions=len(log),
+            alignment=aligned.alignment,
+            new_space_reason=aligned.refused,
         )
     return Training(artifact, judged, seconds)
+
+
+def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
+    """The version to align to; or None, and why there is none."""
+    if align_to is None:
+        return None, "asked for"
+    if align_to == LATEST and model not in trained_models(data):
+        return None, "the first version of the model"
+    try:
+        previous = load_artifact(data, model, None if align_to == LATEST else align_to)
+    except ArtifactError as error:
+        if align_to != LATEST:
+            raise
+        return None, str(error)
+    if (dim := previous.manifest.dim) == factors:
+        return previous, ""
+    reason = f"version {previous.manifest.version} has {dim} dimensions, the new one {factors}"
+    if align_to != LATEST:
+        raise InputError(f"cannot align: {reason}; train with --factors {dim}, or start a new space with --no-align")
+    return None, reason
+
+
+def _align(previous: Artifact, tables: Tables, align_to: str | None) -> Aligned:
+    try:
+        return align(previous, tables)
+    except ArtifactError as error:
+        # A damaged old version is no reason to have no new one, unless that old one was asked for.
+        if align_to != LATEST:
+            raise
+        return Aligned(tables, None, str(error))
 
 
 def _evaluate(method: Trainer[Any], config: Any, log: Interactions, options: RunOptions) -> Evaluation:
@@ -143,13 +193,14 @@ def _evaluate(method: Trainer[Any], config: Any, log: Interactions, options: Run
     return Evaluation(split.method, split.n_test_users, metrics)
 
 
-def _tables(
+def factor_tables(
     log: Interactions,
     user_items: csr_matrix,
     factors: Factors,
-    of_users: pa.Table | None,
-    of_items: pa.Table | None,
-) -> tuple[EmbeddingTable, EmbeddingTable]:
+    of_users: pa.Table | None = None,
+    of_items: pa.Table | None = None,
+) -> dict[Entity, EmbeddingTable]:
+    """The tables of an artifact: ids, factors, counts, what users have seen, and attributes."""
     users = EmbeddingTable(
         ids=log.users,
         embedding=factors.user_factors,
@@ -166,7 +217,7 @@ def _tables(
         bias=factors.item_bias,
         attributes=of_items,
     )
-    return users, items
+    return {"user": users, "item": items}
 
 
 def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
