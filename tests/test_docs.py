@@ -1,4 +1,4 @@
-"""The README's commands and programs work as pasted, in the order in which they stand."""
+"""Commands and programs of the README and of docs/ work as pasted, in the order in which they stand."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from .conftest import ROOT
 _BLOCK = re.compile(r"(?:<!-- (?P<why>not run: [^>]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 
 
+# A page of docs/ goes on in the folder in which the README's blocks ran.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def blocks() -> list[tuple[str, str]]:
     """Language and code of every block that is not marked as not run."""
-    text = (ROOT / "README.md").read_text()
+    text = "\n".join(page.read_text() for page in PAGES)
     return [(m["language"], m["code"]) for m in _BLOCK.finditer(text) if m["why"] is None]
 
 
-def test_the_readme_works_as_pasted(tmp_path: Path) -> None:
+def test_the_documentation_works_as_pasted(tmp_path: Path) -> None:
     """Every block, one after the other in one empty folder, exits with 0."""
     found = blocks()
     assert {language for language, _ in found} == {"bash", "python"}
@@ -57,8 +61,8 @@ def test_every_setting_is_in_the_readme() -> None:
                 assert f"| `{name}` | `{field.default:g}` |" in text
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
-def test_links_within_the_project_lead_somewhere(name: str) -> None:
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     """Relative links point to files that exist."""
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / name).read_text())
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

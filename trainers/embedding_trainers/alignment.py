@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.artifact import ENTITIES, Alignment, Artifact, EmbeddingTable, Entity
+from feast_embeddings.artifact import ENTITIES, Alignment, Artifact, EmbeddingTable, Entity, embedding_matrix
 
 __all__ = ["MAX_RESIDUAL", "MIN_SHARED_PER_DIM", "Aligned", "Tables", "align", "count_shared", "residual_of", "too_few"]
 
@@ -149,10 +149,9 @@ def _shared(previous: Artifact, tables: Tables) -> _Shared:
         rows = _rows_in(before[f"{entity}_id"], table.ids)
         new = np.flatnonzero(rows.is_valid())
         old = rows.drop_null().to_numpy()
-        vectors = before["embedding"].combine_chunks().flatten().to_numpy().reshape(before.num_rows, -1)
         n, m = table.n_interactions[new], before["n_interactions"].to_numpy()[old]
         weight = n * m / np.maximum(n + m, 1)
-        parts.append(_Shared(table.embedding[new].astype(np.float64), vectors[old], weight, np.full(len(new), entity)))
+        parts.append(_Shared(table.embedding[new].astype(np.float64), embedding_matrix(before)[old], weight, np.full(len(new), entity)))
     return _Shared(
         np.concatenate([part.new for part in parts]),
         np.concatenate([part.old for part in parts]).astype(np.float64),
