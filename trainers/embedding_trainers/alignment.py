@@ -151,7 +151,14 @@ def _shared(previous: Artifact, tables: Tables) -> _Shared:
         old = rows.drop_null().to_numpy()
         n, m = table.n_interactions[new], before["n_interactions"].to_numpy()[old]
         weight = n * m / np.maximum(n + m, 1)
-        parts.append(_Shared(table.embedding[new].astype(np.float64), embedding_matrix(before)[old], weight, np.full(len(new), entity)))
+        parts.append(
+            _Shared(
+                table.embedding[new].astype(np.float64),
+                embedding_matrix(before)[old],
+                weight,
+                np.full(len(new), entity),
+            )
+        )
     return _Shared(
         np.concatenate([part.new for part in parts]),
         np.concatenate([part.old for part in parts]).astype(np.float64),
