@@ -1,6 +1,6 @@
 """What alignment is worth: a classifier of version 1 vectors, and version 1 neighbours, read with version 2 vectors.
 
-    python -m tests.benchmarks.alignment --data DIR                  # needs scikit-learn
+    python -m tests.benchmarks.alignment --data DIR                  # needs the extra analysis
     python -m tests.benchmarks.alignment --data DIR --thresholds     # what the limits were chosen from
 
 DIR holds MovieLens 100K as ``ml-100k_interactions.parquet`` and ``ml-100k_users.parquet``. Version 1 is of the first
