@@ -1,18 +1,20 @@
-"""One shard of the embedded engine: what it is like, and how points get into it."""
+"""One shard of the embedded engine: what it is like, and what belongs to a change of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
 
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, PointBatch, all_points
+from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import payload_key
+from feast_embeddings.shard_filler import MOST_PROCESSES
 
-__all__ = ["create_indexes", "edge_config", "finish", "without_older", "write"]
+__all__ = ["complete", "create_indexes", "edge_config", "engine_errors", "without_older"]
 
 _INDEXES = {
     "keyword": edge.PayloadSchemaType.Keyword,
@@ -20,8 +22,6 @@ _INDEXES = {
     "float": edge.PayloadSchemaType.Float,
     "bool": edge.PayloadSchemaType.Bool,
 }
-# Points per update: so few that they are still in the processor's cache when Qdrant reads them.
-_UPSERT = 64
 # Qdrant's default: from 10 MB of vectors on, a graph answers faster than a scan.
 _GRAPH_KB = 10_000
 # Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
@@ -45,7 +45,11 @@ def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.Edg
             for name, vector in spec.vectors.items()
         },
         # `optimize` builds a graph for the segments above this size.
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_GRAPH_KB if build_graph else _SCAN_KB),
+        optimizers=edge.EdgeOptimizersConfig(
+            indexing_threshold=_GRAPH_KB if build_graph else _SCAN_KB,
+            # `optimize` also merges segments beyond so many.
+            default_segment_number=MOST_PROCESSES,
+        ),
         # Qdrant Edge refuses a shard of no vectors; a sparse one that no point has makes no difference.
         sparse_vectors=None if spec.vectors else {"_none": edge.EdgeSparseVectorParams()},
         # A shard is complete before anybody sees it, so a write-ahead log would only be written and thrown away.
@@ -60,23 +64,6 @@ def create_indexes(shard: edge.EdgeShard, spec: CollectionSpec, names: Iterable[
         shard.update(edge.UpdateOperation.create_field_index(payload_key(name), index))
 
 
-def write(shard: edge.EdgeShard, batch: PointBatch) -> None:
-    """Insert or replace points."""
-    for start in range(0, len(batch), _UPSERT):
-        shard.update(edge.UpdateOperation.upsert_points(_points(batch, start, start + _UPSERT)))
-
-
-def _points(batch: PointBatch, start: int, stop: int) -> list[edge.Point]:
-    ids, payloads = batch.ids[start:stop], batch.payloads[start:stop]
-    vectors: list[dict[str, Any]] = [{} for _ in ids]
-    for name, (matrix, mask) in batch.vectors.items():
-        # Qdrant reads a memoryview in half of the time that a list of floats takes to make and read.
-        for point, row, present in zip(vectors, matrix[start:stop], mask[start:stop].tolist(), strict=True):
-            if present:
-                point[name] = memoryview(row)
-    return list(map(edge.Point, ids, vectors, payloads))
-
-
 def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
     """The points that are not older than what the shard holds of them."""
     stored = {
@@ -87,10 +74,25 @@ def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
     return batch.take(np.flatnonzero(batch.timestamps >= newest))
 
 
-def finish(shard: edge.EdgeShard, path: Path) -> None:
-    """Build the graph, if the configuration asks for one, and make the files complete."""
-    shard.optimize()
-    shard.flush()
+def complete(path: Path) -> None:
+    """Of a shard whose points are flushed: build the graph, if its configuration asks for one, and settle its files."""
+    shard = edge.EdgeShard.load(str(path))
+    if shard.optimize():
+        shard.flush()
+        shard.close()
+        shard = edge.EdgeShard.load(str(path))
+    # Flushing leaves journals, which a load works in and deletes. That must not be a reader's.
     shard.close()
-    # Flushing leaves journals, which the next load works in and deletes. That must not be a reader's.
-    edge.EdgeShard.load(str(path)).close()
+
+
+@contextlib.contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """Whatever fails in the block is an `EngineError` that says what could not be done."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except OSError as error:
+        raise EngineError(f"the embedded store could not {what}: {error.strerror or error}") from error
+    except Exception as error:  # qdrant_edge raises plain Exception
+        raise EngineError(f"the embedded store could not {what}: {error}") from error

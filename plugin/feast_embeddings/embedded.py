@@ -8,10 +8,8 @@ moved. A process that dies leaves at most a shard that the pointer does not name
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +21,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from feast_embeddings.edge_filter import filter_keys, to_edge
-from feast_embeddings.edge_shard import create_indexes, edge_config, finish, without_older, write
+from feast_embeddings.edge_shard import complete, create_indexes, edge_config, engine_errors, without_older
 from feast_embeddings.engine import (
     CollectionSpec,
     Hnsw,
@@ -40,7 +38,9 @@ from feast_embeddings.engine import (
 )
 from feast_embeddings.errors import EngineError, WriterLockedError
 from feast_embeddings.filters import payload_keys
+from feast_embeddings.shard_filler import ShardFiller, as_rows, usable_processes
 from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
+from feast_embeddings.shard_part import write
 
 __all__ = ["EmbeddedEngine"]
 
@@ -62,10 +62,14 @@ class EmbeddedEngine:
         path: the folder; made on the first write.
         lock_timeout: seconds to wait for another writer before `WriterLockedError`.
         hnsw: how graphs are built from now on, and searched.
+        processes: how many may write a new collection together; as many as there are cores, up to 4, when None.
     """
 
-    def __init__(self, path: Path, *, lock_timeout: float = 30.0, hnsw: Hnsw | None = None) -> None:
+    def __init__(
+        self, path: Path, *, lock_timeout: float = 30.0, hnsw: Hnsw | None = None, processes: int | None = None
+    ) -> None:
         self._hnsw = hnsw or Hnsw()
+        self._processes = processes or usable_processes()
         self._folder = ShardFolder(path, lock_timeout=lock_timeout)
         self._guard = threading.Lock()
         self._shards: dict[str, edge.EdgeShard] = {}
@@ -93,7 +97,7 @@ class EmbeddedEngine:
         vectors: Sequence[str],
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
-        with _engine_errors(f"read from {collection!r}"):
+        with engine_errors(f"read from {collection!r}"):
             records = self._shard(collection).retrieve(
                 list(ids), with_payload=payload_keys(payload), with_vector=list(vectors) or False
             )
@@ -117,7 +121,7 @@ class EmbeddedEngine:
             with_payload=payload_keys(payload),
             params=edge.SearchParams(hnsw_ef=self._hnsw.search_ef, exact=exact),
         )
-        with _engine_errors(f"search {collection!r}"):
+        with engine_errors(f"search {collection!r}"):
             hits = self._shard_for(collection, filter).query(request)
         return scored_points(hits)
 
@@ -145,7 +149,7 @@ class EmbeddedEngine:
         return _page(self._shard_for(collection, filter), collection, limit, start, payload, vectors, filter)
 
     def count(self, collection: str) -> int:
-        with _engine_errors(f"count {collection!r}"):
+        with engine_errors(f"count {collection!r}"):
             return self._shard(collection).count(edge.CountRequest(exact=True))
 
     # Writing
@@ -164,16 +168,21 @@ class EmbeddedEngine:
     ) -> None:
         # Built outside the writer lock: nobody else knows this shard, and others may write meanwhile.
         with self._folder.new_shard(collection) as path:
-            with _engine_errors(f"create {collection!r}"):
+            with engine_errors(f"create {collection!r}"):
                 path.mkdir()
-                shard = edge.EdgeShard.create(str(path), edge_config(spec, self._hnsw, wait_for_indexes))
+                config = edge_config(spec, self._hnsw, wait_for_indexes)
                 indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
-                create_indexes(shard, spec, indexes)
-            for batch in batches:
-                with _engine_errors(f"write to {collection!r}"):
-                    write(shard, batch)
-            with _engine_errors(f"index {collection!r}"):
-                finish(shard, path)
+                # Where indexes are built, they take so long that it does not matter how fast the points come in.
+                filler = ShardFiller(path, config, 1 if wait_for_indexes else self._processes)
+                create_indexes(filler.shard, spec, indexes)
+            with filler:
+                for batch in batches:
+                    with engine_errors(f"write to {collection!r}"):
+                        filler.write(batch)
+                with engine_errors(f"write to {collection!r}"):
+                    filler.finish()
+            with engine_errors(f"index {collection!r}"):
+                complete(path)
             with self._folder.writing() as pointer:
                 self._folder.replace(
                     pointer.with_collection(collection, Collection(shard=path.name, spec=spec, indexed=indexes))
@@ -182,8 +191,8 @@ class EmbeddedEngine:
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         def change(shard: edge.EdgeShard) -> None:
             for batch in batches:
-                with _engine_errors(f"write to {collection!r}"):
-                    write(shard, without_older(shard, batch))
+                with engine_errors(f"write to {collection!r}"):
+                    write(shard, as_rows(without_older(shard, batch)))
 
         with self._folder.writing() as pointer:
             spec = pointer.collection(collection).spec
@@ -237,15 +246,15 @@ class EmbeddedEngine:
         current = pointer.collection(collection)
         missing = current.unindexed(indexes)
         with self._folder.new_shard(collection) as path:
-            with _engine_errors(f"write to {collection!r}"):
-                # Readers that load the shard write temporary files beside its own, and delete them at once.
-                temporary = shutil.ignore_patterns(".atomicwrite*")
-                shutil.copytree(self._folder.shard_path(current.shard), path, ignore=temporary)
+            with engine_errors(f"write to {collection!r}"):
+                self._folder.copy_shard(current.shard, path)
                 shard = edge.EdgeShard.load(str(path), edge_config(current.spec, self._hnsw, build_graph))
             change(shard)
-            with _engine_errors(f"index {collection!r}"):
+            with engine_errors(f"index {collection!r}"):
                 create_indexes(shard, current.spec, missing)
-                finish(shard, path)
+                shard.flush()
+                shard.close()
+                complete(path)
             changed = Collection(shard=path.name, spec=current.spec, indexed=current.indexed | missing)
             self._folder.replace(pointer.with_collection(collection, changed))
 
@@ -292,7 +301,7 @@ def _page(
         with_payload=payload_keys(payload),
         with_vector=list(vectors) or False,
     )
-    with _engine_errors(f"read from {collection!r}"):
+    with engine_errors(f"read from {collection!r}"):
         records, following = shard.scroll(request)
     return all_points(records), None if following is None else plain_id(following)
 
@@ -304,15 +313,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-@contextlib.contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except EngineError:
-        raise
-    except OSError as error:
-        raise EngineError(f"the embedded store could not {what}: {error.strerror or error}") from error
-    except Exception as error:  # qdrant_edge raises plain Exception
-        raise EngineError(f"the embedded store could not {what}: {error}") from error

@@ -16,8 +16,11 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
 
+from feast_embeddings import shard_filler
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, load_artifact, write_artifact
+from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.publish import publish_artifact, qdrant_store
 from feast_embeddings.writer_lock import writer_lock
@@ -116,6 +119,36 @@ def push_rows(pipe: Connection, repo: Path, how: str, first: int, count: int) ->
             qdrant_store(feature_store).online_write_batch(feature_store.config, view, rows, None)
         pipe.send(number)
     pipe.send("done")
+
+
+def filled_collection(number: int) -> str:
+    """The name of one collection of `fill_collections`."""
+    return f"filled_{number}"
+
+
+def fill_collections(pipe: Connection, folder: Path, first: int) -> None:
+    """Write collections of many points until killed, each by several processes; name each that is written."""
+    shard_filler._MANY = 100
+    spec = CollectionSpec(
+        alias="filled", vectors={"v": VectorSpec(size=DIM, distance="Dot", indexed=False)}, payload_indexes={}
+    )
+    engine = EmbeddedEngine(folder, processes=2)
+    for number in itertools.count(first):
+        points = (filled_points(number, part) for part in range(20))
+        engine.create(filled_collection(number), spec, points, wait_for_indexes=False)
+        pipe.send(number)
+
+
+def filled_points(number: int, part: int) -> PointBatch:
+    """One of 20 batches of a collection of `fill_collections`."""
+    n = 150
+    vectors = np.random.default_rng((number, part)).standard_normal((n, DIM)).astype(np.float32)
+    return PointBatch(
+        ids=list(range(part * n, (part + 1) * n)),
+        vectors={"v": (vectors, np.ones(n, dtype=np.bool_))},
+        payloads=[{TIMESTAMP_KEY: number}] * n,
+        timestamps=np.full(n, number, dtype=np.int64),
+    )
 
 
 def qdrant_rows(number: int) -> list[Any]:

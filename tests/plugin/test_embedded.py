@@ -90,7 +90,7 @@ def test_an_index_that_cannot_be_built_is_no_error(
         raise OSError(28, "No space left on device")
 
     load(engine, rng, MANY)
-    monkeypatch.setattr("feast_embeddings.embedded.shutil.copytree", full)
+    monkeypatch.setattr("feast_embeddings.shard_folder.shutil.copytree", full)
     with caplog.at_level(logging.WARNING):
         assert found(engine, "n < 2") == [0, 1]
         assert found(engine, "n < 3") == [0, 1, 2]
@@ -98,6 +98,21 @@ def test_an_index_that_cannot_be_built_is_no_error(
         "filters on 'many' stay slow: the embedded store could not write to 'many': No space left on device"
     ) == 1
     assert indexed(tmp_path) == frozenset()
+
+
+def test_a_copied_shard_takes_no_more_disk(engine: EmbeddedEngine, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Each write copies the files, but not the holes in them, which are most of a small shard."""
+
+    def used() -> tuple[int, int]:
+        files = [path.stat() for path in (tmp_path / "store" / "shards").rglob("*") if path.is_file()]
+        return sum(file.st_blocks * 512 for file in files), sum(file.st_size for file in files)
+
+    load(engine, rng, 1_000)
+    disk, size = used()
+    for first in range(1_000, 1_004):
+        engine.upsert("many", [make_batch(random_vectors(rng, 1), first=first)], wait_for_indexes=False)
+    assert engine.count("many") == 1_004
+    assert used()[0] < 1.1 * disk + 100_000 < size / 2
 
 
 @pytest.mark.parametrize(

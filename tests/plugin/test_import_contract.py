@@ -78,6 +78,14 @@ def test_what_must_be_quick_does_not_import_feast(script: str) -> None:
     assert loaded_by(script, ("feast", "qdrant_client", "qdrant_edge", *TRAINING_ONLY[:3])) == []
 
 
+def test_a_process_that_writes_points_imports_the_engine_only() -> None:
+    """Several are started for one write, so they must be there at once."""
+    script = "import feast_embeddings.shard_part"
+    assert loaded_by(script, ("feast", "qdrant_client", "pydantic", "numpy", "pyarrow", "qdrant_edge")) == [
+        "qdrant_edge"
+    ]
+
+
 def imported_modules(path: Path) -> set[str]:
     """Every module that a source file imports, wherever in it."""
     found: set[str] = set()

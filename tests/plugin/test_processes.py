@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSour
 from feast.types import Int64
 
 from feast_embeddings.artifact import list_artifacts
+from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
@@ -237,6 +239,50 @@ def test_killed_push(
         assert begun in (None, following[0] ** 2)
         assert later == [None, None]
     assert len(written) >= 6
+
+
+def parts_at_work(folder: Path) -> list[str]:
+    """The processes that write a part of a shard in this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = process.read_text()
+            if "shard_part" in command and str(folder) in command:
+                found.append(command)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc, to see what processes there are")
+def test_killed_while_several_processes_write(
+    tmp_path: Path, start: Callable[..., Job], rng: np.random.Generator
+) -> None:
+    """What was written before stays whole; the helpers end by themselves, and the next write clears up."""
+    folder = tmp_path / "store"
+    written: list[int] = []
+    for round in range(3):
+        writer = start(jobs.fill_collections, folder, 1000 * round)
+        said = [writer.receive()]
+        time.sleep(rng.uniform(0, 0.4))
+        written += said + writer.kill()
+        deadline = time.monotonic() + TIMEOUT
+        while parts_at_work(folder):
+            assert time.monotonic() < deadline, "the helpers of a killed writer go on"
+            time.sleep(0.01)
+    engine = EmbeddedEngine(folder)
+    used = {
+        collection["shard"] for collection in json.loads((folder / "pointer.json").read_text())["collections"].values()
+    }
+    assert {len(list((folder / "shards" / shard / "segments").iterdir())) for shard in used} == {2}
+    for number in written:
+        expected = [jobs.filled_points(number, part) for part in range(20)]
+        ids = [id for batch in expected for id in batch.ids]
+        points = engine.retrieve(jobs.filled_collection(number), ids, vectors=["v"])
+        vectors = np.stack([point.vectors["v"] for point in points if point is not None])
+        assert vectors.tobytes() == np.concatenate([batch.vectors["v"][0] for batch in expected]).tobytes()
+        assert engine.count(jobs.filled_collection(number)) == len(ids)
+    engine.drop(jobs.filled_collection(number) for number in written)
+    engine.close()
+    assert len(list((folder / "shards").iterdir())) <= 1  # a lock whose folder had not been made
 
 
 def test_readers_during_publishes(shop: tuple[Repo, FeatureStore], start: Callable[..., Job]) -> None:
