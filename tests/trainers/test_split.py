@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from embedding_trainers.interactions import Interactions
-from embedding_trainers.split import MIN_TEST_USERS, Split, split_interactions
+from embedding_trainers.split import (
+    MIN_TEST_USERS,
+    LeftOut,
+    Split,
+    split_against,
+    split_by_time,
+    split_interactions,
+    split_leave_last_out,
+)
+from embedding_trainers.timestamps import as_datetime
+from feast_embeddings.errors import InputError
 
 Pair = tuple[int, int]
 
@@ -53,6 +64,18 @@ def contents(split: Split) -> tuple[dict[Pair, int], set[Pair]]:
     )
 
 
+def left_out(train: list[Pair], test: list[Pair]) -> LeftOut:
+    """The obvious way: what of the test is unknown to the training part, and what is in it."""
+    users, items = {u for u, _ in train}, {i for _, i in train}
+    known = {(u, i) for u, i in test if u in users and i in items}
+    return LeftOut(
+        unknown_users=len({u for u, _ in test} - users),
+        unknown_items=len({i for _, i in test} - items),
+        unknown_pairs=len(set(test) - known),
+        seen_pairs=len(known & set(train)),
+    )
+
+
 def rows(interactions: Interactions) -> list[Pair]:
     return list(zip(interactions.user_numbers.tolist(), interactions.item_numbers.tolist(), strict=True))
 
@@ -73,6 +96,10 @@ def test_by_time() -> None:
     assert {i for _, i in test} - {i for _, i in train}
     assert set(test) & set(train)
     assert renumbered(train, test) == contents(split)
+    assert left_out(train, test) == split.left_out
+    # Ids are the numbers here.
+    assert sorted({u for u, _ in train}) == split.users.to_pylist()
+    assert sorted({i for _, i in train}) == split.items.to_pylist()
     assert split.method == "newest 10% of the interactions"
     assert len({u for u, _ in contents(split)[1]}) == split.n_test_users >= MIN_TEST_USERS
 
@@ -127,3 +154,67 @@ def test_nothing_held_back() -> None:
     """One interaction, one user with few items, or one instant for all: no test users, no error."""
     for interactions in (log([0], [0]), log([0], [0], [5]), log([0, 0], [0, 1], [1, 2]), log([0] * 3, [0] * 3)):
         assert split_interactions(interactions, seed=0).n_test_users == 0
+
+
+def test_by_time_at_an_instant() -> None:
+    """What happened at the instant is trained on, what came later is the test."""
+    interactions = log([0, 0, 1, 1, 0], [0, 1, 0, 1, 1], [10, 20, 30, 31, 40])
+    split = split_by_time(interactions, as_datetime(30))
+    assert contents(split) == ({(0, 0): 1, (0, 1): 1, (1, 0): 1}, {(1, 1)})
+    assert split.left_out == LeftOut(0, 0, 0, seen_pairs=1)
+    assert split.method == "interactions after 1970-01-01 00:00:00 UTC"
+    for at, side in ((9, "after"), (40, "not after")):
+        with pytest.raises(InputError, match=f"all interactions are {side} 1970.*choose another time"):
+            split_by_time(interactions, as_datetime(at))
+
+
+def test_leave_last_out() -> None:
+    """The item that each user met last for the first time, unless it is the only one."""
+    interactions = random_log(np.random.default_rng(3), 40, 25, 200, times=True)
+    assert interactions.timestamps is not None
+    interactions.timestamps[:] = np.random.default_rng(4).permutation(len(interactions))
+    pairs = rows(interactions)
+    first: dict[Pair, int] = {}
+    for pair, time in zip(pairs, interactions.timestamps.tolist(), strict=True):
+        first[pair] = min(time, first.get(pair, time))
+    held = set()
+    for user in range(40):
+        own = [pair for pair in first if pair[0] == user]
+        held |= {max(own, key=lambda pair: first[pair])} if len(own) > 1 else set()
+    train = [pair for pair in pairs if pair not in held]
+    split = split_leave_last_out(interactions)
+    assert renumbered(train, list(held)) == contents(split)
+    assert left_out(train, list(held)) == split.left_out
+    assert split.method == "newest item of each user"
+
+
+@pytest.mark.parametrize("split", [split_by_time, split_leave_last_out])
+def test_times_are_needed(split: Callable[[Interactions], Split]) -> None:
+    """A log without times is not split by them."""
+    with pytest.raises(InputError, match="the log has no times, so it cannot be split by them; name their column"):
+        split(log([0, 0], [0, 1]))
+
+
+def test_against_given_interactions() -> None:
+    """Ids meet as text; what training does not know or has seen is left out and counted."""
+    interactions = log([0, 0, 1, 2], [0, 1, 0, 2])
+    test = Interactions(
+        pa.array(["0", "1", "9"]),
+        pa.array(["0", "1", "2", "8"]),
+        np.array([0, 0, 0, 1, 1, 2, 2, 1], np.int32),
+        np.array([2, 2, 0, 1, 3, 3, 0, 0], np.int32),
+    )
+    split = split_against(interactions.users, interactions.items, interactions.to_csr(), test, "theirs")
+    assert contents(split) == ({(0, 0): 1, (0, 1): 1, (1, 0): 1, (2, 2): 1}, {(0, 2), (1, 1)})
+    assert split.left_out == LeftOut(unknown_users=1, unknown_items=1, unknown_pairs=3, seen_pairs=2)
+    assert (split.users, split.items, split.method) == (interactions.users, interactions.items, "theirs")
+
+
+@pytest.mark.parametrize(("users", "items", "kind"), [(["x"], [0], "users"), ([0], ["x"], "items")])
+def test_against_interactions_of_another_world(users: list[object], items: list[object], kind: str) -> None:
+    """Files whose ids never meet are told apart from a bad model."""
+    known = log([0, 1], [0, 0])
+    zero = np.zeros(1, np.int32)
+    test = Interactions(pa.array(users), pa.array(items), zero, zero)
+    with pytest.raises(InputError, match=rf"none of the {kind} to test on \(e.g. 'x'\) is among .*use the same ids"):
+        split_against(known.users, known.items, known.to_csr(), test, "theirs")

@@ -19,7 +19,8 @@ __all__ = ["main", "run"]
 _COMMANDS = {
     "quickstart": "feast_embeddings.cli.quickstart",
     "init": "feast_embeddings.cli.init",
-    "train": "",  # comes with the trainers, by entry point
+    "train": "",  # comes with the trainers, by entry point, as does evaluate
+    "evaluate": "",
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",
     "diff": "feast_embeddings.cli.diff",
