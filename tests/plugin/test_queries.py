@@ -209,14 +209,14 @@ def test_a_publish_is_noticed_with_what_it_brings(tmp_path: Path) -> None:
 
 def test_always_k_where_so_many_match(tmp_path: Path) -> None:
     """Vectors in far clusters, most of one's own excluded as seen: the graph alone finds too few, a scan finds all."""
-    rng, n, dim = np.random.default_rng(0), 2000, 1280  # 10 MB of vectors, from which on there is a graph
+    rng, n, dim = np.random.default_rng(0), 4000, 1024  # 16 MB of vectors: from 10 MB on there is a graph
     cluster = np.arange(n) % 20
     vectors = rng.standard_normal((n, dim), dtype=np.float32)
     vectors += 3 * rng.standard_normal((20, dim), dtype=np.float32)[cluster]
     items, users = item_table(rng, pa.array(range(n)), dim=1), user_table(rng, pa.array(range(4)), dim=1)
     scores = vectors @ vectors[0]
     order = np.argsort(-scores)
-    seen = [order[:m].tolist() for m in (100, 300, 600, 1990)]
+    seen = [order[:m].tolist() for m in (100, 300, 1200, 3990)]
     repo = init_repo(tmp_path / "repo")
     artifact = write_artifact(
         repo.data,
