@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pandas as pd
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
 
 from feast_embeddings._feast import table_id
 from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import ENTITIES, Entity
-from feast_embeddings.errors import EngineError, InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.engine import CollectionSpec
+from feast_embeddings.errors import CursorError, EngineError, InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
 from feast_embeddings.publish import model_view, qdrant_store
@@ -164,10 +165,9 @@ class EmbeddingStore:
     ) -> Neighbours:
         """The k users nearest by cosine to the mean direction of these users, without them.
 
-        Ids that the version does not know are in `missing`.
+        Ids that the version does not know are in `missing`; where it knows none, nobody is like them.
 
         Raises:
-            UnknownIdError: it knows none of them.
             FilterError, NotPublishedError: as in `similar_items`.
         """
         return self.answer(lambda live: live.similar_to_all(user_ids, k, filter=filter, attributes=attributes))
@@ -196,7 +196,7 @@ class EmbeddingStore:
             vectors: whether their embeddings come along.
 
         Raises:
-            InputError: the cursor is not one, or its version is not loaded any more.
+            CursorError: it is not one, or its version is not loaded any more.
             FilterError, NotPublishedError: as in `similar_items`.
         """
         if limit < 1:
@@ -264,6 +264,15 @@ class EmbeddingStore:
         except NotPublishedError:
             return None
 
+    def loaded_versions(self, entity: Entity) -> list[CollectionSpec]:
+        """What the collections of this side hold, live or kept, in no order."""
+        return list(self._engine.collections(self._sides[entity].alias).values())
+
+    @property
+    def views(self) -> list[FeatureView]:
+        """The feature views of users and items, as registered."""
+        return [side.codec.view for side in self._sides.values()]
+
     def live(self, aliases: dict[str, str] | None = None) -> LiveModel:
         """What is live now, or was when the engine had these aliases; all queries on it answer from that."""
         aliases, known = aliases or self._engine.aliases(), self._live
@@ -310,7 +319,7 @@ class EmbeddingStore:
         for name, spec in self._engine.collections(side.alias).items():
             if spec.version == version:
                 return LiveSide(self._engine, side, name, spec)
-        raise InputError(
+        raise CursorError(
             f"the cursor is of version {version[:40]}, which is not loaded any more; begin at the first page"
         )
 

@@ -5,6 +5,8 @@
     EmbeddingsError
     ├── InputError                 what the caller gave cannot be used   (exit code 2)
     │   ├── UnknownIdError         an id that the served version does not hold
+    │   ├── IdTypeError            an id that no user or item of the model can have
+    │   ├── CursorError            a cursor that no page came with, or whose version is gone
     │   ├── FilterError            a filter that cannot be parsed or applied
     │   └── MetricError            a distance that Qdrant does not have
     ├── ArtifactError              an artifact on disk is missing, damaged or of another format
@@ -21,9 +23,11 @@ from __future__ import annotations
 
 __all__ = [
     "ArtifactError",
+    "CursorError",
     "EmbeddingsError",
     "EngineError",
     "FilterError",
+    "IdTypeError",
     "InputError",
     "MetricError",
     "MissingExtraError",
@@ -48,6 +52,18 @@ class InputError(EmbeddingsError):
 
 class UnknownIdError(InputError):
     """The served version has no embedding for this id."""
+
+
+class IdTypeError(InputError):
+    """An id is not of the type of the model's ids; `entity` says whether of users or of items."""
+
+    def __init__(self, message: str, entity: str) -> None:
+        super().__init__(message)
+        self.entity = entity
+
+
+class CursorError(InputError):
+    """The cursor is not one that a page came with, or the version of that page is not loaded any more."""
 
 
 class FilterError(InputError):

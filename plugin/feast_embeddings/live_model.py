@@ -10,7 +10,7 @@ import numpy.typing as npt
 from feast_embeddings.answers import Id, Neighbours, NeighboursBatch
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engine import ScoredPoint
-from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError, VersionMismatchError
+from feast_embeddings.errors import InputError, NotPublishedError, VersionMismatchError
 from feast_embeddings.live_side import Filter, LiveSide
 
 __all__ = ["LiveModel"]
@@ -64,16 +64,13 @@ class LiveModel:
         name, conditions = live.side.field.search_name, live.side.translate(filter)
         points = live.points(user_ids, name)
         seeds = [point for point in points if point is not None]
+        missing = [id for id, point in zip(user_ids, points, strict=True) if point is None]
         if not seeds:
-            raise UnknownIdError(
-                f"none of the {len(user_ids)} users has an embedding in version {live.spec.version} of model "
-                f"{self.model!r}"
-            )
+            return live.neighbours([], attributes=attributes, missing=missing)
         # Under Cosine Qdrant keeps the vectors at length one.
         mean = np.stack([point.vectors[name] for point in seeds]).mean(axis=0)
         payload = None if attributes else [live.side.id_name]
         hits = live.nearest(name, mean, k, filter=conditions, excluded=[point.id for point in seeds], payload=payload)
-        missing = [id for id, point in zip(user_ids, points, strict=True) if point is None]
         return live.neighbours(hits, attributes=attributes, missing=missing)
 
     def rank(

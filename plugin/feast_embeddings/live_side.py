@@ -19,7 +19,7 @@ from feast_embeddings.answers import Embeddings, Id, Neighbours, Page
 from feast_embeddings.artifact import Entity
 from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointId, ScoredPoint, StoredPoint
-from feast_embeddings.errors import InputError
+from feast_embeddings.errors import CursorError, IdTypeError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
 from feast_embeddings.points import PointCodec, from_microseconds, native_value
 
@@ -48,12 +48,14 @@ class Side:
             id = id.item()
         if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
             kind = "text" if self._is_text else "a whole number"
-            raise InputError(f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})")
+            raise IdTypeError(
+                f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity
+            )
         try:
             return self.codec.point_id_of(id)
         except ValueError:
             expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
-            raise InputError(f"{self.entity} ids of this model are {expected}, got {id!r}") from None
+            raise IdTypeError(f"{self.entity} ids of this model are {expected}, got {id!r}", self.entity) from None
 
     def parse_id(self, text: str) -> Id:
         if self._is_text:
@@ -61,7 +63,7 @@ class Side:
         try:
             return int(text)
         except ValueError:
-            raise InputError(f"{self.entity} ids of this model are whole numbers, got {text!r}") from None
+            raise IdTypeError(f"{self.entity} ids of this model are whole numbers, got {text!r}", self.entity) from None
 
     def translate(self, filter: Filter | None) -> models.Filter | None:
         tree = parse_filter(filter) if isinstance(filter, str) else filter
@@ -214,7 +216,7 @@ def read_cursor(cursor: str) -> tuple[str, PointId]:
     """The version that a page was of, and where the next one starts.
 
     Raises:
-        InputError: it is not one that a page came with.
+        CursorError: it is not one that a page came with.
     """
     try:
         version, start = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
@@ -222,4 +224,4 @@ def read_cursor(cursor: str) -> tuple[str, PointId]:
             return version, start
     except (ValueError, TypeError, binascii.Error):
         pass
-    raise InputError(f"cursor {cursor[:40]!r} is not one that a page came with; leave it out to begin at the first")
+    raise CursorError(f"cursor {cursor[:40]!r} is not one that a page came with; leave it out to begin at the first")

@@ -30,6 +30,8 @@ _COMMANDS = {
     "user-embedding": "feast_embeddings.cli.query",
     "item-embedding": "feast_embeddings.cli.query",
     "training-frame": "feast_embeddings.cli.frame",
+    "serve": "feast_embeddings.cli.serve",
+    "api-key": "feast_embeddings.cli.serve",
 }
 
 

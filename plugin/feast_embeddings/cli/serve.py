@@ -1,0 +1,76 @@
+"""`serve` and `api-key`: the embeddings over HTTP, and who may ask for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from feast_embeddings.cli.options import json_option, print_json, repo_option
+
+
+@click.command()
+@repo_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that answer.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="File of API keys, as api-key prints them.")
+@click.option("--time-limit", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--max-ids", default=10_000, show_default=True, type=click.IntRange(min=1), help="Ids in one request.")
+@click.option("--cors-origin", multiple=True, help="Origin whose pages may ask from a browser; may be repeated.")
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log every request.")
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least level that is logged.",
+)
+def serve(
+    repo: str,
+    host: str,
+    port: int,
+    workers: int,
+    key_file: Path | None,
+    time_limit: float,
+    max_ids: int,
+    cors_origin: tuple[str, ...],
+    access_log: bool,
+    log_level: str,
+) -> None:
+    """Answer over HTTP; the address/docs explains how to ask."""
+    from feast_embeddings.service import ServiceSettings
+    from feast_embeddings.service.process import run_service
+
+    settings = ServiceSettings(
+        repo=Path(repo).resolve(),
+        key_file=None if key_file is None else key_file.resolve(),
+        time_limit=time_limit,
+        max_ids=max_ids,
+        cors_origins=cors_origin,
+        access_log=access_log,
+    )
+    run_service(settings, host=host, port=port, workers=workers, log_level=log_level)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    default="read",
+    show_default=True,
+    type=click.Choice(["read", "write"]),
+    help="Whether it may only ask, or publish versions too.",
+)
+@json_option
+def api_key(name: str, scope: Literal["read", "write"], as_json: bool) -> None:
+    """Make an API key for NAME: the key itself, and the line to keep of it."""
+    from feast_embeddings.service.keys import new_key
+
+    key, kept = new_key(name, scope)
+    if as_json:
+        print_json({"key": key, "line": kept.line})
+    else:
+        click.echo(f"key, for the client, shown only now:       {key}")
+        click.echo(f"line, for the key file of the service:     {kept.line}")

@@ -1,0 +1,247 @@
+"""What the service answers: the shapes for the documentation, and the quick way to write them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from feast_embeddings.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.artifact import Entity
+from feast_embeddings.service.requests import Encoding
+
+__all__ = [
+    "ARROW",
+    "NUMPY",
+    "BatchAnswer",
+    "EmbeddingAnswer",
+    "ModelsAnswer",
+    "NeighboursAnswer",
+    "PageAnswer",
+    "PublishAnswer",
+    "VersionsAnswer",
+    "batch_response",
+    "embedding_response",
+    "json_response",
+    "neighbours_response",
+    "page_response",
+]
+
+ARROW, NUMPY = "application/vnd.apache.arrow.stream", "application/x-npy"
+
+Attributes = dict[str, Any]
+Vector = list[float] | str
+
+
+class EmbeddingRow(BaseModel):
+    id: str | int
+    vector: Vector | None = Field(description="null for an id that has no embedding")
+    version: str
+    as_of: str
+    event_timestamp: str | None
+
+
+class EmbeddingAnswer(BaseModel):
+    """Embeddings in the order of the request."""
+
+    model: str
+    version: str
+    space: str = Field(description="Vectors of different spaces cannot be compared.")
+    as_of: str = Field(description="Time of the newest interaction that the version was trained on.")
+    dim: int
+    embeddings: list[EmbeddingRow]
+    missing: list[str | int] = Field(description="The ids that have no embedding.")
+
+
+class Result(BaseModel):
+    id: str | int
+    score: float = Field(description="Higher is better.")
+    metadata: Attributes | None = Field(default=None, description="The attributes, when asked for.")
+
+
+class NeighboursAnswer(BaseModel):
+    """Results, best first."""
+
+    model: str
+    version: str
+    results: list[Result] = Field(description="As many as `limit` when so many match.")
+    missing: list[str | int] = Field(description="Ids of the request that have no embedding.")
+
+
+class BatchResult(BaseModel):
+    id: str | int
+    results: list[Result] | None = Field(description="null for an id that has no embedding")
+
+
+class BatchAnswer(BaseModel):
+    """Results in the order of the request, all of one version."""
+
+    model: str
+    version: str
+    answers: list[BatchResult]
+    missing: list[str | int]
+
+
+class PageRow(BaseModel):
+    id: str | int
+    metadata: Attributes | None = None
+    vector: list[float] | None = None
+
+
+class PageAnswer(BaseModel):
+    """One page of a listing; all pages are of one version."""
+
+    model: str
+    version: str
+    rows: list[PageRow]
+    next_cursor: str | None = Field(description="Gets the next page; null after the last.")
+
+
+class ModelRow(BaseModel):
+    name: str
+    live_version: str | None
+    as_of: str | None
+    space: str | None
+
+
+class ModelsAnswer(BaseModel):
+    models: list[ModelRow]
+
+
+class VersionRow(BaseModel):
+    version: str
+    live: bool
+    loaded: bool = Field(description="Whether it is in the vector store, so that going back to it takes no loading.")
+    as_of: str
+    space: str
+
+
+class PublishAnswer(BaseModel):
+    model: str
+    version: str
+    changed: bool = Field(description="False when it was live already.")
+
+
+class VersionsAnswer(BaseModel):
+    model: str
+    live_version: str | None
+    versions: list[VersionRow]
+
+
+def json_response(value: Any) -> Response:
+    """JSON, written by pydantic's serializer; NaN has no place in an answer."""
+    return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
+
+
+def neighbours_response(model: str, found: Neighbours, *, metadata: bool) -> Response:
+    """A `NeighboursAnswer`."""
+    return json_response(
+        {"model": model, "version": found.version, "results": _results(found, metadata), "missing": found.missing}
+    )
+
+
+def batch_response(model: str, batch: NeighboursBatch, *, metadata: bool) -> Response:
+    """A `BatchAnswer`."""
+    answers = [
+        {"id": id, "results": None if found is None else _results(found, metadata)}
+        for id, found in zip(batch.ids, batch.answers, strict=True)
+    ]
+    return json_response({"model": model, "version": batch.version, "answers": answers, "missing": batch.missing})
+
+
+def _results(found: Neighbours, metadata: bool) -> list[dict[str, Any]]:
+    scores = found.scores.tolist()
+    if not metadata:
+        return [{"id": id, "score": score} for id, score in zip(found.ids, scores, strict=True)]
+    return [
+        {"id": id, "score": score, "metadata": attributes}
+        for id, score, attributes in zip(found.ids, scores, found.attributes, strict=True)
+    ]
+
+
+def page_response(model: str, page: Page, *, metadata: bool) -> Response:
+    """A `PageAnswer`."""
+    rows: list[dict[str, Any]] = [{"id": id} for id in page.ids]
+    if metadata:
+        for row, attributes in zip(rows, page.attributes, strict=True):
+            row["metadata"] = attributes
+    if page.vectors is not None:
+        for row, vector in zip(rows, page.vectors.tolist(), strict=True):
+            row["vector"] = vector
+    return json_response({"model": model, "version": page.version, "rows": rows, "next_cursor": page.cursor})
+
+
+def embedding_response(model: str, entity: Entity, found: Embeddings, encoding: Encoding) -> Response:
+    """An `EmbeddingAnswer`, or the same as an Arrow stream or a NumPy file."""
+    if encoding == "arrow":
+        return Response(_arrow(model, entity, found), media_type=ARROW)
+    if encoding == "numpy":
+        return Response(_npy(found), media_type=NUMPY, headers=_headers(found))
+    vectors: list[Any]
+    if encoding == "base64":
+        little = found.vectors.astype("<f4", copy=False)
+        vectors = [base64.b64encode(row.tobytes()).decode() for row in little]
+    else:
+        vectors = found.vectors.tolist()
+    return json_response(
+        {
+            "model": model,
+            "version": found.version,
+            "space": found.space,
+            "as_of": found.as_of,
+            "dim": found.vectors.shape[1],
+            "embeddings": [
+                {
+                    "id": id,
+                    "vector": vector if present else None,
+                    "version": found.version,
+                    "as_of": found.as_of,
+                    "event_timestamp": None if timestamp is None else timestamp.isoformat(),
+                }
+                for id, vector, present, timestamp in zip(
+                    found.ids, vectors, found.found.tolist(), found.event_timestamps, strict=True
+                )
+            ],
+            "missing": found.missing,
+        }
+    )
+
+
+def _arrow(model: str, entity: Entity, found: Embeddings) -> bytes:
+    dim = found.vectors.shape[1]
+    flat = pa.array(found.vectors.reshape(-1), pa.float32())
+    vectors = pa.FixedSizeListArray.from_arrays(flat, dim, mask=pa.array(~found.found))
+    table = pa.table(
+        {
+            f"{entity}_id": pa.array(found.ids),
+            "embedding": vectors,
+            "event_timestamp": pa.array(found.event_timestamps, pa.timestamp("us", tz="UTC")),
+        }
+    )
+    about = {"model": model, "version": found.version, "space": found.space, "as_of": found.as_of}
+    table = table.replace_schema_metadata(about)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _npy(found: Embeddings) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, found.vectors, allow_pickle=False)
+    return sink.getvalue()
+
+
+def _headers(found: Embeddings) -> dict[str, str]:
+    return {
+        "Embedding-Version": found.version,
+        "Embedding-Space": found.space,
+        "Embedding-As-Of": found.as_of,
+        "Embedding-Missing": str(len(found.missing)),
+    }

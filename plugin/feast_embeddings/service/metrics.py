@@ -1,0 +1,82 @@
+"""What Prometheus sees. Over several workers it is summed, where PROMETHEUS_MULTIPROC_DIR names a common folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.service.models import Models
+
+__all__ = ["MISSING", "REQUESTS", "SECONDS", "exposition"]
+
+_registry = CollectorRegistry()
+REQUESTS = Counter(
+    "feast_embeddings_requests", "Requests by endpoint and HTTP status.", ["endpoint", "status"], registry=_registry
+)
+SECONDS = Histogram(
+    "feast_embeddings_request_seconds",
+    "Time to answer, by endpoint.",
+    ["endpoint"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=_registry,
+)
+MISSING = Counter(
+    "feast_embeddings_missing_ids",
+    "Ids asked for that the live version does not know.",
+    ["model"],
+    registry=_registry,
+)
+
+
+class _Live(Collector):
+    """Looked up when asked, so that every worker says the same."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def collect(self) -> Iterable[Metric]:
+        version = GaugeMetricFamily(
+            "feast_embeddings_live_version", "1 for the version that is live.", labels=["model", "version"]
+        )
+        age = GaugeMetricFamily(
+            "feast_embeddings_as_of_age_seconds",
+            "Time since the newest interaction that the live version was trained on.",
+            labels=["model"],
+        )
+        for name in self._models.names():
+            try:
+                spec = self._models.get(name).live().side("item").spec
+            except EmbeddingsError:
+                continue
+            version.add_metric([name, spec.version], 1)
+            if spec.as_of:
+                age.add_metric([name], (datetime.now(UTC) - datetime.fromisoformat(spec.as_of)).total_seconds())
+        yield version
+        yield age
+
+
+class _Summed(Collector):
+    """Ours of all workers; Feast writes its own into the same folder."""
+
+    def collect(self) -> Iterable[Metric]:
+        summed = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        metrics: Iterable[Metric] = summed.collect()  # type: ignore[no-untyped-call]
+        return [metric for metric in metrics if metric.name.startswith("feast_embeddings_")]
+
+
+def exposition(models: Models) -> bytes:
+    """All metrics in Prometheus's text format."""
+    counted = _registry
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        counted = CollectorRegistry()
+        counted.register(_Summed())
+    live = CollectorRegistry()
+    live.register(_Live(models))
+    return generate_latest(counted) + generate_latest(live)

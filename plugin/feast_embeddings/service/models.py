@@ -1,0 +1,65 @@
+"""The models of a repo, each opened once; the registry is not read on the way of a request."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from feast import FeatureStore
+
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.publish import qdrant_store
+from feast_embeddings.service.problems import ProblemError
+from feast_embeddings.views import MODEL_TAG
+
+__all__ = ["Models"]
+
+# How long a list of models is good for: a new one is served after so many seconds at most.
+_LIST_SECONDS = 5.0
+
+
+class Models:
+    """What `GET /v1/models` lists.
+
+    Raises:
+        InputError: the repo's online store is not ours.
+    """
+
+    def __init__(self, feature_store: FeatureStore) -> None:
+        self.feature_store = feature_store
+        # Where vectors are in this process, a query needs the processor, not time to wait for an answer.
+        self.embedded = feature_store.config.online_store.url is None
+        self.engine = qdrant_store(feature_store).engine(feature_store.config)
+        self._guard = threading.Lock()
+        self._stores: dict[str, EmbeddingStore] = {}
+        self._names: list[str] = []
+        self._listed: float | None = None
+
+    def known(self, name: str) -> EmbeddingStore | None:
+        """The queries of a model that was asked for before; looks nothing up."""
+        return self._stores.get(name)
+
+    def get(self, name: str) -> EmbeddingStore:
+        """The queries of a model.
+
+        Raises:
+            ProblemError: 404, there is no such model.
+        """
+        store = self._stores.get(name)
+        if store is None:
+            if name not in self.names():
+                raise ProblemError(404, f"there is no model {name[:60]!r}")
+            with self._guard:
+                store = self._stores.setdefault(name, EmbeddingStore(self.feature_store, name))
+        return store
+
+    def names(self) -> list[str]:
+        """The models with feature views in the registry, sorted."""
+        with self._guard:
+            if self._listed is None or time.monotonic() - self._listed > _LIST_SECONDS:
+                views = self.feature_store.list_feature_views()
+                sides = [view.tags[MODEL_TAG] for view in views if MODEL_TAG in view.tags]
+                self._names = sorted({name for name in sides if sides.count(name) == 2})
+                self._stores = {name: store for name, store in self._stores.items() if name in self._names}
+                self._listed = time.monotonic()
+            return self._names

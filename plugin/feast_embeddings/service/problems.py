@@ -1,0 +1,143 @@
+"""Errors as problem details (RFC 9457): what went wrong in words, without anything of the inside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from feast.errors import FeastPermissionError
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from feast_embeddings.errors import (
+    CursorError,
+    EmbeddingsError,
+    FilterError,
+    IdTypeError,
+    InputError,
+    NotPublishedError,
+    VersionMismatchError,
+)
+
+__all__ = ["MEDIA_TYPE", "FieldError", "Problem", "ProblemError", "add_handlers", "problem_response"]
+
+_log = logging.getLogger("feast_embeddings.service")
+
+MEDIA_TYPE = "application/problem+json"
+_TITLES = {
+    400: "The request cannot be read",
+    401: "An API key is needed",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    406: "Not acceptable",
+    409: "Not possible now",
+    413: "Too much in one request",
+    415: "Unsupported media type",
+    422: "A value cannot be used",
+    500: "Internal error",
+    503: "Not available now",
+}
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of the request."""
+
+    field: str = Field(examples=["filter"])
+    message: str = Field(examples=["there is no feature 'colour'; filters can use: category, price"])
+
+
+class Problem(BaseModel):
+    """Problem details, RFC 9457."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["A value cannot be used"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["filter: there is no feature 'colour'"])
+    errors: list[FieldError] = Field(default=[], description="Of 413 and 422: the fields that are to blame.")
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(self, status: int, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors = status, detail, list(errors)
+
+
+def problem_response(
+    status: int, detail: str, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None
+) -> Response:
+    """The answer that tells of a problem."""
+    problem = Problem(
+        type="about:blank", title=_TITLES.get(status, "Error"), status=status, detail=detail, errors=list(errors)
+    )
+    body = to_json(problem.model_dump(exclude_defaults=True))
+    return Response(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error that a route raises with a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def _problem(_: Request, error: ProblemError) -> Response:
+        return problem_response(error.status, error.detail, error.errors)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        return problem_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> Response:
+        found = error.errors()
+        if any(e["type"] == "json_invalid" for e in found):
+            return problem_response(400, "the body is not JSON")
+        if found[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            return problem_response(415, "send JSON, with Content-Type: application/json")
+        errors = [FieldError(field=_field(e["loc"]), message=e["msg"]) for e in found]
+        return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:3]), errors)
+
+    @app.exception_handler(EmbeddingsError)
+    async def _ours(request: Request, error: EmbeddingsError) -> Response:
+        if isinstance(error, InputError):
+            field = _blamed(error, await _sent(request))
+            return problem_response(422, f"{field}: {error}", [FieldError(field=field, message=str(error))])
+        if isinstance(error, NotPublishedError | VersionMismatchError):
+            # Their messages name collections, and commands of the operator.
+            if isinstance(error, NotPublishedError):
+                return problem_response(409, "no version of this model is live")
+            return problem_response(409, "users and items of this model are of different versions")
+        _log.error("failed", extra={"reason": str(error)})
+        return problem_response(503, "the embeddings cannot be read now; try again", headers={"Retry-After": "1"})
+
+    @app.exception_handler(FeastPermissionError)
+    async def _permission(_: Request, __: FeastPermissionError) -> Response:
+        return problem_response(403, "the Feast permissions of this repo do not allow it")
+
+
+def _field(location: Sequence[int | str]) -> str:
+    # Of a union of types pydantic names the type too, as the last part.
+    parts = [str(part) for part in location if not str(part).startswith("constrained-")]
+    return ".".join(parts[1:]) or parts[0]
+
+
+async def _sent(request: Request) -> dict[str, Any]:
+    sent = await request.json()
+    return sent if isinstance(sent, dict) else {}
+
+
+def _blamed(error: InputError, sent: dict[str, Any]) -> str:
+    """The field of the request that an error of the library is about."""
+    if isinstance(error, FilterError):
+        return "filter"
+    if isinstance(error, CursorError):
+        return "cursor"
+    if isinstance(error, IdTypeError):
+        names = (f"{error.entity}_id", f"{error.entity}_ids", "interactions")
+        return next((name for name in names if name in sent), f"{error.entity}_ids")
+    return "version" if "version" in sent else "body"

@@ -1,0 +1,69 @@
+"""`feast-embeddings serve`: uvicorn with one or several worker processes."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+
+import uvicorn
+from fastapi import FastAPI
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.repo import Repo
+from feast_embeddings.service.app import create_app
+from feast_embeddings.service.keys import ENVIRONMENT, KeyRing
+from feast_embeddings.service.logs import log_config
+from feast_embeddings.service.permissions import has_feast_auth
+from feast_embeddings.service.settings import ServiceSettings
+
+__all__ = ["run_service", "worker_app"]
+
+_SETTINGS = "FEAST_EMBEDDINGS_SERVICE"
+# A client that keeps its connection open hears of a shutdown with its next answer, or after this many seconds.
+_GRACE_SECONDS = 30
+
+
+def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int, log_level: str) -> None:
+    """Serve until SIGTERM or SIGINT; requests that have begun are answered first.
+
+    Raises:
+        InputError: the repo or a key file cannot be used, or nobody would be asked for a key on an address that
+            other machines reach.
+    """
+    keys = KeyRing(settings.key_file)
+    if not keys and not _is_loopback(host) and not has_feast_auth(Repo.open(settings.repo).feature_store()):
+        raise InputError(
+            f"on {host} other machines can ask, so API keys are needed: make one with feast-embeddings api-key, and "
+            f"name its file with --key-file or put its line into {ENVIRONMENT}; without keys, serve on 127.0.0.1"
+        )
+    # Here, so that what is wrong with the repo is said once, and not by each worker.
+    create_app(settings, keys)
+    os.environ[_SETTINGS] = settings.model_dump_json()
+    with tempfile.TemporaryDirectory(prefix="feast-embeddings-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run(
+            "feast_embeddings.service.process:worker_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            log_config=log_config(log_level),
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+
+
+def worker_app() -> FastAPI:
+    """The app of one worker process."""
+    return create_app(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,173 @@
+"""What the service is asked: one model a kind of request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic.json_schema import SkipJsonSchema
+
+__all__ = [
+    "AudienceRequest",
+    "BatchAudienceRequest",
+    "BatchRankRequest",
+    "BatchSimilarItemsRequest",
+    "BatchSimilarUsersRequest",
+    "Encoding",
+    "ItemEmbeddingRequest",
+    "PublishRequest",
+    "RankRequest",
+    "Request",
+    "RetrieveRequest",
+    "SimilarItemsRequest",
+    "SimilarUsersRequest",
+    "UserEmbeddingRequest",
+]
+
+Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+Encoding = Literal["float", "base64", "arrow", "numpy"]
+
+_Limit = Annotated[int, Field(strict=True, ge=1, description="How many results, best first.", examples=[10])]
+_Filter = Annotated[
+    StrictStr | None,
+    Field(
+        max_length=65_536,
+        description="Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, NOT IN, BETWEEN, AND, OR, NOT.",
+        examples=["category = 'Books' AND price < 20"],
+    ),
+]
+_Metadata = Annotated[StrictBool, Field(description="Whether the attributes come with each result.")]
+_UserId = Annotated[Id, Field(examples=["u-7"])]
+_ItemId = Annotated[Id, Field(examples=["sku-1"])]
+_UserIds = Annotated[list[Id], Field(min_length=1, examples=[["u-7", "u-8"]])]
+_ItemIds = Annotated[list[Id], Field(min_length=1, examples=[["sku-1", "sku-2"]])]
+_Encoding = Annotated[
+    Encoding | None,
+    Field(
+        description="How vectors are written: lists of numbers, base64 of little-endian float32, or the whole answer "
+        "as an Arrow stream or a NumPy file. Without it the Accept header decides, and else it is float.",
+        examples=["float"],
+    ),
+]
+
+
+class Request(BaseModel):
+    """What all have in common."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def id_lists(self) -> Iterator[tuple[str, list[Any]]]:
+        """The fields that hold lists of ids."""
+        for name in type(self).model_fields:
+            if isinstance(value := getattr(self, name), list):
+                yield name, value
+
+
+class UserEmbeddingRequest(Request):
+    user_ids: _UserIds
+    encoding: _Encoding = None
+
+
+class ItemEmbeddingRequest(Request):
+    item_ids: _ItemIds
+    encoding: _Encoding = None
+
+
+class _Query(Request):
+    limit: _Limit = 10
+    filter: _Filter = None
+    return_metadata: _Metadata = False
+
+
+class SimilarItemsRequest(_Query):
+    item_id: _ItemId
+
+
+class SimilarUsersRequest(_Query):
+    user_id: _UserId
+
+
+class BatchSimilarItemsRequest(_Query):
+    item_ids: _ItemIds
+
+
+class BatchSimilarUsersRequest(_Query):
+    user_ids: _UserIds
+
+
+class _RankQuery(_Query):
+    exclude_seen: Annotated[
+        StrictBool | None,
+        Field(
+            description="Whether items that the user interacted with in training are left out. "
+            "By default they are, unless item_ids is given."
+        ),
+    ] = None
+    item_ids: Annotated[
+        list[Id] | None, Field(min_length=1, description="Rank these items only.", examples=[["sku-1", "sku-2"]])
+    ] = None
+
+    def ranking(self) -> dict[str, Any]:
+        """The keywords of `EmbeddingStore.rank_batch`."""
+        return {
+            "filter": self.filter,
+            "include_seen": self.item_ids is not None if self.exclude_seen is None else not self.exclude_seen,
+            "item_ids": self.item_ids,
+            "attributes": self.return_metadata,
+        }
+
+
+class RankRequest(_RankQuery):
+    user_id: _UserId
+
+
+class BatchRankRequest(_RankQuery):
+    user_ids: _UserIds
+
+
+class _AudienceQuery(_Query):
+    exclude_seen: Annotated[
+        StrictBool, Field(description="Whether users who interacted with the item in training are left out.")
+    ] = True
+
+    def audience(self) -> dict[str, Any]:
+        """The keywords of `EmbeddingStore.users_for_item_batch`."""
+        return {
+            "filter": self.filter,
+            "include_seen": not self.exclude_seen,
+            "attributes": self.return_metadata,
+        }
+
+
+class AudienceRequest(_AudienceQuery):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["item_id"]}, {"required": ["user_ids"]}],
+            "example": {"item_id": "sku-1", "limit": 10},
+        }
+    )
+
+    item_id: Annotated[Id | SkipJsonSchema[None], Field(description="The item to find users for.")] = None
+    user_ids: Annotated[
+        list[Id] | SkipJsonSchema[None], Field(min_length=1, description="Or the users to find others like.")
+    ] = None
+
+
+class BatchAudienceRequest(_AudienceQuery):
+    item_ids: _ItemIds
+
+
+class RetrieveRequest(Request):
+    entity: Annotated[Literal["user", "item"], Field(examples=["item"])]
+    filter: _Filter = None
+    limit: _Limit = 100
+    cursor: Annotated[StrictStr | None, Field(max_length=1024, description="`next_cursor` of the page before.")] = None
+    return_metadata: _Metadata = True
+    return_embeddings: Annotated[StrictBool, Field(description="Whether the vectors come with each row.")] = False
+
+
+class PublishRequest(Request):
+    version: Annotated[
+        StrictStr | None, Field(max_length=64, description="The version to make live; the newest by default.")
+    ] = None

@@ -1,0 +1,34 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+__all__ = ["ServiceSettings"]
+
+
+class ServiceSettings(BaseModel):
+    """How the service of one repo behaves; nothing secret is in here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repo: Path
+    """The Feast repo."""
+    key_file: Path | None = None
+    """File of hashed API keys, one a line; see `feast_embeddings.service.keys`. Read again when it changes."""
+    max_ids: PositiveInt = 10_000
+    """Ids in one request."""
+    max_queries: PositiveInt = 256
+    """Queries in one batch."""
+    max_limit: PositiveInt = 1_000
+    """Results of one query, and rows of one page."""
+    max_body: PositiveInt = 4 * 1024 * 1024
+    """Bytes of a request's body."""
+    time_limit: PositiveFloat = 10.0
+    """Seconds for one request."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the service from a browser; none by default."""
+    access_log: bool = True
+    """Whether each request is logged, as a line of JSON."""

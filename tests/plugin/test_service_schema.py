@@ -1,0 +1,60 @@
+"""Whatever its OpenAPI document allows and forbids, the service answers as that document says, and never with 5xx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from feast_embeddings.service import ServiceSettings, create_app
+
+from .conftest import Shop, served_shop
+
+_CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
+
+
+@pytest.fixture(scope="module", params=["embedded"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A published shop; tests only read from it."""
+    yield from served_shop(request, tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def api(shop: Shop) -> Any:
+    """The service's document, by which schemathesis asks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
+        return schemathesis.openapi.from_asgi("/openapi.json", create_app(ServiceSettings(repo=shop.repo.path)))
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.name).lower())
+def test_answers_are_as_documented(api: Any, mode: GenerationMode) -> None:
+    """Bounded: some generated requests per endpoint, such as it allows and such as it forbids."""
+    statuses: dict[str, set[int]] = {}
+    for found in api.get_all_operations():
+        operation = found.ok()
+        if mode == GenerationMode.NEGATIVE and operation.path.endswith(("z", "/metrics", "/models", "/versions")):
+            continue  # they take nothing that could be wrong
+
+        named = {"model": "shop"} if "{model}" in operation.path else None
+
+        @given(case=operation.as_strategy(generation_mode=mode, path_parameters=named))
+        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        def ask(case: Any) -> None:
+            answer = case.call_and_validate(checks=_CHECKS)
+            statuses.setdefault(case.operation.path, set()).add(answer.status_code)
+
+        ask()
+    assert len(statuses) >= 12
+    wanted = 200 if mode == GenerationMode.POSITIVE else 422
+    assert [path for path, found in statuses.items() if wanted not in found] == []

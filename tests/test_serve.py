@@ -1,0 +1,162 @@
+"""The real `feast-embeddings serve` with two workers, while another process's publish goes live, and as it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from feast_embeddings.artifact import Artifact
+from feast_embeddings.publish import publish_artifact
+from feast_embeddings.repo import init_repo
+
+from .plugin.conftest import AS_OF, Shop, apply, write_version
+
+TIMEOUT = 120
+SIMILAR = "/v1/models/shop/similar_items/batch"
+ITEMS = [f"sku-{i}" for i in range(40)]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A published shop."""
+    repo = init_repo(tmp_path / "repo")
+    made = Shop(repo, write_version(repo.data), apply(repo))
+    made.publish()
+    return made
+
+
+class Served:
+    """A running service."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
+        self.address = f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def served(shop: Shop, tmp_path: Path) -> Iterator[Served]:
+    """The command, once it is ready; ended by SIGTERM at the latest afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path / "serve.log"
+    command = [Path(sys.executable).parent / "feast-embeddings", "serve", "--repo", shop.repo.path, "--port", port]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*map(str, command), "--workers", "2"], stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while log.read_text().count("Application startup complete") < 2:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield Served(process, port, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def nearest(artifact: Artifact) -> list[list[str]]:
+    """To each item the three nearest, by brute force."""
+    table = artifact.table("item").to_pandas()
+    vectors = np.stack(list(table.embedding))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = unit @ unit.T
+    np.fill_diagonal(scores, -2)
+    return [[f"sku-{i}" for i in np.argsort(-row)[:3]] for row in scores]
+
+
+def test_a_publish_drops_and_mixes_nothing(served: Served, shop: Shop) -> None:
+    """Every answer is whole and of one version, none is older than the one before, and both workers see the new one."""
+    first = shop.artifact.manifest.version
+    second = write_version(shop.repo.data, seed=1, as_of=AS_OF + timedelta(days=1))
+    expected = {first: nearest(shop.artifact), second.manifest.version: nearest(second)}
+    stop, errors, seen = threading.Event(), list[BaseException](), [list[str](), list[str](), list[str]()]
+
+    def ask(http: httpx.Client) -> str:
+        answer = http.post(SIMILAR, json={"item_ids": ITEMS, "limit": 3})
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        found = [[result["id"] for result in row["results"]] for row in body["answers"]]
+        assert found == expected[body["version"]]
+        return str(body["version"])
+
+    def client(versions: list[str]) -> None:
+        try:
+            with httpx.Client(base_url=served.address, timeout=TIMEOUT) as http:
+                while not stop.is_set():
+                    versions.append(ask(http))
+        except BaseException as error:
+            errors.append(error)
+
+    clients = [threading.Thread(target=client, args=(versions,)) for versions in seen]
+    for thread in clients:
+        thread.start()
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while not all(seen) and not errors and time.monotonic() < deadline:
+            time.sleep(0.01)
+        publish_artifact(shop.feature_store, second)
+        for _ in range(8):  # new connections, which either worker may take
+            with httpx.Client(base_url=served.address, timeout=TIMEOUT) as http:
+                assert ask(http) == second.manifest.version
+                # The counts are of all workers, so both have the same.
+                assert f'version="{second.manifest.version}"}} 1.0' in http.get("/metrics").text
+    finally:
+        stop.set()
+        for thread in clients:
+            thread.join(TIMEOUT)
+    assert not errors, errors
+    for versions in seen:
+        assert versions == sorted(versions)
+        assert versions[0] == first
+    with httpx.Client(base_url=served.address) as http:
+        lines = http.get("/metrics").text.splitlines()
+    counted = sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if f"{SIMILAR[len('/v1/models/shop') :]}" in line and "_requests_total" in line
+    )
+    assert counted == sum(map(len, seen)) + 8
+
+
+def test_what_has_begun_is_answered_before_the_end(served: Served) -> None:
+    """SIGTERM with a request half sent: the rest is read and answered, then the processes end with 0."""
+    body = b'{"item_ids": ["sku-1"], "limit": 3}'
+    head = (
+        f"POST {SIMILAR} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), timeout=TIMEOUT) as connection:
+        connection.sendall(head.encode() + body[:10])
+        # Another request has been answered by the time the worker has surely read the first half.
+        assert httpx.get(f"{served.address}/healthz").status_code == 200
+        time.sleep(0.5)
+        served.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + TIMEOUT
+        while "Shutting down" not in served.log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        connection.sendall(body[10:])
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+    assert b'"answers":[{"id":"sku-1","results":[{' in answer
+    assert served.process.wait(TIMEOUT) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{served.address}/healthz")
