@@ -29,10 +29,10 @@ SIMILAR = "/v1/models/shop/similar_items/batch"
 ITEMS = [f"sku-{i}" for i in range(40)]
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A published shop."""
-    repo = init_repo(tmp_path / "repo")
+    repo = init_repo(tmp_path_factory.mktemp("shop") / "repo")
     made = Shop(repo, write_version(repo.data), apply(repo))
     made.publish()
     return made
@@ -46,13 +46,13 @@ class Served:
         self.address = f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture
-def served(shop: Shop, tmp_path: Path) -> Iterator[Served]:
-    """The command, once it is ready; ended by SIGTERM at the latest afterwards."""
+@pytest.fixture(scope="module")
+def served(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The command, once it is ready; the last test ends it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path / "serve.log"
+    log = tmp_path_factory.mktemp("serve") / "log"
     command = [Path(sys.executable).parent / "feast-embeddings", "serve", "--repo", shop.repo.path, "--port", port]
     with log.open("w") as output:
         process = subprocess.Popen(

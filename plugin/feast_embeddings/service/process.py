@@ -22,6 +22,9 @@ __all__ = ["run_service", "worker_app"]
 _SETTINGS = "FEAST_EMBEDDINGS_SERVICE"
 # A client that keeps its connection open hears of a shutdown with its next answer, or after this many seconds.
 _GRACE_SECONDS = 30
+# A worker that does not answer its parent for so long is replaced. It does not while it imports Feast, which takes a
+# busy machine more than uvicorn's five seconds: then none would ever come up.
+_START_SECONDS = 120
 
 
 def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int, log_level: str) -> None:
@@ -52,6 +55,7 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_worker_healthcheck=_START_SECONDS,
         )
 
 
