@@ -272,7 +272,7 @@ BAD_TRAINING: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["no interactions until 2025-01-01"],
     ),
     "bad time": ({"log.csv": "user_id,item_id,timestamp\nu-1,a,soon\n"}, [], ["not a time"]),
-    "unknown trainer": ({"log.csv": OK}, ["--trainer", "magic"], ["no trainer 'magic'; installed are bpr"]),
+    "unknown trainer": ({"log.csv": OK}, ["--trainer", "magic"], ["no trainer 'magic'; installed are als, bpr"]),
     "unknown parameter": ({"log.csv": OK}, ["--param", "speed=1"], ["no parameter 'speed'"]),
     "bad parameter": ({"log.csv": OK}, ["--param", "learning_rate=nan"], ["learning_rate"]),
     "no value": ({"log.csv": OK}, ["--param", "learning_rate"], ["expected NAME=VALUE"]),

@@ -183,6 +183,7 @@ def write_artifact(
     n_interactions: int,
     alignment: Alignment | None = None,
     new_space_reason: str = "",
+    interactions: dict[str, Any] | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Nothing is left behind when it fails.
 
@@ -227,6 +228,7 @@ def write_artifact(
             metrics=metrics,
             evaluated_on=evaluated_on,
             fingerprint=fingerprint,
+            interactions=interactions,
             files=files,
             **_alignment_fields(alignment, new_space_reason),
         )

@@ -71,6 +71,8 @@ class Manifest(_Frozen):
     """Which holdout that was; empty when not evaluated."""
     fingerprint: str
     """Hash of the interactions: equal for equal training data."""
+    interactions: dict[str, Any] | None = None
+    """How the log was read: names of its columns, filters and weights. None where it was not recorded."""
     aligned_to: str | None = None
     """The earlier version whose space this one shares; None when it started its own."""
     alignment_residual: float | None = None

@@ -88,6 +88,37 @@ def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
     }
 
 
+def test_preparation(repo: Path, tmp_path: Path) -> None:
+    """What says which interactions count and how much reaches the training, and the manifest records all of it."""
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,timestamp,what\n"
+        "a,1,2023-12-01,view\na,1,2024-01-01,view\na,2,2024-01-31,buy\n"
+        "b,1,2024-01-31,view\nb,2,2024-01-01,like\nb,2,2024-01-31,view\nc,1,2024-01-31,buy\n"
+    )
+    run(
+        repo, tmp_path / "log.csv", "--quiet", "--trainer", "als",
+        "--event-column", "what", "--event-weights", "view=1, buy=5,like=0",
+        "--half-life", "30d", "--since", "2024-01-01", "--min-user-interactions", "2", "--min-item-interactions", "2",
+    )  # fmt: skip
+    artifact = load_artifact(repo / "data", "m")
+
+    assert artifact.table("user").select(["user_id", "n_interactions"]).to_pydict() == {
+        "user_id": ["a", "b"],
+        "n_interactions": [2, 2],
+    }
+    assert artifact.manifest.interactions == {
+        "columns": {"user": "user_id", "item": "item_id", "timestamp": None, "weight": None, "event": "what"},
+        "preparation": {
+            "since": "2024-01-01T00:00:00Z",
+            "until": None,
+            "event_weights": {"view": 1, "buy": 5, "like": 0},
+            "half_life": "P30D",
+            "min_user_interactions": 2,
+            "min_item_interactions": 2,
+        },
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -100,6 +131,16 @@ def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
         (["--factors", "0"], "parameter factors=0: Input should be greater than or equal to 1"),
         (["--trainer", "magic"], "no trainer 'magic'; installed are als, bpr, svd"),
         (["--until", "soon"], "'soon' is not a time"),
+        (["--since", "2024"], "'2024' is not a time"),
+        (["--half-life", "30"], "'30' is not a duration; expected a number and s, m, h, d or w, e.g. 30d"),
+        (["--half-life", "9999999999w"], "'9999999999w' is not a duration"),
+        (["--event-weights", "view"], "--event-weights 'view': expected TYPE=WEIGHT, e.g. view=1,cart=3,purchase=5"),
+        (["--event-weights", "view=much"], "--event-weights 'view=much': expected TYPE=WEIGHT"),
+        (["--event-weights", "=1"], "--event-weights '=1': expected TYPE=WEIGHT"),
+        (["--event-weights", "a=1,a=2"], "--event-weights gives 'a' twice"),
+        (["--event-weights", "a=1"], "there are weights of event types, but no event column is named (--event-column)"),
+        (["--event-column", "user_id"], "50 of 50 event types have no weight: 'u00', 'u01', 'u02', 'u03', 'u04', …"),
+        (["--min-user-interactions", "25"], "no interactions are left when each user has at least 25 and each item"),
     ],
 )
 def test_bad_options(repo: Path, log: Path, arguments: list[str], message: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedding_trainers.interactions import Columns, Interactions, read_interactions
+from embedding_trainers.preparation import Preparation
 from feast_embeddings.errors import InputError
 
 
@@ -96,7 +97,7 @@ def test_weight_zero_is_no_interaction(path: Path) -> None:
 def test_until(path: Path) -> None:
     """What happened at the instant is kept, what happened after it is not."""
     write(path, user_id=["a", "b", "c"], item_id=["x", "x", "y"], timestamp=[10, 20, 21])
-    log = read_interactions(path, until=datetime(1970, 1, 1, 0, 0, 20, tzinfo=UTC))
+    log = read_interactions(path, preparation=Preparation(until=datetime(1970, 1, 1, 0, 0, 20, tzinfo=UTC)))
 
     assert (log.users.to_pylist(), log.items.to_pylist()) == (["a", "b"], ["x"])
 
@@ -132,7 +133,7 @@ def test_unusual_ids(path: Path, values: list[Any]) -> None:
         (Columns(weight="w"), {"w": [None, 1]}, "column 'w': 1 of 2 weights are missing, NaN or infinite"),
         (Columns(weight="w"), {"w": [-1, -0.5]}, "column 'w': 2 of 2 weights are negative"),
         (Columns(weight="w"), {"w": ["1", "2"]}, "column 'w': weights must be numbers, but the type is string"),
-        (Columns(weight="w"), {"w": [0, 0]}, "every row has weight 0 in column 'w'"),
+        (Columns(weight="w"), {"w": [0, 0]}, "every row has weight 0"),
         (Columns(), {"user_id": [], "item_id": [], "timestamp": [], "w": []}, "has no rows"),
     ],
 )
@@ -150,11 +151,11 @@ def test_refused(path: Path, columns: Columns, changes: dict[str, Any], message:
 def test_until_refused(path: Path) -> None:
     """A cut needs times, and something before it."""
     write(path, user_id=["a"], item_id=["x"])
-    with pytest.raises(InputError, match="has no column 'timestamp', so it cannot be cut off at"):
-        read_interactions(path, until=datetime(2024, 1, 1, tzinfo=UTC))
+    with pytest.raises(InputError, match="has no column 'timestamp', which until needs; name the column"):
+        read_interactions(path, preparation=Preparation(until=datetime(2024, 1, 1, tzinfo=UTC)))
     write(path, user_id=["a"], item_id=["x"], timestamp=["2024-01-02"])
     with pytest.raises(InputError, match=r"has no interactions until 2024-01-01.*the first is at 2024-01-02"):
-        read_interactions(path, until=datetime(2024, 1, 1, tzinfo=UTC))
+        read_interactions(path, preparation=Preparation(until=datetime(2024, 1, 1, tzinfo=UTC)))
 
 
 row = st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.sampled_from([0.5, 1.0]), st.integers(0, 3))

@@ -11,6 +11,7 @@ import pytest
 
 from embedding_trainers.bpr import BPRConfig, train_bpr
 from embedding_trainers.interactions import Columns, read_interactions
+from embedding_trainers.preparation import Preparation
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.artifact import list_artifacts, load_artifact
@@ -156,7 +157,8 @@ def test_as_of_without_times(repo: Path, log: Path) -> None:
         ({"parameters": {"learning_rate": 1e9}}, "lower the learning rate"),
         ({"interactions": Path("nowhere.parquet")}, "nowhere.parquet does not exist"),
         ({"columns": Columns(item="sku")}, "has no column 'sku'"),
-        ({"until": datetime(2024, 1, 1, tzinfo=UTC)}, "has no column 'timestamp'"),
+        ({"preparation": Preparation(until=datetime(2024, 1, 1, tzinfo=UTC))}, "has no column 'timestamp'"),
+        ({"preparation": Preparation(half_life=timedelta(days=30))}, "bpr asks only whether a pair occurs"),
         ({"item_attributes": Path("nowhere.csv")}, "nowhere.csv does not exist"),
         ({"item_attributes": "item_id,version\ni01,2\n"}, "the column name 'version' is reserved"),
         ({"user_attributes": "user_id,x\nu01,2\nu01,2\n"}, "1 of 2 rows repeat an id, e.g. 'u01'"),
@@ -169,6 +171,7 @@ def test_as_of_without_times(repo: Path, log: Path) -> None:
         "no-file",
         "no-column",
         "no-times",
+        "half-life-without-weights",
         "no-items",
         "reserved-attribute",
         "repeated-attribute",

@@ -70,4 +70,4 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
     )
 
 
-BPR = Trainer(BPRConfig, train_bpr)
+BPR = Trainer(BPRConfig, train_bpr, uses_weights=False)

@@ -76,7 +76,7 @@ def train(
         model,
         source.path,
         columns=source.columns,
-        until=source.until,
+        preparation=source.preparation,
         trainer=choice.name,
         parameters=choice.parameters,
         options=choice.options,

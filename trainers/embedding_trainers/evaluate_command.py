@@ -125,8 +125,7 @@ def _train(
     if test is None:
         parts = _held_back(log, split, split_at, choice.options.seed)
     else:
-        # The log may end before what is to be foretold, the test may not.
-        later = dataclasses.replace(source, path=test, until=None).read()
+        later = source.to_foretell(test).read()
         parts = split_against(log.users, log.items, log.to_csr(), later, f"the interactions of {test}")
     if parts.n_test_users == 0:
         raise InputError(f"nothing to foretell in {parts.method}: left out are {parts.left_out}")

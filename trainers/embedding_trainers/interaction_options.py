@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from feast_embeddings.errors import InputError
+
 if TYPE_CHECKING:
     from embedding_trainers.interactions import Columns, Interactions
+    from embedding_trainers.preparation import Preparation
 
 __all__ = ["InteractionSource", "interaction_options", "reading_options"]
 
@@ -23,13 +25,19 @@ class InteractionSource:
 
     path: Path
     columns: Columns
-    until: datetime | None
+    preparation: Preparation
 
     def read(self) -> Interactions:
         """Read it; see `read_interactions`."""
         from embedding_trainers.interactions import read_interactions
 
-        return read_interactions(self.path, self.columns, until=self.until)
+        return read_interactions(self.path, self.columns, self.preparation)
+
+    def to_foretell(self, path: Path) -> InteractionSource:
+        """Another log of the same form, of which all counts that is an interaction at all."""
+        return replace(
+            self, path=path, preparation=type(self.preparation)(event_weights=self.preparation.event_weights)
+        )
 
 
 _LOG = click.option(
@@ -54,10 +62,38 @@ _OPTIONS = (
         metavar="NAME",
         help="Strength of an interaction; 0 is none, and bpr asks no more than that.  [default: 1 each]",
     ),
+    click.option("--event-column", metavar="NAME", help="Type of an interaction, such as view or purchase."),
     click.option(
-        "--until",
+        "--event-weights",
+        metavar="TYPE=WEIGHT,…",
+        help="Strength of each type of the event column, e.g. view=1,cart=3,purchase=5; 0 leaves it out.",
+    ),
+    click.option(
+        "--half-life",
+        metavar="DURATION",
+        help="An interaction this much older than the newest one counts half, e.g. 30d (s, m, h, d, w).",
+    ),
+    click.option(
+        "--since",
         metavar="TIME",
-        help="Leave out what happened after TIME (ISO 8601, UTC unless it says otherwise).",
+        help="Leave out what happened before TIME (ISO 8601, UTC unless it says otherwise).",
+    ),
+    click.option("--until", metavar="TIME", help="Leave out what happened after TIME."),
+    click.option(
+        "--min-user-interactions",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="INT",
+        help="Leave out users with fewer, and those that fall below as items go.",
+    ),
+    click.option(
+        "--min-item-interactions",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="INT",
+        help="The same for items.",
     ),
 )
 
@@ -84,18 +120,47 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         item_column: str,
         timestamp_column: str | None,
         weight_column: str | None,
+        event_column: str | None,
+        event_weights: str | None,
+        half_life: str | None,
+        since: str | None,
         until: str | None,
+        min_user_interactions: int,
+        min_item_interactions: int,
         **others: Any,
     ) -> None:
         from embedding_trainers.interactions import Columns
-        from embedding_trainers.timestamps import parse_time
+        from embedding_trainers.preparation import Preparation
+        from embedding_trainers.timestamps import parse_duration, parse_time
 
-        def source_of(path: Path) -> InteractionSource:
-            columns = Columns(user_column, item_column, timestamp_column, weight_column)
-            return InteractionSource(path, columns, None if until is None else parse_time(until))
-
-        command(source_of=source_of, **others)
+        columns = Columns(user_column, item_column, timestamp_column, weight_column, event_column)
+        preparation = Preparation(
+            since=None if since is None else parse_time(since),
+            until=None if until is None else parse_time(until),
+            event_weights={} if event_weights is None else _weights(event_weights),
+            half_life=None if half_life is None else parse_duration(half_life),
+            min_user_interactions=min_user_interactions,
+            min_item_interactions=min_item_interactions,
+        )
+        command(source_of=lambda path: InteractionSource(path, columns, preparation), **others)
 
     for option in reversed(_OPTIONS):
         with_reading = option(with_reading)
     return with_reading
+
+
+def _weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        event, _, weight = part.rpartition("=")
+        event = event.strip()
+        try:
+            number = float(weight)
+        except ValueError:
+            event = ""
+        if not event:
+            raise InputError(f"--event-weights {part!r}: expected TYPE=WEIGHT, e.g. view=1,cart=3,purchase=5")
+        if event in weights:
+            raise InputError(f"--event-weights gives {event!r} twice")
+        weights[event] = number
+    return weights

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
-from embedding_trainers.source import missing_column, read_table
+from embedding_trainers.preparation import Preparation, core, decay, event_weights
+from embedding_trainers.source import Source, missing_column, read_pieces, source_name
 from embedding_trainers.timestamps import as_datetime, as_microseconds, to_microseconds
-from embedding_trainers.vocabulary import Numbers, number_ids
+from embedding_trainers.vocabulary import IdNumbering, Numbers
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "Interactions", "read_interactions"]
 
+_TIMESTAMP = "timestamp"
 _FINGERPRINT_ROWS = 1 << 20
 
 
@@ -32,13 +34,14 @@ class Columns:
     """Names of the columns of an interaction log.
 
     A `timestamp` of None takes the column ``timestamp`` if there is one; without, the log has no times.
-    A `weight` of None weighs each interaction 1.
+    A `weight` of None weighs each interaction 1. An `event` column needs `Preparation.event_weights`.
     """
 
     user: str = "user_id"
     item: str = "item_id"
     timestamp: str | None = None
     weight: str | None = None
+    event: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class Interactions:
     def as_of(self) -> datetime | None:
         """Time of the newest interaction, in UTC; None for a log without times."""
         return None if self.timestamps is None else as_datetime(int(self.timestamps.max()))
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> Interactions:
+        """These rows only, and the ids that occur in them."""
+        if keep.all():
+            return self
+        users, user_numbers = _used(self.users, self.user_numbers[keep])
+        items, item_numbers = _used(self.items, self.item_numbers[keep])
+        weights = None if self.weights is None else self.weights[keep]
+        timestamps = None if self.timestamps is None else self.timestamps[keep]
+        return Interactions(users, items, user_numbers, item_numbers, weights, timestamps)
 
     def to_csr(self) -> csr_matrix:
         """Sum up the weights of each pair: float32, shape (n_users, n_items), sorted indices.
@@ -111,59 +124,114 @@ class Interactions:
         return digest.hexdigest()
 
 
-def read_interactions(path: Path, columns: Columns | None = None, *, until: datetime | None = None) -> Interactions:
-    """Read an interaction log from Parquet, CSV, JSON lines, or a folder of Parquet.
+def read_interactions(
+    source: Source, columns: Columns | None = None, preparation: Preparation | None = None
+) -> Interactions:
+    """Read an interaction log and prepare it for training.
 
     Rows of weight 0 are no interactions and are left out; ids that occur in no other row go with them.
 
     Args:
-        path: the file or folder.
+        source: a Parquet, CSV or JSON lines file, a folder of Parquet, or a table in memory that speaks Arrow's
+            C stream interface (Arrow, pandas, polars, DuckDB).
         columns: what the columns are called.
-        until: leave out what happened after this instant (with a time zone).
+        preparation: which rows count, and how much; all of them and the same by default.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, holds a null or empty id, a null time, or a
-            weight that is null, negative or not finite; or no row remains.
+        InputError: the source cannot be read, lacks a column, holds a null or empty id, a null time, an event type
+            without a weight, or a weight that is null, negative or not finite; or no row remains.
     """
-    columns = columns or Columns()
-    optional = "timestamp" if columns.timestamp is None else None
-    wanted = [c for c in (columns.user, columns.item, columns.timestamp, columns.weight) if c is not None]
-
-    def select(names: list[str]) -> list[str]:
-        for name in wanted:
-            if name not in names:
-                raise missing_column(path, name, names)
-        # A column may serve twice, but is read once.
-        return list(dict.fromkeys([*wanted, *(name for name in names if name == optional)]))
-
-    table = read_table(path, select=select, ids=(columns.user, columns.item))
+    columns, preparation = columns or Columns(), preparation or Preparation()
+    if preparation.event_weights and columns.event is None:
+        raise InputError("there are weights of event types, but no event column is named (--event-column)")
+    name = source_name(source)
+    numberings, rest = _read(source, columns, name)
+    (users, user_numbers), (items, item_numbers), *events = numberings
 
     weights = timestamps = None
-    keep = np.ones(len(table), dtype=bool)
     if columns.weight is not None:
-        weights = _weights(table[columns.weight], f"{path}: column {columns.weight!r}")
-        keep &= weights > 0
-        if not keep.any():
-            raise InputError(f"{path}: every row has weight 0 in column {columns.weight!r}")
-    timestamp = columns.timestamp or optional
-    if timestamp in table.column_names:
-        timestamps = to_microseconds(table[timestamp], f"{path}: column {timestamp!r}")
-    if until is not None:
-        if timestamps is None:
-            raise InputError(f"{path} has no column 'timestamp', so it cannot be cut off at {until}; name the column")
-        keep &= timestamps <= as_microseconds(until)
-        if not keep.any():
-            raise InputError(
-                f"{path} has no interactions until {until}; the first is at {as_datetime(int(timestamps.min()))}"
-            )
-    if not keep.all():
-        table = table.filter(pa.array(keep))
-        weights = None if weights is None else weights[keep]
-        timestamps = None if timestamps is None else timestamps[keep]
+        weights = _weights(rest[columns.weight], f"{name}: column {columns.weight!r}")
+    if events:
+        of_event = event_weights(*events[0], preparation.event_weights, f"{name}: column {columns.event!r}")
+        weights = of_event if weights is None else weights * of_event
+    timestamp = columns.timestamp or _TIMESTAMP
+    if timestamp in rest.column_names:
+        timestamps = to_microseconds(rest[timestamp], f"{name}: column {timestamp!r}")
+    elif setting := preparation.needs_times:
+        raise InputError(f"{name} has no column {timestamp!r}, which {setting} needs; name the column")
+    del rest
 
-    users, user_numbers = number_ids(table[columns.user], f"{path}: column {columns.user!r}")
-    items, item_numbers = number_ids(table[columns.item], f"{path}: column {columns.item!r}")
-    return Interactions(users, items, user_numbers, item_numbers, weights, timestamps)
+    log = Interactions(users, items, user_numbers, item_numbers, weights, timestamps)
+    return _prepare(log, preparation, name)
+
+
+def _read(source: Source, columns: Columns, name: str) -> tuple[list[tuple[pa.Array, Numbers]], pa.Table]:
+    """Vocabulary and numbers of users, items and, if there are any, event types; and the other columns."""
+    numbered = {columns.user: "id", columns.item: "id"} | ({columns.event: "event type"} if columns.event else {})
+    others = [column for column in (columns.timestamp, columns.weight) if column is not None]
+    optional = _TIMESTAMP if columns.timestamp is None else None
+
+    def select(names: list[str]) -> list[str]:
+        for column in (*numbered, *others):
+            if column not in names:
+                raise missing_column(source, column, names)
+        if optional in names:
+            others.append(optional)
+        # A column may serve twice, but is read once.
+        return list(dict.fromkeys([*numbered, *others]))
+
+    numberings = {c: IdNumbering(f"{name}: column {c!r}", noun) for c, noun in numbered.items()}
+    rest: list[pa.Table] = []
+    # A thread for each id column; meanwhile this one reads the next piece.
+    with ThreadPoolExecutor(len(numberings)) as pool:
+        running: list[Future[None]] = []
+        for piece in read_pieces(source, select=select, ids=numbered):
+            for work in running:
+                work.result()
+            running = [pool.submit(numbering.add, piece[c]) for c, numbering in numberings.items()]
+            rest.append(piece.select(list(dict.fromkeys(others))))
+            del piece
+        for work in running:
+            work.result()
+        finished = dict(zip(numberings, pool.map(IdNumbering.finish, numberings.values()), strict=True))
+    return [finished[c] for c in (columns.user, columns.item, *filter(None, [columns.event]))], pa.concat_tables(rest)
+
+
+def _prepare(log: Interactions, preparation: Preparation, name: str) -> Interactions:
+    if log.weights is not None:
+        log = log.where(log.weights > 0)
+        if not len(log):
+            raise InputError(f"{name}: every row has weight 0")
+    since, until = preparation.since, preparation.until
+    if log.timestamps is not None and (since or until):
+        times = log.timestamps
+        keep = np.ones(len(log), dtype=bool)
+        if since:
+            keep &= times >= as_microseconds(since)
+        if until:
+            keep &= times <= as_microseconds(until)
+        log = log.where(keep)
+        if not len(log):
+            window = " ".join(f"{word} {instant}" for word, instant in (("since", since), ("until", until)) if instant)
+            raise InputError(
+                f"{name} has no interactions {window}; the first is at {as_datetime(int(times.min()))}, "
+                f"the last at {as_datetime(int(times.max()))}"
+            )
+    least = preparation.min_user_interactions, preparation.min_item_interactions
+    if max(least) > 1:
+        log = log.where(core(log.user_numbers, log.item_numbers, *least))
+        if not len(log):
+            raise InputError(
+                f"{name}: no interactions are left when each user has at least {least[0]} and each item at least "
+                f"{least[1]}; ask for fewer"
+            )
+    if preparation.half_life is not None and log.timestamps is not None:
+        weights = decay(log.timestamps, preparation.half_life)
+        if log.weights is not None:
+            # Not 0 even for what is very old: that would be no interaction.
+            weights = np.maximum(weights * log.weights, np.finfo(np.float32).tiny)
+        log = replace(log, weights=weights)
+    return log
 
 
 def _weights(column: pa.ChunkedArray, what: str) -> npt.NDArray[np.float32]:
@@ -178,6 +246,11 @@ def _weights(column: pa.ChunkedArray, what: str) -> npt.NDArray[np.float32]:
     if negative := int((weights < 0).sum()):
         raise InputError(f"{what}: {negative:,} of {len(weights):,} weights are negative")
     return weights
+
+
+def _used(ids: pa.Array, numbers: Numbers) -> tuple[pa.Array, Numbers]:
+    used = np.bincount(numbers, minlength=len(ids)) > 0
+    return ids.filter(pa.array(used)), (np.cumsum(used, dtype=np.int32) - np.int32(1))[numbers]
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,12 +12,14 @@ import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["as_datetime", "as_microseconds", "parse_time", "to_microseconds"]
+__all__ = ["as_datetime", "as_microseconds", "parse_duration", "parse_time", "to_microseconds"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # A number below the first limit counts seconds, and so on; the limits are the year 5138 in each unit.
 _EPOCH_UNITS = ((10**11, "s"), (10**14, "ms"), (10**17, "us"), (2**64, "ns"))
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
+_DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # datetime's own range, years 1 to 9999.
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
@@ -83,6 +86,20 @@ def parse_time(text: str) -> datetime:
     except ValueError:
         raise InputError(f"{text!r} is not a time; expected e.g. 2026-01-31 or 2026-01-31T12:00:00Z") from None
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a number with a unit, s, m(inutes), h, d or w: ``30d``, ``1.5h``.
+
+    Raises:
+        InputError: something else, or more than timedelta holds.
+    """
+    if match := _DURATION.fullmatch(text.strip()):
+        try:
+            return timedelta(**{_DURATION_UNITS[match[2]]: float(match[1])})
+        except OverflowError:
+            pass
+    raise InputError(f"{text!r} is not a duration; expected a number and s, m, h, d or w, e.g. 30d or 12h")
 
 
 def _to_instants(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:

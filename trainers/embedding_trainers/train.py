@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
 from embedding_trainers.attribute_file import read_attributes
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, Interactions, read_interactions
+from embedding_trainers.preparation import Preparation
+from embedding_trainers.source import Source
 from embedding_trainers.split import split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_trainer
 from feast_embeddings.artifact import (
@@ -73,10 +77,10 @@ class Training:
 def train_model(
     repo: Path,
     model: str,
-    interactions: Path,
+    interactions: Source,
     *,
     columns: Columns | None = None,
-    until: datetime | None = None,
+    preparation: Preparation | None = None,
     trainer: str = "bpr",
     parameters: Mapping[str, Any] | None = None,
     options: RunOptions | None = None,
@@ -92,7 +96,7 @@ def train_model(
         model: name of the model.
         interactions: see `read_interactions`.
         columns: names of the columns of `interactions`. The attributes use the same id columns.
-        until: train only on what happened up to this instant (with a time zone).
+        preparation: which of the interactions count, and how much.
         trainer: name of an installed trainer.
         parameters: hyper-parameters that differ from the trainer's defaults.
         options: seed, threads, progress.
@@ -111,14 +115,19 @@ def train_model(
     if not (repo / "feature_store.yaml").is_file():
         raise InputError(f"{repo} has no feature_store.yaml; run feast-embeddings init, or name the folder with --repo")
     validate_model_name(model)
-    columns, options = columns or Columns(), options or RunOptions()
+    columns, preparation, options = columns or Columns(), preparation or Preparation(), options or RunOptions()
     method = find_trainer(trainer)
     config = method.configure(parameters or {})
     previous, new_space = _previous(repo / "data", model, align_to, config.factors)
+    if preparation.half_life is not None and not method.uses_weights:
+        raise InputError(
+            f"{trainer} asks only whether a pair occurs, not how much, so a half-life would change nothing; "
+            "leave out what is old with --since, or take a trainer that weighs"
+        )
     seconds: dict[str, float] = {}
 
     with _timed(seconds, "read"):
-        log = read_interactions(interactions, columns, until=until)
+        log = read_interactions(interactions, columns, preparation)
         of_users = user_attributes and read_attributes(user_attributes, columns.user, log.users)
         of_items = item_attributes and read_attributes(item_attributes, columns.item, log.items)
         if previous and align_to != LATEST:
@@ -151,6 +160,10 @@ def train_model(
             n_interactions=len(log),
             alignment=aligned.alignment,
             new_space_reason=aligned.refused,
+            interactions={
+                "columns": dataclasses.asdict(columns),
+                "preparation": TypeAdapter(Preparation).dump_python(preparation, mode="json"),
+            },
         )
     return Training(artifact, judged, seconds)
 

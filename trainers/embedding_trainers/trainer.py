@@ -129,11 +129,15 @@ class Trainer(Generic[C]):
     `fold_in` gets the interactions of new users or items (csr, float32, shape (n_new, n_known), no empty row, sorted
     indices, positive weights) with the known side, which may have been rotated since it was trained; it returns a
     vector per row. None for a trainer that cannot.
+
+    The matrix holds the summed weights of each pair. A trainer with `uses_weights` False asks only whether a pair
+    occurs, and says so here, so that settings that would change nothing are refused.
     """
 
     config: type[C]
     train: Callable[[csr_matrix, C, RunOptions], Factors]
     fold_in: Callable[[csr_matrix, KnownSide, C, RunOptions], Folded] | None = None
+    uses_weights: bool = True
 
     def configure(self, parameters: Mapping[str, Any]) -> C:
         """Make the config; text is converted to the type of the parameter.

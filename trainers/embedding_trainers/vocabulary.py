@@ -9,42 +9,94 @@ import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["Numbers", "as_ids", "number_ids"]
+__all__ = ["IdNumbering", "Numbers", "as_ids"]
 
 Numbers = npt.NDArray[np.int32]
 
+# Ids of pieces wait until there are this many times as many as are known, so that each is hashed about twice.
+_WAITING = 2
 
-def number_ids(column: pa.ChunkedArray, what: str) -> tuple[pa.Array, Numbers]:
-    """Number the distinct ids of a column in sorted order (text by its UTF-8 bytes).
+
+class IdNumbering:
+    """Numbers the distinct ids of a column that comes in pieces, in sorted order (text by its UTF-8 bytes).
+
+    Each piece is dictionary-encoded by itself, so of its text only the distinct ids are kept.
 
     Args:
-        column: one id per row.
         what: what to call the column in an error.
-
-    Returns:
-        The vocabulary, distinct and ascending, string or int64, shape (n,); and for each row the number of
-        its id, so that ``vocabulary[numbers]`` is the column again.
-
-    Raises:
-        InputError: null or empty ids, or ids that are neither text nor whole numbers.
+        noun: what to call one of its values.
     """
-    if column.null_count:
-        raise InputError(f"{what}: {column.null_count:,} of {len(column):,} rows have no id")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
-    distinct = as_ids(encoded.dictionary, what)
-    order = pc.sort_indices(distinct)
-    vocabulary = distinct.take(order)
-    ranks = np.empty(len(distinct), dtype=np.int32)
-    ranks[order.to_numpy()] = np.arange(len(distinct), dtype=np.int32)
-    numbers = ranks[encoded.indices.to_numpy()]
-    if vocabulary.type == pa.string() and vocabulary[0].as_py() == "":
-        raise InputError(f"{what}: {int((numbers == 0).sum()):,} of {len(column):,} rows have an empty id")
-    return vocabulary, numbers
+
+    def __init__(self, what: str, noun: str = "id") -> None:
+        self._what, self._noun = what, noun
+        self._rows = self._nulls = 0
+        self._known: pa.Array | None = None
+        self._waiting: list[tuple[pa.Array, list[Numbers]]] = []
+        self._n_waiting = 0
+        self._numbers: list[Numbers] = []
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take the next rows.
+
+        Raises:
+            InputError: ids that are neither text nor whole numbers.
+        """
+        self._rows += len(column)
+        self._nulls += column.null_count
+        if self._nulls:  # An error at the end, which says how many.
+            return
+        encoded = as_ids(column, self._what).dictionary_encode().unify_dictionaries()
+        if encoded.num_chunks:
+            distinct = encoded.chunk(0).dictionary
+            self._waiting.append((distinct, [chunk.indices.to_numpy() for chunk in encoded.chunks]))
+            self._n_waiting += len(distinct)
+        if self._known is None or self._n_waiting > _WAITING * len(self._known):
+            self._merge()
+
+    def finish(self) -> tuple[pa.Array, Numbers]:
+        """End the column.
+
+        Returns:
+            The vocabulary, distinct and ascending, string or int64, shape (n,); and for each row the number of
+            its id, so that ``vocabulary[numbers]`` is the column again.
+
+        Raises:
+            InputError: null or empty ids.
+        """
+        if self._nulls:
+            raise InputError(f"{self._what}: {self._nulls:,} of {self._rows:,} rows have no {self._noun}")
+        self._merge()
+        assert self._known is not None  # noqa: S101 (a source has rows)
+        order = pc.sort_indices(self._known)
+        vocabulary, self._known = self._known.take(order), None
+        ranks = np.empty(len(vocabulary), dtype=np.int32)
+        ranks[order.to_numpy()] = np.arange(len(vocabulary), dtype=np.int32)
+        numbers = np.empty(self._rows, dtype=np.int32)
+        end = self._rows
+        while self._numbers:  # Freed one by one: together they are as large as the result.
+            part = self._numbers.pop()
+            numbers[end - len(part) : end] = ranks[part]
+            end -= len(part)
+        if vocabulary.type == pa.string() and vocabulary[0].as_py() == "":
+            empty = int((numbers == 0).sum())
+            raise InputError(f"{self._what}: {empty:,} of {self._rows:,} rows have an empty {self._noun}")
+        return vocabulary, numbers
+
+    def _merge(self) -> None:
+        """Number what waits as the known ids go on; theirs do not change, as encoding keeps the order of appearance."""
+        if not self._waiting:
+            return
+        known = [] if self._known is None else [self._known]
+        merged = pa.chunked_array([*known, *(distinct for distinct, _ in self._waiting)])
+        merged = merged.dictionary_encode().unify_dictionaries()
+        for places, (_, parts) in zip(merged.chunks[len(known) :], self._waiting, strict=True):
+            places = places.indices.to_numpy()
+            self._numbers += [places[part] for part in parts]
+        self._known = merged.chunk(0).dictionary
+        self._waiting, self._n_waiting = [], 0
 
 
-def as_ids(values: pa.Array, what: str) -> pa.Array:
+def as_ids(values: pa.Array | pa.ChunkedArray, what: str) -> pa.Array | pa.ChunkedArray:
     """Cast ids of any text or integer type to string or int64.
 
     Raises:
@@ -52,7 +104,10 @@ def as_ids(values: pa.Array, what: str) -> pa.Array:
     """
     dtype = values.type
     if pa.types.is_dictionary(dtype):
-        values, dtype = values.cast(dtype.value_type), dtype.value_type
+        # Not cast: Arrow cannot for the string views of polars.
+        chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+        texts = [as_ids(chunk.dictionary, what).take(chunk.indices) for chunk in chunks]
+        return pa.chunked_array(texts) if isinstance(values, pa.ChunkedArray) else texts[0]
     if pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
         return values.cast(pa.string())
     if pa.types.is_integer(dtype):
