@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -90,13 +91,15 @@ def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSe
     if url := os.environ.get("QDRANT_URL"):
         yield QdrantServer(url, int(os.environ.get("QDRANT_GRPC_PORT", "6334")))
     elif program := shutil.which("qdrant"):
-        yield from _run_program(program, tmp_path_factory.mktemp("qdrant"))
+        yield from run_program(program, tmp_path_factory.mktemp("qdrant"))
     else:
         yield from _run_container()
 
 
-def _run_program(program: str, folder: Path) -> Iterator[QdrantServer]:
+def run_program(program: str, folder: Path, **settings: str) -> Iterator[QdrantServer]:
+    """A Qdrant server with a folder of its own; settings by the names of their environment variables."""
     http, grpc = _free_port(), _free_port()
+    scheme = "https" if "QDRANT__SERVICE__ENABLE_TLS" in settings else "http"
     environment = {
         **os.environ,
         "QDRANT__SERVICE__HOST": "127.0.0.1",
@@ -105,12 +108,13 @@ def _run_program(program: str, folder: Path) -> Iterator[QdrantServer]:
         "QDRANT__STORAGE__STORAGE_PATH": str(folder / "storage"),
         "QDRANT__STORAGE__SNAPSHOTS_PATH": str(folder / "snapshots"),
         "QDRANT__TELEMETRY_DISABLED": "true",
+        **settings,
     }
     with (folder / "log").open("w") as log:
         server = subprocess.Popen([program], cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            _wait_until_ready(f"http://127.0.0.1:{http}", server)
-            yield QdrantServer(f"http://127.0.0.1:{http}", grpc)
+            _wait_until_ready(f"{scheme}://127.0.0.1:{http}", server)
+            yield QdrantServer(f"{scheme}://127.0.0.1:{http}", grpc)
         finally:
             server.terminate()
             server.wait(timeout=30)
@@ -144,11 +148,12 @@ def _docker_problem() -> str | None:
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes] | None) -> None:
     deadline = time.monotonic() + 60
+    unchecked = ssl._create_unverified_context()  # noqa: S323 (the tests of TLS check it; here is only waited)
     while time.monotonic() < deadline:
         if server is not None and server.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=1):  # noqa: S310 (an http address made here)
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1, context=unchecked):  # noqa: S310 (an address made here)
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient
 
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import Engine, Hnsw
-from feast_embeddings.errors import EngineError
+from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.retry import with_retries
 from feast_embeddings.server import ServerEngine, Storage
 from feast_embeddings.settings import OnlineStoreSettings
@@ -22,6 +24,7 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
     """The embedded engine under the repo's folder, or the client of a server, to which nothing is sent yet.
 
     Raises:
+        InputError: the file of CA certificates cannot be read, or holds none.
         EngineError: the address of the server is not one.
     """
     hnsw = Hnsw(settings.hnsw_m, settings.hnsw_ef_construct, settings.search_ef)
@@ -29,6 +32,12 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
         folder = repo / (settings.path or "qdrant_storage")
         return EmbeddedEngine(folder, lock_timeout=settings.lock_timeout, hnsw=hnsw)
 
+    rest_options: dict[str, Any] = {}
+    grpc_options: dict[str, Any] = {}
+    if settings.ca_certificate is not None:
+        path = repo / settings.ca_certificate
+        rest_options["verify"] = _authorities(path)
+        grpc_options["root_certificates"] = path.read_bytes()
     try:
         # The client warns of an API key on a connection without TLS, which is no concern inside one machine.
         with warnings.catch_warnings():
@@ -40,10 +49,23 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
                 prefer_grpc=settings.prefer_grpc,
                 grpc_port=settings.grpc_port,
                 timeout=settings.timeout,
+                grpc_options=grpc_options,
                 # It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
                 check_compatibility=False,
+                **rest_options,
             )
     except ValueError as error:
         raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
     storage = Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor)
     return ServerEngine(with_retries(client, settings.retries), hnsw=hnsw, storage=storage)
+
+
+def _authorities(path: Path) -> ssl.SSLContext:
+    """Trust in the certificates of a PEM file. Read here, as gRPC would only say that it cannot connect."""
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # an SSLError is one
+        raise InputError(
+            f"online_store: ca_certificate {path} cannot be used: {error.strerror or error}; expected a file of "
+            "certificates in PEM format"
+        ) from None

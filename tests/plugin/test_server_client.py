@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -59,6 +60,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@contextlib.contextmanager
+def grpc_node(
+    calls: list[str], code: grpc.StatusCode, failures: int, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[int]:
+    """The port of a gRPC server that fails so often, and then answers with one alias."""
+
+    def aliases(request: object, context: grpc.ServicerContext) -> qdrant_grpc.ListAliasesResponse:
+        calls.append(dict(context.invocation_metadata()).get("api-key", ""))
+        if len(calls) <= failures:
+            context.abort(code, "not now")
+        return qdrant_grpc.ListAliasesResponse(
+            aliases=[qdrant_grpc.AliasDescription(alias_name="a", collection_name="c")]
+        )
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        aliases,
+        request_deserializer=qdrant_grpc.ListAliasesRequest.FromString,
+        response_serializer=qdrant_grpc.ListAliasesResponse.SerializeToString,
+    )
+    with futures.ThreadPoolExecutor(1) as pool:
+        node = grpc.server(pool)
+        node.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler("qdrant.Collections", {"ListAliases": handler})]
+        )
+        address = "127.0.0.1:0"
+        port = node.add_secure_port(address, credentials) if credentials else node.add_insecure_port(address)
+        node.start()
+        yield port
+        node.stop(None)
 
 
 @pytest.fixture
@@ -158,27 +190,7 @@ def test_nobody_there() -> None:
 def test_the_same_over_grpc(server: Failing, code: grpc.StatusCode, requests: int) -> None:
     """UNAVAILABLE is asked again, INVALID_ARGUMENT is not."""
     calls: list[str] = []
-
-    def aliases(request: object, context: grpc.ServicerContext) -> qdrant_grpc.ListAliasesResponse:
-        calls.append("ListAliases")
-        if len(calls) < 3:
-            context.abort(code, "not now")
-        return qdrant_grpc.ListAliasesResponse(
-            aliases=[qdrant_grpc.AliasDescription(alias_name="a", collection_name="c")]
-        )
-
-    handler = grpc.unary_unary_rpc_method_handler(
-        aliases,
-        request_deserializer=qdrant_grpc.ListAliasesRequest.FromString,
-        response_serializer=qdrant_grpc.ListAliasesResponse.SerializeToString,
-    )
-    with futures.ThreadPoolExecutor(1) as pool:
-        node = grpc.server(pool)
-        node.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("qdrant.Collections", {"ListAliases": handler})]
-        )
-        port = node.add_insecure_port("127.0.0.1:0")
-        node.start()
+    with grpc_node(calls, code, failures=2) as port:
         engine = engine_at(server.server_port, grpc_port=port)
         if requests == 3:
             assert engine.aliases() == {"a": "c"}
@@ -187,4 +199,3 @@ def test_the_same_over_grpc(server: Failing, code: grpc.StatusCode, requests: in
                 engine.aliases()
         assert len(calls) == requests
         engine.close()
-        node.stop(None)
