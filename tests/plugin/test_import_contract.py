@@ -68,6 +68,8 @@ def test_serving_needs_nothing_of_training(tmp_path: Path) -> None:
         "from feast_embeddings import EmbeddingsError",
         "from feast_embeddings import trained_models",
         "from feast_embeddings.artifact import write_artifact",
+        "from feast_embeddings.client import EmbeddingClient",
+        "from feast_embeddings.cli import main; main(['api-key', 'web'], standalone_mode=False)",
         "from feast_embeddings.cli import main; main(['--help'], standalone_mode=False)",
         "from feast_embeddings.cli import main; main(['init', '--help'], standalone_mode=False)",
         "from feast_embeddings.cli import main; main(['rank', '--help'], standalone_mode=False)",

@@ -179,7 +179,7 @@ def test_a_request_has_a_time_limit(make: Make, monkeypatch: pytest.MonkeyPatch)
         answer = make(time_limit=0.2).post(RANK, BODY)
     finally:
         over.set()
-    assert answer.status_code == 503
+    assert answer.status_code == 504
     assert "too long" in answer.json()["detail"]
 
 

@@ -62,7 +62,7 @@ class Gate:
         except TimeoutError:
             _log.warning("time limit", extra={"request_id": request_id, "seconds": self._settings.time_limit})
             if not status:
-                await problem_response(503, "the answer took too long; ask for less, or try again")(
+                await problem_response(504, "the answer took too long; ask for less, or try again")(
                     scope, receive, sending
                 )
         except Exception:

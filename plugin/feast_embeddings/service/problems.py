@@ -42,6 +42,7 @@ _TITLES = {
     422: "A value cannot be used",
     500: "Internal error",
     503: "Not available now",
+    504: "Out of time",
 }
 
 

@@ -46,7 +46,8 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "Too many ids, too high a limit, or too large a body.",
         422: "A field cannot be used; `errors` names it.",
         500: "An internal error.",
-        503: "The vector store does not answer, or not in time.",
+        503: "The vector store does not answer.",
+        504: "The answer took longer than the time limit.",
     }.items()
 }
 

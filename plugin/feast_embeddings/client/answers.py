@@ -1,0 +1,141 @@
+"""What the client returns: vectors as NumPy matrices, results as ids and scores."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Embeddings", "Id", "Neighbours", "NeighboursBatch", "Rows"]
+
+Id = str | int
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors by id, aligned with the ids that were asked for.
+
+    Attributes:
+        ids: n of them.
+        vectors: float32, shape (n, dim), bit for bit as trained; a row of NaN for an id that has no embedding.
+        found: boolean, shape (n,).
+        event_timestamps: per id, ISO 8601; None where missing.
+        missing: the ids that have no embedding.
+        version, space, as_of: of the model; vectors of different spaces cannot be compared.
+    """
+
+    ids: list[Id]
+    vectors: npt.NDArray[np.float32]
+    found: npt.NDArray[np.bool_]
+    event_timestamps: list[str | None]
+    missing: list[Id]
+    version: str
+    space: str
+    as_of: str
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> Embeddings:
+        """From an answer with base64 vectors."""
+        rows = answer["embeddings"]
+        found = np.array([row["vector"] is not None for row in rows], dtype=np.bool_)
+        vectors = np.full((len(rows), answer["dim"]), np.nan, dtype=np.float32)
+        flat = b"".join(base64.b64decode(row["vector"]) for row in rows if row["vector"] is not None)
+        vectors[found] = np.frombuffer(flat, dtype="<f4").reshape(-1, answer["dim"])
+        return cls(
+            ids=[row["id"] for row in rows],
+            vectors=vectors,
+            found=found,
+            event_timestamps=[row["event_timestamp"] for row in rows],
+            missing=answer["missing"],
+            version=answer["version"],
+            space=answer["space"],
+            as_of=answer["as_of"],
+        )
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Results, best first.
+
+    Attributes:
+        ids: at most as many as asked for.
+        scores: float32, shape (len(ids),), higher is better.
+        metadata: per id its attributes, when they were asked for.
+        missing: ids of the question that have no embedding.
+        version: of the model that answered.
+    """
+
+    ids: list[Id]
+    scores: npt.NDArray[np.float32]
+    metadata: list[dict[str, Any]] | None
+    missing: list[Id]
+    version: str
+
+    @classmethod
+    def of(cls, results: list[dict[str, Any]], missing: list[Id], version: str, *, metadata: bool) -> Neighbours:
+        """From the results of an answer."""
+        return cls(
+            ids=[row["id"] for row in results],
+            scores=np.array([row["score"] for row in results], dtype=np.float32),
+            metadata=[row["metadata"] for row in results] if metadata else None,
+            missing=missing,
+            version=version,
+        )
+
+
+@dataclass(frozen=True)
+class NeighboursBatch:
+    """The answers to many queries, in the order of the request, all of one version; None for an unknown id."""
+
+    ids: list[Id]
+    answers: list[Neighbours | None]
+    missing: list[Id]
+    version: str
+
+    @classmethod
+    def of(cls, answer: dict[str, Any], *, metadata: bool) -> NeighboursBatch:
+        """From a batch answer."""
+        version = answer["version"]
+        return cls(
+            ids=[row["id"] for row in answer["answers"]],
+            answers=[
+                None if row["results"] is None else Neighbours.of(row["results"], [], version, metadata=metadata)
+                for row in answer["answers"]
+            ],
+            missing=answer["missing"],
+            version=version,
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One page of a listing.
+
+    Attributes:
+        ids: at most as many as asked for.
+        metadata: per id its attributes.
+        vectors: float32, shape (len(ids), dim), when they were asked for.
+        version: of the model; the same for all pages of a listing.
+        next_cursor: gets the next page; None after the last.
+    """
+
+    ids: list[Id]
+    metadata: list[dict[str, Any]]
+    vectors: npt.NDArray[np.float32] | None
+    version: str
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, answer: dict[str, Any], *, vectors: bool) -> Rows:
+        """From a page."""
+        rows = answer["rows"]
+        return cls(
+            ids=[row["id"] for row in rows],
+            metadata=[row["metadata"] for row in rows],
+            vectors=np.array([row["vector"] for row in rows], dtype=np.float32) if vectors else None,
+            version=answer["version"],
+            next_cursor=answer["next_cursor"],
+        )

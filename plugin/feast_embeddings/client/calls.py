@@ -1,0 +1,219 @@
+"""The requests of the service, written once: what to send, and how to read what comes back.
+
+`feast_embeddings.client.http` makes methods of them, which wait or are awaited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from feast_embeddings.client.answers import Embeddings, Id, Neighbours, NeighboursBatch, Rows
+
+__all__ = ["Call"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A request, GET without a body, and how to read its answer."""
+
+    path: str
+    body: dict[str, Any] | None
+    read: Callable[[Any], T]
+
+
+def _ids(ids: Sequence[Id]) -> list[Id]:
+    # NumPy's whole numbers and text are no JSON.
+    return [id.item() if isinstance(id, np.generic) else id for id in ids]
+
+
+def _call(model: str, name: str, body: dict[str, Any], read: Callable[[Any], T]) -> Call[T]:
+    sent = {key: value for key, value in body.items() if value is not None}
+    return Call(f"/v1/models/{quote(model, safe='')}/{name}", sent, read)
+
+
+def _query(
+    model: str, name: str, limit: int, filter: str | None, return_metadata: bool, **more: Any
+) -> Call[Neighbours]:
+    body = {"limit": limit, "filter": filter, "return_metadata": return_metadata, **more}
+    return _call(
+        model,
+        name,
+        body,
+        lambda a: Neighbours.of(a["results"], a["missing"], a["version"], metadata=return_metadata),
+    )
+
+
+def _batch(
+    model: str, name: str, limit: int, filter: str | None, return_metadata: bool, **more: Any
+) -> Call[NeighboursBatch]:
+    body = {"limit": limit, "filter": filter, "return_metadata": return_metadata, **more}
+    return _call(model, f"{name}/batch", body, lambda a: NeighboursBatch.of(a, metadata=return_metadata))
+
+
+def models() -> Call[list[dict[str, Any]]]:
+    """The models of the service, each with its live version."""
+    return Call("/v1/models", None, lambda a: list(a["models"]))
+
+
+def versions(model: str) -> Call[list[dict[str, Any]]]:
+    """The versions of a model, newest first."""
+    return Call(f"/v1/models/{quote(model, safe='')}/versions", None, lambda a: list(a["versions"]))
+
+
+def create_user_embedding(model: str, user_ids: Sequence[Id]) -> Call[Embeddings]:
+    """The embeddings of users, aligned with the ids."""
+    return _call(model, "create_user_embedding", {"user_ids": _ids(user_ids), "encoding": "base64"}, Embeddings.of)
+
+
+def create_item_embedding(model: str, item_ids: Sequence[Id]) -> Call[Embeddings]:
+    """The embeddings of items, aligned with the ids."""
+    return _call(model, "create_item_embedding", {"item_ids": _ids(item_ids), "encoding": "base64"}, Embeddings.of)
+
+
+def similar_items(
+    model: str, item_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
+) -> Call[Neighbours]:
+    """The items nearest to an item by cosine, without itself."""
+    return _query(model, "similar_items", limit, filter, return_metadata, item_id=_ids([item_id])[0])
+
+
+def similar_items_batch(
+    model: str,
+    item_ids: Sequence[Id],
+    *,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[NeighboursBatch]:
+    """`similar_items` for each of many items."""
+    return _batch(model, "similar_items", limit, filter, return_metadata, item_ids=_ids(item_ids))
+
+
+def similar_users(
+    model: str, user_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
+) -> Call[Neighbours]:
+    """The users nearest to a user by cosine, without the user."""
+    return _query(model, "similar_users", limit, filter, return_metadata, user_id=_ids([user_id])[0])
+
+
+def similar_users_batch(
+    model: str,
+    user_ids: Sequence[Id],
+    *,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[NeighboursBatch]:
+    """`similar_users` for each of many users."""
+    return _batch(model, "similar_users", limit, filter, return_metadata, user_ids=_ids(user_ids))
+
+
+def rank(
+    model: str,
+    user_id: Id,
+    *,
+    item_ids: Sequence[Id] | None = None,
+    exclude_seen: bool | None = None,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[Neighbours]:
+    """The items with the highest score for a user; with `item_ids`, these items reranked.
+
+    Args:
+        exclude_seen: leave out what the user interacted with in training; by default unless `item_ids` is given.
+    """
+    more = {"item_ids": None if item_ids is None else _ids(item_ids), "exclude_seen": exclude_seen}
+    return _query(model, "rank", limit, filter, return_metadata, user_id=_ids([user_id])[0], **more)
+
+
+def rank_batch(
+    model: str,
+    user_ids: Sequence[Id],
+    *,
+    item_ids: Sequence[Id] | None = None,
+    exclude_seen: bool | None = None,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[NeighboursBatch]:
+    """`rank` for each of many users."""
+    more = {"item_ids": None if item_ids is None else _ids(item_ids), "exclude_seen": exclude_seen}
+    return _batch(model, "rank", limit, filter, return_metadata, user_ids=_ids(user_ids), **more)
+
+
+def users_for_item(
+    model: str,
+    item_id: Id,
+    *,
+    exclude_seen: bool = True,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[Neighbours]:
+    """The users with the highest score for an item."""
+    more = {"item_id": _ids([item_id])[0], "exclude_seen": exclude_seen}
+    return _query(model, "users_for_item", limit, filter, return_metadata, **more)
+
+
+def users_for_item_batch(
+    model: str,
+    item_ids: Sequence[Id],
+    *,
+    exclude_seen: bool = True,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[NeighboursBatch]:
+    """`users_for_item` for each of many items."""
+    more = {"item_ids": _ids(item_ids), "exclude_seen": exclude_seen}
+    return _batch(model, "users_for_item", limit, filter, return_metadata, **more)
+
+
+def lookalike_users(
+    model: str,
+    user_ids: Sequence[Id],
+    *,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[Neighbours]:
+    """The users most like these users, without them."""
+    return _query(model, "users_for_item", limit, filter, return_metadata, user_ids=_ids(user_ids))
+
+
+def retrieve(
+    model: str,
+    entity: str,
+    *,
+    filter: str | None = None,
+    limit: int = 100,
+    cursor: str | None = None,
+    return_embeddings: bool = False,
+) -> Call[Rows]:
+    """A page of the users or items that pass a filter.
+
+    Args:
+        entity: ``user`` or ``item``.
+        cursor: `next_cursor` of the page before.
+    """
+    body = {
+        "entity": entity,
+        "filter": filter,
+        "limit": limit,
+        "cursor": cursor,
+        "return_embeddings": return_embeddings,
+    }
+    return _call(model, "retrieve", body, lambda a: Rows.of(a, vectors=return_embeddings))
+
+
+def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
+    """Make a version live, the newest by default; needs a key that may write."""
+    return _call(model, "publish", {"version": version}, dict)

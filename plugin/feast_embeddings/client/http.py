@@ -1,0 +1,201 @@
+"""The clients: one that waits, and one to be awaited, with the same methods."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import httpx
+import tenacity
+
+from feast_embeddings.client import calls
+from feast_embeddings.client.calls import Call
+from feast_embeddings.client.errors import EmbeddingServiceError
+
+__all__ = ["AsyncEmbeddingClient", "EmbeddingClient"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Busy, restarting, or behind a proxy that found nobody. 504 is not among them: it had all the time there was.
+_TRANSIENT = {429, 502, 503}
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+
+
+class _TransientError(Exception):
+    """Carries what to raise when there are no more tries."""
+
+    def __init__(self, error: EmbeddingServiceError) -> None:
+        self.error = error
+
+
+def _waits(call: Callable[P, Call[T]]) -> Callable[Concatenate[EmbeddingClient, P], T]:
+    @functools.wraps(call)
+    def method(self: EmbeddingClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._ask(call(*args, **kwargs))
+
+    return method
+
+
+def _awaits(call: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncEmbeddingClient, P], Awaitable[T]]:
+    @functools.wraps(call)
+    def method(self: AsyncEmbeddingClient, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        return self._ask(call(*args, **kwargs))
+
+    return method
+
+
+class EmbeddingClient:
+    """Asks an embedding service; keeps its connections, and is safe to use from many threads.
+
+    Args:
+        address: of the service, e.g. ``http://localhost:8080``, with the path it is mounted under, if any.
+        api_key: sent with each request, and in no message or repr.
+        timeout: seconds for one try.
+        retries: repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503.
+        transport: of httpx, instead of the network.
+
+    Every method raises `EmbeddingServiceError` when the service refuses or does not answer.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(base_url=address, headers=_headers(api_key), timeout=timeout, transport=transport)
+        self._retrying = tenacity.Retrying(**_policy(retries))
+
+    models = _waits(calls.models)
+    versions = _waits(calls.versions)
+    create_user_embedding = _waits(calls.create_user_embedding)
+    create_item_embedding = _waits(calls.create_item_embedding)
+    similar_items = _waits(calls.similar_items)
+    similar_items_batch = _waits(calls.similar_items_batch)
+    similar_users = _waits(calls.similar_users)
+    similar_users_batch = _waits(calls.similar_users_batch)
+    rank = _waits(calls.rank)
+    rank_batch = _waits(calls.rank_batch)
+    users_for_item = _waits(calls.users_for_item)
+    users_for_item_batch = _waits(calls.users_for_item_batch)
+    lookalike_users = _waits(calls.lookalike_users)
+    retrieve = _waits(calls.retrieve)
+    publish = _waits(calls.publish)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> EmbeddingClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, call: Call[T]) -> T:
+        def once() -> T:
+            try:
+                return _read(self._http.send(_request(self._http, call)), call)
+            except httpx.TransportError as error:
+                raise _failed(error) from None
+
+        try:
+            return self._retrying.copy()(once)
+        except _TransientError as error:
+            raise error.error from None
+
+
+class AsyncEmbeddingClient:
+    """`EmbeddingClient`, whose methods are awaited."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=address, headers=_headers(api_key), timeout=timeout, transport=transport
+        )
+        self._retrying = tenacity.AsyncRetrying(**_policy(retries))
+
+    models = _awaits(calls.models)
+    versions = _awaits(calls.versions)
+    create_user_embedding = _awaits(calls.create_user_embedding)
+    create_item_embedding = _awaits(calls.create_item_embedding)
+    similar_items = _awaits(calls.similar_items)
+    similar_items_batch = _awaits(calls.similar_items_batch)
+    similar_users = _awaits(calls.similar_users)
+    similar_users_batch = _awaits(calls.similar_users_batch)
+    rank = _awaits(calls.rank)
+    rank_batch = _awaits(calls.rank_batch)
+    users_for_item = _awaits(calls.users_for_item)
+    users_for_item_batch = _awaits(calls.users_for_item_batch)
+    lookalike_users = _awaits(calls.lookalike_users)
+    retrieve = _awaits(calls.retrieve)
+    publish = _awaits(calls.publish)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncEmbeddingClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, call: Call[T]) -> T:
+        async def once() -> T:
+            try:
+                return _read(await self._http.send(_request(self._http, call)), call)
+            except httpx.TransportError as error:
+                raise _failed(error) from None
+
+        try:
+            return await self._retrying.copy()(once)
+        except _TransientError as error:
+            raise error.error from None
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+
+
+def _policy(retries: int) -> dict[str, Any]:
+    return {
+        "retry": tenacity.retry_if_exception_type(_TransientError),
+        "stop": tenacity.stop_after_attempt(retries + 1),
+        "wait": tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
+        "reraise": True,
+    }
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
+    return http.build_request("GET" if call.body is None else "POST", call.path, json=call.body)
+
+
+def _read(response: httpx.Response, call: Call[T]) -> T:
+    if response.is_success:
+        return call.read(response.json())
+    problem = response.json() if "json" in response.headers.get("content-type", "") else None
+    error = EmbeddingServiceError.of_problem(response.status_code, problem)
+    raise _TransientError(error) if response.status_code in _TRANSIENT else error
+
+
+def _failed(error: httpx.TransportError) -> Exception:
+    """What a request that got no answer ends in; one that took too long is not sent again."""
+    ours = EmbeddingServiceError(f"the embedding service did not answer: {error or type(error).__name__}")
+    again = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
+    return _TransientError(ours) if again else ours
