@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 from tqdm import tqdm
 
+from embedding_trainers.device import use_gpu
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["ALS", "ALSConfig", "row_regularization", "train_als"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
-_CG_STEPS = 3
+_CG_STEPS = 3  # for each row and iteration
+_FINAL_CG_STEPS = 10  # leaves a thousandth of the users' error
 
 _Floats = npt.NDArray[np.float32]
 
@@ -53,33 +55,54 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
     A pair of weight w counts 1 + alpha · w towards a score of 1, and a pair without interactions counts 1 towards 0.
     The solver is implicit's (conjugate gradient: Takács et al., RecSys 2011). implicit has one regularisation for
     all rows; here it grows with the weight of the row, which ranks better (Zhou et al., AAIM 2008; Rendle et al.,
-    RecSys 2022, arXiv:2110.14037), see `row_regularization`. Items have no bias. At the end each user is solved
-    exactly for the items as they are.
+    RecSys 2022, arXiv:2110.14037), see `row_regularization`. Items have no bias. The users are solved last, and
+    better than before, so that they are what folding in their own history gives.
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
         config: hyper-parameters.
-        options: seed, threads and progress; one thread repeats exactly.
+        options: seed, threads, progress and device; one thread of the CPU repeats exactly.
 
     Raises:
+        InputError: a GPU is asked for and there is none.
         MissingExtraError: implicit is not installed.
     """
-    als = import_extra("implicit.cpu.als")
-    rng = np.random.default_rng(options.seed)
-    n_users, n_items = user_items.shape
-    users = rng.random((n_users, config.factors), dtype=np.float32) * np.float32(0.01)
-    items = rng.random((n_items, config.factors), dtype=np.float32) * np.float32(0.01)
-    # implicit's own threads, and BLAS with one in each.
+    solver_of = _GpuSolver if use_gpu(options) else _CpuSolver
+    # implicit has threads of its own, and wants BLAS to have one in each.
     with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
-        model = als.AlternatingLeastSquares(factors=config.factors, num_threads=options.threads)
-        model.cg_steps = _CG_STEPS
-        to_users, to_items = _Side(user_items, config), _Side(user_items.T.tocsr(), config)
-        for _ in tqdm(range(config.iterations), "als", disable=not options.progress):
-            to_users.solve(model.solver, users, items, options.threads)
-            to_items.solve(model.solver, items, users, options.threads)
-        model.use_cg = False
-        to_users.solve(model.solver, users, items, options.threads)
-    return Factors(user_factors=users, item_factors=items, item_bias=np.zeros(n_items, np.float32))
+        return _train(user_items, config, options, solver_of(config.factors, options.threads))
+
+
+def _train(
+    user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: _CpuSolver | _GpuSolver
+) -> Factors:
+    n_users, n_items = user_items.shape
+    sums = (np.asarray(user_items.sum(axis=axis)).ravel() for axis in (1, 0))
+    of_users, of_items = (row_regularization(weights, config) for weights in sums)
+    # Rows of one regularisation are neighbours while it lasts, and so are solved together, in place.
+    user_order, item_order = np.argsort(of_users, kind="stable"), np.argsort(of_items, kind="stable")
+    confidence = user_items[user_order][:, item_order]
+    confidence.data = 1 + np.float32(config.alpha) * confidence.data
+    to_users = _groups(confidence, of_users[user_order], solver)
+    to_items = _groups(confidence.T.tocsr(), of_items[item_order], solver)
+
+    rng = np.random.default_rng(options.seed)
+    users, items = (
+        solver.matrix(rng.random((n, config.factors), dtype=np.float32) * np.float32(0.01)) for n in (n_users, n_items)
+    )
+
+    def result() -> Factors:
+        solver.solve(to_users, users, items, _FINAL_CG_STEPS)
+        user_factors, item_factors = (np.empty((n, config.factors), np.float32) for n in (n_users, n_items))
+        user_factors[user_order], item_factors[item_order] = solver.numpy(users), solver.numpy(items)
+        return Factors(user_factors, item_factors, item_bias=np.zeros(n_items, np.float32))
+
+    for iteration in tqdm(range(1, config.iterations + 1), "als", disable=not options.progress):
+        solver.solve(to_users, users, items)
+        solver.solve(to_items, items, users)
+        if options.watch and options.watch(iteration, result):
+            break
+    return result()
 
 
 def row_regularization(weights: npt.NDArray[Any], config: ALSConfig) -> npt.NDArray[np.float64]:
@@ -98,24 +121,72 @@ def row_regularization(weights: npt.NDArray[Any], config: ALSConfig) -> npt.NDAr
     return config.regularization * config.alpha * 2 ** (steps / _STEPS_PER_OCTAVE)
 
 
-class _Side:
-    """The rows of one side, ordered and grouped by their regularisation."""
+@dataclass(frozen=True)
+class _Group:
+    """Neighbouring rows of one regularisation, and their confidences as the solver takes them."""
 
-    def __init__(self, matrix: csr_matrix, config: ALSConfig) -> None:
-        regularization = row_regularization(np.asarray(matrix.sum(axis=1)).ravel(), config)
-        self._order = np.argsort(regularization, kind="stable")
-        confidence = matrix[self._order]
-        confidence.data = 1 + np.float32(config.alpha) * confidence.data
-        values, starts = np.unique(regularization[self._order], return_index=True)
-        ends = [*starts[1:], len(regularization)]
-        self._groups = [(float(v), slice(a, b), confidence[a:b]) for v, a, b in zip(values, starts, ends, strict=True)]
+    regularization: float
+    start: int
+    stop: int
+    confidence: Any
 
-    def solve(self, solver: Callable[..., None], rows: _Floats, known: _Floats, threads: int) -> None:
+
+def _groups(confidence: csr_matrix, regularization: npt.NDArray[np.float64], solver: Any) -> list[_Group]:
+    values, starts = np.unique(regularization, return_index=True)
+    bounds = [*starts.tolist(), len(regularization)]
+    return [
+        _Group(value, start, stop, solver.csr(confidence[start:stop]))
+        for value, start, stop in zip(values.tolist(), bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+class _CpuSolver:
+    """implicit's solvers on numpy arrays."""
+
+    def __init__(self, factors: int, threads: int) -> None:
+        self._model = import_extra("implicit.cpu.als").AlternatingLeastSquares(factors=factors)
+        self._threads = threads
+
+    def matrix(self, values: _Floats) -> _Floats:
+        return values
+
+    def csr(self, confidence: csr_matrix) -> csr_matrix:
+        return confidence
+
+    def numpy(self, values: _Floats) -> _Floats:
+        return values
+
+    def solve(self, groups: list[_Group], rows: _Floats, known: _Floats, cg_steps: int = _CG_STEPS) -> None:
         """Move `rows` towards the solution for `known`, in place."""
-        ordered = rows[self._order]
-        for regularization, group, confidence in self._groups:
-            solver(confidence, ordered[group], known, regularization, num_threads=threads)
-        rows[self._order] = ordered
+        self._model.cg_steps = cg_steps
+        for g in groups:
+            part = rows[g.start : g.stop]
+            self._model.solver(g.confidence, part, known, g.regularization, num_threads=self._threads)
+
+
+class _GpuSolver:
+    """The same on a GPU."""
+
+    def __init__(self, factors: int, threads: int) -> None:
+        self._gpu = import_extra("implicit.gpu")
+        self._solver = self._gpu.LeastSquaresSolver()
+        self._gram = self._gpu.Matrix.zeros(factors, factors)
+
+    def matrix(self, values: _Floats) -> Any:
+        return self._gpu.Matrix(values)
+
+    def csr(self, confidence: csr_matrix) -> Any:
+        return self._gpu.CSRMatrix(confidence)
+
+    def numpy(self, values: Any) -> Any:
+        return values.to_numpy()
+
+    def solve(self, groups: list[_Group], rows: Any, known: Any, cg_steps: int = _CG_STEPS) -> None:
+        """Move `rows` towards the solution for `known`, in place."""
+        for g in groups:
+            self._solver.calculate_yty(known, self._gram, g.regularization)
+            part = rows[g.start : g.stop]  # a view
+            self._solver.least_squares(g.confidence, part, self._gram, known, cg_steps)
 
 
 ALS = Trainer(ALSConfig, train_als)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
+from embedding_trainers.device import use_gpu
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import InputError
@@ -24,10 +25,30 @@ class BPRConfig(TrainerConfig):
     items held back. A sparse log like Gowalla gains from more iterations, a dense one from more regularization.
     """
 
-    iterations: int = Field(default=150, ge=1, description="passes over the interactions")
-    learning_rate: float = Field(default=0.05, gt=0, description="step of gradient descent")
-    regularization: float = Field(default=0.01, ge=0, description="pull of every factor towards zero")
-    popularity_correction: float = Field(default=0.75, ge=0, description="share of log-popularity put back")
+    iterations: int = Field(
+        default=150,
+        ge=1,
+        description="passes over the interactions",
+        json_schema_extra={"search": {"low": 20, "high": 300, "log": True}},
+    )
+    learning_rate: float = Field(
+        default=0.05,
+        gt=0,
+        description="step of gradient descent",
+        json_schema_extra={"search": {"low": 0.01, "high": 0.2, "log": True}},
+    )
+    regularization: float = Field(
+        default=0.01,
+        ge=0,
+        description="pull of every factor towards zero",
+        json_schema_extra={"search": {"low": 0.001, "high": 0.05, "log": True}},
+    )
+    popularity_correction: float = Field(
+        default=0.75,
+        ge=0,
+        description="share of log-popularity put back",
+        json_schema_extra={"search": {"low": 0.5, "high": 1.1}},
+    )
 
 
 def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) -> Factors:
@@ -40,15 +61,48 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
         config: hyper-parameters.
-        options: seed, threads and progress; implicit's threads race, so only one thread repeats exactly.
+        options: seed, threads, progress and device; implicit's threads race, so only one thread repeats exactly.
 
     Raises:
         MissingExtraError: implicit is not installed.
-        InputError: training diverged.
+        InputError: training diverged, or a GPU is asked for and there is none.
     """
-    implicit = import_extra("implicit.cpu.bpr")
+    on_gpu = use_gpu(options)
     diverged = import_extra("implicit.recommender_base").ModelFitError
-    model = implicit.BayesianPersonalizedRanking(
+    model = (_gpu_model if on_gpu else _cpu_model)(config, options)
+    popularity = np.log1p(np.bincount(user_items.indices, minlength=user_items.shape[1]))
+
+    def result() -> Factors:
+        users, items = model.user_factors, model.item_factors
+        bias = config.popularity_correction * popularity
+        if on_gpu:
+            users, items = users.to_numpy(), items.to_numpy()
+        else:
+            # implicit appends the item bias to the item factors, and a one to the user factors to pick it up.
+            bias = bias + items[:, -1]
+            users, items = users[:, :-1], items[:, :-1]
+        # Copies: training may go on.
+        return Factors(np.array(users, order="C"), np.array(items, order="C"), bias.astype(np.float32))
+
+    def after(epoch: int, *_: Any) -> None:
+        if options.watch and options.watch(epoch + 1, result):
+            raise _StopEarly
+
+    try:
+        model.fit(user_items, show_progress=options.progress, callback=after)
+    except _StopEarly:
+        pass
+    except diverged as error:
+        raise InputError(f"training diverged ({error}); lower the learning rate or raise the regularization") from None
+    return result()
+
+
+class _StopEarly(Exception):
+    """Leaves implicit's loop: it has no other way out."""
+
+
+def _cpu_model(config: BPRConfig, options: RunOptions) -> Any:
+    return import_extra("implicit.cpu.bpr").BayesianPersonalizedRanking(
         factors=config.factors,
         iterations=config.iterations,
         learning_rate=config.learning_rate,
@@ -56,17 +110,21 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
         num_threads=options.threads,
         random_state=options.seed,  # implicit crashes on a RandomState
     )
-    try:
-        model.fit(user_items, show_progress=options.progress)
-    except diverged as error:
-        raise InputError(f"training diverged ({error}); lower the learning rate or raise the regularization") from None
-    # implicit appends the item bias to the item factors, and a one to the user factors to pick it up.
-    popularity = np.bincount(user_items.indices, minlength=user_items.shape[1])
-    bias = model.item_factors[:, -1] + config.popularity_correction * np.log1p(popularity)
-    return Factors(
-        user_factors=np.ascontiguousarray(model.user_factors[:, :-1]),
-        item_factors=np.ascontiguousarray(model.item_factors[:, :-1]),
-        item_bias=bias.astype(np.float32),
+
+
+def _gpu_model(config: BPRConfig, options: RunOptions) -> Any:
+    """A model whose bias column is the last of the factors asked for.
+
+    On the GPU implicit trains the user's column of ones too (bpr.cu), so that it is a factor like the others.
+    """
+    if config.factors < 2:
+        raise InputError("parameter factors=1: on a GPU it must be at least 2; or take --device cpu")
+    return import_extra("implicit.gpu.bpr").BayesianPersonalizedRanking(
+        factors=config.factors - 1,
+        iterations=config.iterations,
+        learning_rate=config.learning_rate,
+        regularization=config.regularization,
+        random_state=options.seed,
     )
 
 

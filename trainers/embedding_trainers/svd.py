@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from embedding_trainers.device import refuse_gpu
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
 
@@ -52,8 +53,10 @@ def train_svd(user_items: csr_matrix, config: SVDConfig, options: RunOptions) ->
         options: seed and threads; one thread repeats exactly.
 
     Raises:
+        InputError: a GPU is asked for.
         MissingExtraError: scipy is not installed.
     """
+    refuse_gpu(options, "svd")
     user_degrees, item_degrees = degrees(user_items)
     damped = item_degrees + np.float32(config.smoothing)
     normalised = import_extra("scipy.sparse").csr_matrix(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = [
+    "Device",
     "Factors",
     "Folded",
     "KnownSide",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 _GROUP = "embedding_trainers"
+
+Device = Literal["auto", "cpu", "gpu"]
 
 
 class TrainerConfig(BaseModel):
@@ -55,11 +58,16 @@ class RunOptions:
         seed: of all randomness, 0 to 2³² - 1. Results repeat to the byte with `threads` = 1.
         threads: 0 takes one per core.
         progress: show a bar on standard error.
+        device: ``auto`` takes a GPU if the trainer and the machine have one; a trainer that cannot use one refuses ``gpu``.
+        watch: called after each iteration with its number, from 1, and a function that gives the factors so far.
+            Training ends with that iteration if it returns True. Trainers without iterations do not call it.
     """
 
     seed: int = 0
     threads: int = 0
     progress: bool = False
+    device: Device = "auto"
+    watch: Callable[[int, Callable[[], Factors]], bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import click
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
-    from embedding_trainers.trainer import RunOptions
+    from embedding_trainers.trainer import Device, RunOptions
 
 __all__ = ["TrainerChoice", "trainer_options"]
 
@@ -52,6 +52,13 @@ _OPTIONS = (
         metavar="INT",
         help="More than one: runs differ slightly, as threads race.",
     ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        show_default=True,
+        help="auto takes a GPU if implicit can use one.",
+    ),
     click.option("--quiet", is_flag=True, help="No progress bar."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
 )
@@ -67,13 +74,14 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         params: tuple[str, ...],
         seed: int,
         threads: int,
+        device: Device,
         quiet: bool,
         as_json: bool,
         **others: Any,
     ) -> None:
         from embedding_trainers.trainer import RunOptions
 
-        options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json))
+        options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json), device=device)
         command(choice=TrainerChoice(trainer, _parameters(factors, params), options), as_json=as_json, **others)
 
     for option in reversed(_OPTIONS):
