@@ -152,6 +152,58 @@ def test_bad_options(repo: Path, log: Path, arguments: list[str], message: str) 
     assert not (repo / "data").exists()
 
 
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A file with a trainer and hyper-parameters."""
+    path = tmp_path / "als.toml"
+    path.write_text('trainer = "als"\nfactors = 5\nalpha = 7\n')
+    return path
+
+
+def test_config_file(repo: Path, log: Path, config: Path) -> None:
+    """A file names the trainer and its hyper-parameters; what stands on the command line goes first."""
+    for arguments in (["--config", str(config)], ["--config", str(config), "--trainer", "als"]):
+        trainer = json.loads(run(repo, log, *arguments, "--factors", "6", "--no-evaluate", "--json"))["trainer"]
+
+        assert trainer["name"] == "als"
+        assert {"factors": 6, "alpha": 7, "iterations": 3}.items() <= trainer["config"].items()
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ('trainer = "svd"', ["--trainer", "als"], "als.toml is for 'svd'; leave out one of them"),
+        ("trainer = 3", [], "trainer must be a name in quotes, not 3"),
+        ("[als]\nalpha = 3", [], "expected lines NAME = VALUE, but [als] starts a table"),
+        ("alpha: 3", [], "is not TOML: "),
+        ('trainer = "als"\nbeta = 1', [], "no parameter 'beta'; there are factors, iterations, alpha"),
+        ('trainer = "als"\nalpha = "x"', [], "parameter alpha='x': Input should be a valid number"),
+    ],
+)
+def test_bad_config_file(repo: Path, log: Path, config: Path, text: str, arguments: list[str], message: str) -> None:
+    """What is wrong in the file is said in one line."""
+    config.write_text(text)
+    with pytest.raises(InputError) as error:
+        run(repo, log, "--config", str(config), *arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_config_file_is_missing(repo: Path, log: Path, tmp_path: Path) -> None:
+    """So is a file that is not there."""
+    with pytest.raises(InputError, match=r"--config .*absent\.toml: No such file"):
+        run(repo, log, "--config", str(tmp_path / "absent.toml"))
+
+
+def test_patience(repo: Path, log: Path) -> None:
+    """--patience finds the number of iterations, which the version records, and says so."""
+    out = json.loads(run(repo, log, "--factors", "4", "--patience", "1", "--json"))
+
+    assert out["trainer"]["config"]["iterations"] <= out["early_stop"]["ran"] <= 3
+    assert 0 < out["early_stop"]["validation_ndcg@20"] <= 1
+    assert "iterations were best (ndcg@20 0." in run(repo, log, "--factors", "4", "--patience", "1", "--quiet")
+
+
 def test_progress_goes_to_standard_error(repo: Path, log: Path) -> None:
     """The bar is on standard error, and --quiet and --json turn it off."""
     common = [

@@ -21,7 +21,7 @@ __all__ = ["ALS", "ALSConfig", "row_regularization", "train_als"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
 _CG_STEPS = 3  # for each row and iteration
-_FINAL_CG_STEPS = 10  # leaves a thousandth of the users' error
+_FINAL_CG_STEPS = 10
 
 _Floats = npt.NDArray[np.float32]
 
@@ -73,9 +73,7 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
         return _train(user_items, config, options, solver_of(config.factors, options.threads))
 
 
-def _train(
-    user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: _CpuSolver | _GpuSolver
-) -> Factors:
+def _train(user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: _CpuSolver | _GpuSolver) -> Factors:
     n_users, n_items = user_items.shape
     sums = (np.asarray(user_items.sum(axis=axis)).ravel() for axis in (1, 0))
     of_users, of_items = (row_regularization(weights, config) for weights in sums)

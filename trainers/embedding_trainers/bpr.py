@@ -97,7 +97,7 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
     return result()
 
 
-class _StopEarly(Exception):
+class _StopEarly(Exception):  # noqa: N818 (no error)
     """Leaves implicit's loop: it has no other way out."""
 
 

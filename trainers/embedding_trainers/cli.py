@@ -46,6 +46,12 @@ __all__ = ["train"]
     help="Also fit without a part of the interactions, and measure how well it is foretold.",
 )
 @click.option(
+    "--patience",
+    type=click.IntRange(1),
+    metavar="INT",
+    help="Look for the best number of iterations first: stop after so many checks without a gain.",
+)
+@click.option(
     "--align-to",
     metavar="latest|VERSION",
     help="Rotate the vectors into the space of this version, so that models trained on its vectors can go on; no "
@@ -63,6 +69,7 @@ def train(
     evaluate: bool,
     align_to: str | None,
     no_align: bool,
+    patience: int | None,
     as_json: bool,
 ) -> None:
     """Train embeddings of users and items from an interaction log."""
@@ -84,16 +91,18 @@ def train(
         item_attributes=items,
         evaluation=evaluate,
         align_to=None if no_align else align_to or LATEST,
+        patience=patience,
     )
     click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
 
 
 def _as_json(training: Training) -> dict[str, object]:
     manifest = training.artifact.manifest.model_dump(mode="json", exclude={"files"})
-    evaluation = training.evaluation
+    evaluation, stop = training.evaluation, training.early_stop
     return manifest | {
         "path": str(training.artifact.path),
         "evaluation": evaluation and {"method": evaluation.method, "n_users": evaluation.n_users},
+        "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
         "seconds": {step: round(seconds, 3) for step, seconds in training.seconds.items()},
     }
 
@@ -116,6 +125,8 @@ def _summary(training: Training, repo: Path) -> str:
     elif evaluation:
         lines.append(f"  not measured: {evaluation.method}")
     lines.append(f"  {_space(manifest)}")
+    if training.early_stop:
+        lines.append(f"  {training.early_stop}")
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in training.seconds.items())
     lines.append(f"  {steps}")
     lines.append(f"  {training.artifact.path}")

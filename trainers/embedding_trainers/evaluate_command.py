@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 # What has no effect in one of the two uses is refused there.
-_ONLY_WITH_A_TRAINER = ("split", "split_at", "trainer", "factors", "params", "users")
+_ONLY_WITH_A_TRAINER = ("split", "split_at", "trainer", "config", "device", "factors", "params", "users")
 _ONLY_WITH_A_VERSION = ("repo", "version")
 
 SourceOf = Callable[[Path], InteractionSource]

@@ -89,6 +89,11 @@ class Split:
         """How many users have a test pair."""
         return int((np.diff(self.test.indptr) > 0).sum())
 
+    def training_log(self) -> Interactions:
+        """The training part as a log of its own, one row for each pair, without times: to be split again."""
+        rows = np.repeat(np.arange(self.train.shape[0], dtype=np.int32), np.diff(self.train.indptr))
+        return Interactions(self.users, self.items, rows, self.train.indices.astype(np.int32), self.train.data)
+
 
 def split_interactions(interactions: Interactions, *, seed: int) -> Split:
     """Split by time if the log has times and enough users return, else by user.

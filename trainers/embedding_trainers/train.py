@@ -18,11 +18,12 @@ from pydantic import TypeAdapter
 
 from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
 from embedding_trainers.attribute_file import read_attributes
+from embedding_trainers.early_stop import EarlyStop, find_iterations
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, Interactions, read_interactions
 from embedding_trainers.preparation import Preparation
 from embedding_trainers.source import Source
-from embedding_trainers.split import split_interactions
+from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_trainer
 from feast_embeddings.artifact import (
     Artifact,
@@ -66,11 +67,13 @@ class Training:
     Attributes:
         artifact: what it wrote.
         evaluation: None if it was not asked for.
-        seconds: wall time of the steps read, evaluate, fit, align and write.
+        early_stop: None if it was not asked for.
+        seconds: wall time of the steps read, early stop, evaluate, fit, align and write.
     """
 
     artifact: Artifact
     evaluation: Evaluation | None
+    early_stop: EarlyStop | None
     seconds: dict[str, float]
 
 
@@ -88,6 +91,7 @@ def train_model(
     item_attributes: Path | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
+    patience: int | None = None,
 ) -> Training:
     """Train a new version of a model from an interaction log.
 
@@ -107,6 +111,8 @@ def train_model(
         align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
             can go on. ``"latest"`` is the newest, and starts a new space where that is not possible; so does None,
             always. See `feast_embeddings.manifest.Manifest.new_space_reason`.
+        patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what
+            the evaluation tests on is not looked at.
 
     Raises:
         InputError: an argument or a file cannot be used. Nothing has been written then.
@@ -134,10 +140,15 @@ def train_model(
             shared = count_shared(previous, {"user": log.users, "item": log.items})
             if reason := too_few(previous, shared, config.factors):
                 raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
-    judged = None
-    if evaluation:
+        split = split_interactions(log, seed=options.seed) if evaluation else None
+    stop = judged = None
+    if patience is not None:
+        with _timed(seconds, "early stop"):
+            stop = find_iterations(method, config, split.training_log() if split else log, options, patience=patience)
+            config = stop.config
+    if split:
         with _timed(seconds, "evaluate"):
-            judged = _evaluate(method, config, log, options)
+            judged = _evaluate(method, config, split, options)
     with _timed(seconds, "fit"):
         user_items = log.to_csr()
         factors = method.train(user_items, config, options)
@@ -165,7 +176,7 @@ def train_model(
                 "preparation": TypeAdapter(Preparation).dump_python(preparation, mode="json"),
             },
         )
-    return Training(artifact, judged, seconds)
+    return Training(artifact, judged, stop, seconds)
 
 
 def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
@@ -198,8 +209,7 @@ def _align(previous: Artifact, tables: Tables, align_to: str | None) -> Aligned:
         return Aligned(tables, None, str(error))
 
 
-def _evaluate(method: Trainer[Any], config: Any, log: Interactions, options: RunOptions) -> Evaluation:
-    split = split_interactions(log, seed=options.seed)
+def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions) -> Evaluation:
     if split.n_test_users == 0:
         return Evaluation("too few interactions to hold any back", 0, {})
     metrics = evaluate(method.train(split.train, config, options), split.train, split.test)

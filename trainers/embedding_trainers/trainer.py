@@ -58,7 +58,8 @@ class RunOptions:
         seed: of all randomness, 0 to 2³² - 1. Results repeat to the byte with `threads` = 1.
         threads: 0 takes one per core.
         progress: show a bar on standard error.
-        device: ``auto`` takes a GPU if the trainer and the machine have one; a trainer that cannot use one refuses ``gpu``.
+        device: ``auto`` takes a GPU if the trainer and the machine have one; a trainer that cannot use one refuses
+            ``gpu``.
         watch: called after each iteration with its number, from 1, and a function that gives the factors so far.
             Training ends with that iteration if it returns True. Trainers without iterations do not call it.
     """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,8 +28,16 @@ class TrainerChoice:
     options: RunOptions
 
 
+DEFAULT_TRAINER = "bpr"
+
 _OPTIONS = (
-    click.option("--trainer", default="bpr", show_default=True, metavar="NAME"),
+    click.option("--trainer", metavar="NAME", help=f"[default: that of --config, else {DEFAULT_TRAINER}]"),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="TOML with the trainer and hyper-parameters by their names; --factors and --param go first.",
+    ),
     click.option("--factors", type=int, metavar="INT", help="Length of the vectors.  [default: the trainer's]"),
     click.option(
         "--param",
@@ -69,7 +79,8 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_choice(
-        trainer: str,
+        trainer: str | None,
+        config: Path | None,
         factors: int | None,
         params: tuple[str, ...],
         seed: int,
@@ -82,11 +93,32 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         from embedding_trainers.trainer import RunOptions
 
         options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json), device=device)
-        command(choice=TrainerChoice(trainer, _parameters(factors, params), options), as_json=as_json, **others)
+        parameters = _read_config(config) if config else {}
+        of_config = parameters.pop("trainer", None)
+        if trainer and of_config and trainer != of_config:
+            raise InputError(f"--trainer {trainer}: {config} is for {of_config!r}; leave out one of them")
+        name = trainer or of_config or DEFAULT_TRAINER
+        parameters |= _parameters(factors, params)
+        command(choice=TrainerChoice(name, parameters, options), as_json=as_json, **others)
 
     for option in reversed(_OPTIONS):
         with_choice = option(with_choice)
     return with_choice
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        parameters = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {path}: {error.strerror or error}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise InputError(f"--config {path} is not TOML: {error}") from None
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            raise InputError(f"--config {path}: expected lines NAME = VALUE, but [{name}] starts a table")
+    if not isinstance(parameters.get("trainer", ""), str):
+        raise InputError(f"--config {path}: trainer must be a name in quotes, not {parameters['trainer']!r}")
+    return parameters
 
 
 def _parameters(factors: int | None, params: tuple[str, ...]) -> dict[str, Any]:
