@@ -14,7 +14,8 @@ from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import Engine, Hnsw
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.retry import with_retries
-from feast_embeddings.server import ServerEngine, Storage
+from feast_embeddings.server import ServerEngine
+from feast_embeddings.server_storage import Storage
 from feast_embeddings.settings import OnlineStoreSettings
 
 __all__ = ["open_engine"]

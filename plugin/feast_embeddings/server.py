@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -33,34 +32,17 @@ from feast_embeddings.engine import (
 )
 from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import payload_key, payload_keys
+from feast_embeddings.server_storage import Storage, creation_parameters, search_parameters
 
-__all__ = ["ServerEngine", "Storage"]
+__all__ = ["ServerEngine"]
 
 _BATCH = 256
 _PAGE = 1000
 _STREAMS = 4
 _SPEC = "feast_embeddings"
 _POLL_SECONDS = 0.1
-
-
-_QUANTIZATIONS: dict[str, Any] = {
-    "scalar": models.ScalarQuantization(
-        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-    ),
-    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
-}
-# How many more candidates than hits a search on quantized vectors rescores with the vectors themselves.
-_OVERSAMPLING = 3.0
-
-
-@dataclass(frozen=True)
-class Storage:
-    """How the server stores a new collection; see the settings of the same names."""
-
-    on_disk: bool = False
-    quantization: Literal["scalar", "binary"] | None = None
-    shard_number: int | None = None
-    replication_factor: int | None = None
+# Begins an alias that a collection gets when it is made and loses with its end, to tell it from others of its name.
+_BIRTH_MARK = "feast_embeddings_made_"
 
 
 class ServerEngine:
@@ -87,11 +69,15 @@ class ServerEngine:
         self._storage = storage or Storage()
         self._client = client
         self._index_timeout = index_timeout
+        self._birth_marks: dict[str, str] = {}
+        self._described: dict[str, tuple[str, CollectionSpec]] = {}
 
     def aliases(self) -> dict[str, str]:
         with _engine_errors("list aliases"):
             found = self._client.get_aliases().aliases
-        return {alias.alias_name: alias.collection_name for alias in found}
+        aliases = {alias.alias_name: alias.collection_name for alias in found}
+        self._birth_marks = {c: alias for alias, c in aliases.items() if alias.startswith(_BIRTH_MARK)}
+        return {alias: c for alias, c in aliases.items() if not alias.startswith(_BIRTH_MARK)}
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
         with _engine_errors("list collections"):
@@ -101,9 +87,17 @@ class ServerEngine:
         return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
 
     def describe(self, collection: str) -> CollectionSpec:
-        spec = self._spec(collection)
-        if spec is None:
-            raise EngineError(f"the Qdrant collection {collection!r} was not made by feast-embeddings")
+        # Asked for once. Another process may make a collection of this name anew; the last look at the aliases,
+        # which told the caller this name, has then shown another mark.
+        mark = self._birth_marks.get(collection)
+        known, spec = self._described.get(collection, (None, None))
+        if spec is None or known != mark:
+            spec = self._spec(collection)
+            if spec is None:
+                raise EngineError(f"the Qdrant collection {collection!r} was not made by feast-embeddings")
+            if mark is not None:
+                self._described = {name: known for name, known in self._described.items() if name in self._birth_marks}
+                self._described[collection] = mark, spec
         return spec
 
     def _spec(self, collection: str) -> CollectionSpec | None:
@@ -131,32 +125,17 @@ class ServerEngine:
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
+        self._described.pop(collection, None)
         with _engine_errors(f"create {collection!r}"):
             if self._client.collection_exists(collection):
                 self._client.delete_collection(collection)
             self._client.create_collection(
                 collection,
-                vectors_config={
-                    name: models.VectorParams(
-                        size=vector.size,
-                        distance=models.Distance(vector.distance),
-                        on_disk=self._storage.on_disk,
-                        hnsw_config=models.HnswConfigDiff(
-                            m=self._hnsw.m if vector.indexed else 0,
-                            ef_construct=self._hnsw.ef_construct,
-                            on_disk=self._storage.on_disk,
-                        ),
-                        quantization_config=_QUANTIZATIONS[self._storage.quantization]
-                        if vector.indexed and self._storage.quantization
-                        else None,
-                    )
-                    for name, vector in spec.vectors.items()
-                },
                 metadata={_SPEC: spec.model_dump()},
-                on_disk_payload=self._storage.on_disk or None,
-                shard_number=self._storage.shard_number,
-                replication_factor=self._storage.replication_factor,
+                **creation_parameters(spec, self._hnsw, self._storage),
             )
+            birth_mark = models.CreateAlias(collection_name=collection, alias_name=_BIRTH_MARK + uuid.uuid4().hex)
+            self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=birth_mark)])
             # Before the points, so that the graph is built with the filters in mind.
             for name, index in spec.payload_indexes.items():
                 self._client.create_payload_index(collection, payload_key(name), models.PayloadSchemaType(index))
@@ -219,13 +198,7 @@ class ServerEngine:
                 limit=limit,
                 query_filter=filter,
                 with_payload=payload_keys(payload),
-                search_params=models.SearchParams(
-                    hnsw_ef=self._hnsw.search_ef,
-                    exact=exact,
-                    quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
-                    if self._storage.quantization
-                    else None,
-                ),
+                search_params=search_parameters(self._hnsw, self._storage, exact=exact),
             ).points
         return scored_points(hits)
 
