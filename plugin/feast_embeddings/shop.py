@@ -1,7 +1,9 @@
 """A generated shop: purchases with structure that embeddings can find, for the quickstart and for tests.
 
 What is in it, on purpose: each user likes few categories and, in each, some kinds of item more than others; that
-taste moves a little over the months; few items and few users make most of the purchases; some users stop buying.
+taste moves a little over the months; few items and few users make most of the purchases; some users stop buying,
+those who buy things that last much more often than others. So taste tells something about churn and lifetime value
+that counts of purchases do not.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ _MIN_PURCHASES = 5
 _CASUAL = 0.1
 # How much of a user's taste is new by the end.
 _DRIFT = 0.4
-_CHURNED = 0.25
+# How likely a user is to stop buying in the period, per unit of taste for a category: what lasts is bought for a while,
+# the rest again and again.
+_LEAVING = np.array([0.95 if name in ("Garden", "Toys", "Sports", "Electronics") else 0.02 for name in CATEGORIES])
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _Floats = npt.NDArray[np.float64]
@@ -98,12 +102,13 @@ def generate_shop(
     item_ids = _ids("sku-", n_items)
     user_ids = _ids("u-", n_users)
 
-    joined, first, last = _lifetimes(rng, n_users)
+    taste = _tastes(rng, n_users)
+    joined, first, last = _lifetimes(rng, taste.before @ _LEAVING)
     user = _purchasers(rng, n_users, n_interactions)
     day = first[user] + (last - first)[user] * rng.random(n_interactions)
     oldest_first = np.argsort(day, kind="stable")
     user, day = user[oldest_first], day[oldest_first]
-    item = _purchased(rng, user, day, group, popularity, n_users)
+    item = _purchased(rng, user, day, group, popularity, taste)
 
     interactions = pa.table(
         {
@@ -130,14 +135,32 @@ def write_shop(shop: Shop, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _lifetimes(rng: np.random.Generator, n_users: int) -> tuple[_Floats, _Floats, _Floats]:
+@dataclass(frozen=True)
+class _Taste:
+    """What users like: shares of the categories on the first and on the last day, and of the kinds in a category."""
+
+    before: _Floats
+    after: _Floats
+    kinds: _Floats
+
+
+def _tastes(rng: np.random.Generator, n_users: int) -> _Taste:
+    by_category = rng.uniform(0.5, 1.5, len(CATEGORIES)) * 0.2
+    before, fresh = rng.dirichlet(by_category, (2, n_users))
+    kinds = rng.dirichlet(np.full(_KINDS, 0.6), (n_users, len(CATEGORIES)))
+    return _Taste(before, (1 - _DRIFT) * before + _DRIFT * fresh, kinds)
+
+
+def _lifetimes(rng: np.random.Generator, leaving: _Floats) -> tuple[_Floats, _Floats, _Floats]:
     """Per user the days of joining, of the first and of the last possible purchase, from 0 to `_DAYS`.
 
-    Half of the users joined before day 0. Those who churn leave at any time after a month as a customer.
+    Half of the users joined before day 0. Those who churn, each with the probability `leaving`, leave at any time
+    after a month as a customer.
     """
+    n_users = len(leaving)
     joined = rng.uniform(-_DAYS, 0.7 * _DAYS, n_users)
     first = np.maximum(joined, 0.0)
-    is_churned = rng.random(n_users) < _CHURNED
+    is_churned = rng.random(n_users) < leaving
     leaves = first + 30 + (_DAYS - 30 - first) * rng.beta(1.0, 1.5, n_users)
     return joined, first, np.where(is_churned, leaves, float(_DAYS))
 
@@ -150,21 +173,19 @@ def _purchasers(rng: np.random.Generator, n_users: int, n_interactions: int) -> 
 
 
 def _purchased(
-    rng: np.random.Generator, user: _Ints, day: _Floats, group: _Ints, popularity: _Floats, n_users: int
+    rng: np.random.Generator, user: _Ints, day: _Floats, group: _Ints, popularity: _Floats, taste: _Taste
 ) -> _Ints:
     """The item of each purchase: a group by the user's taste on that day, then an item of it by popularity."""
     n_groups = len(CATEGORIES) * _KINDS
     in_group = group == np.arange(n_groups)[:, None]
     group_popularity = (in_group * popularity).sum(axis=1)
-    by_category = rng.uniform(0.5, 1.5, len(CATEGORIES)) * 0.2
-    before, fresh = rng.dirichlet(by_category, (2, n_users))
-    kinds = rng.dirichlet(np.full(_KINDS, 0.6), (n_users, len(CATEGORIES)))
+    n_users = len(taste.before)
     # Rows are the users with their taste on the first day, then the same users on the last.
-    categories = np.concatenate([before, (1 - _DRIFT) * before + _DRIFT * fresh])
-    taste = (categories[:, :, None] * np.tile(kinds, (2, 1, 1))).reshape(2 * n_users, n_groups)
-    taste = (1 - _CASUAL) * taste * (group_popularity > 0) + _CASUAL * group_popularity / group_popularity.sum()
+    categories = np.concatenate([taste.before, taste.after])
+    groups = (categories[:, :, None] * np.tile(taste.kinds, (2, 1, 1))).reshape(2 * n_users, n_groups)
+    groups = (1 - _CASUAL) * groups * (group_popularity > 0) + _CASUAL * group_popularity / group_popularity.sum()
     is_late = rng.random(len(day)) < day / _DAYS
-    return _draw(rng, in_group * popularity, _draw(rng, taste, user + n_users * is_late))
+    return _draw(rng, in_group * popularity, _draw(rng, groups, user + n_users * is_late))
 
 
 def _draw(rng: np.random.Generator, weights: _Floats, rows: _Ints) -> _Ints:

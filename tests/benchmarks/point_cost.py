@@ -47,7 +47,7 @@ def make_artifact(data: Path, n: int, dim: int) -> Artifact:
         vectors = rng.standard_normal((n, dim), dtype=np.float32) * spectrum
         return EmbeddingTable(ids=ids, embedding=vectors, n_interactions=np.ones(n, dtype=np.int64), **columns)
 
-    seen = pa.array(np.char.add("sku-", rng.integers(0, n, n * _SEEN).astype(str)))
+    seen = pa.chunked_array([pa.array(np.char.add("sku-", rng.integers(0, n, n * _SEEN).astype(str)))])
     offsets = np.arange(0, n * _SEEN + 1, _SEEN, dtype=np.int32)
     attributes = {
         "title": pa.array(np.char.add("A title of some words, number ", np.arange(n).astype(str))),
@@ -58,7 +58,7 @@ def make_artifact(data: Path, n: int, dim: int) -> Artifact:
     return write_artifact(
         data,
         "shop",
-        users=table("u-", seen_items=pa.ListArray.from_arrays(offsets, seen)),
+        users=table("u-", seen_items=pa.ListArray.from_arrays(offsets, seen.combine_chunks())),
         items=table("sku-", bias=rng.standard_normal(n, dtype=np.float32), attributes=pa.table(attributes)),
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
         trainer=TrainerInfo(name="random", config={}),
