@@ -171,14 +171,17 @@ def test_taste_drifts(shop: Shop) -> None:
 
 
 def test_some_users_churn(shop: Shop) -> None:
-    """A fifth of the users bought nothing in the last 60 days, and not only of those who rarely buy."""
+    """A third of the users bought nothing in the last 60 days, also frequent buyers; most who buy what lasts."""
     counts = _counts(shop).sum(axis=1)
     last = np.zeros(2000)
     days = shop.interactions["timestamp"].cast(pa.int64()).to_numpy() / 86_400e6
     np.maximum.at(last, _numbers(shop.interactions, "user_id", shop.users), days)
     quiet = last < days.max() - 60
-    assert 0.15 < quiet.mean() < 0.3
-    assert 0.1 < quiet[counts >= 30].mean() < 0.3
+    assert 0.25 < quiet.mean() < 0.4
+    assert 0.2 < quiet[counts >= 30].mean() < 0.4
+    is_lasting = np.isin(shop.items["category"].to_numpy(), ["Garden", "Toys", "Sports", "Electronics"])
+    share = _counts(shop) @ is_lasting / counts
+    assert quiet[share > 0.7].mean() > 2 * quiet[share < 0.3].mean()
 
 
 def test_the_seed_decides() -> None:
