@@ -20,8 +20,9 @@ from feast_embeddings.artifact import Entity
 from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import CursorError, IdTypeError
+from feast_embeddings.exact_numbers import native_value
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
-from feast_embeddings.points import PointCodec, from_microseconds, native_value
+from feast_embeddings.points import PointCodec, from_microseconds
 
 __all__ = ["Filter", "LiveSide", "Side", "read_cursor"]
 

@@ -30,9 +30,10 @@ from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.errors import InputError
+from feast_embeddings.exact_numbers import EXACT
 from feast_embeddings.live_write import write_live
 from feast_embeddings.open_engine import open_engine
-from feast_embeddings.points import EXACT, FeastRow, PointCodec, point_ids
+from feast_embeddings.points import FeastRow, PointCodec, point_ids
 from feast_embeddings.settings import OnlineStoreSettings
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from

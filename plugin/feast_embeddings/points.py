@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import math
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -28,21 +27,15 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_ke
 from feast_embeddings.collection import VectorField, value_types
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.errors import InputError
+from feast_embeddings.exact_numbers import EXACT, float_bits, from_bits, json_exact
 
 __all__ = [
-    "EXACT",
     "PointCodec",
-    "float_bits",
     "from_microseconds",
     "hashed_ids",
-    "json_exact",
-    "native_value",
     "point_ids",
     "to_microseconds",
 ]
-
-# Begins the payload key of the exact form of a value.
-EXACT = "_exact_"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,35 +97,6 @@ def from_microseconds(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.bool_]:
-    """Which floats come back from a payload as they were written; of any shape, FLOAT or DOUBLE.
-
-    Qdrant reads its JSON with serde_json, which is off by one in the last place for many numbers of 16 or more digits.
-    That does no harm to a float32; of float64, those of at most 15 digits and 6 decimals are safe.
-    """
-    floats = np.asarray(values, dtype=np.float64)
-    if value_type == ValueType.FLOAT:
-        return np.asarray(np.isfinite(floats))
-    with np.errstate(over="ignore", invalid="ignore"):
-        millionths = np.rint(floats * 1e6)
-        return np.asarray((np.abs(millionths) < 1e15) & (millionths / 1e6 == floats))
-
-
-def float_bits(values: npt.ArrayLike) -> list[int]:
-    """The bits of float64 numbers as int64, which JSON holds exactly."""
-    return list(np.atleast_1d(np.asarray(values, dtype=np.float64)).view(np.int64).tolist())
-
-
-def native_value(name: str, payload: Mapping[str, Any]) -> Any:
-    """A join key or feature of a type that JSON has, exact; None where there is none."""
-    bits = payload.get(EXACT + name)
-    return _float(bits) if isinstance(bits, int) else payload.get(name)
-
-
-def _float(bits: int) -> float:
-    return float(struct.unpack("<d", struct.pack("<q", bits))[0])
-
-
 class PointCodec:
     """Encodes and decodes the rows of one feature view."""
 
@@ -141,6 +105,9 @@ class PointCodec:
         self.fields = fields
         self.types = value_types(view)
         self.features = [field.name for field in view.features]
+        # For each value that is read, so that it costs little.
+        self._exact_keys = {name: EXACT + name for name in self.types}
+        self._scalars = {name: _NATIVE_SCALARS.get(value_type) for name, value_type in self.types.items()}
         # The rows of an embedding view say of which version of the model they are.
         self.versioned = "version" in self.types and "space" in self.types
 
@@ -248,15 +215,14 @@ class PointCodec:
 
     def _decode_value(self, name: str, point: StoredPoint) -> ValueProto:
         value, payload = ValueProto(), point.payload
-        exact = payload.get(EXACT + name)
+        exact = payload.get(self._exact_keys[name])
         if isinstance(exact, str):
             value.ParseFromString(base64.b64decode(exact))
-        elif (native := payload.get(name) if exact is None else _float(exact)) is not None:
-            value_type = self.types[name]
-            if (kind := _NATIVE_SCALARS.get(value_type)) is not None:
+        elif (native := payload.get(name) if exact is None else from_bits(exact)) is not None:
+            if (kind := self._scalars[name]) is not None:
                 setattr(value, kind, native)
             else:
-                message = getattr(value, _NATIVE_LISTS[value_type])
+                message = getattr(value, _NATIVE_LISTS[self.types[name]])
                 message.SetInParent()  # an empty list is a value, not a null
                 message.val.extend(native)
         elif name in self.fields and name in point.vectors:

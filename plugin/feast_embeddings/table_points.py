@@ -21,7 +21,8 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto, to_value_protos
 from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import EXACT, PointCodec, float_bits, hashed_ids, json_exact, point_ids
+from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
+from feast_embeddings.points import PointCodec, hashed_ids, point_ids
 
 __all__ = ["encode_batch", "encode_table"]
 

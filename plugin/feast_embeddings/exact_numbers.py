@@ -1,0 +1,46 @@
+"""Numbers in payloads: which of them Qdrant's JSON gives back exactly, and a second form of those that it does not."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from feast import ValueType
+
+__all__ = ["EXACT", "float_bits", "from_bits", "json_exact", "native_value"]
+
+# Begins the payload key of the exact form of a value.
+EXACT = "_exact_"
+
+
+def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.bool_]:
+    """Which floats come back from a payload as they were written; of any shape, FLOAT or DOUBLE.
+
+    Qdrant reads its JSON with serde_json, which is off by one in the last place for many numbers of 16 or more digits.
+    That does no harm to a float32; of float64, those of at most 15 digits and 6 decimals are safe.
+    """
+    floats = np.asarray(values, dtype=np.float64)
+    if value_type == ValueType.FLOAT:
+        return np.asarray(np.isfinite(floats))
+    with np.errstate(over="ignore", invalid="ignore"):
+        millionths = np.rint(floats * 1e6)
+        return np.asarray((np.abs(millionths) < 1e15) & (millionths / 1e6 == floats))
+
+
+def float_bits(values: npt.ArrayLike) -> list[int]:
+    """The bits of float64 numbers as int64, which JSON holds exactly."""
+    return list(np.atleast_1d(np.asarray(values, dtype=np.float64)).view(np.int64).tolist())
+
+
+def native_value(name: str, payload: Mapping[str, Any]) -> Any:
+    """A join key or feature of a type that JSON has, exact; None where there is none."""
+    bits = payload.get(EXACT + name)
+    return from_bits(bits) if isinstance(bits, int) else payload.get(name)
+
+
+def from_bits(bits: int) -> float:
+    """The float64 of these bits; undoes `float_bits`."""
+    return float(struct.unpack("<d", struct.pack("<q", bits))[0])
