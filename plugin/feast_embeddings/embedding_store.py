@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -21,7 +23,12 @@ from feast_embeddings.training_frame import TrainingVectors, Vectors, training_f
 
 __all__ = ["EmbeddingStore", "Filter"]
 
+_log = logging.getLogger(__name__)
+
 Answer = TypeVar("Answer")
+
+# How long to wait after feature views could not be read.
+_LOOK_SECONDS = 1.0
 
 
 class EmbeddingStore:
@@ -45,6 +52,7 @@ class EmbeddingStore:
         self._guard = threading.Lock()
         self._sides = self._registered()
         self._live: LiveModel | None = None
+        self._next_look = 0.0
 
     def similar_items(
         self, item_id: Id, k: int = 10, *, filter: Filter | None = None, attributes: bool = True
@@ -279,17 +287,21 @@ class EmbeddingStore:
         if known is not None and known.collections == self._named(aliases):
             return known
         with self._guard:
-            if self._live is not None:
-                # A new version may have come with new attributes, so with new feature views.
-                self._sides = self._registered()
-            self._live = LiveModel(
+            known = self._live
+            if known is not None and known.collections == self._named(aliases):
+                return known
+            # A new version may have come with new attributes, so with new feature views.
+            is_current = known is None or self._look_again()
+            live = LiveModel(
                 self.model,
                 {
                     entity: LiveSide(self._engine, self._sides[entity], name, self._engine.describe(name))
                     for entity, name in self._named(aliases).items()
                 },
             )
-            return self._live
+            if is_current:
+                self._live = live
+            return live
 
     def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
         """Ask what is live now; once more, should it be replaced and dropped meanwhile."""
@@ -305,6 +317,21 @@ class EmbeddingStore:
     def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
         sides = self._sides
         return {entity: aliases[side.alias] for entity, side in sides.items() if side.alias in aliases}
+
+    def _look_again(self) -> bool:
+        """Take over the registered feature views. Where they cannot be read, those that are known go on serving.
+
+        Feast writes the file of a registry in place, after each publish, so a reader may meet half of it.
+        """
+        if time.monotonic() < self._next_look:
+            return False
+        try:
+            self._sides = self._registered()
+        except Exception as error:  # whatever Feast and its registries raise
+            _log.warning("the feature views of model %r cannot be read, those known serve: %s", self.model, error)
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            return False
+        return True
 
     def _registered(self) -> dict[Entity, Side]:
         config, store = self.feature_store.config, qdrant_store(self.feature_store)

@@ -207,6 +207,23 @@ def test_a_publish_is_noticed_with_what_it_brings(tmp_path: Path) -> None:
     assert (last.version, len({*first.ids, *last.ids}), last.cursor) == (first.version, 40, None)
 
 
+def test_half_a_registry_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feast writes its file in place: while it cannot be read, a new version is served with the views known."""
+    repo = init_repo(tmp_path / "repo")
+    shop = Shop(repo, write_version(repo.data), apply(repo))
+    store = shop.publish()
+    assert store.live_version() == shop.artifact.manifest.version
+    second = write_version(repo.data, seed=1, as_of=AS_OF + timedelta(days=1))
+    publish_artifact(apply(repo), second)
+    whole = (repo.path / "data" / "registry.db").read_bytes()
+    for half in (b"", whole[: len(whole) // 2], b"\xff" * 9):
+        (repo.path / "data" / "registry.db").write_bytes(half)
+        monkeypatch.setattr(store, "_next_look", 0.0)
+        assert store.similar_items("sku-1", 3).version == second.manifest.version
+    (repo.path / "data" / "registry.db").write_bytes(whole)
+    assert store.similar_items("sku-1", 3).version == second.manifest.version
+
+
 def test_always_k_where_so_many_match(tmp_path: Path) -> None:
     """Vectors in far clusters, most of one's own excluded as seen: the graph alone finds too few, a scan finds all."""
     rng, n, dim = np.random.default_rng(0), 4000, 1024  # 16 MB of vectors: from 10 MB on there is a graph

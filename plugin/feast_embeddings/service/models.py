@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
 from feast import FeatureStore
 
+from feast_embeddings.artifact import ENTITIES
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.errors import EngineError
 from feast_embeddings.publish import qdrant_store
 from feast_embeddings.service.problems import ProblemError
 from feast_embeddings.views import MODEL_TAG
@@ -16,6 +19,9 @@ __all__ = ["Models"]
 
 # How long a list of models is good for: a new one is served after so many seconds at most.
 _LIST_SECONDS = 5.0
+_LOOKS, _LOOK_SECONDS = 3, 0.05
+
+_log = logging.getLogger("feast_embeddings.service")
 
 
 class Models:
@@ -49,17 +55,38 @@ class Models:
         if store is None:
             if name not in self.names():
                 raise ProblemError(404, f"there is no model {name[:60]!r}")
+            for look in range(_LOOKS):
+                try:
+                    store = EmbeddingStore(self.feature_store, name)
+                    break
+                except Exception as error:  # as in `names`
+                    if look == _LOOKS - 1:
+                        raise EngineError(f"the feature views of model {name!r} cannot be read: {error}") from error
+                    time.sleep(_LOOK_SECONDS)
             with self._guard:
-                store = self._stores.setdefault(name, EmbeddingStore(self.feature_store, name))
+                store = self._stores.setdefault(name, store)
         return store
 
     def names(self) -> list[str]:
         """The models with feature views in the registry, sorted."""
         with self._guard:
             if self._listed is None or time.monotonic() - self._listed > _LIST_SECONDS:
-                views = self.feature_store.list_feature_views()
-                sides = [view.tags[MODEL_TAG] for view in views if MODEL_TAG in view.tags]
-                self._names = sorted({name for name in sides if sides.count(name) == 2})
-                self._stores = {name: store for name, store in self._stores.items() if name in self._names}
+                # Feast writes the file of a registry in place, so a reader may meet half of it: what is gone must be
+                # gone twice.
+                for _ in range(_LOOKS):
+                    try:
+                        names = self._registered()
+                    except Exception as error:  # whatever Feast and its registries raise
+                        _log.warning("registry", extra={"reason": str(error)})
+                        names = []
+                    if names and set(self._names) <= set(names):
+                        break
+                    time.sleep(_LOOK_SECONDS)
+                self._names = names
                 self._listed = time.monotonic()
             return self._names
+
+    def _registered(self) -> list[str]:
+        views = self.feature_store.list_feature_views()
+        sides = [view.tags[MODEL_TAG] for view in views if MODEL_TAG in view.tags]
+        return sorted({name for name in sides if sides.count(name) == len(ENTITIES)})
