@@ -89,7 +89,7 @@ def serving(command: Sequence[object], port: int, ready: str) -> Iterator[psutil
 
 def memory(server: psutil.Process) -> float:
     """MiB that the server's processes have to themselves."""
-    return sum(p.memory_full_info().uss for p in [server, *server.children(recursive=True)]) / 2**20
+    return float(sum(p.memory_full_info().uss for p in [server, *server.children(recursive=True)])) / 2**20
 
 
 @dataclass

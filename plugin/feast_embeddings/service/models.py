@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+import tenacity
 from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES
@@ -55,17 +56,18 @@ class Models:
         if store is None:
             if name not in self.names():
                 raise ProblemError(404, f"there is no model {name[:60]!r}")
-            for look in range(_LOOKS):
-                try:
-                    store = EmbeddingStore(self.feature_store, name)
-                    break
-                except Exception as error:  # as in `names`
-                    if look == _LOOKS - 1:
-                        raise EngineError(f"the feature views of model {name!r} cannot be read: {error}") from error
-                    time.sleep(_LOOK_SECONDS)
+            opened = self._open(name)
             with self._guard:
-                store = self._stores.setdefault(name, store)
+                store = self._stores.setdefault(name, opened)
         return store
+
+    def _open(self, name: str) -> EmbeddingStore:
+        attempts = tenacity.stop_after_attempt(_LOOKS)
+        looking = tenacity.Retrying(stop=attempts, wait=tenacity.wait_fixed(_LOOK_SECONDS), reraise=True)
+        try:
+            return looking(EmbeddingStore, self.feature_store, name)
+        except Exception as error:  # as in `names`
+            raise EngineError(f"the feature views of model {name!r} cannot be read: {error}") from error
 
     def names(self) -> list[str]:
         """The models with feature views in the registry, sorted."""
