@@ -174,7 +174,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     if request.param == "embedded":
         made = EmbeddedEngine(tmp_path / "qdrant")
     elif request.param == "server-stand-in":
-        made = ServerEngine(QdrantClient(":memory:"))
+        # The imitation does not bear several requests at a time.
+        made = ServerEngine(QdrantClient(":memory:"), streams=1)
     else:
         server: QdrantServer = request.getfixturevalue("qdrant_server")
         made = ServerEngine(

@@ -211,7 +211,7 @@ def build_by_hand(folder: Path) -> tuple[Path, dict[str, Any]]:
     ]
     versions = [answer["version"] for answer in answers["train"]]
     run(folder, FEAST, "-c", "repo", "apply")
-    publish = (EMBEDDINGS, "publish", *place, "--json")
+    publish = (EMBEDDINGS, "publish", *place, "--allow-new-space", "--allow-shrink", "--json")
     answers["publish"] = [
         json.loads(run(folder, *publish, *options).out) for options in (("--version", versions[0]), (), ())
     ]
@@ -334,13 +334,13 @@ def test_training_frame_by_hand(by_hand: ByHand, command: Command, monkeypatch: 
 
 
 def test_going_back_to_an_older_version(by_hand: ByHand, command: Command) -> None:
-    """Publishing an older version makes it live again, with users and items that only it knows or lacks."""
+    """A rollback makes the version before live again, with users and items that only it knows or lacks."""
     place = ("--repo", by_hand.folder / "repo")
     older, newest = by_hand.versions
-    back = command("publish", *place, "--version", older)
+    back = command("rollback", *place)
     assert (back.code, back.err) == (0, "")
     assert f"books {older} is live" in back.out
     assert by_hand.store.live_version() == older
     assert json.loads(command("rank", *place, "u-5", "--json").out)["version"] == older
-    assert json.loads(command("publish", *place, "--json").out)["version"] == newest
+    assert json.loads(command("publish", *place, "--allow-new-space", "--json").out)["version"] == newest
     assert by_hand.store.live_version() == newest

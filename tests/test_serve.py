@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from feast_embeddings.artifact import Artifact
-from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
 from .plugin.conftest import AS_OF, Shop, apply, write_version
+from .plugin.publishing import publish_any
 
 TIMEOUT = 120
 SIMILAR = "/v1/models/shop/similar_items/batch"
@@ -114,7 +114,7 @@ def test_a_publish_drops_and_mixes_nothing(served: Served, shop: Shop) -> None:
         deadline = time.monotonic() + TIMEOUT
         while not all(seen) and not errors and time.monotonic() < deadline:
             time.sleep(0.01)
-        publish_artifact(shop.feature_store, second)
+        publish_any(shop.feature_store, second)
         for _ in range(8):  # new connections, which either worker may take
             with httpx.Client(base_url=served.address, timeout=TIMEOUT) as http:
                 assert ask(http) == second.manifest.version

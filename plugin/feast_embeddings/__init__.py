@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from feast_embeddings.embedding_features import EmbeddingFeatures
     from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
+    from feast_embeddings.gates import Gates
     from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
     from feast_embeddings.publish import publish_artifact
     from feast_embeddings.views import embedding_views
@@ -21,6 +22,7 @@ __all__ = [
     "EmbeddingFeatures",
     "EmbeddingStore",
     "EmbeddingsError",
+    "Gates",
     "QdrantEmbeddingOnlineStore",
     "QdrantEmbeddingOnlineStoreConfig",
     "embedding_views",
@@ -35,6 +37,7 @@ _HOME = {
     "EmbeddingFeatures": "embedding_features",
     "EmbeddingStore": "embedding_store",
     "EmbeddingsError": "errors",
+    "Gates": "gates",
     "QdrantEmbeddingOnlineStore": "online_store",
     "QdrantEmbeddingOnlineStoreConfig": "online_store",
     "embedding_views": "views",

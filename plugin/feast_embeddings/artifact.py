@@ -19,7 +19,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,12 +45,14 @@ __all__ = [
     "Entity",
     "Manifest",
     "TrainerInfo",
+    "delete_artifacts",
     "embedding_matrix",
     "list_artifacts",
     "load_artifact",
     "normalise_attributes",
     "trained_models",
     "validate_model_name",
+    "version_folders",
     "write_artifact",
 ]
 
@@ -107,7 +109,22 @@ class Artifact:
                 f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
             )
         # partitioning=None: otherwise Arrow reads columns out of folder names such as "model=shop".
-        return pq.read_table(file, partitioning=None)
+        table = pq.read_table(file, partitioning=None)
+        self._check(entity, file, table)
+        return table
+
+    def _check(self, entity: Entity, file: Path, table: pa.Table) -> None:
+        """The manifest and the table say the same; a manifest of format 1 has no checksum of its own."""
+        manifest = self.manifest
+        dtype: Any = table.schema.field("embedding").type if "embedding" in table.column_names else pa.null()
+        dim = dtype.list_size if pa.types.is_fixed_size_list(dtype) else None
+        rows = manifest.n_users if entity == "user" else manifest.n_items
+        if f"{entity}_id" not in table.column_names or dim != manifest.dim or table.num_rows != rows:
+            raise ArtifactError(
+                f"{file} is not what its manifest says: expected {rows} {entity}s of dimension {manifest.dim}, "
+                f"found {table.num_rows} rows with the columns {', '.join(table.column_names)}, dimension {dim}; "
+                "restore it or train a new version"
+            )
 
 
 def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
@@ -143,10 +160,27 @@ def trained_models(data: Path) -> list[str]:
     return sorted(p.name for p in data.iterdir() if _MODEL.fullmatch(p.name) and any(_version_paths(p)))
 
 
+def version_folders(data: Path, model: str) -> list[Path]:
+    """The folders of all versions of a model, oldest first, damaged or not."""
+    return sorted(_version_paths(data / validate_model_name(model)))
+
+
 def list_artifacts(data: Path, model: str) -> list[Artifact]:
     """All versions of a model, oldest first."""
+    return [Artifact(path, read_manifest(path)) for path in version_folders(data, model)]
+
+
+def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:
+    """Delete versions from the disk, and from the offline history. Each goes whole or not at all."""
     folder = data / validate_model_name(model)
-    return [Artifact(path, read_manifest(path)) for path in sorted(_version_paths(folder))] if folder.is_dir() else []
+    unwanted = set(versions)
+    for path in version_folders(data, model):
+        if path.name in unwanted:
+            # Out of sight first; what a crash leaves of it is cleared as other leftovers are.
+            hidden = folder / f".{path.name}.{uuid.uuid4().hex[:8]}"
+            path.rename(hidden)
+            shutil.rmtree(hidden)
+    refresh_history(folder, version_folders(data, model))
 
 
 def load_artifact(data: Path, model: str, version: str | None = None) -> Artifact:
@@ -231,8 +265,8 @@ def write_artifact(
             interactions=interactions,
             files=files,
             **_alignment_fields(alignment, new_space_reason),
-        )
-        _write_durably(temporary / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
+        ).signed()
+        _write_durably(temporary / "manifest.json", manifest.to_bytes())
         target = folder / version
         temporary.rename(target)
         _fsync(folder)

@@ -238,7 +238,8 @@ def _nearest(
         if spec.vectors[name].distance == query.distance:
             # Zero against the bias: the bias of an item is part of a rank, not of a distance.
             padded = np.append(vector, np.zeros(spec.vectors[name].size - dim, dtype=np.float32))
-            return [hit.id for hit in engine.query(collection, name, padded, limit=limit, filter=conditions)]
+            hits = engine.query(collection, name, padded, limit=limit, filter=conditions, search_ef=spec.search_ef)
+            return [hit.id for hit in hits]
     best: list[tuple[float, PointId]] = []
     for points in engine.scroll(collection, payload=[], vectors=[field.name], filter=conditions):
         found = [point for point in points if field.name in point.vectors]

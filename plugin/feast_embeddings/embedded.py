@@ -113,13 +113,14 @@ class EmbeddedEngine:
         filter: models.Filter | None = None,
         payload: Sequence[str] | None = None,
         exact: bool = False,
+        search_ef: int = 0,
     ) -> list[ScoredPoint]:
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Query.Nearest(vector.tolist(), using=vector_name),
             filter=None if filter is None else to_edge(filter),
             with_payload=payload_keys(payload),
-            params=edge.SearchParams(hnsw_ef=self._hnsw.search_ef, exact=exact),
+            params=edge.SearchParams(hnsw_ef=max(search_ef, self._hnsw.search_ef), exact=exact),
         )
         with engine_errors(f"search {collection!r}"):
             hits = self._shard_for(collection, filter).query(request)
@@ -187,6 +188,14 @@ class EmbeddedEngine:
                 self._folder.replace(
                     pointer.with_collection(collection, Collection(shard=path.name, spec=spec, indexed=indexes))
                 )
+
+    def wait_until_indexed(self, collection: str) -> None:
+        pass  # A shard that the pointer names has what it will have.
+
+    def annotate(self, collection: str, spec: CollectionSpec) -> None:
+        with self._folder.writing() as pointer:
+            changed = pointer.collection(collection).model_copy(update={"spec": spec})
+            self._folder.replace(pointer.with_collection(collection, changed))
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         def change(shard: edge.EdgeShard) -> None:

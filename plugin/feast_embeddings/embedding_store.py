@@ -18,7 +18,7 @@ from feast_embeddings.engine import CollectionSpec
 from feast_embeddings.errors import CursorError, EngineError, InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
-from feast_embeddings.publish import model_view, qdrant_store
+from feast_embeddings.model_view import model_view, qdrant_store
 from feast_embeddings.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 
 __all__ = ["EmbeddingStore", "Filter"]

@@ -88,6 +88,17 @@ class CollectionSpec(_Frozen):
     """Vector space of that version; vectors of different spaces must never meet in one query."""
     as_of: str = ""
     """Cut-off of the training data, ISO 8601 UTC."""
+    fingerprint: str = ""
+    """Checksum of the table that is loaded; with an equal one, a half-loaded collection can be continued."""
+    verified: bool = True
+    """False from the start of a publish until it has checked what it loaded."""
+    search_ef: int = 0
+    """Fewest candidates that a search on it keeps, as found by that check; more if the settings say so."""
+
+    def same_content(self, other: CollectionSpec) -> bool:
+        """Whether the other is of the same rows in the same form, verified or not."""
+        checked = {"verified": self.verified, "search_ef": self.search_ef}
+        return self == other.model_copy(update=checked)
 
 
 @dataclass(frozen=True)
@@ -226,10 +237,20 @@ class Engine(Protocol):
     ) -> None:
         """Create a collection, fill it and build its indexes. A half-built one of the same name is replaced.
 
+        A server continues a half-built one of the same fingerprint: points that are there are not sent again.
+
         Args:
             wait_for_indexes: False returns while searches and filters may still be exact scans, which are slower but
                 never wrong: the graph comes later or not at all, a payload index with the first filter that needs it.
         """
+        ...
+
+    def wait_until_indexed(self, collection: str) -> None:
+        """Return when the indexes of a collection are built; one that `create` has left early, or another process."""
+        ...
+
+    def annotate(self, collection: str, spec: CollectionSpec) -> None:
+        """Replace what `describe` says of a collection; its vectors and indexes must be the same."""
         ...
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
@@ -267,12 +288,14 @@ class Engine(Protocol):
         filter: models.Filter | None = None,
         payload: Sequence[str] | None = None,
         exact: bool = False,
+        search_ef: int = 0,
     ) -> list[ScoredPoint]:
         """The nearest points to a vector, nearest first.
 
         Args:
             payload: the keys to return with each; None returns all.
             exact: look at every point that passes the filter. A search of the graph may find fewer than `limit`.
+            search_ef: fewest candidates to keep, e.g. what the collection's spec says; more if the settings say so.
         """
         ...
 

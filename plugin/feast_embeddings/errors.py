@@ -8,6 +8,7 @@
     │   ├── IdTypeError            an id that no user or item of the model can have
     │   ├── CursorError            a cursor that no page came with, or whose version is gone
     │   ├── FilterError            a filter that cannot be parsed or applied
+    │   ├── GateError              a version that should not go live, unless told so
     │   └── MetricError            a distance that Qdrant does not have
     ├── ArtifactError              an artifact on disk is missing, damaged or of another format
     ├── NotPublishedError          nothing is live for a model or a feature view
@@ -27,6 +28,7 @@ __all__ = [
     "EmbeddingsError",
     "EngineError",
     "FilterError",
+    "GateError",
     "IdTypeError",
     "InputError",
     "MetricError",
@@ -68,6 +70,10 @@ class CursorError(InputError):
 
 class FilterError(InputError):
     """The filter is not of the supported grammar, or names a feature that cannot be filtered on."""
+
+
+class GateError(InputError):
+    """A version looks worse than the live one, or would break who uses it; nothing was loaded."""
 
 
 class MetricError(InputError, ValueError):

@@ -128,7 +128,13 @@ class LiveSide:
         indexed = self.spec.vectors[vector_name].indexed
         if indexed and only is None and len(excluded) <= _OVERFETCHED:
             found = self._engine.query(
-                self.collection, vector_name, vector, limit=k + len(excluded), filter=filter, payload=payload
+                self.collection,
+                vector_name,
+                vector,
+                limit=k + len(excluded),
+                filter=filter,
+                payload=payload,
+                search_ef=self.spec.search_ef,
             )
             left_out = set(excluded)
             hits = [hit for hit in found if hit.id not in left_out][:k]

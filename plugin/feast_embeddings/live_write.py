@@ -1,8 +1,8 @@
 """Writes into the live collection of a feature view: the one place that knows the version rule.
 
 A view whose rows carry a model version serves one version at a time. Rows of older versions are left out: the live
-version has superseded them. Rows of a newer one are refused: that version is to be published. Where nothing is
-live yet, the newest version in the rows goes live.
+version has superseded them, but for late ones (see `feast_embeddings.late_rows`). Rows of a newer one are refused:
+that version is to be published. Where nothing is live yet, the newest version in the rows goes live.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import numpy as np
 from feast_embeddings.collection import collection_spec
 from feast_embeddings.engine import CollectionSpec, Engine, PointBatch
 from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.late_rows import carry_late_rows, late_after
 from feast_embeddings.points import PointCodec
 
 __all__ = ["write_live"]
+
+_ALWAYS, _NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 def write_live(
@@ -47,7 +50,10 @@ def write_live(
                 f"rows are of version {max(versions)}; publish that version (feast-embeddings publish). "
                 "Nothing was written"
             )
-        batches = _of_version(batches, version)
+        after = {version: _ALWAYS}
+        if spec is not None and min(versions) < version:
+            after |= late_after(spec, engine.collections(alias).values())
+        batches = _served(batches, after)
     batches = (batch for batch in batches if len(batch))
     first = next(batches, None)
     if first is None:
@@ -55,6 +61,9 @@ def write_live(
     batches = chain([first], batches)
     if live is not None and spec is not None:
         engine.upsert(live, _checked(codec, spec, batches), wait_for_indexes=False)
+        if codec.versioned and (now := engine.aliases().get(alias, live)) != live:
+            # Another version went live meanwhile, perhaps after its publish had looked for what to take along.
+            carry_late_rows(engine, codec, live, now)
     else:
         dims, batches = _learn_dims(codec, batches)
         space = str(first.payloads[0].get("space", "")) if version else ""
@@ -64,10 +73,12 @@ def write_live(
         engine.switch({alias: collection})
 
 
-def _of_version(batches: Iterable[PointBatch], version: str) -> Iterator[PointBatch]:
+def _served(batches: Iterable[PointBatch], after: Mapping[str, int]) -> Iterator[PointBatch]:
+    """The rows of these versions with a later event timestamp than is said for theirs."""
     for batch in batches:
-        is_of_version = np.array([str(payload.get("version", "")) == version for payload in batch.payloads])
-        yield batch if is_of_version.all() else batch.take(np.flatnonzero(is_of_version))
+        oldest = np.array([after.get(str(payload.get("version", "")), _NEVER) for payload in batch.payloads])
+        is_served = batch.timestamps > oldest
+        yield batch if is_served.all() else batch.take(np.flatnonzero(is_served))
 
 
 def _learn_dims(codec: PointCodec, batches: Iterator[PointBatch]) -> tuple[dict[str, int], Iterator[PointBatch]]:

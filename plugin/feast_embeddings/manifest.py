@@ -1,7 +1,11 @@
-"""`manifest.json`: what a version is, what it was trained from, how well, and the checksums of its tables."""
+"""`manifest.json`: what a version is, what it was trained from, how well, and the checksums of its tables.
+
+Format 1 has no checksum of the manifest itself; format 2 has.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,8 @@ from feast_embeddings.errors import ArtifactError
 
 __all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)
 
 
 class _Frozen(BaseModel):
@@ -84,6 +89,16 @@ class Manifest(_Frozen):
     new_space_reason: str = ""
     """Why the version started a space of its own; empty when it did not."""
     files: dict[str, FileInfo]
+    checksum: str = ""
+    """SHA-256 of the file's bytes while this was empty."""
+
+    def signed(self) -> Manifest:
+        """The same with its checksum."""
+        return self.model_copy(update={"checksum": hashlib.sha256(self.to_bytes()).hexdigest()})
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
 
 
 def read_manifest(version: Path) -> Manifest:
@@ -102,13 +117,19 @@ def read_manifest(version: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "manifest"
         raise ArtifactError(f"{version / 'manifest.json'} is damaged: {where}: {first['msg']}") from None
-    if manifest.format_version != FORMAT_VERSION:
+    if manifest.format_version not in _READABLE:
         raise ArtifactError(
-            f"{version} has artifact format {manifest.format_version}, this release reads {FORMAT_VERSION}; "
-            "upgrade feast-embeddings"
+            f"{version} has artifact format {manifest.format_version}, this release reads "
+            f"{' and '.join(map(str, _READABLE))}; upgrade feast-embeddings"
         )
     if (manifest.version, manifest.model) != (version.name, version.parent.name):
         raise ArtifactError(
             f"{version} holds the manifest of {manifest.model}/{manifest.version}; restore the folder under its name"
         )
+    if manifest.format_version > 1:
+        unsigned = raw.replace(f'"checksum": "{manifest.checksum}"'.encode(), b'"checksum": ""')
+        if hashlib.sha256(unsigned).hexdigest() != manifest.checksum:
+            raise ArtifactError(
+                f"{version / 'manifest.json'} was changed after training; restore it or train a new version"
+            )
     return manifest

@@ -12,9 +12,11 @@ Feast finds the configuration class by the name of the store class, in the same 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
 Progress = Callable[[int], Any] | None
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
+
+# What is live, for all reads of one request.
+_LIVE: ContextVar[Mapping[str, str] | None] = ContextVar("live", default=None)
 
 
 class QdrantEmbeddingOnlineStoreConfig(OnlineStoreSettings):
@@ -151,7 +156,8 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
     ) -> list[ReadRow]:
         """Features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
         engine, codec = self.engine(config), self.codec(config, table)
-        live = engine.aliases().get(table_id(config, table))
+        aliases = engine.aliases() if (looked_up := _LIVE.get()) is None else looked_up
+        live = aliases.get(table_id(config, table))
         if live is None:
             return [(None, None)] * len(entity_keys)
         names = codec.features if requested_features is None else requested_features
@@ -165,6 +171,17 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
             else codec.decode(point, names)
             for point in points
         ]
+
+    # Feast reads the views of one request one after the other, or side by side. Users and items of a model must not be
+    # of two versions, so all of a request's reads go by one look at what is live.
+
+    def _read_features_per_fv(self, config: RepoConfig, *args: Any, **more: Any) -> None:
+        with _reading(self.engine(config).aliases()):
+            super()._read_features_per_fv(config, *args, **more)
+
+    async def _read_features_per_fv_async(self, config: RepoConfig, *args: Any, **more: Any) -> None:
+        with _reading(await asyncio.to_thread(lambda: self.engine(config).aliases())):
+            await super()._read_features_per_fv_async(config, *args, **more)
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -262,3 +279,12 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
             engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.close)
+
+
+@contextlib.contextmanager
+def _reading(live: Mapping[str, str]) -> Iterator[None]:
+    token = _LIVE.set(live)
+    try:
+        yield
+    finally:
+        _LIVE.reset(token)

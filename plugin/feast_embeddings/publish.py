@@ -7,199 +7,219 @@ query ever meets vectors of two versions, and a run that dies leaves the live ve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
-import numpy as np
-import pyarrow as pa
 from feast import FeatureStore, FeatureView
-from feast.errors import FeatureViewNotFoundException
 
-from feast_embeddings._feast import online_store_of, table_id
-from feast_embeddings.artifact import ENTITIES, Artifact, Entity
-from feast_embeddings.collection import collection_spec
+from feast_embeddings.artifact import Artifact
 from feast_embeddings.engine import Engine, PointBatch
-from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
-from feast_embeddings.points import PointCodec
+from feast_embeddings.errors import EngineError
+from feast_embeddings.gates import GateResult, Gates, refuse_failed
+from feast_embeddings.late_rows import carry_late_rows
+from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.publish_plan import KEEP, plan_publish, superseded
 from feast_embeddings.table_points import encode_table
-from feast_embeddings.views import view_name
+from feast_embeddings.target import Target
+from feast_embeddings.verify import rank_queries, verify_loaded
 
-__all__ = ["KEEP", "PublishResult", "model_view", "publish_artifact", "qdrant_store"]
+__all__ = ["KEEP", "STEPS", "PublishResult", "model_view", "publish_artifact", "qdrant_store", "register"]
 
-# Previous versions that stay in Qdrant, so that going back needs no loading.
-KEEP = 2
-_SAMPLE = 100
+# The steps, in their order; users and items are loaded, indexed and verified one after the other.
+STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "clear")
+
 _TRIES = 3
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What a publish did; `changed` is False when the version was live already."""
+    """What a publish did.
+
+    Attributes:
+        changed: False when the version was live already.
+        previous: the version that was live before.
+        n_late: rows of the version before that were written while this one was loaded, or since its training.
+        recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
+        search_ef: per side, the candidates that searches keep for that; 0: those of the settings.
+        gates: what the gates said.
+        seconds: wall time, and of it that of each step.
+    """
 
     model: str
     version: str
     changed: bool
     n_users: int
     n_items: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where one side of the model goes."""
-
-    codec: PointCodec
-    alias: str
-    collection: str
-    table: pa.Table
-
-
-def qdrant_store(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
-    """The repo's online store, if it is ours.
-
-    Raises:
-        InputError: the repo uses another online store.
-    """
-    store = online_store_of(feature_store)
-    if not isinstance(store, QdrantEmbeddingOnlineStore):
-        raise InputError(
-            f"the online store of this repo is {type(store).__name__}; set online_store.type to "
-            "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml and run feast apply"
-        )
-    return store
-
-
-def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> FeatureView:
-    """The registered feature view of a model's users or items.
-
-    Raises:
-        InputError: it is not registered.
-    """
-    name = view_name(model, entity)
-    try:
-        return feature_store.get_feature_view(name)
-    except FeatureViewNotFoundException:
-        raise InputError(
-            f"feature view {name!r} is not in the registry of project {feature_store.project!r}; "
-            "run feast apply in the repo"
-        ) from None
+    previous: str | None = None
+    n_late: int = 0
+    recall: dict[str, dict[str, float]] = field(default_factory=dict)
+    search_ef: dict[str, int] = field(default_factory=dict)
+    gates: list[GateResult] = field(default_factory=list)
+    seconds: float = 0.0
+    step_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def publish_artifact(
-    feature_store: FeatureStore, artifact: Artifact, *, progress: Callable[[int], object] | None = None
+    feature_store: FeatureStore,
+    artifact: Artifact,
+    *,
+    gates: Gates | None = None,
+    progress: Callable[[int], object] | None = None,
+    on_step: Callable[[str], object] | None = None,
 ) -> PublishResult:
     """Make one version of a model the live one, for queries and for Feast's online reads.
 
+    Published again, the same version changes nothing, but finishes what an earlier run left after its switch. On a
+    server, a run that died while it loaded is continued.
+
     Args:
+        gates: when to refuse a version; see `Gates`.
         progress: called with the number of points written since its last call.
+        on_step: called with the name of each of `STEPS` as it begins.
 
     Raises:
+        GateError: the version looks worse than the live one.
         InputError: the model's feature views are not registered, or were registered for another schema.
-        ArtifactError: a file of the artifact is damaged.
+        ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
         EngineError: Qdrant failed, or holds something else than what was sent. The live version is untouched.
     """
-    started = time.monotonic()
-    manifest, store = artifact.manifest, qdrant_store(feature_store)
-    engine = store.engine(feature_store.config)
-    targets = []
-    for entity in ENTITIES:
-        view = model_view(feature_store, manifest.model, entity)
-        alias = table_id(feature_store.config, view)
-        codec = store.codec(feature_store.config, view)
-        table = artifact.table(entity)
-        _check_schema(view, codec, table, artifact)
-        targets.append(_Target(codec, alias, f"{alias}__{manifest.version}", table))
-    wanted = {target.alias: target.collection for target in targets}
-    live = engine.aliases()
-    changed = any(live.get(alias) != collection for alias, collection in wanted.items())
-    if changed:
-        # Another publish may take what is loaded here for an old version and drop it. Then it is loaded again.
-        for _ in range(_TRIES):
-            for target in targets:
-                _load(engine, target, artifact, progress)
-            if all(target.collection in engine.collections(target.alias) for target in targets):
+    steps = _Steps(on_step)
+    steps.begin("check")
+    manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
+    plan, targets = plan_publish(feature_store, artifact, gates)
+    recall: dict[str, dict[str, float]] = {}
+    search_ef: dict[str, int] = {}
+    n_late = 0
+    if plan.changed:
+        refuse_failed(manifest.version, plan.gates)
+        for attempt in range(_TRIES):
+            try:
+                for target in targets:
+                    _load(engine, target, steps, progress)
+                    steps.begin("verify")
+                    _verify(engine, target, targets, feature_store.config.online_store.search_ef, recall)
+                before = engine.aliases()
+                # First what is there now, so that no query finds it missing after the switch.
+                n_late = _carry(engine, targets, before)
+                steps.begin("switch")
+                engine.switch({target.alias: target.collection for target in targets})
                 break
-        for target in targets:
-            _verify(engine, target)
-        engine.switch(wanted)
-        for target in targets:
-            # Tells Feast that the view can be served, and how fresh it is.
-            feature_store.registry.apply_materialization(
-                target.codec.view, feature_store.project, manifest.as_of, manifest.as_of
-            )
-            _drop_old(engine, target.alias)
+            except EngineError:
+                # Another publish may have taken what is loaded here for an old version and dropped it.
+                gone = any(target.collection not in engine.collections(target.alias) for target in targets)
+                if not gone or attempt == _TRIES - 1:
+                    raise
+        search_ef = {target.entity: engine.describe(target.collection).search_ef for target in targets}
+    else:
+        before = _kept(engine, targets, manifest.version)
+    # What was written into the collections before until nobody found them any more.
+    steps.begin("carry")
+    n_late += _carry(engine, targets, before)
+    steps.begin("register")
+    register(feature_store, [target.codec.view for target in targets], manifest.as_of)
+    steps.begin("clear")
+    for target in targets:
+        live = engine.aliases().get(target.alias, "")  # perhaps another one since, by a publish at the same time
+        collections = engine.collections(target.alias)
+        if live in collections:
+            engine.drop(superseded(collections, live, collections[live].version))
+    steps.end()
     return PublishResult(
         model=manifest.model,
         version=manifest.version,
-        changed=changed,
+        changed=plan.changed,
         n_users=manifest.n_users,
         n_items=manifest.n_items,
-        seconds=time.monotonic() - started,
+        previous=plan.live,
+        n_late=n_late,
+        recall=recall,
+        search_ef=search_ef,
+        gates=plan.gates,
+        seconds=sum(steps.seconds.values()),
+        step_seconds=steps.seconds,
     )
 
 
-def _check_schema(view: FeatureView, codec: PointCodec, table: pa.Table, artifact: Artifact) -> None:
-    missing = [name for name in codec.types if name not in table.column_names]
-    extra = set(table.column_names) - set(codec.types) - {"event_timestamp", "created_timestamp"}
-    dim = codec.fields["embedding"].dim
-    if missing or extra or dim != artifact.manifest.dim:
-        raise InputError(
-            f"feature view {view.name!r} was registered for another schema than version {artifact.manifest.version} "
-            f"has (registered dimension {dim}, artifact {artifact.manifest.dim}; "
-            f"columns only in the view: {sorted(missing) or 'none'}, only in the artifact: {sorted(extra) or 'none'}); "
-            "run feast apply, and publish the newest version"
-        )
+class _Steps:
+    """Tells which step begins, and how long each took."""
+
+    def __init__(self, on_step: Callable[[str], object] | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._on_step = on_step
+        self._name = ""
+        self._since = 0.0
+
+    def begin(self, name: str) -> None:
+        self.end()
+        self._name = name
+        if self._on_step:
+            self._on_step(name)
+
+    def end(self) -> None:
+        now = time.monotonic()
+        if self._name:
+            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
+        self._since = now
 
 
-def _load(engine: Engine, target: _Target, artifact: Artifact, progress: Callable[[int], object] | None) -> None:
-    manifest, codec = artifact.manifest, target.codec
-    spec = collection_spec(
-        codec.view,
-        target.alias,
-        codec.fields,
-        dict.fromkeys(codec.fields, manifest.dim),
-        version=manifest.version,
-        space=manifest.space_id,
-        as_of=manifest.as_of.isoformat(),
-    )
+def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int], object] | None) -> None:
     existing = engine.collections(target.alias).get(target.collection)
-    # A version that was live before is still there whole; rows pushed into it since then only add to it.
-    if existing == spec and engine.count(target.collection) >= target.table.num_rows:
+    whole = existing is not None and existing.same_content(target.spec)
+    if whole and engine.count(target.collection) >= target.table.num_rows:
+        steps.begin("index")
+        engine.wait_until_indexed(target.collection)
         return
 
     def batches() -> Iterator[PointBatch]:
-        for batch in encode_table(codec, target.table):
+        for batch in encode_table(target.codec, target.table):
             yield batch
             if progress:
                 progress(len(batch))
+        steps.begin("index")
 
-    engine.create(target.collection, spec, batches())
-
-
-def _verify(engine: Engine, target: _Target) -> None:
-    """Read a sample back and compare it with the artifact, bit for bit."""
-    count, expected = engine.count(target.collection), target.table.num_rows
-    if count < expected:
-        raise EngineError(
-            f"{target.collection} holds {count} points after loading {expected}; the live version is untouched"
-        )
-    rows = np.unique(np.linspace(0, expected - 1, min(_SAMPLE, expected)).astype(np.intp))
-    for sample in encode_table(target.codec, target.table.take(rows)):
-        version = target.table["version"][0].as_py()
-        for name in target.codec.fields:
-            matrix, _ = sample.vectors[name]
-            stored = engine.retrieve(target.collection, sample.ids, vectors=[name])
-            for id, vector, point in zip(sample.ids, matrix, stored, strict=True):
-                newer = point is not None and point.payload["version"] != version
-                if point is None or (not newer and not np.array_equal(point.vectors[name], vector)):
-                    raise EngineError(
-                        f"{target.collection} does not give back the vector of point {id} as written; "
-                        "the live version is untouched"
-                    )
+    steps.begin("load")
+    engine.create(target.collection, target.spec, batches())
 
 
-def _drop_old(engine: Engine, alias: str) -> None:
-    live = engine.aliases().get(alias)  # perhaps another one since, by a publish at the same time
-    others = sorted((name for name in engine.collections(alias) if name != live), reverse=True)
-    engine.drop(others[KEEP:])
+def _verify(
+    engine: Engine, target: Target, targets: list[Target], first_ef: int, recall: dict[str, dict[str, float]]
+) -> None:
+    """Check what was loaded, and write down that it is good, and how it is to be searched."""
+    if target.is_loaded(engine):
+        return
+    queries = {}
+    embedding = target.codec.fields["embedding"]
+    if target.entity == "item" and embedding.bias is not None:
+        # The vector with the bias answers what items a user would like.
+        (users,) = (other.table for other in targets if other.entity == "user")
+        queries[embedding.name] = rank_queries(users)
+    check = verify_loaded(engine, target, queries, first_ef)
+    recall[target.entity] = check.recall
+    engine.annotate(target.collection, target.spec.model_copy(update={"verified": True, "search_ef": check.search_ef}))
+
+
+def _carry(engine: Engine, targets: list[Target], sources: Mapping[str, str]) -> int:
+    """Copy the late rows of these collections, by alias."""
+    return sum(
+        carry_late_rows(engine, target.codec, sources[target.alias], target.collection)
+        for target in targets
+        if target.alias in sources
+    )
+
+
+def _kept(engine: Engine, targets: list[Target], version: str) -> dict[str, str]:
+    """The newest collection of an older version that is kept, by alias."""
+    kept = {}
+    for target in targets:
+        specs = engine.collections(target.alias)
+        if older := [name for name, spec in specs.items() if spec.verified and spec.version < version]:
+            kept[target.alias] = max(older)
+    return kept
+
+
+def register(feature_store: FeatureStore, views: Iterable[FeatureView], as_of: datetime) -> None:
+    """Tell Feast that the views can be served, and how fresh they are."""
+    for view in views:
+        if (as_of, as_of) not in view.materialization_intervals[-1:]:
+            feature_store.registry.apply_materialization(view, feature_store.project, as_of, as_of)

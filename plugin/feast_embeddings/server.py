@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -55,6 +56,7 @@ class ServerEngine:
         hnsw: how graphs of new collections are built, and all are searched.
         storage: how new collections are stored.
         index_timeout: seconds to wait for Qdrant to build the indexes of a new collection.
+        streams: how many requests upload a new collection at a time.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ServerEngine:
         hnsw: Hnsw | None = None,
         storage: Storage | None = None,
         index_timeout: float = 3600.0,
+        streams: int = _STREAMS,
     ) -> None:
         self._hnsw = hnsw or Hnsw()
         self._storage = storage or Storage()
@@ -71,6 +74,7 @@ class ServerEngine:
         self._index_timeout = index_timeout
         self._birth_marks: dict[str, str] = {}
         self._described: dict[str, tuple[str, CollectionSpec]] = {}
+        self._streams = streams
 
     def aliases(self) -> dict[str, str]:
         with _engine_errors("list aliases"):
@@ -127,7 +131,18 @@ class ServerEngine:
     ) -> None:
         self._described.pop(collection, None)
         with _engine_errors(f"create {collection!r}"):
-            if self._client.collection_exists(collection):
+            exists = self._client.collection_exists(collection)
+        half_built = self._spec(collection) if exists and spec.fingerprint else None
+        resumed = half_built is not None and half_built.same_content(spec) and self.count(collection) > 0
+        if not resumed:
+            self._make(collection, spec, replace=exists)
+        self._upload(collection, batches, skip_present=resumed)
+        if wait_for_indexes:
+            self.wait_until_indexed(collection)
+
+    def _make(self, collection: str, spec: CollectionSpec, *, replace: bool) -> None:
+        with _engine_errors(f"create {collection!r}"):
+            if replace:
                 self._client.delete_collection(collection)
             self._client.create_collection(
                 collection,
@@ -139,21 +154,55 @@ class ServerEngine:
             # Before the points, so that the graph is built with the filters in mind.
             for name, index in spec.payload_indexes.items():
                 self._client.create_payload_index(collection, payload_key(name), models.PayloadSchemaType(index))
-        with ThreadPoolExecutor(_STREAMS) as pool:
-            for batch in batches:
-                with _engine_errors(f"write to {collection!r}"):
-                    for _ in pool.map(lambda chunk: self._client.upsert(collection, _points(chunk)), _chunks(batch)):
-                        pass
-        if wait_for_indexes:
-            self._wait_until_indexed(collection)
 
-    def _wait_until_indexed(self, collection: str) -> None:
+    def _upload(self, collection: str, batches: Iterable[PointBatch], *, skip_present: bool) -> None:
+        """Several requests at a time, while the next batch is being made."""
+        pending: deque[Future[object]] = deque()
+
+        def wait_for(count: int) -> None:
+            with _engine_errors(f"write to {collection!r}"):
+                while len(pending) > count:
+                    pending.popleft().result()
+
+        with ThreadPoolExecutor(self._streams) as pool:
+            try:
+                for batch in batches:
+                    if skip_present:
+                        wait_for(0)
+                        batch = self._absent(collection, batch)
+                    for chunk in _chunks(batch):
+                        wait_for(self._streams - 1)
+                        pending.append(
+                            pool.submit(lambda chunk: self._client.upsert(collection, _points(chunk)), chunk)
+                        )
+                wait_for(0)
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                raise
+
+    def _absent(self, collection: str, batch: PointBatch) -> PointBatch:
+        """The points that the collection does not hold."""
+        with _engine_errors(f"read from {collection!r}"):
+            found = self._client.retrieve(collection, list(batch.ids), with_payload=False, with_vectors=False)
+        present = {record.id for record in found}
+        return batch.take(np.flatnonzero([id not in present for id in batch.ids]))
+
+    def wait_until_indexed(self, collection: str) -> None:
         deadline = time.monotonic() + self._index_timeout
         with _engine_errors(f"index {collection!r}"):
-            while self._client.get_collection(collection).status != models.CollectionStatus.GREEN:
+            while (status := self._client.get_collection(collection).status) != models.CollectionStatus.GREEN:
+                if status == models.CollectionStatus.GREY:
+                    # Restarted in the middle, and waiting for a first update.
+                    self._client.update_collection(collection, optimizers_config=models.OptimizersConfigDiff())
                 if time.monotonic() > deadline:
                     raise EngineError(f"Qdrant did not finish indexing {collection!r} within {self._index_timeout:g} s")
                 time.sleep(_POLL_SECONDS)
+
+    def annotate(self, collection: str, spec: CollectionSpec) -> None:
+        with _engine_errors(f"describe {collection!r}"):
+            self._client.update_collection(collection, metadata={_SPEC: spec.model_dump()})
+        self._described.pop(collection, None)
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         for batch in batches:
@@ -163,7 +212,7 @@ class ServerEngine:
                     # other. It is one per timestamp; all of a chunk's go in one request.
                     self._client.batch_update_points(collection, _guarded_upserts(chunk))
         if wait_for_indexes:
-            self._wait_until_indexed(collection)
+            self.wait_until_indexed(collection)
 
     def retrieve(
         self,
@@ -189,6 +238,7 @@ class ServerEngine:
         filter: models.Filter | None = None,
         payload: Sequence[str] | None = None,
         exact: bool = False,
+        search_ef: int = 0,
     ) -> list[ScoredPoint]:
         with _engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
@@ -198,7 +248,7 @@ class ServerEngine:
                 limit=limit,
                 query_filter=filter,
                 with_payload=payload_keys(payload),
-                search_params=search_parameters(self._hnsw, self._storage, exact=exact),
+                search_params=search_parameters(self._hnsw, self._storage, exact=exact, search_ef=search_ef),
             ).points
         return scored_points(hits)
 

@@ -18,7 +18,7 @@ from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_art
 from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
 from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.id_column import typed_ids
-from feast_embeddings.publish import model_view
+from feast_embeddings.model_view import model_view
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]
 

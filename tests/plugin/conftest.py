@@ -21,9 +21,10 @@ from feast_embeddings._feast import online_store_of
 from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
-from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
 from feast_embeddings.server import ServerEngine
+
+from .publishing import publish_any
 
 DIM = 8
 AS_OF = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -114,7 +115,7 @@ class Shop:
     feature_store: FeatureStore
 
     def publish(self) -> EmbeddingStore:
-        publish_artifact(self.feature_store, self.artifact)
+        publish_any(self.feature_store, self.artifact)
         return EmbeddingStore(self.feature_store, "shop")
 
 

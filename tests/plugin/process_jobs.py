@@ -22,8 +22,10 @@ from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
-from feast_embeddings.publish import publish_artifact, qdrant_store
+from feast_embeddings.publish import qdrant_store
 from feast_embeddings.writer_lock import writer_lock
+
+from .publishing import publish_any
 
 MODEL, DIM, N_USERS, N_ITEMS = "shop", 16, 200, 100
 AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
@@ -91,7 +93,7 @@ def publish(pipe: Connection, repo: Path, version: str) -> None:
     pipe.send("ready")
     pipe.recv()
     try:
-        result = publish_artifact(feature_store, artifact)
+        result = publish_any(feature_store, artifact)
         pipe.send(("changed" if result.changed else "same", result.seconds))
     except EmbeddingsError as error:
         pipe.send((type(error).__name__, str(error)))

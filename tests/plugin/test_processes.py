@@ -20,11 +20,11 @@ from feast.types import Int64
 from feast_embeddings.artifact import list_artifacts
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
 
 from . import process_jobs as jobs
 from .conftest import apply
+from .publishing import publish_any
 
 # A process that has Feast imported, and forks one more for each job: importing Feast takes seconds.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -161,7 +161,7 @@ def shop(tmp_path: Path) -> tuple[Repo, FeatureStore]:
     source = PushSource(name="clicks_push", batch_source=batch)
     schema = [Field(name="user_id", dtype=Int64), Field(name="clicks", dtype=Int64)]
     feature_store.apply([user, source, FeatureView(name="clicks", entities=[user], schema=schema, source=source)])
-    publish_artifact(feature_store, artifact)
+    publish_any(feature_store, artifact)
     return repo, feature_store
 
 
@@ -203,7 +203,7 @@ def test_killed_publish(shop: tuple[Repo, FeatureStore], start: Callable[..., Jo
         assert live_now in (live, version)
         # Feast rewrites its registry file in place. A kill in that instant empties it, which `feast apply` repairs.
         feature_store = apply(repo, jobs.MODEL)
-        publish_artifact(feature_store, artifact)
+        publish_any(feature_store, artifact)
         live = truth.check_all(reader)
         assert live == version
         assert truth.check_all(EmbeddingStore(feature_store, jobs.MODEL)) == version
@@ -212,7 +212,7 @@ def test_killed_publish(shop: tuple[Repo, FeatureStore], start: Callable[..., Jo
     shards = repo.path / "qdrant_storage" / "shards"
     for lock in shards.glob("*.building"):
         os.utime(lock, (0, 0))
-    publish_artifact(feature_store, jobs.write_random(repo.data, 99))
+    publish_any(feature_store, jobs.write_random(repo.data, 99))
     assert list(shards.glob("*.building")) == []
 
 
@@ -327,7 +327,7 @@ def test_readers_during_pushes(shop: tuple[Repo, FeatureStore], start: Callable[
         (count,) = reader.finish()
         assert count <= n
     # What could not be deleted under the eyes of a reader is deleted by the next writer.
-    publish_artifact(feature_store, jobs.write_random(repo.data, 1))
+    publish_any(feature_store, jobs.write_random(repo.data, 1))
     assert jobs.read_clicks(feature_store, range(1, n + 1)) == [number**2 for number in range(1, n + 1)]
     assert_no_leftovers(repo)
 
@@ -431,7 +431,7 @@ def test_going_back_while_another_publish_comes_in_between(shop: tuple[Repo, Fea
     repo, feature_store = shop
     artifacts = [jobs.write_random(repo.data, seed) for seed in range(1, 5)]
     for artifact in artifacts:
-        publish_artifact(feature_store, artifact)
+        publish_any(feature_store, artifact)
     newest = jobs.write_random(repo.data, 5)
     oldest, *_ = list_artifacts(repo.data, jobs.MODEL)
     written: list[int] = []
@@ -439,8 +439,8 @@ def test_going_back_while_another_publish_comes_in_between(shop: tuple[Repo, Fea
     def publish_another(count: int) -> None:
         written.append(count)
         if len(written) == 2:  # The users of the old version are there, and its items not yet.
-            publish_artifact(feature_store, newest)
+            publish_any(feature_store, newest)
 
-    publish_artifact(feature_store, oldest, progress=publish_another)
+    publish_any(feature_store, oldest, progress=publish_another)
     live = EmbeddingStore(feature_store, jobs.MODEL).live_version()
     assert live == oldest.manifest.version

@@ -14,10 +14,10 @@ from feast_embeddings.artifact import Entity
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
-from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, Shop, apply, write_version
+from .publishing import publish_any
 
 
 def live_payloads(shop: Shop, view: str) -> list[dict[str, object]]:
@@ -69,19 +69,19 @@ def test_publish_and_materialize_write_the_same_points(shop: Shop) -> None:
 
 def test_publishing_again_changes_nothing(shop: Shop) -> None:
     """The same version twice is once."""
-    assert publish_artifact(shop.feature_store, shop.artifact).changed
-    assert not publish_artifact(shop.feature_store, shop.artifact).changed
+    assert publish_any(shop.feature_store, shop.artifact).changed
+    assert not publish_any(shop.feature_store, shop.artifact).changed
 
 
 def test_a_newer_version_replaces_both_sides(shop: Shop) -> None:
     """Queries answer from the new version, all of it; going back is publishing the old version again."""
     store = shop.publish()
     newer = write_version(shop.repo.data, seed=1, as_of=AS_OF + timedelta(days=1), n_items=10)
-    publish_artifact(shop.feature_store, newer)
+    publish_any(shop.feature_store, newer)
     found = store.item_embeddings(["sku-1", "sku-39"])
     assert (found.version, found.missing) == (newer.manifest.version, ["sku-39"])
     assert store.user_embeddings(["u-1"]).version == newer.manifest.version
-    publish_artifact(shop.feature_store, shop.artifact)
+    publish_any(shop.feature_store, shop.artifact)
     assert store.live_version() == shop.artifact.manifest.version
     assert store.item_embeddings(["sku-39"]).missing == []
 
@@ -91,7 +91,7 @@ def test_old_versions_are_dropped(shop: Shop) -> None:
     shop.publish()
     versions = [write_version(shop.repo.data, seed=seed, n_users=3, n_items=3) for seed in range(4)]
     for artifact in versions:
-        publish_artifact(shop.feature_store, artifact)
+        publish_any(shop.feature_store, artifact)
     store = online_store_of(shop.feature_store)
     assert isinstance(store, QdrantEmbeddingOnlineStore)
     kept = store.engine(shop.feature_store.config).collections("embeddings_shop_item_embeddings")
@@ -110,7 +110,7 @@ def test_a_damaged_artifact_is_refused_and_the_live_version_stays(shop: Shop) ->
     path.write_bytes(content)
     before = sorted((shop.repo.path / "qdrant_storage" / "shards").iterdir())
     with pytest.raises(ArtifactError, match="was changed after training"):
-        publish_artifact(shop.feature_store, newer)
+        publish_any(shop.feature_store, newer)
     assert store.live_version() == shop.artifact.manifest.version
     assert sorted((shop.repo.path / "qdrant_storage" / "shards").iterdir()) == before
 
@@ -120,7 +120,7 @@ def test_a_model_must_be_applied_first(tmp_path: Path) -> None:
     repo = init_repo(tmp_path / "repo")
     artifact = write_version(repo.data)
     with pytest.raises(InputError, match="run feast apply"):
-        publish_artifact(repo.feature_store(), artifact)
+        publish_any(repo.feature_store(), artifact)
     assert not (repo.path / "qdrant_storage").exists()
 
 
@@ -129,9 +129,9 @@ def test_another_schema_must_be_applied_first(shop: Shop) -> None:
     shop.publish()
     newer = write_version(shop.repo.data, seed=1, dim=4)
     with pytest.raises(InputError, match=r"registered dimension 8, artifact 4.*run feast apply"):
-        publish_artifact(shop.feature_store, newer)
+        publish_any(shop.feature_store, newer)
     feature_store = apply(shop.repo)
-    publish_artifact(feature_store, newer)
+    publish_any(feature_store, newer)
     assert EmbeddingStore(feature_store, "shop").item_embeddings(["sku-1"]).vectors.shape == (1, 4)
 
 
@@ -144,7 +144,7 @@ def test_materialize_does_not_mix_versions(shop: Shop) -> None:
             AS_OF - timedelta(days=9), AS_OF + timedelta(days=9), feature_views=["shop_item_embeddings"]
         )
     assert store.item_embeddings(["sku-1"]).version == shop.artifact.manifest.version
-    publish_artifact(shop.feature_store, newer)
+    publish_any(shop.feature_store, newer)
     shop.feature_store.materialize(AS_OF - timedelta(days=9), AS_OF + timedelta(days=9))
     assert store.item_embeddings(["sku-1"]).version == newer.manifest.version
 

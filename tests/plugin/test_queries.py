@@ -20,6 +20,7 @@ from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, ENGINES, Shop, apply, item_table, served_shop, user_table, write_version
+from .publishing import publish_any
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -199,7 +200,7 @@ def test_a_publish_is_noticed_with_what_it_brings(tmp_path: Path) -> None:
         fingerprint="1" * 64,
         n_interactions=1,
     )
-    publish_artifact(apply(repo), second)
+    publish_any(apply(repo), second)
     found = store.similar_items("sku-1", 3, filter="brand = 'Acme'")
     assert (found.version, found.attributes[0]["brand"]) == (second.manifest.version, "Acme")
     assert store.item_embeddings(["sku-1"]).vectors.shape == (1, 12)

@@ -24,6 +24,8 @@ _COMMANDS = {
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",
     "diff": "feast_embeddings.cli.diff",
+    "rollback": "feast_embeddings.cli.versions",
+    "prune": "feast_embeddings.cli.versions",
     "similar-items": "feast_embeddings.cli.query",
     "similar-users": "feast_embeddings.cli.query",
     "rank": "feast_embeddings.cli.query",

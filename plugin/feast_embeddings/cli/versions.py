@@ -1,35 +1,144 @@
-"""`publish` and `versions`: what is trained, and what is live."""
+"""`publish`, `versions`, `rollback` and `prune`: what is trained, what is live, and what goes."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
-from feast_embeddings.artifact import list_artifacts, load_artifact
+from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
+
+if TYPE_CHECKING:
+    from feast_embeddings.gates import GateResult
+    from feast_embeddings.publish import PublishResult
+    from feast_embeddings.versions import Version
+
+_share = click.FloatRange(0, 1)
 
 
 @click.command()
 @repo_option
 @model_option
 @click.option("--version", metavar="V", help="The version to make live; default: the newest.")
+@click.option("--dry-run", is_flag=True, help="Check the version and say what would happen; change nothing.")
+@click.option("--allow-worse", is_flag=True, help="Also if its ranking metric is lower than the live version's.")
+@click.option("--allow-shrink", is_flag=True, help="Also if it has fewer users or items.")
+@click.option("--allow-new-space", is_flag=True, help="Also if its vectors cannot be compared with the live ones.")
+@click.option("--max-metric-drop", type=_share, default=0.05, show_default=True, help="What is not worse yet.")
+@click.option("--max-shrink", type=_share, default=0.10, show_default=True, help="What is not fewer yet.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
-def publish(repo: str, model: str | None, version: str | None, quiet: bool, as_json: bool) -> None:
-    """Make a trained version live in Qdrant, users and items in one step."""
+def publish(
+    repo: str, model: str | None, version: str | None, dry_run: bool, quiet: bool, as_json: bool, **gates: Any
+) -> None:
+    """Make a trained version live in Qdrant, users and items in one step.
+
+    Refused when it looks worse than the live version, unless a flag says otherwise; then nothing is loaded.
+    """
     opened = Repo.open(repo)
     artifact = load_artifact(opened.data, one_model(opened, model), version)
 
+    from feast_embeddings.gates import Gates, refuse_failed
     from feast_embeddings.publish import publish_artifact
+    from feast_embeddings.publish_plan import plan_publish
 
+    if dry_run:
+        plan, _ = plan_publish(opened.feature_store(), artifact, Gates(**gates))
+        if as_json:
+            print_json(dataclasses.asdict(plan))
+        else:
+            _print_gates(plan.gates)
+            for side in plan.sides:
+                click.echo(f"{side.collection}: {side.points} {side.entity}s, {side.to_load} of them to load")
+            for name in plan.drop:
+                click.echo(f"{name}: to be deleted")
+            would = f"would become live, after {plan.live or 'none'}" if plan.changed else "is live already"
+            click.echo(f"{plan.model} {plan.version} {would}; nothing was changed")
+        refuse_failed(plan.version, plan.gates)
+        return
     total = artifact.manifest.n_users + artifact.manifest.n_items
     with tqdm(total=total, unit=" points", desc="publish", disable=quiet or as_json or None) as bar:
-        result = publish_artifact(opened.feature_store(), artifact, progress=bar.update)
+        result = publish_artifact(
+            opened.feature_store(),
+            artifact,
+            gates=Gates(**gates),
+            progress=bar.update,
+            on_step=lambda step: bar.set_description(f"publish: {step}"),
+        )
+    if not as_json:
+        _print_gates(result.gates)
+    _print_result(result, as_json)
+
+
+@click.command()
+@repo_option
+@model_option
+@json_option
+def versions(repo: str, model: str | None, as_json: bool) -> None:
+    """List the versions of a model: what is live, kept in Qdrant, and on disk."""
+    opened = Repo.open(repo)
+    name = one_model(opened, model)
+
+    from feast_embeddings.versions import list_versions
+
+    found = list_versions(opened.feature_store(), opened.data, name)
+    live = next((row.version for row in found if row.live), None)
+    if as_json:
+        print_json({"model": name, "live": live, "versions": [_row(row) for row in found]})
+        return
+    if not found:
+        raise InputError(f"no trained version of model {name!r} in {opened.path}; run train")
+    for row in found:
+        click.echo(_line(row))
+    click.echo("* is live, + is kept in Qdrant" if live else "none is live; run publish")
+
+
+@click.command()
+@repo_option
+@model_option
+@click.option("--to", "version", metavar="V", help="The version to go back to; default: the one kept before the live.")
+@json_option
+def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -> None:
+    """Make an older version live again, at once when it is still kept in Qdrant. No gate stands in the way."""
+    opened = Repo.open(repo)
+    name = one_model(opened, model)
+
+    from feast_embeddings.versions import roll_back
+
+    _print_result(roll_back(opened.feature_store(), opened.data, name, version), as_json)
+
+
+@click.command()
+@repo_option
+@model_option
+@click.option("--keep", type=click.IntRange(min=0), default=2, show_default=True, help="How many beside the live one.")
+@click.option("--artifacts", is_flag=True, help="Delete from disk too, and from the history of training frames.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@json_option
+def prune(repo: str, model: str | None, keep: int, artifacts: bool, dry_run: bool, as_json: bool) -> None:
+    """Delete old versions from Qdrant; never the live one."""
+    opened = Repo.open(repo)
+    name = one_model(opened, model)
+
+    from feast_embeddings.versions import prune_versions
+
+    pruned = prune_versions(opened.feature_store(), opened.data, name, keep=keep, artifacts=artifacts, dry_run=dry_run)
+    if as_json:
+        print_json(dataclasses.asdict(pruned))
+        return
+    done = "to be deleted" if dry_run else "deleted"
+    for what in (*pruned.collections, *(f"version {version} on disk" for version in pruned.artifacts)):
+        click.echo(f"{done}: {what}")
+    if not (pruned.collections or pruned.artifacts):
+        click.echo("nothing to delete")
+
+
+def _print_result(result: PublishResult, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(result))
     elif result.changed:
@@ -41,49 +150,40 @@ def publish(repo: str, model: str | None, version: str | None, quiet: bool, as_j
         click.echo(f"{result.model} {result.version} is live already; nothing changed")
 
 
-@click.command()
-@repo_option
-@model_option
-@json_option
-def versions(repo: str, model: str | None, as_json: bool) -> None:
-    """List the versions of a model, and which one is live."""
-    opened = Repo.open(repo)
-    name = one_model(opened, model)
-    artifacts = list_artifacts(opened.data, name)
-    live = _live_version(opened, name)
-    rows: list[dict[str, Any]] = [
-        {
-            "version": (manifest := artifact.manifest).version,
-            "live": manifest.version == live,
-            "as_of": manifest.as_of.isoformat(),
+def _print_gates(gates: list[GateResult]) -> None:
+    for gate in gates:
+        click.echo(f"{gate.name} {gate.status}: {gate.detail}")
+
+
+def _row(row: Version) -> dict[str, Any]:
+    found = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "manifest"}
+    if row.manifest is not None:
+        manifest = row.manifest
+        found |= {
             "created_at": manifest.created_at.isoformat(),
             "trainer": manifest.trainer.name,
             "dim": manifest.dim,
             "n_users": manifest.n_users,
             "n_items": manifest.n_items,
             "metrics": manifest.metrics,
+            "evaluated_on": manifest.evaluated_on,
+            "aligned_to": manifest.aligned_to,
         }
-        for artifact in artifacts
-    ]
-    if as_json:
-        print_json({"model": name, "live": live, "versions": rows})
-        return
-    if not rows:
-        raise InputError(f"no trained version of model {name!r} in {opened.path}; run train")
-    for row in rows:
-        measured = {name: value for name, value in row["metrics"].items() if not name.startswith("popular_")}
-        quality = "".join(f"  {name} {value:.3f}" for name, value in measured.items())
-        click.echo(
-            f"{'*' if row['live'] else ' '} {row['version']}  as of {row['as_of'][:19]}  {row['trainer']} "
-            f"{row['dim']} dims  {row['n_users']} users  {row['n_items']} items{quality}"
-        )
-    click.echo("* is live" if live else "none is live; run publish")
+    return found
 
 
-def _live_version(repo: Repo, model: str) -> str | None:
-    from feast_embeddings.embedding_store import EmbeddingStore
-
-    try:
-        return EmbeddingStore(repo.feature_store(), model).live_version()
-    except InputError:  # not applied yet, so nothing can be live
-        return None
+def _line(row: Version) -> str:
+    mark = "*" if row.live else "+" if row.kept else " "
+    where = f"{row.bytes_on_disk / 2**20:.1f} MiB on disk" if row.on_disk else "not on disk"
+    line = f"{mark} {row.version}  as of {row.as_of[:19] or 'unknown'}  space {row.space or 'unknown'}  {where}"
+    if row.problem:
+        return f"{line}  damaged: {row.problem}"
+    if row.manifest is None:
+        return line + "".join(f"  {count} {entity}s" for entity, count in row.points.items())
+    manifest = row.manifest
+    measured = {name: value for name, value in manifest.metrics.items() if not name.startswith("popular_")}
+    quality = "".join(f"  {name} {value:.3f}" for name, value in measured.items())
+    return (
+        f"{line}  {manifest.trainer.name} {manifest.dim} dims  {manifest.n_users} users  "
+        f"{manifest.n_items} items{quality}"
+    )

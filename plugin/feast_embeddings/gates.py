@@ -1,0 +1,121 @@
+"""Gates: reasons not to replace the live version of a model by another one, each with a way to overrule it.
+
+They compare manifests, so they cost nothing, and they are looked at before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from feast_embeddings.artifact import ENTITIES, Entity, Manifest
+from feast_embeddings.errors import GateError
+
+__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "refuse_failed"]
+
+# Metrics of which more is better, the first that both versions have is compared. `popular_…` is of another ranking.
+_METRIC = re.compile(r"(ndcg|recall|precision|hit_rate|map|mrr)(@\d+)?")
+_USERS = re.compile(r", \d+ users$")
+_FLAGS = {"metric": "--allow-worse", "coverage": "--allow-shrink", "space": "--allow-new-space"}
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a version may be like to replace the live one.
+
+    Attributes:
+        max_metric_drop: by how much of the live version's value its ranking metric may be lower.
+        max_shrink: which share of the live version's users, or items, it may lack.
+        allow_worse, allow_shrink, allow_new_space: overrule that gate.
+    """
+
+    max_metric_drop: float = 0.05
+    max_shrink: float = 0.10
+    allow_worse: bool = False
+    allow_shrink: bool = False
+    allow_new_space: bool = False
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What one gate says; `detail` holds the values, and the margin."""
+
+    name: Literal["metric", "coverage", "space"]
+    status: Literal["passed", "failed", "overruled", "not comparable"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is live of a model.
+
+    Attributes:
+        versions, spaces: that of each side; two when Feast has materialized one side alone.
+        counts: points of each side.
+        manifest: of the live version; None if it is not on disk, or two versions are live.
+    """
+
+    versions: frozenset[str]
+    spaces: frozenset[str]
+    counts: Mapping[Entity, int]
+    manifest: Manifest | None
+
+
+def evaluate_gates(new: Manifest, live: Live, gates: Gates) -> list[GateResult]:
+    """The result of every gate."""
+    return [_metric(new, live, gates), _coverage(new, live, gates), _space(new, live, gates)]
+
+
+def refuse_failed(version: str, results: Iterable[GateResult]) -> None:
+    """Raise `GateError`, naming every gate that failed and its flag, if one did."""
+    failed = [f"{r.detail} ({_FLAGS[r.name]} publishes it all the same)" for r in results if r.status == "failed"]
+    if failed:
+        raise GateError(f"version {version} was not published, the live version stays: {'; '.join(failed)}")
+
+
+def _metric(new: Manifest, live: Live, gates: Gates) -> GateResult:
+    old = live.manifest
+    if old is None:
+        return GateResult("metric", "not comparable", "the live version is not on disk, so its metrics are not known")
+    name = next((name for name in new.metrics if name in old.metrics and _METRIC.fullmatch(name)), None)
+    if name is None:
+        return GateResult("metric", "not comparable", "the two versions were not evaluated with the same metric")
+    holdouts = [_USERS.sub("", manifest.evaluated_on) for manifest in (new, old)]
+    values = f"{name} is {new.metrics[name]:.4f}, live {old.metrics[name]:.4f}"
+    if holdouts[0] != holdouts[1]:
+        detail = f"{values}, but on different kinds of holdout: {holdouts[0] or 'unknown'}, {holdouts[1] or 'unknown'}"
+        return GateResult("metric", "not comparable", detail)
+    lowest = old.metrics[name] * (1 - gates.max_metric_drop)
+    detail = f"{values}; at least {lowest:.4f} is expected, a drop of {gates.max_metric_drop:.0%}"
+    return GateResult("metric", _status(new.metrics[name] >= lowest, gates.allow_worse), detail)
+
+
+def _coverage(new: Manifest, live: Live, gates: Gates) -> GateResult:
+    old = live.manifest
+    counts: dict[Entity, int] = {"user": new.n_users, "item": new.n_items}
+    before = live.counts if old is None else {"user": old.n_users, "item": old.n_items}
+    fits = all(counts[entity] >= before.get(entity, 0) * (1 - gates.max_shrink) for entity in ENTITIES)
+    detail = " and ".join(f"{counts[e]} {e}s, live {before.get(e, 0)}" for e in ENTITIES)
+    return GateResult(
+        "coverage",
+        _status(fits, gates.allow_shrink),
+        f"it has {detail}; at most {gates.max_shrink:.0%} fewer are expected",
+    )
+
+
+def _space(new: Manifest, live: Live, gates: Gates) -> GateResult:
+    if live.spaces == {new.space_id}:
+        return GateResult("space", "passed", f"the space is {new.space_id}, as live")
+    old = " and ".join(sorted(live.spaces))
+    return GateResult(
+        "space",
+        _status(False, gates.allow_new_space),
+        f"its vectors are of space {new.space_id}, those of the live version of {old}: models trained on these would "
+        "get other vectors than they know",
+    )
+
+
+def _status(fits: bool, overruled: bool) -> Literal["passed", "failed", "overruled"]:
+    return "passed" if fits else "overruled" if overruled else "failed"

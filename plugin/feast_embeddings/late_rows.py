@@ -1,0 +1,93 @@
+"""Late rows: what was pushed, materialized or folded in while, or after, a version was live, kept for the next one.
+
+A version serves its own rows. Beside them it serves rows of versions before it if they
+
+* are of its own space, so that their vectors can be compared with its own, and
+* are newer than the data that both versions were trained on: their event timestamp is after both cut-offs.
+
+So a user who was folded in yesterday stays known after tonight's aligned retraining, until a training has seen what
+was folded in. Rows of another space are never taken along: no vector of theirs would mean anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, StoredPoint
+from feast_embeddings.points import PointCodec, to_microseconds
+
+__all__ = ["carry_late_rows", "late_after"]
+
+
+def late_after(live: CollectionSpec, others: Iterable[CollectionSpec]) -> dict[str, int]:
+    """Older versions whose rows the live one serves too -> the event timestamp (microseconds) after which it does."""
+    return {
+        other.version: max(_cutoff(live), _cutoff(other))
+        for other in others
+        if other.version < live.version and other.space == live.space
+    }
+
+
+def carry_late_rows(engine: Engine, codec: PointCodec, source: str, target: str) -> int:
+    """Copy the late rows of an older version's collection into a newer one's, and say how many. Safe to repeat."""
+    new, old = engine.describe(target), engine.describe(source)
+    after = late_after(new, [old]).get(old.version)
+    if after is None:
+        return 0
+    is_late = models.Filter(
+        must=[
+            models.FieldCondition(key="space", match=models.MatchValue(value=new.space)),
+            models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=after)),
+        ]
+    )
+    carried = 0
+
+    def batches() -> Iterator[PointBatch]:
+        nonlocal carried
+        for found in engine.scroll(source, payload=[], vectors=[], filter=is_late):
+            ids = [point.id for point in found]
+            rows = [p for p in engine.retrieve(source, ids, vectors=sorted(codec.fields)) if p is not None]
+            there = engine.retrieve(target, [row.id for row in rows], vectors=[])
+            rows = [row for row, stored in zip(rows, there, strict=True) if _is_newer(row, stored)]
+            if rows:
+                carried += len(rows)
+                yield _as_batch(codec, new, rows)
+
+    late = batches()
+    # A write copies the embedded engine's collection, so it is not begun for nothing.
+    if (first := next(late, None)) is not None:
+        engine.upsert(target, chain([first], late), wait_for_indexes=False)
+    return carried
+
+
+def _cutoff(spec: CollectionSpec) -> int:
+    return to_microseconds(datetime.fromisoformat(spec.as_of)) if spec.as_of else 0
+
+
+def _is_newer(row: StoredPoint, stored: StoredPoint | None) -> bool:
+    return stored is None or bool(row.payload[TIMESTAMP_KEY] > stored.payload[TIMESTAMP_KEY])
+
+
+def _as_batch(codec: PointCodec, spec: CollectionSpec, rows: list[StoredPoint]) -> PointBatch:
+    """Stored points as points to write: every named vector is made anew from the one that is kept as written."""
+    vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
+    for field in codec.fields.values():
+        size = spec.vectors[field.name].size
+        present = np.array([field.name in row.vectors for row in rows], dtype=np.bool_)
+        matrix = np.zeros((len(rows), size), dtype=np.float32)
+        for number in np.flatnonzero(present):
+            matrix[number] = rows[number].vectors[field.name]
+        bias = None if field.bias is None else matrix[:, -1]
+        vectors |= codec.named_vectors(field, matrix if bias is None else matrix[:, :-1], present, bias)
+    return PointBatch(
+        ids=[row.id for row in rows],
+        vectors=vectors,
+        payloads=[row.payload for row in rows],
+        timestamps=np.array([row.payload[TIMESTAMP_KEY] for row in rows], dtype=np.int64),
+    )

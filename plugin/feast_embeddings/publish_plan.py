@@ -1,0 +1,161 @@
+"""What a publish is about to do: where each side of the version goes, what the gates say, what will be dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+from feast import FeatureStore, FeatureView
+
+from feast_embeddings._feast import table_id
+from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest, load_artifact
+from feast_embeddings.collection import collection_spec
+from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.gates import GateResult, Gates, Live, evaluate_gates
+from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.points import PointCodec
+from feast_embeddings.target import Target
+from feast_embeddings.verify import check_vectors
+
+__all__ = ["KEEP", "PublishPlan", "SidePlan", "live_sides", "plan_publish", "superseded"]
+
+# Versions beside the live one that stay in Qdrant, so that going back needs no loading.
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class SidePlan:
+    """What is to be done for the users or the items."""
+
+    entity: Entity
+    collection: str
+    points: int
+    to_load: int
+    """Points that are not in Qdrant yet; none when the version is still kept there."""
+
+
+@dataclass(frozen=True)
+class PublishPlan:
+    """What a publish would do.
+
+    Attributes:
+        live: the version that it would replace; None when none is live.
+        changed: False when the version is live already.
+        gates: empty when nothing else is live.
+        drop: collections that would be deleted afterwards.
+    """
+
+    model: str
+    version: str
+    live: str | None
+    changed: bool
+    gates: list[GateResult]
+    sides: list[SidePlan]
+    drop: list[str]
+
+
+def plan_publish(
+    feature_store: FeatureStore, artifact: Artifact, gates: Gates | None = None
+) -> tuple[PublishPlan, list[Target]]:
+    """Read and check a version, and see what is to be done to make it live. Changes nothing.
+
+    Raises:
+        InputError: the model's feature views are not registered, or were registered for another schema.
+        ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
+    """
+    manifest, store = artifact.manifest, qdrant_store(feature_store)
+    engine = store.engine(feature_store.config)
+    targets = []
+    for entity in ENTITIES:
+        view = model_view(feature_store, manifest.model, entity)
+        codec, alias = store.codec(feature_store.config, view), table_id(feature_store.config, view)
+        table = artifact.table(entity)
+        check_vectors(artifact, entity, table)
+        _check_schema(view, codec, table, manifest)
+        spec = collection_spec(
+            view,
+            alias,
+            codec.fields,
+            dict.fromkeys(codec.fields, manifest.dim),
+            version=manifest.version,
+            space=manifest.space_id,
+            as_of=manifest.as_of.isoformat(),
+        ).model_copy(update={"fingerprint": manifest.files[f"{entity}s.parquet"].sha256, "verified": False})
+        targets.append(Target(entity, codec, alias, f"{alias}__{manifest.version}", spec, table))
+    live = live_sides(engine, {target.entity: target.alias for target in targets})
+    changed = any(target.collection != live.get(target.entity, ("",))[0] for target in targets)
+    results = evaluate_gates(manifest, _live(engine, live, artifact), gates or Gates()) if live and changed else []
+    plan = PublishPlan(
+        model=manifest.model,
+        version=manifest.version,
+        live=" and ".join(sorted({spec.version for _, spec in live.values()})) or None,
+        changed=changed,
+        gates=results,
+        sides=[_side(engine, target) for target in targets],
+        drop=[
+            name
+            for target in targets
+            for name in superseded(engine.collections(target.alias), target.collection, manifest.version)
+        ],
+    )
+    return plan, targets
+
+
+def live_sides(engine: Engine, aliases: dict[Entity, str]) -> dict[Entity, tuple[str, CollectionSpec]]:
+    """The live collection of each side, and what it holds, out of one look at the aliases."""
+    live = engine.aliases()
+    return {entity: (live[alias], engine.describe(live[alias])) for entity, alias in aliases.items() if alias in live}
+
+
+def superseded(collections: dict[str, CollectionSpec], live: str, version: str, keep: int = KEEP) -> list[str]:
+    """Those of an alias's collections that are of no more use once this version is live.
+
+    These are older ones that no publish has finished, and all but so many of the others, newest first.
+    """
+    others = {name: spec for name, spec in collections.items() if name != live}
+    unfinished = [name for name, spec in others.items() if not spec.verified and spec.version < version]
+    finished = sorted((name for name, spec in others.items() if spec.verified), reverse=True)
+    return unfinished + finished[keep:]
+
+
+def _check_schema(view: FeatureView, codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
+    missing = [name for name in codec.types if name not in table.column_names]
+    extra = set(table.column_names) - set(codec.types) - {"event_timestamp", "created_timestamp"}
+    dim = codec.fields["embedding"].dim
+    if missing or extra or dim != manifest.dim:
+        raise InputError(
+            f"feature view {view.name!r} was registered for another schema than version {manifest.version} "
+            f"has (registered dimension {dim}, artifact {manifest.dim}; "
+            f"columns only in the view: {sorted(missing) or 'none'}, only in the artifact: {sorted(extra) or 'none'}); "
+            "run feast apply, and publish the newest version"
+        )
+
+
+def _side(engine: Engine, target: Target) -> SidePlan:
+    points = target.table.num_rows
+    to_load = 0 if target.is_loaded(engine) else points
+    existing = engine.collections(target.alias).get(target.collection)
+    if to_load and existing is not None and existing.same_content(target.spec):
+        to_load = max(0, points - engine.count(target.collection))
+    return SidePlan(target.entity, target.collection, points, to_load)
+
+
+def _live(engine: Engine, sides: dict[Entity, tuple[str, CollectionSpec]], artifact: Artifact) -> Live:
+    versions = frozenset(spec.version for _, spec in sides.values())
+    return Live(
+        versions=versions,
+        spaces=frozenset(spec.space for _, spec in sides.values()),
+        counts={entity: engine.count(collection) for entity, (collection, _) in sides.items()},
+        manifest=_manifest(artifact, versions),
+    )
+
+
+def _manifest(artifact: Artifact, versions: Iterable[str]) -> Manifest | None:
+    """The manifest of the live version, if one version is live and it is on disk."""
+    try:
+        (version,) = versions
+        return load_artifact(artifact.path.parents[1], artifact.manifest.model, version).manifest
+    except (ValueError, InputError, ArtifactError):
+        return None

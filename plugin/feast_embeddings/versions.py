@@ -1,0 +1,209 @@
+"""The versions of a model: which there are, and where; going back to one; clearing what is of no more use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from feast import FeatureStore
+
+from feast_embeddings._feast import table_id
+from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifacts, load_artifact, version_folders
+from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
+from feast_embeddings.gates import Gates
+from feast_embeddings.manifest import read_manifest
+from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.publish import PublishResult, publish_artifact, register
+from feast_embeddings.publish_plan import KEEP, live_sides, superseded
+
+__all__ = ["Pruned", "Version", "list_versions", "prune_versions", "roll_back"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version, wherever it is.
+
+    Attributes:
+        live: whether queries answer from it.
+        kept: whether it is whole in Qdrant, so that going back to it is instant.
+        on_disk: whether its artifact is there; without a `manifest` it is damaged, see `problem`.
+        points: per side, its points in Qdrant; empty if it is not there.
+        bytes_on_disk: of the artifact.
+        space, as_of: as on disk or, without an artifact, in Qdrant.
+    """
+
+    version: str
+    live: bool
+    kept: bool
+    on_disk: bool
+    points: dict[Entity, int]
+    bytes_on_disk: int
+    space: str
+    as_of: str
+    manifest: Manifest | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was deleted, or would be."""
+
+    collections: list[str]
+    artifacts: list[str]
+
+
+def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
+    """Every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
+    folders = {path.name: path for path in version_folders(data, model)}
+    try:
+        engine, aliases = _aliases(feature_store, model)
+    except InputError:
+        return [_version(name, folder, {}, {}, frozenset()) for name, folder in folders.items()]
+    live = frozenset(spec.version for _, spec in live_sides(engine, aliases).values())
+    loaded = _loaded(engine, aliases)
+    return [
+        _version(name, folders.get(name), loaded.get(name, {}), _points(engine, loaded.get(name, {})), live)
+        for name in sorted(folders.keys() | loaded.keys())
+    ]
+
+
+def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str | None = None) -> PublishResult:
+    """Make an older version live again. Nothing is loaded where it is still kept in Qdrant: it is one switch.
+
+    It is served as it was when it was live; rows that were written since into the version after it stay there.
+
+    Args:
+        version: by default the newest kept one before the live one. One that is only on disk is published again,
+            past all gates.
+
+    Raises:
+        NotPublishedError: nothing is live.
+        InputError: no older version is kept, or there is none of this name.
+    """
+    started = time.monotonic()
+    engine, aliases = _aliases(feature_store, model)
+    live = {spec.version for _, spec in live_sides(engine, aliases).values()}
+    if not live:
+        raise NotPublishedError(f"no version of model {model!r} is live: run feast-embeddings publish --model {model}")
+    kept = {name: sides for name, sides in _loaded(engine, aliases).items() if _is_whole(sides)}
+    if version is None:
+        older = [name for name in kept if name < min(live)]
+        if not older:
+            on_disk = ", ".join(path.name for path in version_folders(data, model)) or "none"
+            raise InputError(
+                f"no version of model {model!r} before the live one is kept in Qdrant; name one with --to "
+                f"(on disk: {on_disk})"
+            )
+        version = max(older)
+    if version not in kept:
+        everything = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True)
+        return publish_artifact(feature_store, load_artifact(data, model, version), gates=everything)
+    sides = kept[version]
+    engine.switch({aliases[entity]: name for entity, (name, _) in sides.items()})
+    if as_of := sides["item"][1].as_of:
+        views = [model_view(feature_store, model, entity) for entity in ENTITIES]
+        register(feature_store, views, datetime.fromisoformat(as_of))
+    points = _points(engine, sides)
+    return PublishResult(
+        model=model,
+        version=version,
+        changed=live != {version},
+        n_users=points["user"],
+        n_items=points["item"],
+        previous=" and ".join(sorted(live)),
+        seconds=time.monotonic() - started,
+    )
+
+
+def prune_versions(
+    feature_store: FeatureStore,
+    data: Path,
+    model: str,
+    *,
+    keep: int = KEEP,
+    artifacts: bool = False,
+    dry_run: bool = False,
+) -> Pruned:
+    """Delete all but the live version and the newest others.
+
+    Args:
+        keep: how many others stay.
+        artifacts: also delete from disk, and from the offline history: training frames get no vectors of them any
+            more. The newest version on disk stays, and what is newer than the live one.
+        dry_run: only say what would be deleted.
+    """
+    if keep < 0:
+        raise InputError(f"keep must be at least 0, got {keep}")
+    engine, aliases = _aliases(feature_store, model)
+    sides = live_sides(engine, aliases)
+    collections = []
+    for entity, alias in aliases.items():
+        name, spec = sides.get(entity, ("", None))
+        if spec is not None:
+            collections += superseded(engine.collections(alias), name, spec.version, keep)
+    on_disk = [path.name for path in version_folders(data, model)]
+    live = {spec.version for _, spec in sides.values()}
+    others = [version for version in on_disk if version not in live]
+    unwanted = []
+    if artifacts:
+        # Where nothing is live, only the newest on disk can be what somebody waits for.
+        waiting = max(live) if live else on_disk[-1] if on_disk else ""
+        unwanted = [v for v in others[: max(0, len(others) - keep)] if v < waiting and v != on_disk[-1]]
+    if not dry_run:
+        engine.drop(collections)
+        delete_artifacts(data, model, unwanted)
+    return Pruned(collections, unwanted)
+
+
+def _aliases(feature_store: FeatureStore, model: str) -> tuple[Engine, dict[Entity, str]]:
+    engine = qdrant_store(feature_store).engine(feature_store.config)
+    views = {entity: model_view(feature_store, model, entity) for entity in ENTITIES}
+    return engine, {entity: table_id(feature_store.config, view) for entity, view in views.items()}
+
+
+Sides = Mapping[Entity, tuple[str, CollectionSpec]]
+
+
+def _loaded(engine: Engine, aliases: dict[Entity, str]) -> dict[str, dict[Entity, tuple[str, CollectionSpec]]]:
+    """Version -> its collection of each side, whole or not."""
+    loaded: dict[str, dict[Entity, tuple[str, CollectionSpec]]] = {}
+    for entity, alias in aliases.items():
+        for name, spec in engine.collections(alias).items():
+            loaded.setdefault(spec.version, {})[entity] = name, spec
+    return loaded
+
+
+def _is_whole(sides: Sides) -> bool:
+    return sides.keys() == set(ENTITIES) and all(spec.verified for _, spec in sides.values())
+
+
+def _points(engine: Engine, sides: Sides) -> dict[Entity, int]:
+    return {entity: engine.count(name) for entity, (name, _) in sides.items()}
+
+
+def _version(
+    version: str, folder: Path | None, sides: Sides, points: dict[Entity, int], live: frozenset[str]
+) -> Version:
+    manifest, problem = None, None
+    if folder is not None:
+        try:
+            manifest = read_manifest(folder)
+        except ArtifactError as error:
+            problem = str(error)
+    spec = next((spec for _, spec in sides.values()), None)
+    return Version(
+        version=version,
+        live=version in live,
+        kept=_is_whole(sides),
+        on_disk=folder is not None,
+        points=points,
+        bytes_on_disk=sum(path.stat().st_size for path in folder.iterdir()) if folder is not None else 0,
+        space=manifest.space_id if manifest else spec.space if spec else "",
+        as_of=manifest.as_of.isoformat() if manifest else spec.as_of if spec else "",
+        manifest=manifest,
+        problem=problem,
+    )
