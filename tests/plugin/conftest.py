@@ -143,7 +143,7 @@ def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
     artifact = write_version(repo.data)
     feature_store = apply(repo)
     if request.param == "server-stand-in":
-        qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"))
+        qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"), streams=1)
     shop = Shop(repo, artifact, feature_store)
     shop.publish()
     yield shop

@@ -26,10 +26,10 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from feast_embeddings import EmbeddingFeatures
 from feast_embeddings.artifact import Artifact, embedding_matrix
 from feast_embeddings.errors import InputError, UnknownIdError, VersionMismatchError
-from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, DIM, Shop, apply, write_version
+from .publishing import in_space, publish_any
 
 IDS = ["u-3", "nobody", "u-5", "u-3"]
 
@@ -176,10 +176,8 @@ def test_vectors_of_another_space_are_refused(shop: Shop, version: str, monkeypa
     def retrain(seed: int, space: str | None) -> Artifact:
         artifact = write_version(shop.repo.data, seed=seed, as_of=AS_OF + timedelta(days=seed))
         if space is not None:
-            manifest = artifact.manifest.model_copy(update={"space_id": space})
-            (artifact.path / "manifest.json").write_text(manifest.model_dump_json())
-            artifact = Artifact(artifact.path, manifest)
-        publish_artifact(shop.feature_store, artifact)
+            artifact = in_space(artifact, space)
+        publish_any(shop.feature_store, artifact)
         return artifact
 
     aligned = retrain(1, first.space_id)

@@ -35,8 +35,7 @@ def quickstart(directory: str, seed: int) -> None:
     if (folder / "feature_store.yaml").exists() and not log.is_dir():
         raise InputError(f"{folder} is a Feast repo that quickstart did not make; name a new folder")
 
-    again = log.is_dir()
-    if not again:
+    if not log.is_dir():
         _step("init", directory)
     shop = generate_shop(seed=seed)
     write_shop(shop, log)
@@ -59,8 +58,7 @@ def quickstart(directory: str, seed: int) -> None:
     _say("Feast learns of the feature views; Qdrant gets the newest version.")
     _feast(directory, "apply")
     where = ("--repo", directory, "--model", "shop")
-    # Trained afresh, the shop has another space.
-    _step("publish", *where, "--quiet", *(["--allow-new-space"] if again else []))
+    _step("publish", *where, "--quiet")
     _step("versions", *where)
 
     _say("Vectors by id, and what is near.")
