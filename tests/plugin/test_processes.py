@@ -52,7 +52,7 @@ class Job:
         try:
             while self.pipe.poll(TIMEOUT):
                 said.append(self.pipe.recv())
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # it ended, perhaps without having heard what it was told
             return said
         raise AssertionError("the job does not end")
 
