@@ -97,6 +97,17 @@ def test_the_whole_log_may_be_the_test(shop: Path, trained: Path) -> None:
     assert whole["scores"] == later["scores"]
 
 
+def test_until_ends_the_training_and_not_the_test(shop: Path) -> None:
+    """A log cut with --until, tested on what came later, is as the two files."""
+    files = as_json("--interactions", shop / "before.parquet", "--test", shop / "after.parquet", *FEW)
+    cut = as_json(
+        *("--interactions", shop / "interactions.parquet", "--until", "2026-09-01", "--test", shop / "after.parquet"),
+        *FEW,
+    )
+
+    assert files["scores"] == cut["scores"]
+
+
 def test_train_stores_what_evaluate_reports(shop: Path, tmp_path: Path) -> None:
     """recall@20 and its kin in the manifest are those of the report on the same split."""
     (tmp_path / "feature_store.yaml").touch()

@@ -188,6 +188,13 @@ def test_leave_last_out() -> None:
     assert split.method == "newest item of each user"
 
 
+def test_leave_last_out_of_one_item() -> None:
+    """Who has one item keeps it, and is no user that training did not see."""
+    split = split_leave_last_out(log([0, 0, 0, 1, 1], [0, 1, 2, 1, 1], [1, 2, 3, 1, 2]))
+    assert contents(split) == ({(0, 0): 1, (0, 1): 1, (1, 1): 2}, set())
+    assert split.left_out == LeftOut(0, unknown_items=1, unknown_pairs=1, seen_pairs=0)
+
+
 @pytest.mark.parametrize("split", [split_by_time, split_leave_last_out])
 def test_times_are_needed(split: Callable[[Interactions], Split]) -> None:
     """A log without times is not split by them."""
