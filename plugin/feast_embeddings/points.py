@@ -70,8 +70,9 @@ def point_ids(keys: Sequence[EntityKeyProto]) -> list[PointId]:
 
 
 def _whole_number(key: EntityKeyProto) -> int | None:
-    if len(key.entity_values) == 1 and (kind := key.entity_values[0].WhichOneof("val")) in ("int32_val", "int64_val"):
-        return int(getattr(key.entity_values[0], kind)) & 0xFFFF_FFFF_FFFF_FFFF
+    values = key.entity_values
+    if len(values) == 1 and (kind := (value := values[0]).WhichOneof("val")) in ("int32_val", "int64_val"):
+        return int(getattr(value, kind)) & 0xFFFF_FFFF_FFFF_FFFF
     return None
 
 
@@ -92,6 +93,7 @@ def to_microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
+@lru_cache
 def from_microseconds(microseconds: int) -> datetime:
     """The UTC time that many microseconds after the epoch, exact."""
     return _EPOCH + timedelta(microseconds=microseconds)
@@ -210,8 +212,16 @@ class PointCodec:
         self, point: StoredPoint, requested: Sequence[str] | None = None
     ) -> tuple[datetime, dict[str, ValueProto]]:
         """The event timestamp (UTC) and the requested features (all when None) of a stored point."""
-        values = {name: self._decode_value(name, point) for name in (self.features if requested is None else requested)}
-        return from_microseconds(point.payload[TIMESTAMP_KEY]), values
+        payload, values = point.payload, {}
+        for name in self.features if requested is None else requested:
+            kind = self._scalars[name]
+            if kind is not None and name in payload and self._exact_keys[name] not in payload:
+                # Most values are like this, and a read has many of them.
+                values[name] = value = ValueProto()
+                setattr(value, kind, payload[name])
+            else:
+                values[name] = self._decode_value(name, point)
+        return from_microseconds(payload[TIMESTAMP_KEY]), values
 
     def _decode_value(self, name: str, point: StoredPoint) -> ValueProto:
         value, payload = ValueProto(), point.payload
