@@ -16,7 +16,7 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from embedding_trainers.trainer import Device, RunOptions
 
-__all__ = ["TrainerChoice", "trainer_options"]
+__all__ = ["DEFAULT_TRAINER", "TrainerChoice", "read_config", "trainer_options"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         from embedding_trainers.trainer import RunOptions
 
         options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json), device=device)
-        parameters = _read_config(config) if config else {}
+        parameters = read_config(config) if config else {}
         of_config = parameters.pop("trainer", None)
         if trainer and of_config and trainer != of_config:
             raise InputError(f"--trainer {trainer}: {config} is for {of_config!r}; leave out one of them")
@@ -106,7 +106,12 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_choice
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Hyper-parameters by name from a TOML file, and the name of their trainer as ``trainer`` if it is there.
+
+    Raises:
+        InputError: the file cannot be read, is not TOML, or has tables in it.
+    """
     try:
         parameters = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
