@@ -218,6 +218,7 @@ def write_artifact(
     alignment: Alignment | None = None,
     new_space_reason: str = "",
     interactions: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Nothing is left behind when it fails.
 
@@ -263,6 +264,7 @@ def write_artifact(
             evaluated_on=evaluated_on,
             fingerprint=fingerprint,
             interactions=interactions,
+            tuning=tuning,
             files=files,
             **_alignment_fields(alignment, new_space_reason),
         ).signed()

@@ -78,6 +78,8 @@ class Manifest(_Frozen):
     """Hash of the interactions: equal for equal training data."""
     interactions: dict[str, Any] | None = None
     """How the log was read: names of its columns, filters and weights. None where it was not recorded."""
+    tuning: dict[str, Any] | None = None
+    """How the hyper-parameters were found: objective, what was held back, all trials. None if they were given."""
     aligned_to: str | None = None
     """The earlier version whose space this one shares; None when it started its own."""
     alignment_residual: float | None = None

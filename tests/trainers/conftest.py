@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from scipy.sparse import csr_matrix
+
+from embedding_trainers import testing
 
 # A busy machine is no failure.
 settings.register_profile("no-deadline", deadline=None)
@@ -28,7 +28,7 @@ def repo(tmp_path: Path) -> Path:
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """The checkerboard as an interaction log with text ids and without times."""
-    users, items = checkerboard_pairs()
+    users, items = testing.checkerboard().nonzero()
     path = tmp_path / "log.parquet"
     pq.write_table(pa.table({"user_id": [f"u{n:02}" for n in users], "item_id": [f"i{n:02}" for n in items]}), path)
     return path
@@ -36,18 +36,8 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkerboard() -> csr_matrix:
-    """50 × 50; user and item meet if both are even or both are odd, but for the diagonal, which is withheld.
-
-    implicit tests every one of its recommenders with it: the one item left over must be the first.
-    """
-    users, items = checkerboard_pairs()
-    return csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=(50, 50))
-
-
-def checkerboard_pairs() -> tuple[Any, ...]:
-    numbers = np.arange(50)
-    met = (numbers[:, None] % 2 == numbers % 2) & (numbers[:, None] != numbers)
-    return np.nonzero(met)
+    """See `embedding_trainers.testing.checkerboard`."""
+    return testing.checkerboard()
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,19 @@ def test_preparation(repo: Path, tmp_path: Path) -> None:
     }
 
 
+def test_tuned(repo: Path, log: Path) -> None:
+    """--tune looks for the parameters that are not given, and says what it found and when it ended."""
+    arguments = ["--trainer", "als", "--param", "regularization=0.5", "--factors", "4", "--threads", "1"]
+    out = run(repo, log, *arguments, "--quiet", "--tune", "2")
+    assert "  alpha=" in out
+    assert "on random 20% of each user's items, 50 users; all 2 trials done" in out
+
+    found = json.loads(run(repo, log, *arguments, "--json", "--tune", "100", "--tune-time", "0.001s"))
+    assert found["tuning"]["ended"] == "time budget used up after 1 trials"
+    assert [trial["parameters"] for trial in found["tuning"]["trials"]] == [{"alpha": 40}]
+    assert found["trainer"]["config"]["alpha"] == 40
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -131,6 +144,8 @@ def test_preparation(repo: Path, tmp_path: Path) -> None:
         (["--factors", "0"], "parameter factors=0: Input should be greater than or equal to 1"),
         (["--trainer", "magic"], "no trainer 'magic'; installed are als, bpr, svd"),
         (["--until", "soon"], "'soon' is not a time"),
+        (["--tune-time", "1h"], "--tune-time has no effect without --tune"),
+        (["--tune", "2", "--tune-time", "soon"], "'soon' is not a duration"),
         (["--since", "2024"], "'2024' is not a time"),
         (["--half-life", "30"], "'30' is not a duration; expected a number and s, m, h, d or w, e.g. 30d"),
         (["--half-life", "9999999999w"], "'9999999999w' is not a duration"),

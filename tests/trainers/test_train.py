@@ -10,10 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedding_trainers.bpr import BPRConfig, train_bpr
-from embedding_trainers.interactions import Columns, read_interactions
+from embedding_trainers.evaluation import evaluate
+from embedding_trainers.interactions import Columns, Interactions, read_interactions
 from embedding_trainers.preparation import Preparation
+from embedding_trainers.split import split_interactions
+from embedding_trainers.svd import SVD, SVDConfig
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
+from embedding_trainers.tuning import Search, Tuning, tune
 from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.errors import InputError
 
@@ -195,3 +199,42 @@ def test_repository_is_needed(tmp_path: Path, log: Path) -> None:
     """A folder that is no Feast repository is refused before anything is read."""
     with pytest.raises(InputError, match=r"has no feature_store\.yaml; run feast-embeddings init"):
         train_model(tmp_path, "m", log)
+
+
+@pytest.mark.parametrize("evaluation", [True, False])
+def test_search_sees_nothing_of_the_evaluation(
+    repo: Path, log: Path, monkeypatch: pytest.MonkeyPatch, evaluation: bool
+) -> None:
+    """Hyper-parameters are searched on the training part; version, evaluation and manifest have the best of them."""
+    looked_at: list[Interactions] = []
+
+    def spy(trainer: Any, parameters: Any, log: Interactions, options: RunOptions, search: Search) -> Tuning:
+        looked_at.append(log)
+        return tune(trainer, parameters, log, options, search)
+
+    monkeypatch.setattr("embedding_trainers.train.tune", spy)
+    training = train_model(
+        repo, "m", log, trainer="svd", parameters={"factors": 4}, options=ONE_THREAD, search=Search(3),
+        evaluation=evaluation,
+    )  # fmt: skip
+    manifest = training.artifact.manifest
+    read = read_interactions(log)
+    (searched,) = looked_at
+
+    if evaluation:
+        assert training.evaluation is not None
+        split = split_interactions(read, seed=ONE_THREAD.seed)
+        assert split.test.nnz > 0
+        assert searched.to_csr().multiply(split.test).nnz == 0
+        config = SVDConfig.model_validate(manifest.trainer.config)
+        assert evaluate(SVD.train(split.train, config, ONE_THREAD), split.train, split.test) == manifest.metrics
+    else:
+        assert searched.fingerprint() == read.fingerprint()
+    assert training.tuning is not None
+    assert manifest.tuning == training.tuning.to_json()
+    assert manifest.tuning["objective"] == "ndcg@20"
+    assert len(manifest.tuning["trials"]) == 3
+    best = max(manifest.tuning["trials"], key=lambda trial: trial["score"])
+    assert {"factors": 4} | best["parameters"] == manifest.trainer.config
+    expected = SVD.train(read.to_csr(), SVDConfig.model_validate(manifest.trainer.config), ONE_THREAD)
+    np.testing.assert_array_equal(expected.user_factors, vectors(training.artifact.table("user")))

@@ -46,6 +46,14 @@ __all__ = ["train"]
     help="Also fit without a part of the interactions, and measure how well it is foretold.",
 )
 @click.option(
+    "--tune",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Look for the hyper-parameters that are not given first: try N settings, the defaults being one, on "
+    "interactions held back from the training part. Ctrl-C ends that with the best so far.",
+)
+@click.option("--tune-time", metavar="DURATION", help="Start no setting of --tune after this, e.g. 30m.")
+@click.option(
     "--patience",
     type=click.IntRange(1),
     metavar="INT",
@@ -69,14 +77,20 @@ def train(
     evaluate: bool,
     align_to: str | None,
     no_align: bool,
+    tune: int | None,
+    tune_time: str | None,
     patience: int | None,
     as_json: bool,
 ) -> None:
     """Train embeddings of users and items from an interaction log."""
+    from embedding_trainers.timestamps import parse_duration
     from embedding_trainers.train import LATEST, train_model
+    from embedding_trainers.tuning import Search
 
     if no_align and align_to is not None:
         raise InputError("--align-to and --no-align exclude each other; give one of them")
+    if tune_time is not None and tune is None:
+        raise InputError("--tune-time has no effect without --tune")
 
     training = train_model(
         repo,
@@ -91,6 +105,7 @@ def train(
         item_attributes=items,
         evaluation=evaluate,
         align_to=None if no_align else align_to or LATEST,
+        search=None if tune is None else Search(tune, None if tune_time is None else parse_duration(tune_time)),
         patience=patience,
     )
     click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
@@ -125,6 +140,8 @@ def _summary(training: Training, repo: Path) -> str:
     elif evaluation:
         lines.append(f"  not measured: {evaluation.method}")
     lines.append(f"  {_space(manifest)}")
+    if training.tuning:
+        lines.append(f"  {training.tuning}")
     if training.early_stop:
         lines.append(f"  {training.early_stop}")
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in training.seconds.items())

@@ -25,6 +25,7 @@ from embedding_trainers.preparation import Preparation
 from embedding_trainers.source import Source
 from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_trainer
+from embedding_trainers.tuning import Search, Tuning, tune
 from feast_embeddings.artifact import (
     Artifact,
     EmbeddingTable,
@@ -67,12 +68,14 @@ class Training:
     Attributes:
         artifact: what it wrote.
         evaluation: None if it was not asked for.
+        tuning: None if it was not asked for.
         early_stop: None if it was not asked for.
-        seconds: wall time of the steps read, early stop, evaluate, fit, align and write.
+        seconds: wall time of the steps read, tune, early stop, evaluate, fit, align and write.
     """
 
     artifact: Artifact
     evaluation: Evaluation | None
+    tuning: Tuning | None
     early_stop: EarlyStop | None
     seconds: dict[str, float]
 
@@ -91,6 +94,7 @@ def train_model(
     item_attributes: Path | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
+    search: Search | None = None,
     patience: int | None = None,
 ) -> Training:
     """Train a new version of a model from an interaction log.
@@ -111,6 +115,8 @@ def train_model(
         align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
             can go on. ``"latest"`` is the newest, and starts a new space where that is not possible; so does None,
             always. See `feast_embeddings.manifest.Manifest.new_space_reason`.
+        search: first look for the hyper-parameters that are not given, see `tune`; what the evaluation tests on is
+            not looked at.
         patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what
             the evaluation tests on is not looked at.
 
@@ -141,10 +147,16 @@ def train_model(
             if reason := too_few(previous, shared, config.factors):
                 raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
         split = split_interactions(log, seed=options.seed) if evaluation else None
-    stop = judged = None
+        # All that may be looked at before the evaluation.
+        seen = split.training_log() if split else log
+    tuning = stop = judged = None
+    if search is not None:
+        with _timed(seconds, "tune"):
+            tuning = tune(method, parameters or {}, seen, options, search)
+            config = tuning.config
     if patience is not None:
         with _timed(seconds, "early stop"):
-            stop = find_iterations(method, config, split.training_log() if split else log, options, patience=patience)
+            stop = find_iterations(method, config, seen, options, patience=patience)
             config = stop.config
     if split:
         with _timed(seconds, "evaluate"):
@@ -175,8 +187,9 @@ def train_model(
                 "columns": dataclasses.asdict(columns),
                 "preparation": TypeAdapter(Preparation).dump_python(preparation, mode="json"),
             },
+            tuning=None if tuning is None else tuning.to_json(),
         )
-    return Training(artifact, judged, stop, seconds)
+    return Training(artifact, judged, tuning, stop, seconds)
 
 
 def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
