@@ -53,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 429:
             self.send_header("Retry-After", "1")
         self.end_headers()
-        result = {"exists": False} if self.path.endswith("/exists") else RESULTS[self.command]
+        by_path = {"/exists": {"exists": False}, "/collections/aliases": True}
+        answers = [answer for end, answer in by_path.items() if self.path.partition("?")[0].endswith(end)]
+        result = answers[0] if answers else RESULTS[self.command]
         self.wfile.write(json.dumps({"time": 0, "status": "ok", "result": result}).encode())
 
     do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
@@ -163,7 +165,7 @@ def test_every_setting_reaches_the_server(server: Failing) -> None:
     }
     spec = CollectionSpec(alias="a", vectors=vectors, payload_indexes={})
     engine.create("c", spec, [], wait_for_indexes=False)
-    body = server.bodies[-1]
+    body = server.bodies[server.requests.index("PUT /collections/c")]
     assert (body["shard_number"], body["replication_factor"], body["on_disk_payload"]) == (2, 3, True)
     searched, read = body["vectors"]["w"], body["vectors"]["v"]
     assert searched["hnsw_config"] == {"m": 8, "ef_construct": 64, "on_disk": True}
