@@ -14,7 +14,6 @@ from feast import FeatureStore, FeatureView
 from feast_embeddings._feast import table_id
 from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import ENTITIES, Entity
-from feast_embeddings.engine import CollectionSpec
 from feast_embeddings.errors import CursorError, EngineError, InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
@@ -271,10 +270,6 @@ class EmbeddingStore:
             return self.live().side("item").spec.version
         except NotPublishedError:
             return None
-
-    def loaded_versions(self, entity: Entity) -> list[CollectionSpec]:
-        """What the collections of this side hold, live or kept, in no order."""
-        return list(self._engine.collections(self._sides[entity].alias).values())
 
     @property
     def views(self) -> list[FeatureView]:

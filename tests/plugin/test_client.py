@@ -105,6 +105,8 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert (len({*page.ids, *rest.ids}), rest.next_cursor, rest.vectors) == (40, None, None)
         assert client.models()[0]["live_version"] == client.versions("shop")[0]["version"] == store.live_version()
         assert client.publish("shop")["changed"] is False
+        with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):
+            client.rollback("shop")
         client.create_user_embedding("shop", ["u-1"])
         client.create_item_embedding("shop", ["sku-1"])
     documented = httpx.get(f"{address}/openapi.json").json()["paths"]

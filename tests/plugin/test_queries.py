@@ -16,6 +16,7 @@ from feast_embeddings.answers import Id, Page
 from feast_embeddings.artifact import TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FilterError, InputError, UnknownIdError
+from feast_embeddings.gates import Gates
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
@@ -215,7 +216,7 @@ def test_half_a_registry_is_no_failure(tmp_path: Path, monkeypatch: pytest.Monke
     store = shop.publish()
     assert store.live_version() == shop.artifact.manifest.version
     second = write_version(repo.data, seed=1, as_of=AS_OF + timedelta(days=1))
-    publish_artifact(apply(repo), second)
+    publish_artifact(apply(repo), second, gates=Gates(allow_new_space=True))
     whole = (repo.path / "data" / "registry.db").read_bytes()
     for half in (b"", whole[: len(whole) // 2], b"\xff" * 9):
         (repo.path / "data" / "registry.db").write_bytes(half)

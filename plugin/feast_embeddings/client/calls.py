@@ -217,3 +217,8 @@ def retrieve(
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
     """Make a version live, the newest by default; needs a key that may write."""
     return _call(model, "publish", {"version": version}, dict)
+
+
+def rollback(model: str, version: str | None = None) -> Call[dict[str, Any]]:
+    """Make an older version live again, the one before the live one by default; needs a key that may write."""
+    return _call(model, "rollback", {"version": version}, dict)

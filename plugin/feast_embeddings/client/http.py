@@ -87,6 +87,7 @@ class EmbeddingClient:
     lookalike_users = _waits(calls.lookalike_users)
     retrieve = _waits(calls.retrieve)
     publish = _waits(calls.publish)
+    rollback = _waits(calls.rollback)
 
     def close(self) -> None:
         """Close the connections."""
@@ -143,6 +144,7 @@ class AsyncEmbeddingClient:
     lookalike_users = _awaits(calls.lookalike_users)
     retrieve = _awaits(calls.retrieve)
     publish = _awaits(calls.publish)
+    rollback = _awaits(calls.rollback)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -25,7 +25,7 @@ _access = logging.getLogger("feast_embeddings.access")
 # Answer without a key: what a load balancer asks, and what is no secret.
 _OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 # Ends with the names of what needs a key that may write.
-_WRITES = ("/publish",)
+_WRITES = ("/publish", "/rollback")
 
 
 class Gate:

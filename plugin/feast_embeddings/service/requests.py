@@ -168,6 +168,4 @@ class RetrieveRequest(Request):
 
 
 class PublishRequest(Request):
-    version: Annotated[
-        StrictStr | None, Field(max_length=64, description="The version to make live; the newest by default.")
-    ] = None
+    version: Annotated[StrictStr | None, Field(max_length=64, description="The version to make live.")] = None

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch
-from feast_embeddings.artifact import Entity, list_artifacts, load_artifact
+from feast_embeddings.artifact import Entity, load_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EmbeddingsError, NotPublishedError
 from feast_embeddings.publish import publish_artifact
@@ -26,6 +26,7 @@ from feast_embeddings.service.models import Models
 from feast_embeddings.service.permissions import assert_may
 from feast_embeddings.service.problems import FieldError, Problem, ProblemError
 from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.versions import list_versions, roll_back
 
 __all__ = ["model_routes", "operation_routes"]
 
@@ -297,23 +298,33 @@ def model_routes(models: Models, settings: ServiceSettings, dependencies: list[D
 
         return answers.json_response(await calls.run(model, load, AuthzedAction.WRITE_ONLINE))
 
+    @router.post("/{model}/rollback", responses={200: {"model": answers.PublishAnswer}})
+    async def rollback(model: Model, request: requests.PublishRequest) -> Response:
+        """Make an older version live again, the one before the live one by default. Needs a key that may write."""
+
+        def go_back(store: EmbeddingStore) -> dict[str, Any]:
+            result = roll_back(store.feature_store, Repo.open(settings.repo).data, model, request.version)
+            return {"model": model, "version": result.version, "changed": result.changed}
+
+        return answers.json_response(await calls.run(model, go_back, AuthzedAction.WRITE_ONLINE))
+
     return router
 
 
 def _versions(models: Models, store: EmbeddingStore) -> dict[str, Any]:
-    live = store.live_version()
-    loaded = store.loaded_versions("item")
-    rows = {spec.version: {"as_of": spec.as_of, "space": spec.space} for spec in loaded}
-    for artifact in list_artifacts(Repo.open(models.feature_store.repo_path or ".").data, store.model):
-        manifest = artifact.manifest
-        rows.setdefault(manifest.version, {"as_of": manifest.as_of.isoformat(), "space": manifest.space_id})
-    in_store = {spec.version for spec in loaded}
+    data = Repo.open(models.feature_store.repo_path or ".").data
     return {
         "model": store.model,
-        "live_version": live,
+        "live_version": store.live_version(),
         "versions": [
-            {"version": version, "live": version == live, "loaded": version in in_store, **rows[version]}
-            for version in sorted(rows, reverse=True)
+            {
+                "version": found.version,
+                "live": found.live,
+                "loaded": found.kept,
+                "as_of": found.as_of,
+                "space": found.space,
+            }
+            for found in reversed(list_versions(models.feature_store, data, store.model))
         ],
     }
 
