@@ -24,6 +24,7 @@ from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.repo import Repo, init_repo
 from feast_embeddings.server import ServerEngine
 
+from .job import CONTEXT, PRELOADED, TIMEOUT, Job
 from .publishing import publish_any
 
 DIM = 8
@@ -204,3 +205,23 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 def store(make_store: MakeStore) -> FeatureStore:
     """A Feast repo with an empty registry, its online store each engine in turn."""
     return make_store()
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+    """Starts jobs, and ends those that are left at the end of the test."""
+    # The other process imports process_jobs under the name that pytest gave it.
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    started: list[Job] = []
+
+    def make(function: Callable[..., None], *arguments: Any) -> Job:
+        started.append(Job(function, *arguments))
+        return started[-1]
+
+    yield make
+    for job in started:
+        job.process.kill()
+        job.process.join(TIMEOUT)
+        job.process.close()
+        job.pipe.close()

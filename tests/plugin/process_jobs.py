@@ -1,11 +1,11 @@
-"""Jobs that test_processes runs in processes of their own. Each talks to the test over a pipe."""
+"""Jobs that tests run in processes of their own. Each talks to the test over a pipe."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,44 @@ def publish(pipe: Connection, repo: Path, version: str) -> None:
         pipe.send(("changed" if result.changed else "same", result.seconds))
     except EmbeddingsError as error:
         pipe.send((type(error).__name__, str(error)))
+
+
+def publish_until(pipe: Connection, repo: Path, version: str, step: str) -> None:
+    """Publish up to a step, say that it begins, and wait there."""
+    feature_store = FeatureStore(repo_path=str(repo))
+
+    def wait(begun: str) -> None:
+        if begun == step:
+            pipe.send(step)
+            pipe.recv()
+
+    publish_any(feature_store, load_artifact(repo / "data", MODEL, version), on_step=wait)
+    pipe.send("done")
+
+
+def push_users_until_told(pipe: Connection, repo: Path) -> None:
+    """Fold in one user after another, each as of the version that is live; name each one that is written."""
+    feature_store = FeatureStore(repo_path=str(repo))
+    store = EmbeddingStore(feature_store, MODEL)
+    pipe.send("ready")
+    for number in itertools.count():
+        live = store.user_embeddings([USERS[0]])
+        row = {
+            "user_id": f"late-{number}",
+            "embedding": [np.full(DIM, number, dtype=np.float32)],
+            "n_interactions": 1,
+            "seen_items": [[ITEMS[0]]],
+            "version": live.version,
+            "space": live.space,
+            "event_timestamp": AS_OF + timedelta(days=1),
+            "created_timestamp": AS_OF,
+        }
+        feature_store.write_to_online_store(f"{MODEL}_user_embeddings", pd.DataFrame(row))
+        pipe.send(number)
+        if pipe.poll():
+            pipe.recv()
+            pipe.send("done")
+            return
 
 
 def hold_lock(pipe: Connection, repo: Path) -> None:
@@ -204,14 +242,17 @@ class Truth:
         number %= N_ITEMS
         found = store.user_embeddings([USERS[number], USERS[0]])
         assert found.vectors.tobytes() == self.vectors(found.version)[0][[number, 0]].tobytes()
+        users, items = f"{MODEL}_user_embeddings", f"{MODEL}_item_embeddings"
         online = store.feature_store.get_online_features(
-            [f"{MODEL}_item_embeddings:{name}" for name in ("embedding", "version", "bias")],
-            [{"item_id": ITEMS[number]}],
+            [f"{users}:version", *(f"{items}:{name}" for name in ("embedding", "version", "bias"))],
+            [{"item_id": ITEMS[number], "user_id": USERS[number]}],
+            full_feature_names=True,
         ).to_dict()
-        version = online["version"][0]
-        _, items, bias = self.vectors(version)
-        assert online["embedding"][0] == items[number].tolist()
-        assert online["bias"][0] == bias[number]
+        version = online[f"{items}__version"][0]
+        assert online[f"{users}__version"] == [version], "one request of Feast's is answered from one version"
+        _, vectors, bias = self.vectors(version)
+        assert online[f"{items}__embedding"][0] == vectors[number].tolist()
+        assert online[f"{items}__bias"][0] == bias[number]
         return {found.version, version, self.check_similar(store, number), self.check_rank(store, number)}
 
     def check_similar(self, store: EmbeddingStore, number: int) -> str:

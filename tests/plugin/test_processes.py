@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,70 +23,8 @@ from feast_embeddings.repo import Repo, init_repo
 
 from . import process_jobs as jobs
 from .conftest import apply
+from .job import TIMEOUT, Job
 from .publishing import publish_any
-
-# A process that has Feast imported, and forks one more for each job: importing Feast takes seconds.
-CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["pytest", "feast_embeddings.publish", "feast_embeddings.embedding_store"]
-TIMEOUT = 60
-
-
-class Job:
-    """A function of process_jobs at work in a process of its own."""
-
-    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
-        self.pipe, theirs = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=function, args=(theirs, *arguments), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def receive(self) -> Any:
-        """What the job says next."""
-        assert self.pipe.poll(TIMEOUT), "the job says nothing"
-        return self.pipe.recv()
-
-    def receive_all(self) -> list[Any]:
-        """What the job said until it ended."""
-        said = []
-        try:
-            while self.pipe.poll(TIMEOUT):
-                said.append(self.pipe.recv())
-        except (EOFError, ConnectionResetError):  # it ended, perhaps without having heard what it was told
-            return said
-        raise AssertionError("the job does not end")
-
-    def kill(self) -> list[Any]:
-        """End it with SIGKILL; returns what it said before."""
-        self.process.kill()
-        self.process.join(TIMEOUT)
-        return self.receive_all()
-
-    def finish(self) -> list[Any]:
-        """Wait for its end, which must be a good one; returns what it said before."""
-        said = self.receive_all()
-        self.process.join(TIMEOUT)
-        assert self.process.exitcode == 0
-        return said
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
-    """Starts jobs, and ends those that are left at the end of the test."""
-    # The other process imports process_jobs under the name that pytest gave it.
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    CONTEXT.set_forkserver_preload(PRELOADED)
-    started: list[Job] = []
-
-    def make(function: Callable[..., None], *arguments: Any) -> Job:
-        started.append(Job(function, *arguments))
-        return started[-1]
-
-    yield make
-    for job in started:
-        job.process.kill()
-        job.process.join(TIMEOUT)
-        job.process.close()
-        job.pipe.close()
 
 
 def versions(repo: Repo) -> list[str]:
