@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -188,6 +189,13 @@ class EmbeddedEngine:
                 self._folder.replace(
                     pointer.with_collection(collection, Collection(shard=path.name, spec=spec, indexed=indexes))
                 )
+
+    def free_bytes(self) -> int | None:
+        folder = self._folder.path
+        while not folder.exists():
+            folder = folder.parent
+        free: int = shutil.disk_usage(folder).free
+        return free
 
     def wait_until_indexed(self, collection: str) -> None:
         pass  # A shard that the pointer names has what it will have.

@@ -245,6 +245,10 @@ class Engine(Protocol):
         """
         ...
 
+    def free_bytes(self) -> int | None:
+        """Room for more, where collections are stored; None where that cannot be known."""
+        ...
+
     def wait_until_indexed(self, collection: str) -> None:
         """Return when the indexes of a collection are built; one that `create` has left early, or another process."""
         ...

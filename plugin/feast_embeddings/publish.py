@@ -30,6 +30,9 @@ __all__ = ["KEEP", "STEPS", "PublishResult", "model_view", "publish_artifact", "
 STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "clear")
 
 _TRIES = 3
+# What a collection takes on disk while it is built, at most: its vectors twice, as segments are merged into new ones;
+# payload, indexes and graph of a point; and files that are there from the start.
+_VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES = 2, 1024, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def publish_artifact(
     n_late = 0
     if plan.changed:
         refuse_failed(manifest.version, plan.gates)
+        _check_room(engine, targets)
         for attempt in range(_TRIES):
             try:
                 for target in targets:
@@ -161,6 +165,23 @@ class _Steps:
         if self._name:
             self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
         self._since = now
+
+
+def _check_room(engine: Engine, targets: list[Target]) -> None:
+    """A disk that fills up kills the embedded engine, which maps its files into memory, so it is asked before."""
+    free = engine.free_bytes()
+    needed = sum(
+        _COLLECTION_BYTES
+        + target.table.num_rows
+        * (_POINT_BYTES + _VECTOR_COPIES * 4 * sum(vector.size for vector in target.spec.vectors.values()))
+        for target in targets
+        if not target.is_loaded(engine)
+    )
+    if free is not None and free < needed:
+        raise EngineError(
+            f"no space left for this version: it may take {needed / 2**20:.0f} MiB in the embedded store's "
+            f"folder, which has {free / 2**20:.0f} MiB; make room (feast-embeddings prune) or move it. The live version stays"
+        )
 
 
 def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int], object] | None) -> None:

@@ -188,6 +188,9 @@ class ServerEngine:
         present = {record.id for record in found}
         return batch.take(np.flatnonzero([id not in present for id in batch.ids]))
 
+    def free_bytes(self) -> int | None:
+        return None
+
     def wait_until_indexed(self, collection: str) -> None:
         deadline = time.monotonic() + self._index_timeout
         with _engine_errors(f"index {collection!r}"):

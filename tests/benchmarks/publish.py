@@ -1,0 +1,113 @@
+"""Publish of random versions: each step's time, beside the embedded engine fed ready-made points.
+
+Prints both sides from one process, the share of the checks, and the memory over what the engine alone takes.
+
+    python -m tests.benchmarks.publish --rows 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from feast import FeatureStore
+from tests.benchmarks.materialize import PeakMemory
+
+from feast_embeddings import embedding_views
+from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
+from feast_embeddings.embedded import EmbeddedEngine
+from feast_embeddings.publish import publish_artifact
+from feast_embeddings.publish_plan import plan_publish
+from feast_embeddings.repo import init_repo
+from feast_embeddings.table_points import encode_table
+
+_ITEM_SHARE = 0.75
+
+
+def write_random(data: Path, rows: int, dim: int) -> Artifact:
+    """A version of that many users and items together, clustered as trained vectors are."""
+    rng = np.random.default_rng(0)
+    n_items = int(rows * _ITEM_SHARE)
+    centres = rng.standard_normal((256, dim)).astype(np.float32)
+
+    def table(n: int, bias: bool) -> EmbeddingTable:
+        vectors = centres[rng.integers(0, len(centres), n)] + rng.standard_normal((n, dim), dtype=np.float32)
+        return EmbeddingTable(
+            ids=pa.array(np.arange(n)),
+            embedding=vectors,
+            n_interactions=rng.integers(1, 500, n),
+            bias=rng.standard_normal(n).astype(np.float32) if bias else None,
+        )
+
+    return write_artifact(
+        data,
+        "big",
+        users=table(rows - n_items, bias=False),
+        items=table(n_items, bias=True),
+        as_of=datetime(2026, 1, 1, tzinfo=UTC),
+        trainer=TrainerInfo(name="random", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=rows,
+    )
+
+
+def raw(store: FeatureStore, artifact: Artifact, folder: Path) -> tuple[float, float]:
+    """Seconds that the engine takes for the same points, ready in memory, without graphs; and its GiB over theirs."""
+    _, targets = plan_publish(store, artifact)
+    engine, seconds, gib = EmbeddedEngine(folder), 0.0, 0.0
+    for target in targets:
+        ready = list(encode_table(target.codec, target.table))
+        gc.collect()
+        with PeakMemory() as before:
+            time.sleep(0.1)
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            engine.create(target.collection, target.spec, ready, wait_for_indexes=False)
+            seconds += time.perf_counter() - start
+        gib = max(gib, memory.gib - before.gib)
+        del ready
+    engine.close()
+    return seconds, gib
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=64)
+    options = parser.parse_args()
+    print(f"{options.rows:,} x {options.dim} float32, a quarter users; load average {os.getloadavg()}", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        repo = init_repo(Path(name) / "repo")
+        artifact = write_random(repo.data, options.rows, options.dim)
+        store = repo.feature_store()
+        store.apply(list(embedding_views("big", repo.data).by_name().values()))
+        gc.collect()
+        seconds, engine_gib = raw(store, artifact, Path(name) / "raw")
+        rate = options.rows / seconds
+        print(f"the engine, fed ready points: {seconds:.1f} s, {rate:,.0f} rows/s, {engine_gib:.2f} GiB", flush=True)
+        gc.collect()
+        with PeakMemory() as memory:
+            result = publish_artifact(store, artifact)
+        for step, of_step in result.step_seconds.items():
+            print(f"  {step:9s} {of_step:8.2f} s  {of_step / result.seconds:6.1%}")
+        print(
+            f"publish: {result.seconds:.1f} s, peak {memory.gib:.2f} GiB; recall {result.recall}, ef {result.search_ef}"
+        )
+        load, checks = result.step_seconds["load"], result.step_seconds["check"] + result.step_seconds["verify"]
+        print(f"load, rows/s / the engine's:   {seconds / load:6.2f}   (bar: at least 0.8)")
+        print(f"checks / the whole:            {checks / result.seconds:6.1%}   (bar: at most 10 %)")
+        print(f"memory over the engine's:      {memory.gib - engine_gib:6.2f} GiB (bar: at most 1.5 GB)")
+        print(f"load average {os.getloadavg()}")
+
+
+if __name__ == "__main__":
+    main()
