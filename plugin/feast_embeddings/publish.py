@@ -32,7 +32,7 @@ STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "cle
 _TRIES = 3
 # What a collection takes on disk while it is built, at most: its vectors twice, as segments are merged into new ones;
 # payload, indexes and graph of a point; and files that are there from the start.
-_VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES = 2, 1024, 64 * 2**20
+_VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES, _INDEX_BYTES = 2, 1024, 64 * 2**20, 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def _check_room(engine: Engine, targets: list[Target]) -> None:
     free = engine.free_bytes()
     needed = sum(
         _COLLECTION_BYTES
+        + _INDEX_BYTES * len(target.spec.payload_indexes)
         + target.table.num_rows
         * (_POINT_BYTES + _VECTOR_COPIES * 4 * sum(vector.size for vector in target.spec.vectors.values()))
         for target in targets
@@ -180,7 +181,8 @@ def _check_room(engine: Engine, targets: list[Target]) -> None:
     if free is not None and free < needed:
         raise EngineError(
             f"no space left for this version: it may take {needed / 2**20:.0f} MiB in the embedded store's "
-            f"folder, which has {free / 2**20:.0f} MiB; make room (feast-embeddings prune) or move it. The live version stays"
+            f"folder, which has {free / 2**20:.0f} MiB; make room (feast-embeddings prune) or move it. "
+            "The live version stays"
         )
 
 

@@ -217,7 +217,7 @@ def _recall(engine: Engine, collection: str, search: _Search, ef: int) -> float:
         scores = [hit.score for hit in hits if hit.id != skipped][: search.k]
         # Two that are as near are as good; Qdrant adds up in another order than numpy.
         found += sum(score >= least - 1e-5 * abs(least) for score in scores)
-    return found / (search.k * len(search.queries))
+    return float(found / (search.k * len(search.queries)))
 
 
 def _unit(matrix: Matrix) -> Matrix:

