@@ -43,6 +43,7 @@ __all__ = [
     "Artifact",
     "EmbeddingTable",
     "Entity",
+    "FoldedIn",
     "Manifest",
     "TrainerInfo",
     "delete_artifacts",
@@ -50,6 +51,7 @@ __all__ = [
     "list_artifacts",
     "load_artifact",
     "normalise_attributes",
+    "to_arrow",
     "trained_models",
     "validate_model_name",
     "version_folders",
@@ -84,6 +86,38 @@ class EmbeddingTable:
     bias: npt.NDArray[np.float32] | None = None
     seen_items: pa.Array | None = None
     attributes: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class FoldedIn:
+    """Vectors of users or items that a version was not trained on, with its other side as it is.
+
+    Attributes:
+        entity: what they are.
+        table: a row for each, with the columns of the artifact's table. Attributes are null, but for `known` ids.
+        known: those ids of the table that the version was trained on.
+        missing: ids without a vector: the version knows nothing that they interacted with.
+        n_interactions: rows of the log.
+        n_unknown: those of them that are about something the version does not know.
+    """
+
+    entity: Entity
+    table: pa.Table
+    known: pa.Array
+    missing: pa.Array
+    n_interactions: int
+    n_unknown: int
+
+    @property
+    def ids(self) -> list[str | int]:
+        """One for each row of the table."""
+        ids: list[str | int] = self.table[f"{self.entity}_id"].to_pylist()
+        return ids
+
+    @property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Shape (n, dim), in the order of `ids`; without the bias."""
+        return embedding_matrix(self.table)
 
 
 @dataclass(frozen=True)
@@ -237,8 +271,8 @@ def write_artifact(
     space = alignment.space_id if alignment else f"{model}-{version}"
     stamp = (as_of, created_at, version, space)
     tables = {
-        "users.parquet": _to_arrow("user", users, *stamp),
-        "items.parquet": _to_arrow("item", items, *stamp),
+        "users.parquet": to_arrow("user", users, *stamp),
+        "items.parquet": to_arrow("item", items, *stamp),
     }
     check_columns(sorted(_version_paths(folder)), {name: table.schema for name, table in tables.items()})
     folder.mkdir(parents=True, exist_ok=True)
@@ -286,9 +320,14 @@ def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any
     return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
 
 
-def _to_arrow(
+def to_arrow(
     entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
 ) -> pa.Table:
+    """The rows of an artifact's table.
+
+    Raises:
+        InputError: a vector or an attribute cannot be served.
+    """
     n, dim = table.embedding.shape
     if table.bias is not None and not np.isfinite(table.bias).all():
         raise InputError(f"training produced NaN or infinity in the bias of the {entity}s; lower the learning rate")

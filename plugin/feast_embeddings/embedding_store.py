@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings._feast import table_id
 from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
-from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.artifact import ENTITIES, Entity, FoldedIn
 from feast_embeddings.errors import CursorError, EngineError, InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.fold_in import fold_in
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
 from feast_embeddings.model_view import model_view, qdrant_store
@@ -264,6 +265,33 @@ class EmbeddingStore:
         """
         return self._sides[entity].parse_id(text)
 
+    def fold_in_users(
+        self,
+        interactions: Any,
+        *,
+        version: str | None = None,
+        push: bool = False,
+        update: bool = False,
+        seed: int = 0,
+    ) -> FoldedIn:
+        """Vectors for users that came after the training, from what they did; pushed, they can be ranked at once.
+
+        Items of the log are then seen; see `feast_embeddings.fold_in.fold_in` for arguments and errors.
+        """
+        return self._fold_in("user", interactions, version, push, update, seed)
+
+    def fold_in_items(
+        self,
+        interactions: Any,
+        *,
+        version: str | None = None,
+        push: bool = False,
+        update: bool = False,
+        seed: int = 0,
+    ) -> FoldedIn:
+        """Vectors for items that came after the training, from who had them; see `fold_in_users`."""
+        return self._fold_in("item", interactions, version, push, update, seed)
+
     def live_version(self) -> str | None:
         """The version that queries answer from, or None when none is live."""
         try:
@@ -275,6 +303,21 @@ class EmbeddingStore:
     def views(self) -> list[FeatureView]:
         """The feature views of users and items, as registered."""
         return [side.codec.view for side in self._sides.values()]
+
+    def _fold_in(
+        self, entity: Entity, interactions: Any, version: str | None, push: bool, update: bool, seed: int
+    ) -> FoldedIn:
+        return fold_in(
+            self.feature_store,
+            self.model,
+            entity,
+            interactions,
+            live=self.live_version(),
+            version=version,
+            push=push,
+            update=update,
+            seed=seed,
+        )
 
     def live(self, aliases: dict[str, str] | None = None) -> LiveModel:
         """What is live now, or was when the engine had these aliases; all queries on it answer from that."""

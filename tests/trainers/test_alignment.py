@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from embedding_trainers.alignment import MAX_RESIDUAL, Aligned, align
 from embedding_trainers.cli import train
+from embedding_trainers.preparation import Preparation
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.artifact import ENTITIES, Artifact, EmbeddingTable, Entity, TrainerInfo, write_artifact
@@ -248,7 +249,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory, shop_log: Path) -> dict[s
         options = RunOptions(seed=seed, threads=1)
         return train_model(repo, "shop", shop_log, parameters=SMALL, options=options, evaluation=False, **more).artifact
 
-    first = run(1, until=until)
+    first = run(1, preparation=Preparation(until=until))
     unaligned = run(2, align_to=None)
     return {"first": first, "unaligned": unaligned, "aligned": run(2, align_to=first.manifest.version)}
 

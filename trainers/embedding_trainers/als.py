@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from embedding_trainers.device import use_gpu
 from embedding_trainers.extra import import_extra
-from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.padded_rows import padded_rows
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["ALS", "ALSConfig", "row_regularization", "train_als"]
+__all__ = ["ALS", "ALSConfig", "fold_in_als", "row_regularization", "train_als"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
 _CG_STEPS = 3  # for each row and iteration
@@ -187,4 +188,33 @@ class _GpuSolver:
             self._solver.least_squares(g.confidence, part, self._gram, known, cg_steps)
 
 
-ALS = Trainer(ALSConfig, train_als)
+def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, options: RunOptions) -> Folded:
+    """Solve the normal equations of new users or items, with the other side as it is.
+
+    It is one step of the training (Hu, Koren & Volinsky, ICDM 2008, eq. 4), so a user of the training gets the vector
+    that training gave. With Y the known factors, and c = 1 + alpha · w for the row's entries of weight w::
+
+        (YᵀY + Σ (c - 1) y yᵀ + λ I) x = Σ c y
+
+    Args:
+        interactions: shape (n_new, n_known); see `Trainer`.
+        known: the other side; its bias and counts play no part.
+        config: as trained.
+        options: not used.
+    """
+    factors = known.factors.astype(np.float64)
+    dim = factors.shape[1]
+    everything = factors.T @ factors
+    diagonal = np.arange(dim)
+    folded = np.empty((interactions.shape[0], dim), np.float32)
+    for block in padded_rows(interactions):
+        entries = factors[block.columns]
+        confidence = config.alpha * block.weights.astype(np.float64)
+        left = everything + np.matmul((entries * confidence[..., None]).transpose(0, 2, 1), entries)
+        left[:, diagonal, diagonal] += row_regularization(block.weights.sum(axis=1), config)[:, None]
+        right = (entries * np.where(confidence > 0, 1 + confidence, 0)[..., None]).sum(axis=1)
+        folded[block.rows] = np.linalg.solve(left, right[..., None])[..., 0]
+    return Folded(folded, np.zeros(len(folded), np.float32))
+
+
+ALS = Trainer(ALSConfig, train_als, fold_in_als)

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from embedding_trainers import pairwise
 from embedding_trainers.device import use_gpu
 from embedding_trainers.extra import import_extra
-from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["BPR", "BPRConfig", "train_bpr"]
+__all__ = ["BPR", "BPRConfig", "fold_in_bpr", "train_bpr"]
 
 
 class BPRConfig(TrainerConfig):
@@ -128,4 +129,36 @@ def _gpu_model(config: BPRConfig, options: RunOptions) -> Any:
     )
 
 
-BPR = Trainer(BPRConfig, train_bpr, uses_weights=False)
+def fold_in_bpr(interactions: csr_matrix, known: KnownSide, config: BPRConfig, options: RunOptions) -> Folded:
+    """Minimise the loss of BPR over the vectors of new users or items alone, with the other side as it is.
+
+    The loss is what `train_bpr` descends: each entry is preferred to known ones drawn in proportion to their number
+    of interactions, by the scores without the popularity that was put back. With the other side frozen that is convex;
+    `pairwise.solve` finds its minimum. Training stops earlier, after `iterations` passes at `learning_rate`, and
+    stopping early pulls towards zero as a ridge of one over (rate · steps) does (Ali, Kolter & Tibshirani, AISTATS
+    2019, arXiv:1810.10082), so that much is added to the regularization.
+
+    For items the roles are exchanged: users who have the item are preferred to users who have not, which says nothing
+    about a bias; that is the popularity put back, as for any item, and 0 for the rest.
+
+    Args:
+        interactions: shape (n_new, n_known); see `Trainer`. It asks whether a pair occurs, not how often.
+        known: the other side.
+        config: as trained.
+        options: seed of the draws.
+    """
+    n_entries = np.diff(interactions.indptr)
+    put_back = config.popularity_correction * np.log1p(known.n_interactions)
+    folded = pairwise.solve(
+        interactions,
+        known.factors,
+        known.bias - put_back.astype(np.float32) if known.entity == "item" else known.bias,
+        draw=known.n_interactions,
+        ridge=config.regularization + 1 / (config.learning_rate * config.iterations * n_entries),
+        seed=options.seed,
+    )
+    bias = np.zeros(len(folded)) if known.entity == "item" else config.popularity_correction * np.log1p(n_entries)
+    return Folded(folded, bias.astype(np.float32))
+
+
+BPR = Trainer(BPRConfig, train_bpr, fold_in_bpr, uses_weights=False)

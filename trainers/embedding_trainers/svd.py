@@ -10,14 +10,15 @@ from pydantic import Field
 
 from embedding_trainers.device import refuse_gpu
 from embedding_trainers.extra import import_extra
-from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["SVD", "SVDConfig", "train_svd"]
+__all__ = ["SVD", "SVDConfig", "fold_in_svd", "train_svd"]
 
 _TOLERANCE = 1e-3  # of singular values; far below what ranking notices
+_RANK = 1e-10  # of the largest squared singular value; float32 factors know no less
 
 _Floats = npt.NDArray[np.float32]
 
@@ -103,4 +104,42 @@ def _right_singular(matrix: Any, k: int, seed: int) -> tuple[_Floats, _Floats]:
     return basis * np.where(largest < 0, np.float32(-1), np.float32(1)), values
 
 
-SVD = Trainer(SVDConfig, train_svd)
+def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, options: RunOptions) -> Folded:
+    """Multiply the normalised history of new users or items with the basis of the known side.
+
+    That is what `train_svd` does at its end, and folding in as in latent semantic indexing (Deerwester et al., JASIS
+    1990): a user of the training gets the vector that training gave. The basis is found in the known factors
+    themselves, whatever rotation Q they were given since: Y = V S Q has the polar factor Y (YᵀY)^-½ = V Q.
+
+    The degrees of the known side are its numbers of interactions; for a log with weights other than 1 that is not
+    what training normalised by, and the vectors are those of an unweighted training.
+
+    Args:
+        interactions: shape (n_new, n_known); see `Trainer`.
+        known: the other side.
+        config: as trained.
+        options: not used.
+    """
+    factors = known.factors.astype(np.float64)
+    counts = known.n_interactions.astype(np.float64)
+    if known.entity == "item":
+        damped = np.sqrt(counts + config.smoothing)[:, None]
+        basis = _polar(factors / damped) / damped
+        length = np.sqrt(len(factors) / np.asarray(interactions.sum(axis=1), np.float64))
+    else:
+        # The item's own degree, and its smoothing, cancel out: √n_users (D_i + smoothing)^½ R̂ᵀU.
+        basis = _polar(factors) / np.sqrt(counts)[:, None]
+        length = np.full((interactions.shape[0], 1), np.sqrt(len(factors)))
+    folded = np.asarray(length * (interactions @ basis), np.float32)
+    return Folded(folded, np.zeros(len(folded), np.float32))
+
+
+def _polar(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The matrix with orthonormal columns in M = polar · positive semidefinite; 0 where M has no rank."""
+    squares, directions = np.linalg.eigh(matrix.T @ matrix)
+    has_rank = squares > squares.max() * _RANK
+    lengths = np.sqrt(np.where(has_rank, squares, 1))
+    return np.asarray(matrix @ ((directions * (has_rank / lengths)) @ directions.T))
+
+
+SVD = Trainer(SVDConfig, train_svd, fold_in_svd)

@@ -32,6 +32,7 @@ _COMMANDS = {
     "user-embedding": "feast_embeddings.cli.query",
     "item-embedding": "feast_embeddings.cli.query",
     "training-frame": "feast_embeddings.cli.frame",
+    "fold-in": "feast_embeddings.cli.fold_in",
     "serve": "feast_embeddings.cli.serve",
     "api-key": "feast_embeddings.cli.serve",
 }

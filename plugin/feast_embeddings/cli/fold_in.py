@@ -1,0 +1,81 @@
+"""`fold-in`: vectors for new users or items, to a file, to the live collection, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.errors import InputError
+from feast_embeddings.trainer_entry_points import from_trainers
+
+_SHOWN = 5
+# They add one argument ``source``, a log that is yet to be read.
+_log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("options")
+
+
+@click.command()
+@_log_options
+@repo_option
+@model_option
+@click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Who gets vectors.")
+@click.option("--version", default="live", show_default=True, metavar="V", help="The version to fold into.")
+@click.option("--output", metavar="FILE", help="Parquet to write, with the columns of the version's own table.")
+@click.option("--push", is_flag=True, help="Write the vectors into the live collection.")
+@click.option("--update", is_flag=True, help="Also replace the live vectors of those that were in the training.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
+@json_option
+def fold_in(
+    source: Any,
+    repo: str,
+    model: str | None,
+    entity: str,
+    version: str,
+    output: str | None,
+    push: bool,
+    update: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Vectors for users or items that came after the training, from their interactions alone."""
+    target = None if output is None else Path(output)
+    if target is None and not push:
+        raise InputError("name a file with --output, or write into the live collection with --push")
+    if target is not None and (target.suffix != ".parquet" or target.is_dir() or not target.parent.is_dir()):
+        raise InputError(f"--output {output}: expected a file name that ends in .parquet, in a folder that exists")
+    store = open_store(repo, model)
+    fold = store.fold_in_users if entity == "user" else store.fold_in_items
+    folded = fold(source.read(), version=None if version == "live" else version, push=push, update=update, seed=seed)
+    if target is not None:
+        import pyarrow.parquet as pq
+
+        temporary = target.with_name(f".{target.name}.tmp")
+        pq.write_table(folded.table, temporary)
+        temporary.replace(target)
+    missing = folded.missing.to_pylist()
+    version, space = (folded.table[name][0].as_py() for name in ("version", "space"))
+    if as_json:
+        report = {"entity": entity, "version": version, "space": space, "folded_in": folded.table.num_rows}
+        counts = {"known": len(folded.known), "interactions": folded.n_interactions, "unknown": folded.n_unknown}
+        print_json({**report, **counts, "missing": missing, "output": output, "pushed": push})
+        return
+    click.echo(f"{_several(len(folded.ids), entity)} folded into version {version}" + (", and pushed" if push else ""))
+    if len(folded.known):
+        click.echo(f"{len(folded.known):,} of them were in its training")
+    if folded.n_unknown:
+        other = "items" if entity == "user" else "users"
+        click.echo(f"{folded.n_unknown:,} of {folded.n_interactions:,} interactions are with {other} it does not know")
+    if missing:
+        shown = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
+        click.echo(
+            f"without a vector, for all of their interactions are such: {_several(len(missing), entity)} ({shown})"
+        )
+    if target is not None:
+        click.echo(f"wrote {target}")
+
+
+def _several(n: int, entity: str) -> str:
+    return f"{n:,} {entity}" + ("" if n == 1 else "s")

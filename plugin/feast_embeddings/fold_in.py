@@ -1,0 +1,80 @@
+"""Fold-in: vectors for users or items that came after the training, and their way into the live collection.
+
+How they are made is the trainers' business, see `feast_embeddings.trainer_entry_points`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore
+
+from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
+from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.trainer_entry_points import from_trainers
+
+__all__ = ["fold_in"]
+
+_ROWS = 10_000
+
+
+def fold_in(
+    feature_store: FeatureStore,
+    model: str,
+    entity: Entity,
+    interactions: Any,
+    *,
+    live: str | None,
+    version: str | None,
+    push: bool,
+    update: bool,
+    seed: int,
+) -> FoldedIn:
+    """Vectors for the users or items of a log, with the other side as a version has it.
+
+    Args:
+        interactions: a file, or what else the trainers read as a log; all that somebody did has to be in it.
+        live: the live version; None when there is none.
+        version: the version to fold into; None for the live one.
+        push: also write the vectors into the live collection, where the newest event timestamp of an id wins.
+        update: whether ids that the version was trained on may be pushed.
+        seed: of what randomness there is.
+
+    Raises:
+        InputError: the log cannot be used, the version is not on disk or its trainer cannot fold in; or ids that it
+            was trained on are to be pushed, and `update` is false.
+        VersionMismatchError: vectors of a version that is not live are to be pushed.
+        ArtifactError: a table of the version is damaged.
+        MissingExtraError: the extra ``trainers`` is not installed.
+    """
+    version = version or live
+    if version is None:
+        raise InputError(f"no version of model {model!r} is live; publish one, or name the version to fold into")
+    if push and version != live:
+        raise VersionMismatchError(
+            f"vectors of version {version} cannot be pushed, as {live or 'none'} is live; fold into the live version"
+        )
+    artifact = load_artifact(Path(feature_store.config.repo_path or ".") / "data", model, version)
+    folded: FoldedIn = from_trainers("fold_in")(artifact, entity, interactions, seed=seed)
+    if push:
+        _push(feature_store, model, folded, version, update=update)
+    return folded
+
+
+def _push(feature_store: FeatureStore, model: str, folded: FoldedIn, version: str, *, update: bool) -> None:
+    if len(folded.known) and not update:
+        first = ", ".join(map(repr, folded.known.slice(0, 3).to_pylist()))
+        raise InputError(
+            f"{len(folded.known):,} of {folded.table.num_rows:,} {folded.entity}s were in the training of version "
+            f"{version} ({first}{', …' if len(folded.known) > 3 else ''}); their vectors would be replaced by ones "
+            "learned from this log alone. Leave them out, or allow it with --update (update=True)"
+        )
+    qdrant_store(feature_store).online_write_table(
+        feature_store.config,
+        model_view(feature_store, model, folded.entity),
+        folded.table.combine_chunks().to_batches(max_chunksize=_ROWS),
+        None,
+        versions={version: folded.table.num_rows},
+    )

@@ -1,0 +1,24 @@
+"""What the trainers offer the plugin, which never imports them: they are found by entry point."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from feast_embeddings.errors import MissingExtraError
+
+__all__ = ["from_trainers"]
+
+
+def from_trainers(name: str) -> Any:
+    """An object of the group ``feast_embeddings.fold_in``.
+
+    ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``options``
+    adds the options of a log to a command, which gets a ``source`` that can be `read`.
+
+    Raises:
+        MissingExtraError: no trainers are installed.
+    """
+    for found in entry_points(group="feast_embeddings.fold_in", name=name):
+        return found.load()
+    raise MissingExtraError("folding in", "trainers", "embedding_trainers")

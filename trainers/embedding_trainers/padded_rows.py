@@ -1,0 +1,53 @@
+"""Sparse rows of unequal length as dense blocks, so that many small problems are solved by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["PaddedRows", "padded_rows"]
+
+_BLOCK_ENTRIES = 1 << 13
+
+
+@dataclass(frozen=True)
+class PaddedRows:
+    """Some rows of a sparse matrix, each filled up to the longest of them.
+
+    Attributes:
+        rows: which rows of the matrix these are, shape (b,).
+        columns: columns of their entries, shape (b, w); 0 where there is no entry.
+        weights: float32, shape (b, w); 0 where there is no entry.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+
+
+def padded_rows(matrix: csr_matrix, *, entries: int = _BLOCK_ENTRIES) -> Iterator[PaddedRows]:
+    """All rows of a matrix of positive entries, short first, in blocks of at most so many entries or of one row."""
+    lengths = np.diff(matrix.indptr)
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        # Rows are ascending in length, so the width of a block is that of its last row.
+        sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
+        stop = start + max(1, int(np.searchsorted(sizes, entries, side="right")))
+        rows = order[start:stop]
+        width = np.arange(lengths[rows[-1]])
+        filled = width < lengths[rows][:, None]
+        places = (matrix.indptr[rows][:, None] + width)[filled]
+        columns = np.zeros(filled.shape, np.int64)
+        weights = np.zeros(filled.shape, np.float32)
+        columns[filled] = matrix.indices[places]
+        weights[filled] = matrix.data[places]
+        yield PaddedRows(rows, columns, weights)
+        start = stop
