@@ -71,7 +71,9 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     )
     matrix.sort_indices()
     config = trainer.configure(manifest.trainer.config)
-    folded = trainer.fold_in(matrix, _known_side(_OTHER[entity], other), config, RunOptions(seed=seed))
+    # Many small problems: BLAS threads would wait for each other longer than they work.
+    with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
+        folded = trainer.fold_in(matrix, _known_side(_OTHER[entity], other), config, RunOptions(seed=seed))
     table = _table(
         artifact,
         entity,
