@@ -203,6 +203,23 @@ def test_strangers_are_refused(tmp_path: Path, rng: np.random.Generator) -> None
         assert MAX_RESIDUAL < residual <= 1
 
 
+def test_few_ids_do_not_look_good_by_chance(tmp_path: Path, rng: np.random.Generator) -> None:
+    """In many dimensions a rotation brings even strangers near; the other half of the ids tells."""
+    before, after = tables_of(rng, 40, 40, 40), tables_of(rng, 40, 40, 40)
+    heavy = np.where(np.arange(40) < 15, 10_000, 1)
+    before, after = ({e: replace(t, n_interactions=heavy) for e, t in tables.items()} for tables in (before, after))
+    # Fitted and measured on the same ids, the residual would be 0.65.
+    assert "too far" in refused(written(tmp_path, before), after)
+
+
+def test_equal_vectors_keep_their_bits(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The same training again writes the same bytes, also where the vectors hardly reach into some directions."""
+    tables = turned(tables_of(rng, 200, 100, 40), np.diag(np.logspace(0, -9, 40)) @ orthogonal(rng, 40))
+    aligned = align(written(tmp_path, tables), tables)
+    for entity in ENTITIES:
+        assert aligned.tables[entity].embedding.tobytes() == tables[entity].embedding.tobytes()
+
+
 def test_what_all_have_in_common_is_not_agreement(tmp_path: Path, rng: np.random.Generator) -> None:
     """Vectors that agree in nothing but a large mean, as popularity makes it, are refused."""
     first, second = tables_of(rng), tables_of(rng)
