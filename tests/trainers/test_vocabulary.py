@@ -14,7 +14,7 @@ from feast_embeddings.errors import InputError
 def number_ids(*pieces: pa.ChunkedArray) -> tuple[pa.Array, Numbers]:
     numbering = IdNumbering("ids")
     for piece in pieces:
-        numbering.add(piece)
+        numbering.add(numbering.encode(piece))
     return numbering.finish()
 
 
@@ -71,12 +71,16 @@ def test_integer_types(dtype: pa.DataType) -> None:
     [
         (pa.chunked_array([["a", None, None]]), "ids: 2 of 3 rows have no id"),
         (pa.chunked_array([pa.nulls(2)]), "ids: 2 of 2 rows have no id"),
+        (
+            pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), pa.array(["a", None]))]),
+            "ids: 2 of 3 rows have no id",
+        ),
         (pa.chunked_array([["a", "", ""]]), "ids: 2 of 3 rows have an empty id"),
         (pa.chunked_array([[1.0]]), "ids: ids must be text or whole numbers, but the type is double"),
         (pa.chunked_array([[True]]), "ids: ids must be text or whole numbers, but the type is bool"),
         (pa.chunked_array([pa.array([2**63], pa.uint64())]), "ids: ids do not fit 64-bit integers"),
     ],
-    ids=["null", "all-null", "empty", "float", "bool", "too-large"],
+    ids=["null", "all-null", "null-in-dictionary", "empty", "float", "bool", "too-large"],
 )
 def test_unusable_ids(column: pa.ChunkedArray, message: str) -> None:
     """Ids that cannot be kept as they are are refused, with counts."""

@@ -6,6 +6,7 @@ import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.preparation import Preparation, core, decay, event_weights
 from embedding_trainers.source import Source, missing_column, read_pieces, source_name
 from embedding_trainers.timestamps import as_datetime, as_microseconds, to_microseconds
-from embedding_trainers.vocabulary import IdNumbering, Numbers
+from embedding_trainers.vocabulary import Encoded, IdNumbering, Numbers
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def read_interactions(
     elif setting := preparation.needs_times:
         raise InputError(f"{name} has no column {timestamp!r}, which {setting} needs; name the column")
     del rest
+    pa.default_memory_pool().release_unused()
 
     log = Interactions(users, items, user_numbers, item_numbers, weights, timestamps)
     return _prepare(log, preparation, name)
@@ -182,17 +184,19 @@ def _read(source: Source, columns: Columns, name: str) -> tuple[list[tuple[pa.Ar
 
     numberings = {c: IdNumbering(f"{name}: column {c!r}", noun) for c, noun in numbered.items()}
     rest: list[pa.Table] = []
-    # A thread for each id column; meanwhile this one reads the next piece.
-    with ThreadPoolExecutor(len(numberings)) as pool:
-        running: list[Future[None]] = []
-        for piece in read_pieces(source, select=select, ids=numbered):
-            for work in running:
-                work.result()
-            running = [pool.submit(numbering.add, piece[c]) for c, numbering in numberings.items()]
-            rest.append(piece.select(list(dict.fromkeys(others))))
+    # Two threads encode a piece, while this one reads the next and merges the last.
+    with ThreadPoolExecutor(2) as pool:
+        running: list[tuple[IdNumbering, Future[Encoded]]] = []
+        for piece in chain(read_pieces(source, select=select, ids=numbered), [None]):
+            done = [(numbering, work.result()) for numbering, work in running]
+            if piece is not None:
+                running = [(n, pool.submit(n.encode, piece[c])) for c, n in numberings.items()]
+                rest.append(piece.select(list(dict.fromkeys(others))))
             del piece
-        for work in running:
-            work.result()
+            for numbering, encoded in done:
+                numbering.add(encoded)
+            # What earlier pieces took; Arrow's allocator would keep it.
+            pa.default_memory_pool().release_unused()
         finished = dict(zip(numberings, pool.map(IdNumbering.finish, numberings.values()), strict=True))
     return [finished[c] for c in (columns.user, columns.item, *filter(None, [columns.event]))], pa.concat_tables(rest)
 

@@ -17,7 +17,8 @@ from feast_embeddings.errors import InputError
 
 __all__ = ["ArrowStream", "Source", "missing_column", "read_pieces", "read_table", "source_name"]
 
-PIECE_ROWS = 1 << 21
+PIECE_ROWS = 1 << 22
+_BATCH_ROWS = 1 << 20
 _READ_BYTES = 1 << 20
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -123,7 +124,7 @@ def _read_parquet(path: Path, select: _Select) -> Iterator[pa.RecordBatch]:
             columns = select(names) if schema is None else schema.names
             if absent := [column for column in columns if column not in names]:
                 raise missing_column(file, absent[0], names)
-            for batch in parquet.iter_batches(columns=columns):
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 batch = batch.select(columns)
                 schema = schema or batch.schema
                 yield batch.cast(schema)

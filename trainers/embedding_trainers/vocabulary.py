@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -15,6 +17,14 @@ Numbers = npt.NDArray[np.int32]
 
 # Ids of pieces wait until there are this many times as many as are known, so that each is hashed about twice.
 _WAITING = 2
+
+
+class Encoded(NamedTuple):
+    """Rows of a column: how many, how many without an id, and if all have one the distinct ids and their places."""
+
+    rows: int
+    nulls: int
+    ids: tuple[pa.Array, Numbers] | None
 
 
 class IdNumbering:
@@ -31,27 +41,40 @@ class IdNumbering:
         self._what, self._noun = what, noun
         self._rows = self._nulls = 0
         self._known: pa.Array | None = None
-        self._waiting: list[tuple[pa.Array, list[Numbers]]] = []
+        self._waiting: list[tuple[pa.Array, Numbers]] = []
         self._n_waiting = 0
         self._numbers: list[Numbers] = []
 
-    def add(self, column: pa.ChunkedArray) -> None:
-        """Take the next rows.
+    def encode(self, column: pa.ChunkedArray) -> Encoded:
+        """Encode some rows, for `add`. Rows may be encoded in several threads at once.
 
         Raises:
             InputError: ids that are neither text nor whole numbers.
         """
-        self._rows += len(column)
-        self._nulls += column.null_count
-        if self._nulls:  # An error at the end, which says how many.
+        if column.null_count or not len(column):
+            return Encoded(len(column), column.null_count, None)
+        ids = as_ids(column, self._what)
+        if ids.null_count:  # of a dictionary that has a null
+            return Encoded(len(column), ids.null_count, None)
+        # One table of ids goes through all chunks, so the last dictionary is that of all of them.
+        encoded = ids.dictionary_encode()
+        numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+        return Encoded(len(column), 0, (encoded.chunks[-1].dictionary, numbers))
+
+    def add(self, encoded: Encoded) -> None:
+        """Take the next rows."""
+        self._rows += encoded.rows
+        self._nulls += encoded.nulls
+        if encoded.ids is None:
             return
-        encoded = as_ids(column, self._what).dictionary_encode().unify_dictionaries()
-        if encoded.num_chunks:
-            distinct = encoded.chunk(0).dictionary
-            self._waiting.append((distinct, [chunk.indices.to_numpy() for chunk in encoded.chunks]))
-            self._n_waiting += len(distinct)
-        if self._known is None or self._n_waiting > _WAITING * len(self._known):
-            self._merge()
+        if self._known is None:
+            self._known, numbers = encoded.ids
+            self._numbers.append(numbers)
+            return
+        self._waiting.append(encoded.ids)
+        self._n_waiting += len(encoded.ids[0])
+        if self._n_waiting > _WAITING * len(self._known):
+            self._known = self._merged(self._known)
 
     def finish(self) -> tuple[pa.Array, Numbers]:
         """End the column.
@@ -65,10 +88,10 @@ class IdNumbering:
         """
         if self._nulls:
             raise InputError(f"{self._what}: {self._nulls:,} of {self._rows:,} rows have no {self._noun}")
-        self._merge()
         assert self._known is not None  # noqa: S101 (a source has rows)
-        order = pc.sort_indices(self._known)
-        vocabulary, self._known = self._known.take(order), None
+        known, self._known = self._merged(self._known), None
+        order = pc.sort_indices(known)
+        vocabulary = known.take(order)
         ranks = np.empty(len(vocabulary), dtype=np.int32)
         ranks[order.to_numpy()] = np.arange(len(vocabulary), dtype=np.int32)
         numbers = np.empty(self._rows, dtype=np.int32)
@@ -82,18 +105,15 @@ class IdNumbering:
             raise InputError(f"{self._what}: {empty:,} of {self._rows:,} rows have an empty {self._noun}")
         return vocabulary, numbers
 
-    def _merge(self) -> None:
-        """Number what waits as the known ids go on; theirs do not change, as encoding keeps the order of appearance."""
+    def _merged(self, known: pa.Array) -> pa.Array:
+        """The known ids and those that wait; the numbers of the known ones stay, as encoding keeps the order."""
         if not self._waiting:
-            return
-        known = [] if self._known is None else [self._known]
-        merged = pa.chunked_array([*known, *(distinct for distinct, _ in self._waiting)])
-        merged = merged.dictionary_encode().unify_dictionaries()
-        for places, (_, parts) in zip(merged.chunks[len(known) :], self._waiting, strict=True):
-            places = places.indices.to_numpy()
-            self._numbers += [places[part] for part in parts]
-        self._known = merged.chunk(0).dictionary
+            return known
+        merged = pa.chunked_array([known, *(distinct for distinct, _ in self._waiting)]).dictionary_encode()
+        for places, (_, part) in zip(merged.chunks[1:], self._waiting, strict=True):
+            self._numbers.append(places.indices.to_numpy()[part])
         self._waiting, self._n_waiting = [], 0
+        return merged.chunks[-1].dictionary
 
 
 def as_ids(values: pa.Array | pa.ChunkedArray, what: str) -> pa.Array | pa.ChunkedArray:
