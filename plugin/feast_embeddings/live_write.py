@@ -7,6 +7,7 @@ that version is to be published. Where nothing is live yet, the newest version i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
@@ -17,8 +18,9 @@ from feast_embeddings.engine import CollectionSpec, Engine, PointBatch
 from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.late_rows import carry_late_rows, late_after
 from feast_embeddings.points import PointCodec
+from feast_embeddings.server_async import AsyncServer
 
-__all__ = ["write_live"]
+__all__ = ["write_live", "write_live_on_loop"]
 
 _ALWAYS, _NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -44,14 +46,9 @@ def write_live(
     version = ""
     if codec.versioned and versions:
         version = max(versions) if spec is None else spec.version
-        if newer := sum(count for name, count in versions.items() if name > version):
-            raise VersionMismatchError(
-                f"feature view {codec.view.name!r} serves version {version}, but {newer} of {sum(versions.values())} "
-                f"rows are of version {max(versions)}; publish that version (feast-embeddings publish). "
-                "Nothing was written"
-            )
+        _refuse_newer(codec, version, versions)
         after = {version: _ALWAYS}
-        if spec is not None and min(versions) < version:
+        if spec is not None and _some_older(codec, version, versions):
             after |= late_after(spec, engine.collections(alias).values())
         batches = _served(batches, after)
     batches = (batch for batch in batches if len(batch))
@@ -71,6 +68,40 @@ def write_live(
         collection = f"{alias}__{version or 'live'}"
         engine.create(collection, spec, _checked(codec, spec, batches), wait_for_indexes=False)
         engine.switch({alias: collection})
+
+
+async def write_live_on_loop(
+    engine: Engine, server: AsyncServer, codec: PointCodec, alias: str, batch: PointBatch, versions: Mapping[str, int]
+) -> None:
+    """`write_live` of one batch, on an event loop.
+
+    What is rare goes by way of a thread: the first write, which makes the collection; rows of older versions, which
+    are held against all that is kept; and what to take along when another version goes live meanwhile.
+    """
+    live = (await server.aliases()).get(alias)
+    spec = None if live is None else await server.describe(live)
+    if live is None or spec is None or _some_older(codec, spec.version, versions):
+        await asyncio.to_thread(write_live, engine, codec, alias, [batch], versions)
+        return
+    if codec.versioned:
+        _refuse_newer(codec, spec.version, versions)
+    for checked in _checked(codec, spec, [batch]):
+        await server.upsert(live, checked)
+    if codec.versioned and (now := (await server.aliases()).get(alias, live)) != live:
+        await asyncio.to_thread(carry_late_rows, engine, codec, live, now)
+
+
+def _some_older(codec: PointCodec, version: str, versions: Mapping[str, int]) -> bool:
+    return codec.versioned and any(name < version for name in versions)
+
+
+def _refuse_newer(codec: PointCodec, version: str, versions: Mapping[str, int]) -> None:
+    if newer := sum(count for name, count in versions.items() if name > version):
+        raise VersionMismatchError(
+            f"feature view {codec.view.name!r} serves version {version}, but {newer} of {sum(versions.values())} "
+            f"rows are of version {max(versions)}; publish that version (feast-embeddings publish). "
+            "Nothing was written"
+        )
 
 
 def _served(batches: Iterable[PointBatch], after: Mapping[str, int]) -> Iterator[PointBatch]:

@@ -17,7 +17,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,18 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto, table_id
+from feast_embeddings._feast import EntityKeyProto, table_id
 from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.errors import InputError
 from feast_embeddings.exact_numbers import EXACT
-from feast_embeddings.live_write import write_live
+from feast_embeddings.key_read import KeyRead, ReadRow
+from feast_embeddings.live_write import write_live, write_live_on_loop
 from feast_embeddings.open_engine import open_engine
-from feast_embeddings.points import FeastRow, PointCodec, point_ids
+from feast_embeddings.points import FeastRow, PointCodec
+from feast_embeddings.server import ServerEngine
+from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.settings import OnlineStoreSettings
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
@@ -43,7 +45,6 @@ from feast_embeddings.view_tables import drop_tables, valid_from
 __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
 Progress = Callable[[int], Any] | None
-ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
 # What is live, for all reads of one request.
 _LIVE: ContextVar[Mapping[str, str] | None] = ContextVar("live", default=None)
@@ -106,8 +107,7 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         if not data:
             return
         codec = self.codec(config, table)
-        batch = codec.encode(data)
-        versions = Counter(str(payload.get("version", "")) for payload in batch.payloads)
+        batch, versions = _encoded(codec, data)
         write_live(self.engine(config), codec, table_id(config, table), [batch], versions)
         if progress:
             progress(len(data))
@@ -155,22 +155,18 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[ReadRow]:
         """Features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
-        engine, codec = self.engine(config), self.codec(config, table)
+        engine, read = self.engine(config), self._key_read(config, table, entity_keys, requested_features)
         aliases = engine.aliases() if (looked_up := _LIVE.get()) is None else looked_up
         live = aliases.get(table_id(config, table))
         if live is None:
-            return [(None, None)] * len(entity_keys)
-        names = codec.features if requested_features is None else requested_features
-        stored = engine.describe(live).vectors if codec.fields.keys() & set(names) else {}
-        ids = point_ids(entity_keys)
-        points = engine.retrieve(live, ids, vectors=[name for name in names if name in stored])
-        oldest = valid_from(config, table)
-        return [
-            (None, None)
-            if point is None or (oldest is not None and point.payload[TIMESTAMP_KEY] < oldest)
-            else codec.decode(point, names)
-            for point in points
-        ]
+            return read.nothing()
+        spec = engine.describe(live) if read.has_vectors else None
+        return read.rows(engine.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+    def _key_read(
+        self, config: RepoConfig, view: FeatureView, keys: list[EntityKeyProto], names: list[str] | None
+    ) -> KeyRead:
+        return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
     # Feast reads the views of one request one after the other, or side by side. Users and items of a model must not be
     # of two versions, so all of a request's reads go by one look at what is live.
@@ -180,12 +176,13 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
             super()._read_features_per_fv(config, *args, **more)
 
     async def _read_features_per_fv_async(self, config: RepoConfig, *args: Any, **more: Any) -> None:
-        with _reading(await asyncio.to_thread(lambda: self.engine(config).aliases())):
+        engine, server = await self._open(config)
+        with _reading(await (asyncio.to_thread(engine.aliases) if server is None else server.aliases())):
             await super()._read_features_per_fv_async(config, *args, **more)
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
-        """Both ways: the engines are called in a thread, which they leave free while they wait or search."""
+        """Both ways: a server through its async client, the embedded engine in a thread."""
         return SupportedAsyncMethods(read=True, write=True)
 
     async def online_read_async(
@@ -196,7 +193,16 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[ReadRow]:
         """`online_read`, without blocking the event loop."""
-        return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
+        _, server = await self._open(config)
+        if server is None:
+            return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
+        read = self._key_read(config, table, entity_keys, requested_features)
+        aliases = await server.aliases() if (looked_up := _LIVE.get()) is None else looked_up
+        live = aliases.get(table_id(config, table))
+        if live is None:
+            return read.nothing()
+        spec = await server.describe(live) if read.has_vectors else None
+        return read.rows(await server.retrieve(live, read.ids, vectors=read.vectors(spec)))
 
     async def online_write_batch_async(
         self,
@@ -205,8 +211,23 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         data: list[FeastRow],
         progress: Progress,
     ) -> None:
-        """`online_write_batch`, without blocking the event loop; `progress` is called from another thread."""
-        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+        """`online_write_batch`, without blocking the event loop; `progress` may be called from another thread."""
+        engine, server = await self._open(config)
+        if server is None:
+            await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+        elif data:
+            codec = self.codec(config, table)
+            batch, versions = await asyncio.to_thread(_encoded, codec, data)  # it computes, for long if rows are many
+            await write_live_on_loop(engine, server, codec, table_id(config, table), batch, versions)
+            if progress:
+                progress(len(data))
+
+    async def _open(self, config: RepoConfig) -> tuple[Engine, AsyncServer | None]:
+        """The engine, and how to reach it from an event loop if it is a server."""
+        engine = self._engine
+        if engine is None:  # The embedded engine waits for its lock when it is opened.
+            engine = await asyncio.to_thread(self.engine, config)
+        return engine, engine.on_loop if isinstance(engine, ServerEngine) else None
 
     def retrieve_online_documents(
         self,
@@ -271,14 +292,24 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
 
     async def initialize(self, config: RepoConfig) -> None:
         """Open the engine, so that the first request does not wait for it."""
-        await asyncio.to_thread(self.engine, config)
+        _, server = await self._open(config)
+        if server is not None:
+            await server.client()
 
     async def close(self) -> None:
         """Release files and connections; the next call opens them again."""
         with self._guard:
             engine, self._engine = self._engine, None
+        if isinstance(engine, ServerEngine) and engine.on_loop is not None:
+            await engine.on_loop.close()
         if engine is not None:
             await asyncio.to_thread(engine.close)
+
+
+def _encoded(codec: PointCodec, rows: list[FeastRow]) -> tuple[PointBatch, Counter[str]]:
+    """Rows as points, and how many are of each version."""
+    batch = codec.encode(rows)
+    return batch, Counter(str(payload.get("version", "")) for payload in batch.payloads)
 
 
 @contextlib.contextmanager

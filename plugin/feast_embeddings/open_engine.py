@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import ssl
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from qdrant_client import QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import Engine, Hnsw
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.retry import with_retries
+from feast_embeddings.retry import with_async_retries, with_retries
 from feast_embeddings.server import ServerEngine
 from feast_embeddings.server_storage import Storage
 from feast_embeddings.settings import OnlineStoreSettings
 
 __all__ = ["open_engine"]
 
+C = TypeVar("C", QdrantClient, AsyncQdrantClient)
+
 
 def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
-    """The embedded engine under the repo's folder, or the client of a server, to which nothing is sent yet.
+    """The embedded engine under the repo's folder, or the clients of a server, to which nothing is sent yet.
 
     Raises:
         InputError: the file of CA certificates cannot be read, or holds none.
@@ -33,32 +36,42 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
         folder = repo / (settings.path or "qdrant_storage")
         return EmbeddedEngine(folder, lock_timeout=settings.lock_timeout, hnsw=hnsw)
 
-    rest_options: dict[str, Any] = {}
-    grpc_options: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    certificates = None
     if settings.ca_certificate is not None:
         path = repo / settings.ca_certificate
-        rest_options["verify"] = _authorities(path)
-        grpc_options["root_certificates"] = path.read_bytes()
-    try:
-        # The client warns of an API key on a connection without TLS, which is no concern inside one machine.
+        options["verify"] = _authorities(path)
+        certificates = path.read_bytes()
+
+    def connect(kind: Callable[..., C]) -> C:
+        # The client warns of an API key on a connection without TLS, which is no concern inside one machine, and once
+        # is enough. It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
+        is_local = urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1")
         with warnings.catch_warnings():
-            if urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1"):
+            if is_local or kind is AsyncQdrantClient:
                 warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
-            client = QdrantClient(
+            return kind(
                 url=settings.url,
                 api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
                 prefer_grpc=settings.prefer_grpc,
                 grpc_port=settings.grpc_port,
                 timeout=settings.timeout,
-                grpc_options=grpc_options,
-                # It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
+                # Of each client its own, as it changes them.
+                grpc_options={} if certificates is None else {"root_certificates": certificates},
                 check_compatibility=False,
-                **rest_options,
+                **options,
             )
+
+    try:
+        client = connect(QdrantClient)
     except ValueError as error:
         raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
-    storage = Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor)
-    return ServerEngine(with_retries(client, settings.retries), hnsw=hnsw, storage=storage)
+    return ServerEngine(
+        with_retries(client, settings.retries),
+        hnsw=hnsw,
+        storage=Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor),
+        connect=lambda: with_async_retries(connect(AsyncQdrantClient), settings.retries),
+    )
 
 
 def _authorities(path: Path) -> ssl.SSLContext:

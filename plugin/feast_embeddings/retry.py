@@ -1,4 +1,4 @@
-"""A Qdrant client that asks again when a failure is not the request's fault."""
+"""Qdrant clients that ask again when a failure is not the request's fault."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, cast
 import grpc
 import httpx
 import tenacity
-from qdrant_client import QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-__all__ = ["with_retries"]
+from feast_embeddings.server_errors import STATUS_ERRORS
+
+__all__ = ["with_async_retries", "with_retries"]
 
 # Too many requests, bad gateway, unavailable, gateway timeout.
 _TRANSIENT_HTTP = {429, 502, 503, 504}
@@ -37,18 +39,13 @@ def _is_transient(error: BaseException) -> bool:
         return error.status_code in _TRANSIENT_HTTP
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, httpx.NetworkError | httpx.RemoteProtocolError)
-    return isinstance(error, grpc.Call) and error.code() in _TRANSIENT_GRPC
+    return isinstance(error, STATUS_ERRORS) and error.code() in _TRANSIENT_GRPC
 
 
 class _Retrying:
-    def __init__(self, client: QdrantClient, retries: int) -> None:
+    def __init__(self, client: QdrantClient | AsyncQdrantClient, retrying: tenacity.BaseRetrying) -> None:
         self._client = client
-        self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_transient),
-            stop=tenacity.stop_after_attempt(retries + 1),
-            wait=tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
-            reraise=True,
-        )
+        self._retrying = retrying
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -64,4 +61,18 @@ def with_retries(client: QdrantClient, retries: int) -> QdrantClient:
     that clients do not come back all at once. All requests of this package but the creation of a collection can be
     repeated: they say what shall be, not what to add.
     """
-    return cast(QdrantClient, _Retrying(client, retries))
+    return cast(QdrantClient, _Retrying(client, tenacity.Retrying(**_rules(retries))))
+
+
+def with_async_retries(client: AsyncQdrantClient, retries: int) -> AsyncQdrantClient:
+    """The same for a client on an event loop, which is free meanwhile."""
+    return cast(AsyncQdrantClient, _Retrying(client, tenacity.AsyncRetrying(**_rules(retries))))
+
+
+def _rules(retries: int) -> dict[str, Any]:
+    return {
+        "retry": tenacity.retry_if_exception(_is_transient),
+        "stop": tenacity.stop_after_attempt(retries + 1),
+        "wait": tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
+        "reraise": True,
+    }

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import grpc
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from feast_embeddings.engine import (
-    TIMESTAMP_KEY,
     CollectionSpec,
     Hnsw,
     Page,
@@ -33,17 +27,17 @@ from feast_embeddings.engine import (
 )
 from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import payload_key, payload_keys
+from feast_embeddings.server_async import AsyncServer
+from feast_embeddings.server_catalog import Catalog, birth_mark, metadata_of, spec_in
+from feast_embeddings.server_errors import engine_errors
+from feast_embeddings.server_points import chunks, guarded_upserts, points
 from feast_embeddings.server_storage import Storage, creation_parameters, search_parameters
 
 __all__ = ["ServerEngine"]
 
-_BATCH = 256
 _PAGE = 1000
 _STREAMS = 4
-_SPEC = "feast_embeddings"
 _POLL_SECONDS = 0.1
-# Begins an alias that a collection gets when it is made and loses with its end, to tell it from others of its name.
-_BIRTH_MARK = "feast_embeddings_made_"
 
 
 class ServerEngine:
@@ -57,6 +51,10 @@ class ServerEngine:
         storage: how new collections are stored.
         index_timeout: seconds to wait for Qdrant to build the indexes of a new collection.
         streams: how many requests upload a new collection at a time.
+        connect: makes clients for event loops.
+
+    Attributes:
+        on_loop: reads and writes by key from an event loop; None without `connect`.
     """
 
     def __init__(
@@ -67,47 +65,37 @@ class ServerEngine:
         storage: Storage | None = None,
         index_timeout: float = 3600.0,
         streams: int = _STREAMS,
+        connect: Callable[[], AsyncQdrantClient] | None = None,
     ) -> None:
         self._hnsw = hnsw or Hnsw()
         self._storage = storage or Storage()
         self._client = client
         self._index_timeout = index_timeout
-        self._birth_marks: dict[str, str] = {}
-        self._described: dict[str, tuple[str, CollectionSpec]] = {}
+        self._catalog = Catalog()
+        self.on_loop = None if connect is None else AsyncServer(connect, self._catalog)
         self._streams = streams
 
     def aliases(self) -> dict[str, str]:
-        with _engine_errors("list aliases"):
-            found = self._client.get_aliases().aliases
-        aliases = {alias.alias_name: alias.collection_name for alias in found}
-        self._birth_marks = {c: alias for alias, c in aliases.items() if alias.startswith(_BIRTH_MARK)}
-        return {alias: c for alias, c in aliases.items() if not alias.startswith(_BIRTH_MARK)}
+        with engine_errors("list aliases"):
+            found = self._client.get_aliases()
+        return self._catalog.aliases(found)
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
-        with _engine_errors("list collections"):
+        with engine_errors("list collections"):
             names = [c.name for c in self._client.get_collections().collections]
         # Names start with the alias; another alias may too, so the metadata decides.
-        specs = {name: self._spec(name) for name in names if name.startswith(alias)}
+        specs = {name: spec_in(self._info(name)) for name in names if name.startswith(alias)}
         return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
 
     def describe(self, collection: str) -> CollectionSpec:
-        # Asked for once. Another process may make a collection of this name anew; the last look at the aliases,
-        # which told the caller this name, has then shown another mark.
-        mark = self._birth_marks.get(collection)
-        known, spec = self._described.get(collection, (None, None))
-        if spec is None or known != mark:
-            spec = self._spec(collection)
-            if spec is None:
-                raise EngineError(f"the Qdrant collection {collection!r} was not made by feast-embeddings")
-            if mark is not None:
-                self._described = {name: known for name, known in self._described.items() if name in self._birth_marks}
-                self._described[collection] = mark, spec
-        return spec
+        if (spec := self._catalog.spec(collection)) is not None:
+            return spec
+        mark = self._catalog.mark(collection)
+        return self._catalog.learn(collection, mark, self._info(collection))
 
-    def _spec(self, collection: str) -> CollectionSpec | None:
-        with _engine_errors(f"describe {collection!r}"):
-            metadata = self._client.get_collection(collection).config.metadata or {}
-        return CollectionSpec.model_validate(metadata[_SPEC]) if _SPEC in metadata else None
+    def _info(self, collection: str) -> models.CollectionInfo:
+        with engine_errors(f"describe {collection!r}"):
+            return self._client.get_collection(collection)
 
     def switch(self, aliases: Mapping[str, str | None]) -> None:
         current = self.aliases()
@@ -122,17 +110,17 @@ class ServerEngine:
             if collection is not None
         ]
         if operations:
-            with _engine_errors("switch aliases"):
+            with engine_errors("switch aliases"):
                 # One request: Qdrant applies all of it or nothing.
                 self._client.update_collection_aliases(operations)
 
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
-        self._described.pop(collection, None)
-        with _engine_errors(f"create {collection!r}"):
+        self._catalog.forget(collection)
+        with engine_errors(f"create {collection!r}"):
             exists = self._client.collection_exists(collection)
-        half_built = self._spec(collection) if exists and spec.fingerprint else None
+        half_built = spec_in(self._info(collection)) if exists and spec.fingerprint else None
         resumed = half_built is not None and half_built.same_content(spec) and self.count(collection) > 0
         if not resumed:
             self._make(collection, spec, replace=exists)
@@ -141,16 +129,16 @@ class ServerEngine:
             self.wait_until_indexed(collection)
 
     def _make(self, collection: str, spec: CollectionSpec, *, replace: bool) -> None:
-        with _engine_errors(f"create {collection!r}"):
+        with engine_errors(f"create {collection!r}"):
             if replace:
                 self._client.delete_collection(collection)
             self._client.create_collection(
                 collection,
-                metadata={_SPEC: spec.model_dump()},
+                metadata=metadata_of(spec),
                 **creation_parameters(spec, self._hnsw, self._storage),
             )
-            birth_mark = models.CreateAlias(collection_name=collection, alias_name=_BIRTH_MARK + uuid.uuid4().hex)
-            self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=birth_mark)])
+            mark = models.CreateAlias(collection_name=collection, alias_name=birth_mark())
+            self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=mark)])
             # Before the points, so that the graph is built with the filters in mind.
             for name, index in spec.payload_indexes.items():
                 self._client.create_payload_index(collection, payload_key(name), models.PayloadSchemaType(index))
@@ -160,7 +148,7 @@ class ServerEngine:
         pending: deque[Future[object]] = deque()
 
         def wait_for(count: int) -> None:
-            with _engine_errors(f"write to {collection!r}"):
+            with engine_errors(f"write to {collection!r}"):
                 while len(pending) > count:
                     pending.popleft().result()
 
@@ -170,11 +158,9 @@ class ServerEngine:
                     if skip_present:
                         wait_for(0)
                         batch = self._absent(collection, batch)
-                    for chunk in _chunks(batch):
+                    for chunk in chunks(batch):
                         wait_for(self._streams - 1)
-                        pending.append(
-                            pool.submit(lambda chunk: self._client.upsert(collection, _points(chunk)), chunk)
-                        )
+                        pending.append(pool.submit(lambda chunk: self._client.upsert(collection, points(chunk)), chunk))
                 wait_for(0)
             except BaseException:
                 for future in pending:
@@ -183,7 +169,7 @@ class ServerEngine:
 
     def _absent(self, collection: str, batch: PointBatch) -> PointBatch:
         """The points that the collection does not hold."""
-        with _engine_errors(f"read from {collection!r}"):
+        with engine_errors(f"read from {collection!r}"):
             found = self._client.retrieve(collection, list(batch.ids), with_payload=False, with_vectors=False)
         present = {record.id for record in found}
         return batch.take(np.flatnonzero([id not in present for id in batch.ids]))
@@ -193,7 +179,7 @@ class ServerEngine:
 
     def wait_until_indexed(self, collection: str) -> None:
         deadline = time.monotonic() + self._index_timeout
-        with _engine_errors(f"index {collection!r}"):
+        with engine_errors(f"index {collection!r}"):
             while (status := self._client.get_collection(collection).status) != models.CollectionStatus.GREEN:
                 if status == models.CollectionStatus.GREY:
                     # Restarted in the middle, and waiting for a first update.
@@ -203,17 +189,15 @@ class ServerEngine:
                 time.sleep(_POLL_SECONDS)
 
     def annotate(self, collection: str, spec: CollectionSpec) -> None:
-        with _engine_errors(f"describe {collection!r}"):
-            self._client.update_collection(collection, metadata={_SPEC: spec.model_dump()})
-        self._described.pop(collection, None)
+        with engine_errors(f"describe {collection!r}"):
+            self._client.update_collection(collection, metadata=metadata_of(spec))
+        self._catalog.forget(collection)
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         for batch in batches:
-            with _engine_errors(f"write to {collection!r}"):
-                for chunk in _chunks(batch):
-                    # The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each
-                    # other. It is one per timestamp; all of a chunk's go in one request.
-                    self._client.batch_update_points(collection, _guarded_upserts(chunk))
+            with engine_errors(f"write to {collection!r}"):
+                for chunk in chunks(batch):
+                    self._client.batch_update_points(collection, guarded_upserts(chunk))
         if wait_for_indexes:
             self.wait_until_indexed(collection)
 
@@ -225,7 +209,7 @@ class ServerEngine:
         vectors: Sequence[str],
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
-        with _engine_errors(f"read from {collection!r}"):
+        with engine_errors(f"read from {collection!r}"):
             records = self._client.retrieve(
                 collection, list(ids), with_payload=payload_keys(payload), with_vectors=list(vectors) or False
             )
@@ -243,7 +227,7 @@ class ServerEngine:
         exact: bool = False,
         search_ef: int = 0,
     ) -> list[ScoredPoint]:
-        with _engine_errors(f"search {collection!r}"):
+        with engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
                 collection,
                 vector.tolist(),
@@ -279,7 +263,7 @@ class ServerEngine:
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Page:
-        with _engine_errors(f"read from {collection!r}"):
+        with engine_errors(f"read from {collection!r}"):
             records, following = self._client.scroll(
                 collection,
                 scroll_filter=filter,
@@ -291,56 +275,15 @@ class ServerEngine:
         return all_points(records), None if following is None else plain_id(following)
 
     def count(self, collection: str) -> int:
-        with _engine_errors(f"count {collection!r}"):
+        with engine_errors(f"count {collection!r}"):
             return self._client.count(collection, exact=True).count
 
     def drop(self, collections: Iterable[str]) -> None:
         for collection in collections:
             # Qdrant would delete the alias with it. Looked up each time, as another process may switch to it.
             if collection not in self.aliases().values():
-                with _engine_errors(f"drop {collection!r}"):
+                with engine_errors(f"drop {collection!r}"):
                     self._client.delete_collection(collection)
 
     def close(self) -> None:
         self._client.close()
-
-
-def _chunks(batch: PointBatch) -> list[PointBatch]:
-    return [batch.take(np.arange(start, min(start + _BATCH, len(batch)))) for start in range(0, len(batch), _BATCH)]
-
-
-def _guarded_upserts(batch: PointBatch) -> list[models.UpdateOperation]:
-    """Upserts that leave alone the stored points with a newer event timestamp than that of the point to write."""
-    operations: list[models.UpdateOperation] = []
-    for timestamp in np.unique(batch.timestamps):
-        not_newer = models.Filter(
-            must_not=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=int(timestamp)))]
-        )
-        points = _points(batch.take(np.flatnonzero(batch.timestamps == timestamp)))
-        operations.append(models.UpsertOperation(upsert=models.PointsList(points=points, update_filter=not_newer)))
-    return operations
-
-
-def _points(batch: PointBatch) -> list[models.PointStruct]:
-    return [
-        models.PointStruct(id=id, vector=vectors, payload=payload)
-        for id, vectors, payload in zip(batch.ids, batch.named_vectors(), batch.payloads, strict=True)
-    ]
-
-
-@contextlib.contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    """Say what failed and why, without headers or settings that could hold the API key."""
-    try:
-        yield
-    except EngineError:
-        raise
-    except UnexpectedResponse as error:
-        reason = f"HTTP {error.status_code} {error.reason_phrase}"
-        raise EngineError(f"Qdrant could not {what}: {reason}") from error
-    except grpc.RpcError as error:
-        code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
-        detail = error.details() if isinstance(error, grpc.Call) else ""
-        raise EngineError(f"Qdrant could not {what}: {code} {detail}".rstrip()) from error
-    except (ApiException, ResourceExhaustedResponse, OSError, ValueError, RuntimeError) as error:
-        raise EngineError(f"Qdrant could not {what}: {error}") from error

@@ -32,8 +32,8 @@ def aligned(shop: Shop, **more: Any) -> Artifact:
     return in_space(write_version(shop.repo.data, seed=1, as_of=NEW_AS_OF, **more), shop.artifact.manifest.space_id)
 
 
-def push(shop: Shop, user: str, number: float, at: datetime = LATE, *, of: Artifact | None = None) -> None:
-    """Write one user as a fold-in does: with a vector of its own, as of the live version."""
+def late_user(shop: Shop, user: str, number: float, at: datetime = LATE, *, of: Artifact | None = None) -> pd.DataFrame:
+    """The row of one user as a fold-in writes it: with a vector of its own, as of the live version."""
     manifest = (of or shop.artifact).manifest
     row = {
         "user_id": user,
@@ -46,7 +46,12 @@ def push(shop: Shop, user: str, number: float, at: datetime = LATE, *, of: Artif
         "event_timestamp": at,
         "created_timestamp": at,
     }
-    shop.feature_store.write_to_online_store("shop_user_embeddings", pd.DataFrame(row))
+    return pd.DataFrame(row)
+
+
+def push(shop: Shop, user: str, number: float, at: datetime = LATE, *, of: Artifact | None = None) -> None:
+    """Write one user as a fold-in does."""
+    shop.feature_store.write_to_online_store("shop_user_embeddings", late_user(shop, user, number, at, of=of))
 
 
 def served(shop: Shop, *users: str) -> list[float | None]:

@@ -215,6 +215,7 @@ def test_a_written_on_demand_view_is_read(store: FeatureStore) -> None:
     assert online.online_read(store.config, view, [key]) == [(None, None)]
 
 
+@pytest.mark.parametrize("make_store", ["embedded"], indirect=True)
 @pytest.mark.parametrize("method", ["retrieve", "upsert"])
 def test_the_event_loop_is_free_meanwhile(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -35,6 +35,8 @@ class Failing(ThreadingHTTPServer):
         self.statuses = statuses
         self.requests: list[str] = []
         self.bodies: list[Any] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
@@ -44,6 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null"))
+        assert self.server.may_answer.wait(timeout=60), "nobody let it answer"
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         if not status:
             self.close_connection = True
@@ -66,12 +69,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def grpc_node(
-    calls: list[str], code: grpc.StatusCode, failures: int, credentials: grpc.ServerCredentials | None = None
+    calls: list[str],
+    code: grpc.StatusCode,
+    failures: int,
+    credentials: grpc.ServerCredentials | None = None,
+    may_answer: threading.Event | None = None,
 ) -> Iterator[int]:
     """The port of a gRPC server that fails so often, and then answers with one alias."""
 
     def aliases(request: object, context: grpc.ServicerContext) -> qdrant_grpc.ListAliasesResponse:
         calls.append(dict(context.invocation_metadata()).get("api-key", ""))
+        assert may_answer is None or may_answer.wait(timeout=60), "nobody let it answer"
         if len(calls) <= failures:
             context.abort(code, "not now")
         return qdrant_grpc.ListAliasesResponse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ import trustme
 from pydantic import SecretStr
 from tests.conftest import QdrantServer, run_program
 
-from feast_embeddings.engine import Engine
 from feast_embeddings.errors import EmbeddingsError, EngineError, InputError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.open_engine import open_engine
+from feast_embeddings.server import ServerEngine
 
 from .test_engine import ids, make_batch, make_spec
 from .test_server_client import Failing, grpc_node, server
@@ -41,10 +42,18 @@ def repo(tmp_path: Path, authority: trustme.CA) -> Path:
     return tmp_path
 
 
-def connect(repo: Path, url: str, **more: Any) -> Engine:
+def connect(repo: Path, url: str, **more: Any) -> ServerEngine:
     settings = QdrantEmbeddingOnlineStoreConfig(url=url, api_key=SecretStr(KEY), retries=0, timeout=5, **more)
     assert KEY not in repr(settings)
-    return open_engine(settings, repo)
+    engine = open_engine(settings, repo)
+    assert isinstance(engine, ServerEngine)
+    return engine
+
+
+def on_loop(engine: ServerEngine) -> dict[str, str]:
+    """The aliases, by the client of an event loop."""
+    assert engine.on_loop is not None
+    return asyncio.run(engine.on_loop.aliases())
 
 
 @pytest.fixture
@@ -59,13 +68,15 @@ def https(server: Failing, authority: trustme.CA) -> str:
 def test_rest(repo: Path, https: str, server: Failing) -> None:
     """The server is believed with the authority's certificate, and with no other one."""
     engine = connect(repo, https, prefer_grpc=False, ca_certificate="ca.pem")
-    assert engine.aliases() == {"a": "c"}
+    assert engine.aliases() == on_loop(engine) == {"a": "c"}
     engine.close()
     for more in ({}, {"ca_certificate": "other.pem"}):
-        with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED") as caught:
-            connect(repo, https, prefer_grpc=False, **more).aliases()
-        assert KEY not in str(caught.value)
-    assert server.requests == ["GET /aliases"]
+        for ask in (ServerEngine.aliases, on_loop):
+            engine = connect(repo, https, prefer_grpc=False, **more)
+            with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+                ask(engine)
+            assert KEY not in str(caught.value)
+    assert server.requests == ["GET /aliases"] * 2
 
 
 def test_grpc(repo: Path, https: str, authority: trustme.CA) -> None:
@@ -75,13 +86,15 @@ def test_grpc(repo: Path, https: str, authority: trustme.CA) -> None:
     calls: list[str] = []
     with grpc_node(calls, grpc.StatusCode.OK, 0, grpc.ssl_server_credentials([pair])) as port:
         engine = connect(repo, https, grpc_port=port, ca_certificate="ca.pem")
-        assert engine.aliases() == {"a": "c"}
+        assert engine.aliases() == on_loop(engine) == {"a": "c"}
         engine.close()
         for more in ({}, {"ca_certificate": "other.pem"}):
-            with pytest.raises(EngineError, match="UNAVAILABLE") as caught:
-                connect(repo, https, grpc_port=port, **more).aliases()
-            assert KEY not in str(caught.value)
-    assert calls == [KEY]
+            for ask in (ServerEngine.aliases, on_loop):
+                engine = connect(repo, https, grpc_port=port, **more)
+                with pytest.raises(EngineError, match="UNAVAILABLE") as caught:
+                    ask(engine)
+                assert KEY not in str(caught.value)
+    assert calls == [KEY] * 2
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,7 @@ def test_a_real_server(real: QdrantServer, repo: Path, rng: np.random.Generator)
         points = engine.retrieve("c", ids(0, 20), vectors=["v"])
         vectors = np.stack([point.vectors["v"] for point in points if point is not None])
         assert vectors.tobytes() == batch.vectors["v"][0].tobytes()
+        assert on_loop(engine) == engine.aliases()
         engine.close()
         with pytest.raises(EngineError):
             connect(repo, real.url, prefer_grpc=prefer_grpc, **more).aliases()

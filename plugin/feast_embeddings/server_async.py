@@ -1,0 +1,92 @@
+"""Reads and writes by key at a Qdrant server on an event loop, which is free while the server works."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from qdrant_client import AsyncQdrantClient
+
+from feast_embeddings.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
+from feast_embeddings.server_catalog import Catalog
+from feast_embeddings.server_errors import engine_errors
+from feast_embeddings.server_points import chunks, guarded_upserts
+
+__all__ = ["AsyncServer"]
+
+_Opened = tuple[AsyncQdrantClient, AsyncGenerator[AsyncQdrantClient]]
+
+
+class AsyncServer:
+    """What Feast's async methods need of `ServerEngine`: the same answers and errors, by `AsyncQdrantClient`.
+
+    The connections of a client belong to the event loop that opened them, so each loop has a client of its own. It is
+    closed by `close`, or by its loop when that ends.
+
+    Args:
+        connect: makes a client. Nothing is sent yet.
+        catalog: what is known of the collections, shared with the engine.
+    """
+
+    def __init__(self, connect: Callable[[], AsyncQdrantClient], catalog: Catalog) -> None:
+        self._connect = connect
+        self._catalog = catalog
+        self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
+
+    async def client(self) -> AsyncQdrantClient:
+        """The client of the running loop; opened on first use."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._opened:
+            for other in list(self._opened):
+                if other.is_closed():
+                    del self._opened[other]
+            owner = _owner(self._connect())
+            self._opened[loop] = await anext(owner), owner
+        return self._opened[loop][0]
+
+    async def close(self) -> None:
+        """Close the client of the running loop; the next call opens another. Safe to repeat."""
+        if (opened := self._opened.pop(asyncio.get_running_loop(), None)) is not None:
+            await opened[1].aclose()
+
+    async def aliases(self) -> dict[str, str]:
+        """As `Engine.aliases`."""
+        client = await self.client()
+        with engine_errors("list aliases"):
+            found = await client.get_aliases()
+        return self._catalog.aliases(found)
+
+    async def describe(self, collection: str) -> CollectionSpec:
+        """As `Engine.describe`."""
+        if (spec := self._catalog.spec(collection)) is not None:
+            return spec
+        client, mark = await self.client(), self._catalog.mark(collection)
+        with engine_errors(f"describe {collection!r}"):
+            info = await client.get_collection(collection)
+        return self._catalog.learn(collection, mark, info)
+
+    async def retrieve(
+        self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]
+    ) -> list[StoredPoint | None]:
+        """As `Engine.retrieve`, with the whole payload."""
+        client = await self.client()
+        with engine_errors(f"read from {collection!r}"):
+            records = await client.retrieve(
+                collection, list(ids), with_payload=True, with_vectors=list(vectors) or False
+            )
+        return stored_points(records, ids)
+
+    async def upsert(self, collection: str, batch: PointBatch) -> None:
+        """As `Engine.upsert`, without waiting for indexes."""
+        client = await self.client()
+        for chunk in chunks(batch):
+            with engine_errors(f"write to {collection!r}"):
+                await client.batch_update_points(collection, guarded_upserts(chunk))
+
+
+async def _owner(client: AsyncQdrantClient) -> AsyncGenerator[AsyncQdrantClient]:
+    """Yields the client and closes it in the end: asyncio finishes the generators of a loop before it ends the loop."""
+    try:
+        yield client
+    finally:
+        await client.close()

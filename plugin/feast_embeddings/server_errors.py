@@ -1,0 +1,35 @@
+"""What goes wrong at a Qdrant server, as an error of ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import grpc
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+
+from feast_embeddings.errors import EngineError
+
+__all__ = ["STATUS_ERRORS", "engine_errors"]
+
+# Errors of gRPC that have a status, from a blocking call and from one on an event loop.
+STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
+
+
+@contextlib.contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """Say what failed and why, without headers or settings that could hold the API key."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except UnexpectedResponse as error:
+        reason = f"HTTP {error.status_code} {error.reason_phrase}"
+        raise EngineError(f"Qdrant could not {what}: {reason}") from error
+    except grpc.RpcError as error:
+        code = error.code().name if isinstance(error, STATUS_ERRORS) else type(error).__name__
+        detail = error.details() if isinstance(error, STATUS_ERRORS) else ""
+        raise EngineError(f"Qdrant could not {what}: {code} {detail}".rstrip()) from error
+    except (ApiException, ResourceExhaustedResponse, OSError, ValueError, RuntimeError, grpc.aio.UsageError) as error:
+        raise EngineError(f"Qdrant could not {what}: {error}") from error
