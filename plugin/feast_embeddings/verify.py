@@ -79,14 +79,14 @@ def rank_queries(users: pa.Table) -> Matrix:
 
 
 def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix], first_ef: int) -> Check:
-    """Compare a new collection, which nobody writes to yet, with the table that was target.
+    """Compare a new collection, which nobody writes to yet, with the table that was sent.
 
     Args:
         queries: per searched vector that is not asked with the rows' own vectors, vectors to ask with, shape (n, dim).
         first_ef: what the settings say.
 
     Raises:
-        EngineError: it does not hold, or does not find, what was target.
+        EngineError: it does not hold, or does not find, what was sent.
     """
     count, expected = engine.count(target.collection), target.table.num_rows
     if count != expected:
