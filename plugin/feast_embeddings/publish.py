@@ -18,13 +18,13 @@ from feast_embeddings.engine import Engine, PointBatch
 from feast_embeddings.errors import EngineError
 from feast_embeddings.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.late_rows import carry_late_rows
-from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.model_view import qdrant_store
 from feast_embeddings.publish_plan import KEEP, plan_publish, superseded
 from feast_embeddings.table_points import encode_table
 from feast_embeddings.target import Target
 from feast_embeddings.verify import rank_queries, verify_loaded
 
-__all__ = ["KEEP", "STEPS", "PublishResult", "model_view", "publish_artifact", "qdrant_store", "register"]
+__all__ = ["KEEP", "STEPS", "PublishResult", "publish_artifact", "register"]
 
 # The steps, in their order; users and items are loaded, indexed and verified one after the other.
 STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "clear")

@@ -32,7 +32,7 @@ from feast_embeddings._feast import table_id
 from feast_embeddings.collection import collection_spec
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import PointBatch
-from feast_embeddings.publish import qdrant_store
+from feast_embeddings.model_view import qdrant_store
 from feast_embeddings.table_points import encode_table
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -131,9 +131,9 @@ def apply(repo: Repo, model: str = "shop") -> FeatureStore:
 ENGINES = ["embedded", "server-stand-in", "server"]
 
 
-def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
-    """A published version in a repo on the engine that `request.param` names; for fixtures of any scope."""
-    repo = init_repo(folder / "repo")
+def new_repo(request: pytest.FixtureRequest, path: Path) -> Repo:
+    """A repo of a project of its own, on the engine that `request.param` names."""
+    repo = init_repo(path)
     config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
     config["project"] = f"shop_{uuid.uuid4().hex}"  # a server may be shared
     if request.param == "server":
@@ -141,6 +141,12 @@ def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
         config["online_store"] = {"type": config["online_store"]["type"], "url": server.url}
         config["online_store"]["grpc_port"] = server.grpc_port
     (repo.path / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    return repo
+
+
+def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
+    """A published version in a repo on the engine that `request.param` names; for fixtures of any scope."""
+    repo = new_repo(request, folder / "repo")
     artifact = write_version(repo.data)
     feature_store = apply(repo)
     if request.param == "server-stand-in":

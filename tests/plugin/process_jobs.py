@@ -22,7 +22,7 @@ from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
-from feast_embeddings.publish import qdrant_store
+from feast_embeddings.model_view import qdrant_store
 from feast_embeddings.writer_lock import writer_lock
 
 from .publishing import publish_any

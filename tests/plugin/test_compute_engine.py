@@ -22,7 +22,7 @@ from feast_embeddings import ArrowComputeEngine, ArrowComputeEngineConfig
 from feast_embeddings._feast import EntityKeyProto, ValueProto, table_id
 from feast_embeddings.compute_engine import _Source
 from feast_embeddings.errors import InputError
-from feast_embeddings.publish import qdrant_store
+from feast_embeddings.model_view import qdrant_store
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 US = pa.timestamp("us", tz="UTC")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from feast import FeatureStore
 
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish import KEEP, STEPS
-from feast_embeddings.repo import Repo, init_repo
+from feast_embeddings.repo import Repo
 
 from . import process_jobs as jobs
-from .conftest import apply, qdrant
+from .conftest import apply, new_repo, qdrant
 from .job import Job
 from .publishing import in_space, publish_any
 
@@ -29,14 +27,7 @@ Shop = tuple[Repo, FeatureStore]
 @pytest.fixture(params=["embedded", "server"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     """A repo with one published version."""
-    repo = init_repo(tmp_path / "repo")
-    config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
-    config["project"] = f"shop_{uuid.uuid4().hex}"  # a server may be shared
-    if request.param == "server":
-        server = request.getfixturevalue("qdrant_server")
-        config["online_store"] = {"type": config["online_store"]["type"], "url": server.url}
-        config["online_store"]["grpc_port"] = server.grpc_port
-    (repo.path / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    repo = new_repo(request, tmp_path / "repo")
     artifact = jobs.write_random(repo.data, 0)
     feature_store = apply(repo, jobs.MODEL)
     publish_any(feature_store, artifact)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions
 from embedding_trainers.split import Split, split_against
 from embedding_trainers.trainer import Factors
-from feast_embeddings.artifact import Artifact
+from feast_embeddings.artifact import Artifact, embedding_matrix
 from feast_embeddings.errors import InputError
 
 __all__ = ["version_split"]
@@ -41,13 +39,7 @@ def version_split(artifact: Artifact, test: Interactions) -> tuple[Factors, Spli
     )
     train.sort_indices()
     bias = items["bias"].to_numpy() if "bias" in items.column_names else np.zeros(len(items), np.float32)
-    factors = Factors(_vectors(users), _vectors(items), bias)
+    factors = Factors(embedding_matrix(users), embedding_matrix(items), bias)
     manifest = artifact.manifest
     method = f"interactions that {manifest.model} version {manifest.version} had not seen"
     return factors, split_against(users["user_id"].combine_chunks(), item_ids, train, test, method)
-
-
-def _vectors(table: pa.Table) -> npt.NDArray[np.float32]:
-    column = table["embedding"].combine_chunks()
-    vectors: npt.NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), -1)
-    return vectors
