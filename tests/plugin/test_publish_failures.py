@@ -283,7 +283,7 @@ def test_a_load_that_stopped_is_continued(
     else:
         real = QdrantClient(":memory:")
     client = Dying(real)
-    monkeypatch.setattr("feast_embeddings.server._BATCH", 10)
+    monkeypatch.setattr("feast_embeddings.server_points._BATCH", 10)
     engine = ServerEngine(client, streams=1)  # type: ignore[arg-type]
     qdrant(shop.feature_store)._engine = engine
     store = shop.publish()
