@@ -6,18 +6,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from feast_embeddings.repo import Repo
+from feast_embeddings.service.calls import PROBLEMS, Calls
 from feast_embeddings.service.gate import Gate
 from feast_embeddings.service.keys import KeyRing
 from feast_embeddings.service.models import Models
+from feast_embeddings.service.neighbour_routes import add_neighbour_routes
+from feast_embeddings.service.operation_routes import operation_routes
 from feast_embeddings.service.permissions import feast_auth
 from feast_embeddings.service.problems import add_handlers
-from feast_embeddings.service.routes import model_routes, operation_routes
 from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.service.vector_routes import add_vector_routes
+from feast_embeddings.service.version_routes import add_version_routes
 
 __all__ = ["create_app", "mount"]
 
@@ -46,7 +50,11 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         docs_url=None,  # these two load their scripts from elsewhere
         redoc_url=None,
     )
-    app.include_router(model_routes(models, settings, feast_auth(models.feature_store)))
+    model_routes = APIRouter(prefix="/v1/models", dependencies=feast_auth(models.feature_store), responses=PROBLEMS)
+    calls = Calls(models, settings)
+    for add_routes in (add_version_routes, add_vector_routes, add_neighbour_routes):
+        add_routes(model_routes, calls)
+    app.include_router(model_routes)
     app.include_router(operation_routes(models))
     add_handlers(app)
     app.add_middleware(Gate, settings=settings, keys=KeyRing(settings.key_file) if keys is None else keys)

@@ -1,0 +1,139 @@
+"""The endpoints that find neighbours: similar items and users, ranked items, audiences, each alone and in batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from feast_embeddings.answers import Neighbours, NeighboursBatch
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.service import answers, requests
+from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.metrics import MISSING
+from feast_embeddings.service.problems import FieldError, ProblemError
+
+__all__ = ["add_neighbour_routes"]
+
+# A search for more results than this is not over in a millisecond or two.
+_LIGHT = 100
+
+
+def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
+    """Add them to the router of the models."""
+    neighbours: dict[int | str, dict[str, Any]] = {200: {"model": answers.NeighboursAnswer}}
+    batch: dict[int | str, dict[str, Any]] = {200: {"model": answers.BatchAnswer}}
+
+    @router.post("/{model}/similar_items", responses=neighbours)
+    async def similar_items(model: Model, request: requests.SimilarItemsRequest) -> Response:
+        """The items nearest to an item by cosine, without itself."""
+        calls.check(request)
+        r = request
+        found = await calls.one(
+            model,
+            r.filter is None and r.limit <= _LIGHT,
+            lambda store: store.similar_items_batch(
+                [r.item_id], r.limit, filter=r.filter, attributes=r.return_metadata
+            ),
+        )
+        return _single(model, found, r.return_metadata)
+
+    @router.post("/{model}/similar_users", responses=neighbours)
+    async def similar_users(model: Model, request: requests.SimilarUsersRequest) -> Response:
+        """The users nearest to a user by cosine, without the user."""
+        calls.check(request)
+        r = request
+        found = await calls.one(
+            model,
+            r.filter is None and r.limit <= _LIGHT,
+            lambda store: store.similar_users_batch(
+                [r.user_id], r.limit, filter=r.filter, attributes=r.return_metadata
+            ),
+        )
+        return _single(model, found, r.return_metadata)
+
+    @router.post("/{model}/rank", responses=neighbours)
+    async def rank(model: Model, request: requests.RankRequest) -> Response:
+        """The items with the highest score for a user: user · item + bias. With `item_ids`, these items reranked."""
+        calls.check(request)
+        r = request
+        found = await calls.one(model, False, lambda store: store.rank_batch([r.user_id], r.limit, **r.ranking()))
+        return _single(model, found, r.return_metadata)
+
+    @router.post("/{model}/users_for_item", responses=neighbours)
+    async def users_for_item(model: Model, request: requests.AudienceRequest) -> Response:
+        """An audience: the users with the highest score for an item, or those most like a set of users."""
+        calls.check(request)
+        r = request
+        if (r.item_id is None) == (r.user_ids is None):
+            text = "give one of item_id and user_ids"
+            raise ProblemError(422, text, [FieldError(field="item_id", message=text)])
+
+        def ask(store: EmbeddingStore) -> Neighbours | NeighboursBatch:
+            if r.item_id is not None:
+                return store.users_for_item_batch([r.item_id], r.limit, **r.audience())
+            return store.lookalike_users(r.user_ids or [], r.limit, filter=r.filter, attributes=r.return_metadata)
+
+        found = await calls.run(model, ask)
+        if isinstance(found, NeighboursBatch):
+            return _single(model, found, r.return_metadata)
+        return _answer(model, found, r.return_metadata)
+
+    @router.post("/{model}/similar_items/batch", responses=batch)
+    async def similar_items_batch(model: Model, request: requests.BatchSimilarItemsRequest) -> Response:
+        """`similar_items` for each of many items."""
+        calls.check(request, queries="item_ids")
+        r = request
+        found = await calls.run(
+            model,
+            lambda store: store.similar_items_batch(r.item_ids, r.limit, filter=r.filter, attributes=r.return_metadata),
+        )
+        return _batch(model, found, r.return_metadata)
+
+    @router.post("/{model}/similar_users/batch", responses=batch)
+    async def similar_users_batch(model: Model, request: requests.BatchSimilarUsersRequest) -> Response:
+        """`similar_users` for each of many users."""
+        calls.check(request, queries="user_ids")
+        r = request
+        found = await calls.run(
+            model,
+            lambda store: store.similar_users_batch(r.user_ids, r.limit, filter=r.filter, attributes=r.return_metadata),
+        )
+        return _batch(model, found, r.return_metadata)
+
+    @router.post("/{model}/rank/batch", responses=batch)
+    async def rank_batch(model: Model, request: requests.BatchRankRequest) -> Response:
+        """`rank` for each of many users."""
+        calls.check(request, queries="user_ids")
+        r = request
+        found = await calls.run(model, lambda store: store.rank_batch(r.user_ids, r.limit, **r.ranking()))
+        return _batch(model, found, r.return_metadata)
+
+    @router.post("/{model}/users_for_item/batch", responses=batch)
+    async def users_for_item_batch(model: Model, request: requests.BatchAudienceRequest) -> Response:
+        """`users_for_item` for each of many items."""
+        calls.check(request, queries="item_ids")
+        r = request
+        found = await calls.run(model, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.audience()))
+        return _batch(model, found, r.return_metadata)
+
+
+def _single(model: str, found: NeighboursBatch, metadata: bool) -> Response:
+    """The answer to the only query of a batch; an unknown id is data, so an answer without results."""
+    (answer,) = found.answers
+    if answer is None:
+        MISSING.labels(model).inc()
+        return answers.json_response({"model": model, "version": found.version, "results": [], "missing": found.ids})
+    return _answer(model, answer, metadata)
+
+
+def _answer(model: str, found: Neighbours, metadata: bool) -> Response:
+    if found.missing:
+        MISSING.labels(model).inc(len(found.missing))
+    return answers.neighbours_response(model, found, metadata=metadata)
+
+
+def _batch(model: str, found: NeighboursBatch, metadata: bool) -> Response:
+    if missing := found.missing:
+        MISSING.labels(model).inc(len(missing))
+    return answers.batch_response(model, found, metadata=metadata)

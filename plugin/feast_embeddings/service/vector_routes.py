@@ -1,0 +1,66 @@
+"""The endpoints that give out vectors: by id, and of all that pass a filter, page by page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+
+from feast_embeddings.answers import Embeddings, Id
+from feast_embeddings.artifact import Entity
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.service import answers, requests
+from feast_embeddings.service.answers import ARROW, NUMPY
+from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.metrics import MISSING
+
+__all__ = ["add_vector_routes"]
+
+
+def add_vector_routes(router: APIRouter, calls: Calls) -> None:
+    """Add them to the router of the models."""
+
+    async def embeddings(
+        model: str, entity: Entity, ids: list[Id], encoding: requests.Encoding | None, accept: str
+    ) -> Response:
+        def ask(store: EmbeddingStore) -> Embeddings:
+            return store.user_embeddings(ids) if entity == "user" else store.item_embeddings(ids)
+
+        found = await calls.run(model, ask)
+        if missing := len(ids) - int(found.found.sum()):
+            MISSING.labels(model).inc(missing)
+        accepted: requests.Encoding = "arrow" if ARROW in accept else "numpy" if NUMPY in accept else "float"
+        return answers.embedding_response(model, entity, found, encoding or accepted)
+
+    vectors: dict[int | str, dict[str, Any]] = {
+        200: {"model": answers.EmbeddingAnswer, "content": {ARROW: {}, NUMPY: {}}, "description": "The embeddings."}
+    }
+
+    @router.post("/{model}/create_user_embedding", responses=vectors)
+    async def create_user_embedding(
+        model: Model, request: requests.UserEmbeddingRequest, accept: Annotated[str, Header()] = ""
+    ) -> Response:
+        """The embeddings of users, in the order of the request."""
+        calls.check(request)
+        return await embeddings(model, "user", request.user_ids, request.encoding, accept)
+
+    @router.post("/{model}/create_item_embedding", responses=vectors)
+    async def create_item_embedding(
+        model: Model, request: requests.ItemEmbeddingRequest, accept: Annotated[str, Header()] = ""
+    ) -> Response:
+        """The embeddings of items, in the order of the request."""
+        calls.check(request)
+        return await embeddings(model, "item", request.item_ids, request.encoding, accept)
+
+    @router.post("/{model}/retrieve", responses={200: {"model": answers.PageAnswer}})
+    async def retrieve(model: Model, request: requests.RetrieveRequest) -> Response:
+        """A page of the users or items that pass a filter; all pages of one listing are of one version."""
+        calls.check(request)
+        r = request
+        page = await calls.run(
+            model,
+            lambda store: store.retrieve(
+                r.entity, filter=r.filter, limit=r.limit, cursor=r.cursor, vectors=r.return_embeddings
+            ),
+        )
+        return answers.page_response(model, page, metadata=r.return_metadata)

@@ -1,0 +1,85 @@
+"""The endpoints about versions: which there are and which is live, and to change that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
+from feast.permissions.action import AuthzedAction
+
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.errors import NotPublishedError
+from feast_embeddings.publish import publish_artifact
+from feast_embeddings.repo import Repo
+from feast_embeddings.service import answers, requests
+from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.versions import list_versions, roll_back
+
+__all__ = ["add_version_routes"]
+
+
+def add_version_routes(router: APIRouter, calls: Calls) -> None:
+    """Add them to the router of the models."""
+    models, settings = calls.models, calls.settings
+
+    @router.get("", responses={200: {"model": answers.ModelsAnswer}})
+    async def list_models() -> Response:
+        """The models of this service, and which version of each is live."""
+
+        def look() -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = []
+            for name in models.names():
+                try:
+                    spec = models.get(name).live().side("item").spec
+                    rows.append({"name": name, "live_version": spec.version, "as_of": spec.as_of, "space": spec.space})
+                except NotPublishedError:
+                    rows.append({"name": name, "live_version": None, "as_of": None, "space": None})
+            return rows
+
+        return answers.json_response({"models": await anyio.to_thread.run_sync(look)})
+
+    @router.get("/{model}/versions", responses={200: {"model": answers.VersionsAnswer}})
+    async def list_versions(model: Model) -> Response:
+        """The versions of a model: those in the vector store, and those on disk beside it."""
+        return answers.json_response(await calls.run(model, _versions))
+
+    @router.post("/{model}/publish", responses={200: {"model": answers.PublishAnswer}})
+    async def publish(model: Model, request: requests.PublishRequest) -> Response:
+        """Make a trained version live, users and items in one step. Needs a key that may write."""
+
+        def load(store: EmbeddingStore) -> dict[str, Any]:
+            artifact = load_artifact(Repo.open(settings.repo).data, model, request.version)
+            result = publish_artifact(store.feature_store, artifact)
+            return {"model": model, "version": result.version, "changed": result.changed}
+
+        return answers.json_response(await calls.run(model, load, AuthzedAction.WRITE_ONLINE))
+
+    @router.post("/{model}/rollback", responses={200: {"model": answers.PublishAnswer}})
+    async def rollback(model: Model, request: requests.PublishRequest) -> Response:
+        """Make an older version live again, the one before the live one by default. Needs a key that may write."""
+
+        def go_back(store: EmbeddingStore) -> dict[str, Any]:
+            result = roll_back(store.feature_store, Repo.open(settings.repo).data, model, request.version)
+            return {"model": model, "version": result.version, "changed": result.changed}
+
+        return answers.json_response(await calls.run(model, go_back, AuthzedAction.WRITE_ONLINE))
+
+
+def _versions(store: EmbeddingStore) -> dict[str, Any]:
+    data = Repo.open(store.feature_store.repo_path or ".").data
+    return {
+        "model": store.model,
+        "live_version": store.live_version(),
+        "versions": [
+            {
+                "version": found.version,
+                "live": found.live,
+                "loaded": found.kept,
+                "as_of": found.as_of,
+                "space": found.space,
+            }
+            for found in reversed(list_versions(store.feature_store, data, store.model))
+        ],
+    }
