@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 from importlib.metadata import entry_points
+from typing import Any
 
 import click
+import typeguard
 
 from feast_embeddings.errors import EmbeddingsError
 
@@ -73,6 +75,10 @@ def run() -> None:
     """Entry point: exit code 0, 2 for bad input, 1 for a failure; errors are one line on standard error."""
     # The template sets it for what it does to file registries too, whatever Feast's advice says.
     logging.getLogger("feast.repo_config").addFilter(lambda r: "serve_features_while" not in r.getMessage())
+    if "feast" not in sys.modules:
+        # Feast wraps its classes in typeguard's checks, which takes two thirds of the time of its import
+        # (tests/benchmarks/start.py). The commands make no objects of users' definitions; `feast apply` still checks.
+        typeguard.typechecked = _unchecked
     try:
         main.main(standalone_mode=False)
     except EmbeddingsError as error:
@@ -89,6 +95,11 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         _fail(error, f"{type(error).__name__}: {error}", 1)
+
+
+def _unchecked(target: Any = None, **_options: Any) -> Any:
+    """`typeguard.typechecked`, but for the checks: with or without arguments, it returns what it decorates."""
+    return _unchecked if target is None else target
 
 
 def _fail(error: Exception, message: str, code: int) -> None:
