@@ -56,18 +56,23 @@ class NeighboursBatch:
     """The answers to many queries, all from one version.
 
     Attributes:
-        ids: as asked for, n of them.
-        answers: per id; None for an id that has no embedding.
+        ids: as asked for, n of them; for visitors, who have none, their places from 0.
+        answers: per id; None for an id that has no embedding, and for a visitor who knows nothing that the version
+            knows.
         version: of the model that answered.
+        unknown: of visitors, the items that the version does not know.
     """
 
     ids: list[Id]
     answers: list[Neighbours | None]
     version: str
+    unknown: list[Id] | None = None
 
     @property
     def missing(self) -> list[Id]:
         """The ids that have no embedding."""
+        if self.unknown is not None:
+            return self.unknown
         return [id for id, answer in zip(self.ids, self.answers, strict=True) if answer is None]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -14,12 +16,20 @@ from feast import FeatureStore, FeatureView
 from feast_embeddings._feast import table_id
 from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import ENTITIES, Entity, FoldedIn
-from feast_embeddings.errors import CursorError, EngineError, InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.errors import (
+    CursorError,
+    EngineError,
+    FoldInError,
+    InputError,
+    NotPublishedError,
+    UnknownIdError,
+)
 from feast_embeddings.fold_in import fold_in
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
 from feast_embeddings.model_view import model_view, qdrant_store
 from feast_embeddings.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
+from feast_embeddings.visitors import Visitors
 
 __all__ = ["EmbeddingStore", "Filter"]
 
@@ -52,6 +62,7 @@ class EmbeddingStore:
         self._guard = threading.Lock()
         self._sides = self._registered()
         self._live: LiveModel | None = None
+        self._visitors: Visitors | None = None
         self._next_look = 0.0
 
     def similar_items(
@@ -129,6 +140,57 @@ class EmbeddingStore:
         return self.answer(
             lambda live: live.rank(
                 user_ids, k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
+            )
+        )
+
+    def rank_visitor(
+        self,
+        interactions: Sequence[Id] | Mapping[Id, float],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        include_seen: bool = False,
+        item_ids: Sequence[Id] | None = None,
+        attributes: bool = True,
+    ) -> Neighbours:
+        """`rank` for somebody without an id, from what they did: the score of the vector that fold-in gives them.
+
+        The first visitor of a version waits until its items have been read.
+
+        Args:
+            interactions: the items, each as often as it was interacted with, or with weights as training used them.
+                Those that the version does not know are in `missing`.
+            include_seen: whether these items may be among the answers.
+
+        Raises:
+            UnknownIdError: the live version knows none of the items.
+            FoldInError: it is not on this disk, or its trainer is not installed or cannot fold in.
+            InputError: a weight that no vector comes of.
+            VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
+        """
+        found = self.rank_visitors(
+            [interactions], k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
+        )
+        (answer,) = found.answers
+        if answer is None:
+            raise UnknownIdError(f"version {found.version} of model {self.model!r} knows none of the visitor's items")
+        return answer
+
+    def rank_visitors(
+        self,
+        interactions: Sequence[Sequence[Id] | Mapping[Id, float]],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        include_seen: bool = False,
+        item_ids: Sequence[Id] | None = None,
+        attributes: bool = True,
+    ) -> NeighboursBatch:
+        """`rank_visitor` for each of many, where one whose items are all unknown is no error."""
+        histories = [each if isinstance(each, Mapping) else Counter(each) for each in interactions]
+        return self.answer(
+            lambda live: live.rank_visitors(
+                histories, k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
             )
         )
 
@@ -330,27 +392,32 @@ class EmbeddingStore:
                 return known
             # A new version may have come with new attributes, so with new feature views.
             is_current = known is None or self._look_again()
-            live = LiveModel(
-                self.model,
-                {
-                    entity: LiveSide(self._engine, self._sides[entity], name, self._engine.describe(name))
-                    for entity, name in self._named(aliases).items()
-                },
-            )
+            sides = {
+                entity: LiveSide(self._engine, self._sides[entity], name, self._engine.describe(name))
+                for entity, name in self._named(aliases).items()
+            }
+            live = LiveModel(self.model, sides, self._visitors_of(sides))
             if is_current:
                 self._live = live
             return live
 
     def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
-        """Ask what is live now; once more, should it be replaced and dropped meanwhile."""
+        """Ask what is live now; once more, should it be replaced and dropped, or deleted, meanwhile."""
         aliases = self._engine.aliases()
         try:
             return ask(self.live(aliases))
-        except EngineError:
+        except (EngineError, FoldInError):
             now = self._engine.aliases()
             if now == aliases:
                 raise
             return ask(self.live(now))
+
+    def _visitors_of(self, sides: Mapping[Entity, LiveSide]) -> Visitors:
+        """Those of the version of the items: the same object as long as that is live, as it keeps what it read."""
+        version = sides["item"].spec.version if "item" in sides else ""
+        if self._visitors is None or self._visitors.version != version:
+            self._visitors = Visitors(Path(self.feature_store.config.repo_path or ".") / "data", self.model, version)
+        return self._visitors
 
     def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
         sides = self._sides

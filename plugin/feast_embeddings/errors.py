@@ -13,6 +13,7 @@
     ├── ArtifactError              an artifact on disk is missing, damaged or of another format
     ├── NotPublishedError          nothing is live for a model or a feature view
     ├── VersionMismatchError       vectors of different versions or spaces would have met
+    ├── FoldInError                the live version cannot fold in here
     ├── WriterLockedError          another process is writing to the embedded store
     ├── EngineError                Qdrant refused or failed
     └── MissingExtraError          an optional dependency is not installed
@@ -28,6 +29,7 @@ __all__ = [
     "EmbeddingsError",
     "EngineError",
     "FilterError",
+    "FoldInError",
     "GateError",
     "IdTypeError",
     "InputError",
@@ -57,11 +59,12 @@ class UnknownIdError(InputError):
 
 
 class IdTypeError(InputError):
-    """An id is not of the type of the model's ids; `entity` says whether of users or of items."""
+    """An id is not of the type of the model's ids; `id` is what came, `entity` whether for a user or an item."""
 
-    def __init__(self, message: str, entity: str) -> None:
+    def __init__(self, message: str, entity: str, id: object) -> None:
         super().__init__(message)
         self.entity = entity
+        self.id = id
 
 
 class CursorError(InputError):
@@ -90,6 +93,10 @@ class NotPublishedError(EmbeddingsError):
 
 class VersionMismatchError(EmbeddingsError):
     """Vectors of different versions or spaces would have met in one collection or one query."""
+
+
+class FoldInError(EmbeddingsError):
+    """Visitors cannot be folded into a version: it is not on this disk, or its trainer is not here or cannot."""
 
 
 class WriterLockedError(EmbeddingsError):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from feast_embeddings.answers import Id, Neighbours, NeighboursBatch
 from feast_embeddings.artifact import Entity
-from feast_embeddings.engine import ScoredPoint
+from feast_embeddings.engine import PointId, ScoredPoint
 from feast_embeddings.errors import InputError, NotPublishedError, VersionMismatchError
 from feast_embeddings.live_side import Filter, LiveSide
+from feast_embeddings.visitors import Visitors
 
 __all__ = ["LiveModel"]
 
@@ -25,11 +27,13 @@ class LiveModel:
 
     Args:
         sides: users and items as far as they are live.
+        visitors: of the version of the items.
     """
 
-    def __init__(self, model: str, sides: Mapping[Entity, LiveSide]) -> None:
+    def __init__(self, model: str, sides: Mapping[Entity, LiveSide], visitors: Visitors) -> None:
         self.model = model
         self._sides = sides
+        self._visitors = visitors
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
     def side(self, entity: Entity) -> LiveSide:
@@ -93,12 +97,46 @@ class LiveModel:
                 answers.append(None)
                 continue
             seen = [] if include_seen else point.payload.get(_SEEN) or []
+            excluded = [items.side.point_id(id) for id in seen]
             answers.append(
                 self.rank_vector(
-                    point.vectors[name], k, filter=filter, excluded=seen, item_ids=item_ids, attributes=attributes
+                    point.vectors[name], k, filter=filter, excluded=excluded, item_ids=item_ids, attributes=attributes
                 )
             )
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
+
+    def rank_visitors(
+        self,
+        histories: Sequence[Mapping[Id, float]],
+        k: int,
+        *,
+        filter: Filter | None,
+        include_seen: bool,
+        item_ids: Sequence[Id] | None,
+        attributes: bool,
+    ) -> NeighboursBatch:
+        """To each visitor, given as items with weights, the k items of the highest score."""
+        _check_k(k)
+        _, items = self._same_space()
+        # Also those of them that came after the training, which fold-in does not know.
+        seen = [[items.side.point_id(id) for id in history] for history in histories]
+        visitors = self._visitors.fold_in(histories)
+        answers: list[Neighbours | None] = []
+        for visitor, excluded in zip(visitors, seen, strict=True):
+            if visitor.vector is None:
+                answers.append(None)
+                continue
+            found = self.rank_vector(
+                visitor.vector,
+                k,
+                filter=filter,
+                excluded=[] if include_seen else excluded,
+                item_ids=item_ids,
+                attributes=attributes,
+            )
+            answers.append(replace(found, missing=list(dict.fromkeys([*visitor.unknown, *found.missing]))))
+        unknown = dict.fromkeys(id for visitor in visitors for id in visitor.unknown)
+        return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, list(unknown))
 
     def rank_vector(
         self,
@@ -106,7 +144,7 @@ class LiveModel:
         k: int,
         *,
         filter: Filter | None,
-        excluded: Sequence[Id],
+        excluded: Sequence[PointId],
         item_ids: Sequence[Id] | None,
         attributes: bool,
     ) -> Neighbours:
@@ -120,7 +158,7 @@ class LiveModel:
             user if side.field.bias is None else np.append(user, np.float32(1)),
             k,
             filter=side.translate(filter),
-            excluded=[side.point_id(id) for id in excluded],
+            excluded=excluded,
             only=only,
             payload=None if attributes else [side.id_name],
         )

@@ -50,13 +50,13 @@ class Side:
         if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
             kind = "text" if self._is_text else "a whole number"
             raise IdTypeError(
-                f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity
+                f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity, id
             )
         try:
             return self.codec.point_id_of(id)
         except ValueError:
             expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
-            raise IdTypeError(f"{self.entity} ids of this model are {expected}, got {id!r}", self.entity) from None
+            raise IdTypeError(f"{self.entity} ids of this model are {expected}, got {id!r}", self.entity, id) from None
 
     def parse_id(self, text: str) -> Id:
         if self._is_text:
@@ -64,7 +64,9 @@ class Side:
         try:
             return int(text)
         except ValueError:
-            raise IdTypeError(f"{self.entity} ids of this model are whole numbers, got {text!r}", self.entity) from None
+            raise IdTypeError(
+                f"{self.entity} ids of this model are whole numbers, got {text!r}", self.entity, text
+            ) from None
 
     def translate(self, filter: Filter | None) -> models.Filter | None:
         tree = parse_filter(filter) if isinstance(filter, str) else filter

@@ -73,8 +73,9 @@ def write_version(
     model: str = "shop",
     dim: int = DIM,
     alignment: Alignment | None = None,
+    trainer: TrainerInfo | None = None,
 ) -> Artifact:
-    """A version with random vectors; user u-i has seen items i and i + 1."""
+    """A version with random vectors, said to be of a trainer; user u-i has seen items i and i + 1."""
     rng = np.random.default_rng(seed)
     users = pa.array([f"u-{i}" for i in range(n_users)])
     items = pa.array([f"sku-{i}" for i in range(n_items)])
@@ -85,7 +86,7 @@ def write_version(
         users=user_table(rng, users, seen, dim),
         items=item_table(rng, items, dim),
         as_of=as_of,
-        trainer=TrainerInfo(name="random", config={}),
+        trainer=trainer or TrainerInfo(name="random", config={}),
         seed=seed,
         metrics={},
         fingerprint="0" * 64,

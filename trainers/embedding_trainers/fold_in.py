@@ -1,11 +1,12 @@
 """Fold-in: vectors for new users or items from their interactions, without training again.
 
-The plugin finds `fold_in` by the entry-point group ``feast_embeddings.fold_in``.
+The plugin finds `fold_in` and `FoldIn` by the entry-point group ``feast_embeddings.fold_in``.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,92 @@ from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_train
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import InputError
 
-__all__ = ["fold_in"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["FoldIn", "fold_in"]
 
 _OTHER: dict[Entity, Entity] = {"user": "item", "item": "user"}
+
+
+class FoldIn:
+    """A version as far as it takes to fold in: its trainer and its other side, loaded once for any number of calls.
+
+    Args:
+        artifact: the version.
+        entity: whether users or items are folded in.
+
+    Raises:
+        InputError: its trainer is not installed or cannot fold in.
+        ArtifactError: its table of the other side is damaged.
+        MissingExtraError: the extra ``trainers`` is not installed.
+    """
+
+    def __init__(self, artifact: Artifact, entity: Entity) -> None:
+        trainer = artifact.manifest.trainer
+        found = find_trainer(trainer.name)
+        if found.fold_in is None:
+            raise InputError(f"the trainer {trainer.name!r} cannot fold in; train a new version")
+        self._fold_in = found.fold_in
+        self._config = found.configure(trainer.config)
+        self._csr_matrix: Any = import_extra("scipy.sparse").csr_matrix
+        self._threadpool_limits: Any = import_extra("threadpoolctl").threadpool_limits
+        self.other = _OTHER[entity]
+        table = artifact.table(self.other)
+        self.ids = table[f"{self.other}_id"].combine_chunks()
+        self._known = _known_side(self.other, table)
+
+    def numbers(self, ids: pa.Array) -> npt.NDArray[np.int64]:
+        """The row of the other side that each id has, -1 where it is not known; shape (len(ids),)."""
+        # The fewer are hashed, the many looked up.
+        rows = pc.indices_nonzero(pc.is_in(self.ids, value_set=ids))
+        places = pc.index_in(ids, value_set=self.ids.take(rows))
+        found: npt.NDArray[np.int64] = pc.fill_null(rows.cast(pa.int64()).take(places), -1).to_numpy(
+            zero_copy_only=False
+        )
+        return found
+
+    def matrix(
+        self, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]
+    ) -> csr_matrix:
+        """Interactions of new rows, numbered without a gap from 0, with rows of the other side; pairs are summed."""
+        matrix = self._csr_matrix((weights, (rows, columns)), shape=(rows.max(initial=-1) + 1, len(self.ids)))
+        matrix.sort_indices()
+        return matrix
+
+    def fold(self, matrix: csr_matrix, *, seed: int = 0) -> Folded:
+        """A vector for each row of `matrix`."""
+        # Many small problems: BLAS threads would wait for each other longer than they work.
+        with self._threadpool_limits(1, "blas"):
+            return self._fold_in(matrix, self._known, self._config, RunOptions(seed=seed))
+
+    def vectors(
+        self,
+        rows: npt.NDArray[np.int64],
+        ids: pa.Array,
+        weights: npt.NDArray[np.float32],
+        *,
+        seed: int = 0,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Vectors for rows that have no ids, from n interactions.
+
+        Args:
+            rows: whose interaction it is, shape (n,), from 0.
+            ids: with what, of the type of the version's ids, shape (n,).
+            weights: positive, shape (n,).
+            seed: of what randomness there is.
+
+        Returns:
+            The m rows that get a vector, ascending, as they have an interaction with what the version knows; the
+            vectors, float32, shape (m, dim); and which interactions are of that kind, shape (n,).
+        """
+        columns = self.numbers(ids)
+        is_known = columns >= 0
+        with_vector, places = np.unique(rows[is_known], return_inverse=True)
+        if not len(with_vector):
+            return with_vector, np.empty((0, self._known.factors.shape[1]), np.float32), is_known
+        folded = self.fold(self.matrix(places, columns[is_known], weights[is_known]), seed=seed)
+        return with_vector, folded.factors, is_known
 
 
 def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Source, *, seed: int = 0) -> FoldedIn:
@@ -43,51 +127,40 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     """
     log = interactions if isinstance(interactions, Interactions) else read_interactions(interactions)
     manifest = artifact.manifest
-    trainer = find_trainer(manifest.trainer.name)
-    if trainer.fold_in is None:
-        raise InputError(f"the trainer {manifest.trainer.name!r} cannot fold in; train a new version")
-    same, other = artifact.table(entity), artifact.table(_OTHER[entity])
+    version, same = FoldIn(artifact, entity), artifact.table(entity)
     ids, numbers = _side(log, entity)
-    other_ids, other_numbers = _side(log, _OTHER[entity])
-    for name, found, table in ((entity, ids, same), (_OTHER[entity], other_ids, other)):
-        if found.type != (expected := table.schema.field(f"{name}_id").type):
+    other_ids, other_numbers = _side(log, version.other)
+    for name, found, known in ((entity, ids, same[f"{entity}_id"]), (version.other, other_ids, version.ids)):
+        if found.type != known.type:
             raise InputError(
-                f"the {name} ids of version {manifest.version} are {expected}, those of the log {found.type}"
+                f"the {name} ids of version {manifest.version} are {known.type}, those of the log {found.type}"
             )
 
-    columns = pc.fill_null(pc.index_in(other_ids, value_set=other[f"{_OTHER[entity]}_id"]), -1).to_numpy()[
-        other_numbers
-    ]
+    columns = version.numbers(other_ids)[other_numbers]
     is_known = columns >= 0
     with_vector, rows = np.unique(numbers[is_known], return_inverse=True)
     if not len(with_vector):
         raise InputError(
-            f"none of the {len(ids):,} {entity}s of the log has an interaction with {_an(_OTHER[entity])} that version "
+            f"none of the {len(ids):,} {entity}s of the log has an interaction with {_an(version.other)} that version "
             f"{manifest.version} knows"
         )
     weights = np.ones(len(log), np.float32) if log.weights is None else log.weights
-    matrix = import_extra("scipy.sparse").csr_matrix(
-        (weights[is_known], (rows, columns[is_known])), shape=(len(with_vector), other.num_rows)
-    )
-    matrix.sort_indices()
-    config = trainer.configure(manifest.trainer.config)
-    # Many small problems: BLAS threads would wait for each other longer than they work.
-    with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
-        folded = trainer.fold_in(matrix, _known_side(_OTHER[entity], other), config, RunOptions(seed=seed))
+    matrix = version.matrix(rows, columns[is_known], weights[is_known])
+    folded = version.fold(matrix, seed=seed)
     table = _table(
         artifact,
         entity,
         ids.take(pa.array(with_vector)),
         folded,
         np.bincount(rows).astype(np.int64),
-        _lists(matrix.indptr, other[f"{_OTHER[entity]}_id"].take(pa.array(matrix.indices))),
+        _lists(matrix.indptr, version.ids.take(pa.array(matrix.indices))),
         log.as_of or datetime.now(UTC),
     )
-    completed, known = _completed(table, same, entity)
+    completed, known_ids = _completed(table, same, entity)
     return FoldedIn(
         entity=entity,
         table=completed,
-        known=known,
+        known=known_ids,
         missing=ids.filter(pa.array(~np.isin(np.arange(len(ids)), with_vector))),
         n_interactions=len(log),
         n_unknown=int((~is_known).sum()),
@@ -154,8 +227,8 @@ def _union(*columns: pa.ChunkedArray) -> pa.Array:
     pairs = pa.concat_tables(pa.table({"row": pc.list_parent_indices(each), "value": each.flatten()}) for each in lists)
     pairs = pairs.group_by(["row", "value"]).aggregate([]).sort_by([("row", "ascending"), ("value", "ascending")])
     counts = np.bincount(pairs["row"].to_numpy(), minlength=len(lists[0]))
-    return _lists(np.concatenate([[0], np.cumsum(counts)]), pairs["value"])
+    return _lists(np.concatenate([[0], np.cumsum(counts)]), pairs["value"].combine_chunks())
 
 
-def _lists(starts: npt.NDArray[np.integer], values: pa.ChunkedArray) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values.combine_chunks())
+def _lists(starts: npt.NDArray[np.integer], values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)

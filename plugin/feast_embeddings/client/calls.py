@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -17,6 +17,8 @@ from feast_embeddings.client.answers import Embeddings, Id, Neighbours, Neighbou
 __all__ = ["Call"]
 
 T = TypeVar("T")
+
+Interactions = Sequence[Id] | Mapping[Id, float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Call(Generic[T]):
 def _ids(ids: Sequence[Id]) -> list[Id]:
     # NumPy's whole numbers and text are no JSON.
     return [id.item() if isinstance(id, np.generic) else id for id in ids]
+
+
+def _interactions(interactions: Interactions) -> list[dict[str, Any]]:
+    if isinstance(interactions, Mapping):
+        weights = (float(weight) for weight in interactions.values())
+        return [{"item_id": id, "weight": weight} for id, weight in zip(_ids(list(interactions)), weights, strict=True)]
+    return [{"item_id": id} for id in _ids(interactions)]
 
 
 def _call(model: str, name: str, body: dict[str, Any], read: Callable[[Any], T]) -> Call[T]:
@@ -117,36 +126,51 @@ def similar_users_batch(
 
 def rank(
     model: str,
-    user_id: Id,
+    user_id: Id | None = None,
     *,
+    interactions: Interactions | None = None,
     item_ids: Sequence[Id] | None = None,
     exclude_seen: bool | None = None,
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[Neighbours]:
-    """The items with the highest score for a user; with `item_ids`, these items reranked.
+    """The items with the highest score for a user, or for a visitor without an id; with `item_ids`, these reranked.
 
     Args:
-        exclude_seen: leave out what the user interacted with in training; by default unless `item_ids` is given.
+        interactions: instead of the user, what the visitor did: items, or items with weights. Those that are not known
+            are in `missing`.
+        exclude_seen: leave out what the user interacted with in training, or the visitor; by default unless `item_ids`
+            is given.
     """
-    more = {"item_ids": None if item_ids is None else _ids(item_ids), "exclude_seen": exclude_seen}
-    return _query(model, "rank", limit, filter, return_metadata, user_id=_ids([user_id])[0], **more)
+    more = {
+        "user_id": None if user_id is None else _ids([user_id])[0],
+        "interactions": None if interactions is None else _interactions(interactions),
+        "item_ids": None if item_ids is None else _ids(item_ids),
+        "exclude_seen": exclude_seen,
+    }
+    return _query(model, "rank", limit, filter, return_metadata, **more)
 
 
 def rank_batch(
     model: str,
-    user_ids: Sequence[Id],
+    user_ids: Sequence[Id] | None = None,
     *,
+    interactions: Sequence[Interactions] | None = None,
     item_ids: Sequence[Id] | None = None,
     exclude_seen: bool | None = None,
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
-    """`rank` for each of many users."""
-    more = {"item_ids": None if item_ids is None else _ids(item_ids), "exclude_seen": exclude_seen}
-    return _batch(model, "rank", limit, filter, return_metadata, user_ids=_ids(user_ids), **more)
+    """`rank` for each of many users, or of many visitors, whose ids in the answer are their places from 0."""
+    more = {
+        "user_ids": None if user_ids is None else _ids(user_ids),
+        "interactions": None if interactions is None else [_interactions(each) for each in interactions],
+        "item_ids": None if item_ids is None else _ids(item_ids),
+        "exclude_seen": exclude_seen,
+    }
+    return _batch(model, "rank", limit, filter, return_metadata, **more)
 
 
 def users_for_item(

@@ -71,11 +71,11 @@ class NeighboursAnswer(BaseModel):
     model: str
     version: str
     results: list[Result] = Field(description="As many as `limit` when so many match.")
-    missing: list[str | int] = Field(description="Ids of the request that have no embedding.")
+    missing: list[str | int] = Field(description="Ids of the request that have no embedding, of whatever kind.")
 
 
 class BatchResult(BaseModel):
-    id: str | int
+    id: str | int = Field(description="As in the request; of a visitor the place, from 0.")
     results: list[Result] | None = Field(description="null for an id that has no embedding")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
@@ -30,7 +30,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "No valid API key was sent.",
         403: "The key, or Feast's permissions, do not allow it.",
         404: "There is no such model.",
-        409: "No version is live.",
+        409: "No version is live, or the live one cannot fold in visitors.",
         413: "Too many ids, too high a limit, or too large a body.",
         422: "A field cannot be used; `errors` names it.",
         500: "An internal error.",
@@ -47,17 +47,17 @@ class Calls:
         self.models = models
         self.settings = settings
 
-    def check(self, request: requests.Request, *, queries: str | None = None) -> None:
+    def check(self, request: requests.Request, *, queries: Collection[str] = ()) -> None:
         """Raise a problem where a request asks for too much.
 
         Args:
-            queries: the field of which each id is a query of its own.
+            queries: the fields of which each id, or list of interactions, is a query of its own.
         """
         for name, ids in request.id_lists():
-            most = self.settings.max_queries if name == queries else self.settings.max_ids
-            if len(ids) > most:
-                text = f"{len(ids):,} ids are too many, at most {most:,} are allowed; ask in several requests"
-                raise ProblemError(413, f"{name}: {text}", [FieldError(field=name, message=text)])
+            if name in queries:
+                _at_most(self.settings.max_queries, name, ids)
+                ids = [id for each in ids if isinstance(each, list) for id in each]
+            _at_most(self.settings.max_ids, name, ids)
         limit = getattr(request, "limit", 1)
         if limit > self.settings.max_limit:
             text = f"at most {self.settings.max_limit:,}, got {limit:,}"
@@ -83,3 +83,9 @@ class Calls:
         store = self.models.get(model)
         assert_may(store, action)
         return ask(store)
+
+
+def _at_most(most: int, name: str, ids: list[Any]) -> None:
+    if len(ids) > most:
+        text = f"{len(ids):,} ids are too many, at most {most:,} are allowed; ask in several requests"
+        raise ProblemError(413, f"{name}: {text}", [FieldError(field=name, message=text)])

@@ -35,15 +35,18 @@ def _operation(openapi: dict[str, Any], path: str, method: str, operation: dict[
         f"<h2 id={escape(operation['operationId'])}>{method} <code>{escape(path)}</code></h2>",
         f"<p>{escape(operation.get('description') or operation.get('summary', ''))}</p>",
     ]
-    call = ["curl -s"] + ([f"-X {method}"] if method != "GET" else [])
-    call.append(f'"$ADDRESS{path}"')
+    call = f'curl -s{"" if method == "GET" else f" -X {method}"} "$ADDRESS{path}"'
+    calls = [call]
     if body := operation.get("requestBody"):
         schema = _resolve(openapi, body["content"]["application/json"]["schema"])
-        example = {name: field["examples"][0] for name, field in schema["properties"].items() if "examples" in field}
-        call.append(f"-H 'Content-Type: application/json' -d '{json.dumps(schema.get('example', example))}'")
-        fields = [_field(name, field, schema) for name, field in schema["properties"].items()]
-        lines.append(f"<ul>{''.join(fields)}</ul>")
-    lines.append(f"<pre>{escape(' '.join(call))}</pre>")
+        fields = schema["properties"]
+        example = {name: field["examples"][0] for name, field in fields.items() if "examples" in field}
+        calls = [
+            f"{call} -H 'Content-Type: application/json' -d '{json.dumps(sent)}'"
+            for sent in schema.get("examples", [example])
+        ]
+        lines.append(f"<ul>{''.join(_field(name, field, schema) for name, field in fields.items())}</ul>")
+    lines.append(f"<pre>{escape(chr(10).join(calls))}</pre>")
     return "\n".join(lines)
 
 

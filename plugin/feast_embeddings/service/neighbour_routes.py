@@ -54,20 +54,27 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
 
     @router.post("/{model}/rank", responses=neighbours)
     async def rank(model: Model, request: requests.RankRequest) -> Response:
-        """The items with the highest score for a user: user · item + bias. With `item_ids`, these items reranked."""
+        """The items with the highest score for a user: user · item + bias. With `item_ids`, these items reranked.
+
+        With `interactions` instead of a user, for a visitor without an id: the version's trainer folds them in.
+        """
         calls.check(request)
         r = request
-        found = await calls.one(model, False, lambda store: store.rank_batch([r.user_id], r.limit, **r.ranking()))
-        return _single(model, found, r.return_metadata)
+        _only_one("user_id", r.user_id, "interactions", r.interactions)
+
+        def ask(store: EmbeddingStore) -> NeighboursBatch:
+            if r.user_id is not None:
+                return store.rank_batch([r.user_id], r.limit, **r.ranking())
+            return store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.ranking())
+
+        return _single(model, await calls.run(model, ask), r.return_metadata)
 
     @router.post("/{model}/users_for_item", responses=neighbours)
     async def users_for_item(model: Model, request: requests.AudienceRequest) -> Response:
         """An audience: the users with the highest score for an item, or those most like a set of users."""
         calls.check(request)
         r = request
-        if (r.item_id is None) == (r.user_ids is None):
-            text = "give one of item_id and user_ids"
-            raise ProblemError(422, text, [FieldError(field="item_id", message=text)])
+        _only_one("item_id", r.item_id, "user_ids", r.user_ids)
 
         def ask(store: EmbeddingStore) -> Neighbours | NeighboursBatch:
             if r.item_id is not None:
@@ -82,7 +89,7 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
     @router.post("/{model}/similar_items/batch", responses=batch)
     async def similar_items_batch(model: Model, request: requests.BatchSimilarItemsRequest) -> Response:
         """`similar_items` for each of many items."""
-        calls.check(request, queries="item_ids")
+        calls.check(request, queries=["item_ids"])
         r = request
         found = await calls.run(
             model,
@@ -93,7 +100,7 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
     @router.post("/{model}/similar_users/batch", responses=batch)
     async def similar_users_batch(model: Model, request: requests.BatchSimilarUsersRequest) -> Response:
         """`similar_users` for each of many users."""
-        calls.check(request, queries="user_ids")
+        calls.check(request, queries=["user_ids"])
         r = request
         found = await calls.run(
             model,
@@ -103,27 +110,43 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
 
     @router.post("/{model}/rank/batch", responses=batch)
     async def rank_batch(model: Model, request: requests.BatchRankRequest) -> Response:
-        """`rank` for each of many users."""
-        calls.check(request, queries="user_ids")
+        """`rank` for each of many users, or of many visitors, whose ids in the answer are their places from 0."""
+        calls.check(request, queries=["user_ids", "interactions"])
         r = request
-        found = await calls.run(model, lambda store: store.rank_batch(r.user_ids, r.limit, **r.ranking()))
-        return _batch(model, found, r.return_metadata)
+        _only_one("user_ids", r.user_ids, "interactions", r.interactions)
+
+        def ask(store: EmbeddingStore) -> NeighboursBatch:
+            if r.user_ids is not None:
+                return store.rank_batch(r.user_ids, r.limit, **r.ranking())
+            histories = [requests.history(each) for each in r.interactions or []]
+            return store.rank_visitors(histories, r.limit, **r.ranking())
+
+        return _batch(model, await calls.run(model, ask), r.return_metadata)
 
     @router.post("/{model}/users_for_item/batch", responses=batch)
     async def users_for_item_batch(model: Model, request: requests.BatchAudienceRequest) -> Response:
         """`users_for_item` for each of many items."""
-        calls.check(request, queries="item_ids")
+        calls.check(request, queries=["item_ids"])
         r = request
         found = await calls.run(model, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.audience()))
         return _batch(model, found, r.return_metadata)
+
+
+def _only_one(name: str, value: object, other_name: str, other: object) -> None:
+    """Raise a problem unless one of two fields is given."""
+    if (value is None) == (other is None):
+        text = f"give one of {name} and {other_name}"
+        blamed = name if value is None else other_name
+        raise ProblemError(422, text, [FieldError(field=blamed, message=text)])
 
 
 def _single(model: str, found: NeighboursBatch, metadata: bool) -> Response:
     """The answer to the only query of a batch; an unknown id is data, so an answer without results."""
     (answer,) = found.answers
     if answer is None:
-        MISSING.labels(model).inc()
-        return answers.json_response({"model": model, "version": found.version, "results": [], "missing": found.ids})
+        missing = found.missing
+        MISSING.labels(model).inc(len(missing))
+        return answers.json_response({"model": model, "version": found.version, "results": [], "missing": missing})
     return _answer(model, answer, metadata)
 
 

@@ -18,6 +18,7 @@ from feast_embeddings.errors import (
     CursorError,
     EmbeddingsError,
     FilterError,
+    FoldInError,
     IdTypeError,
     InputError,
     NotPublishedError,
@@ -108,6 +109,9 @@ def add_handlers(app: FastAPI) -> None:
         if isinstance(error, InputError):
             field = _blamed(error, await _sent(request))
             return problem_response(422, f"{field}: {error}", [FieldError(field=field, message=str(error))])
+        if isinstance(error, FoldInError):
+            _log.warning("fold-in", extra={"reason": str(error.__cause__)})
+            return problem_response(409, f"interactions: {error}")
         if isinstance(error, NotPublishedError | VersionMismatchError):
             # Their messages name collections, and commands of the operator.
             if isinstance(error, NotPublishedError):
@@ -140,5 +144,12 @@ def _blamed(error: InputError, sent: dict[str, Any]) -> str:
         return "cursor"
     if isinstance(error, IdTypeError):
         names = (f"{error.entity}_id", f"{error.entity}_ids", "interactions")
-        return next((name for name in names if name in sent), f"{error.entity}_ids")
-    return "version" if "version" in sent else "body"
+        return next((name for name in names if error.id in _ids(sent.get(name))), f"{error.entity}_ids")
+    return next((name for name in ("version", "interactions") if name in sent), "body")
+
+
+def _ids(value: Any) -> list[Any]:
+    """The ids in a field: one, a list of them, interactions, or lists of those."""
+    if isinstance(value, list):
+        return [id for each in value for id in _ids(each)]
+    return [value["item_id"] if isinstance(value, dict) else value]

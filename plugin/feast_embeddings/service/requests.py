@@ -15,6 +15,7 @@ __all__ = [
     "BatchSimilarItemsRequest",
     "BatchSimilarUsersRequest",
     "Encoding",
+    "Interaction",
     "ItemEmbeddingRequest",
     "PublishRequest",
     "RankRequest",
@@ -23,6 +24,7 @@ __all__ = [
     "SimilarItemsRequest",
     "SimilarUsersRequest",
     "UserEmbeddingRequest",
+    "history",
 ]
 
 Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
@@ -49,6 +51,31 @@ _Encoding = Annotated[
         "as an Arrow stream or a NumPy file. Without it the Accept header decides, and else it is float.",
         examples=["float"],
     ),
+]
+
+
+class Interaction(BaseModel):
+    """What a visitor did with an item."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: _ItemId
+    weight: Annotated[
+        float,
+        Field(strict=True, ge=1e-6, le=1e6, description="As training weighed such an interaction.", examples=[3]),
+    ] = 1.0
+
+
+def history(interactions: list[Interaction]) -> dict[Id, float]:
+    """The weight of each item, summed over its interactions."""
+    weights: dict[Id, float] = {}
+    for each in interactions:
+        weights[each.item_id] = weights.get(each.item_id, 0) + each.weight
+    return weights
+
+
+_Interactions = Annotated[
+    list[Interaction], Field(min_length=1, examples=[[{"item_id": "sku-1"}, {"item_id": "sku-2", "weight": 3}]])
 ]
 
 
@@ -100,7 +127,7 @@ class _RankQuery(_Query):
     exclude_seen: Annotated[
         StrictBool | None,
         Field(
-            description="Whether items that the user interacted with in training are left out. "
+            description="Whether items that the user interacted with in training, or the visitor, are left out. "
             "By default they are, unless item_ids is given."
         ),
     ] = None
@@ -119,11 +146,39 @@ class _RankQuery(_Query):
 
 
 class RankRequest(_RankQuery):
-    user_id: _UserId
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["user_id"]}, {"required": ["interactions"]}],
+            "examples": [
+                {"user_id": "u-7", "limit": 10},
+                {"interactions": [{"item_id": "sku-1"}, {"item_id": "sku-2", "weight": 3}], "limit": 10},
+            ],
+        }
+    )
+
+    user_id: Annotated[Id | SkipJsonSchema[None], Field(description="The user to rank for.")] = None
+    interactions: Annotated[
+        _Interactions | SkipJsonSchema[None],
+        Field(description="Or what a visitor without an id did; all of it. Items that are not known are in `missing`."),
+    ] = None
 
 
 class BatchRankRequest(_RankQuery):
-    user_ids: _UserIds
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["user_ids"]}, {"required": ["interactions"]}],
+            "examples": [
+                {"user_ids": ["u-7", "u-8"], "limit": 10},
+                {"interactions": [[{"item_id": "sku-1"}], [{"item_id": "sku-2"}]], "limit": 10},
+            ],
+        }
+    )
+
+    user_ids: Annotated[list[Id] | SkipJsonSchema[None], Field(min_length=1, description="The users.")] = None
+    interactions: Annotated[
+        list[_Interactions] | SkipJsonSchema[None],
+        Field(min_length=1, description="Or what each of many visitors did."),
+    ] = None
 
 
 class _AudienceQuery(_Query):
@@ -144,7 +199,7 @@ class AudienceRequest(_AudienceQuery):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": ["item_id"]}, {"required": ["user_ids"]}],
-            "example": {"item_id": "sku-1", "limit": 10},
+            "examples": [{"item_id": "sku-1", "limit": 10}, {"user_ids": ["u-7", "u-8"], "limit": 10}],
         }
     )
 

@@ -1,0 +1,113 @@
+"""Vectors for visitors without an id, from what they did: folded into one version, which is loaded once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feast_embeddings.answers import Id
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.errors import ArtifactError, EmbeddingsError, FoldInError, InputError, MissingExtraError
+from feast_embeddings.trainer_entry_points import from_trainers
+
+__all__ = ["Loaded", "Visitor", "Visitors"]
+
+
+class Loaded(Protocol):
+    """What the trainers make of a version, see `feast_embeddings.trainer_entry_points`.
+
+    `ids` are the items that it knows. `vectors` takes n interactions, as row numbers from 0, item ids, and weights,
+    each of shape (n,). It returns the m rows that get a vector, ascending; their vectors, float32, shape (m, dim);
+    and which interactions are with an item that is known, shape (n,).
+    """
+
+    ids: pa.Array
+
+    def vectors(
+        self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]: ...
+
+
+class Visitor(NamedTuple):
+    """A visitor's vector, float32 (dim,), None where no item is known; and the items that are not."""
+
+    vector: npt.NDArray[np.float32] | None
+    unknown: list[Id]
+
+
+class Visitors:
+    """Folds visitors into one version; safe to use from many threads.
+
+    The version's items are read with the first of them, and then kept.
+
+    Args:
+        data: the folder of trained versions.
+    """
+
+    def __init__(self, data: Path, model: str, version: str) -> None:
+        self.version = version
+        self._data = data
+        self._model = model
+        self._guard = threading.Lock()
+        self._loaded: Loaded | None = None
+
+    def fold_in(self, histories: Sequence[Mapping[Id, float]]) -> list[Visitor]:
+        """The vector of each visitor, from items and their weights.
+
+        Args:
+            histories: ids of the type of the model's item ids; positive weights.
+
+        Raises:
+            FoldInError: the version is not on this disk, or its trainer is not installed or cannot fold in.
+            InputError: weights that no vector comes of.
+        """
+        loaded = self._load()
+        items = [id for history in histories for id in history]
+        rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+            weights = np.array([weight for history in histories for weight in history.values()]).astype(np.float32)
+        if not (np.isfinite(weights).all() and (weights > 0).all()):
+            raise InputError("weights of interactions must be positive numbers that fit 32-bit floats")
+        try:
+            folded, vectors, is_known = loaded.vectors(rows, pa.array(items, loaded.ids.type), weights)
+        except np.linalg.LinAlgError:
+            folded, vectors = np.empty(0, np.int64), np.full((1, 1), np.nan, np.float32)
+        except MissingExtraError as error:
+            raise self._cannot(str(error)) from error
+        if not np.isfinite(vectors).all():
+            raise InputError("no vector comes of these interactions; give weights that are nearer to 1")
+        visitors = [Visitor(None, []) for _ in histories]
+        for row, vector in zip(folded.tolist(), vectors, strict=True):
+            visitors[row] = Visitor(vector, [])
+        for place in np.flatnonzero(~is_known).tolist():
+            visitors[rows[place]].unknown.append(items[place])
+        return visitors
+
+    def _load(self) -> Loaded:
+        with self._guard:
+            if self._loaded is None:
+                self._loaded = self._read()
+            return self._loaded
+
+    def _read(self) -> Loaded:
+        # The reasons may name files, which is nothing for those who ask over HTTP; they are there as causes.
+        try:
+            artifact = load_artifact(self._data, self._model, self.version)
+        except (ArtifactError, InputError, OSError) as error:
+            raise self._cannot("it is not in this repo's data folder; copy it there, or publish one that is") from error
+        try:
+            loaded: Loaded = from_trainers("loaded")(artifact, "user")
+        except (ArtifactError, OSError) as error:
+            raise self._cannot("its files are damaged; restore them, or publish another version") from error
+        except EmbeddingsError as error:
+            raise self._cannot(str(error)) from error
+        return loaded
+
+    def _cannot(self, reason: str) -> FoldInError:
+        return FoldInError(f"visitors cannot be folded into the live version {self.version}: {reason}")
