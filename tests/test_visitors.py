@@ -46,7 +46,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for name, trainer in TRAINERS.items():
             artifact = write_version(shop.repo.data, model=name, trainer=trainer, seed=len(name))
             apply(shop.repo, name)
-            shop.feature_store.refresh_registry()
+            shop.feature_store.refresh_registry()  # type: ignore[no-untyped-call]
             publish_any(shop.feature_store, artifact)
         yield shop
 

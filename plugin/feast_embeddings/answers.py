@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["Embeddings", "Id", "Neighbours", "NeighboursBatch", "Page"]
+__all__ = ["Embeddings", "Id", "Interactions", "Neighbours", "NeighboursBatch", "Page"]
 
 Id = str | int
+# What somebody did: items, each as often as it was, or items with weights.
+Interactions = Sequence[Id] | Mapping[Any, float]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings._feast import table_id
-from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
+from feast_embeddings.answers import Embeddings, Id, Interactions, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import ENTITIES, Entity, FoldedIn
 from feast_embeddings.errors import (
     CursorError,
@@ -145,7 +145,7 @@ class EmbeddingStore:
 
     def rank_visitor(
         self,
-        interactions: Sequence[Id] | Mapping[Id, float],
+        interactions: Interactions,
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -178,7 +178,7 @@ class EmbeddingStore:
 
     def rank_visitors(
         self,
-        interactions: Sequence[Sequence[Id] | Mapping[Id, float]],
+        interactions: Sequence[Interactions],
         k: int = 10,
         *,
         filter: Filter | None = None,

@@ -18,7 +18,7 @@ __all__ = ["Call"]
 
 T = TypeVar("T")
 
-Interactions = Sequence[Id] | Mapping[Id, float]
+Interactions = Sequence[Id] | Mapping[Any, float]
 
 
 @dataclass(frozen=True)
