@@ -202,19 +202,23 @@ def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, o
         config: as trained.
         options: not used.
     """
-    factors = known.factors.astype(np.float64)
-    dim = factors.shape[1]
-    everything = factors.T @ factors
+    dim = known.factors.shape[1]
+    everything = known.kept("gram", lambda: _gram(known.factors))
     diagonal = np.arange(dim)
     folded = np.empty((interactions.shape[0], dim), np.float32)
     for block in padded_rows(interactions):
-        entries = factors[block.columns]
+        entries = known.factors[block.columns].astype(np.float64)
         confidence = config.alpha * block.weights.astype(np.float64)
         left = everything + np.matmul((entries * confidence[..., None]).transpose(0, 2, 1), entries)
         left[:, diagonal, diagonal] += row_regularization(block.weights.sum(axis=1), config)[:, None]
         right = (entries * np.where(confidence > 0, 1 + confidence, 0)[..., None]).sum(axis=1)
         folded[block.rows] = np.linalg.solve(left, right[..., None])[..., 0]
     return Folded(folded, np.zeros(len(folded), np.float32))
+
+
+def _gram(factors: _Floats) -> npt.NDArray[np.float64]:
+    exact = factors.astype(np.float64)
+    return np.asarray(exact.T @ exact)
 
 
 ALS = Trainer(ALSConfig, train_als, fold_in_als)

@@ -120,26 +120,30 @@ def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, o
         config: as trained.
         options: not used.
     """
-    factors = known.factors.astype(np.float64)
     counts = known.n_interactions.astype(np.float64)
     if known.entity == "item":
-        damped = np.sqrt(counts + config.smoothing)[:, None]
-        basis = _polar(factors / damped) / damped
-        length = np.sqrt(len(factors) / np.asarray(interactions.sum(axis=1), np.float64))
+        scale = counts + config.smoothing
+        root = known.kept(("root", config.smoothing), lambda: _inverse_root(known.factors / np.sqrt(scale)[:, None]))
+        length = np.sqrt(len(counts) / np.asarray(interactions.sum(axis=1), np.float64))
     else:
         # The item's own degree, and its smoothing, cancel out: √n_users (D_i + smoothing)^½ R̂ᵀU.
-        basis = _polar(factors) / np.sqrt(counts)[:, None]
-        length = np.full((interactions.shape[0], 1), np.sqrt(len(factors)))
-    folded = np.asarray(length * (interactions @ basis), np.float32)
+        scale = np.sqrt(counts)
+        root = known.kept("root", lambda: _inverse_root(known.factors.astype(np.float64)))
+        length = np.full((interactions.shape[0], 1), np.sqrt(len(counts)))
+    # Of the basis only the rows that occur: for a few interactions the whole of it costs more than all else.
+    columns, places = np.unique(interactions.indices, return_inverse=True)
+    basis = (known.factors[columns] / scale[columns, None]) @ root
+    narrow = type(interactions)((interactions.data, places, interactions.indptr), shape=(len(length), len(columns)))
+    folded = np.asarray(length * (narrow @ basis), np.float32)
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-def _polar(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The matrix with orthonormal columns in M = polar · positive semidefinite; 0 where M has no rank."""
+def _inverse_root(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(MᵀM)^-½, so that M times it has orthonormal columns; 0 where M has no rank."""
     squares, directions = np.linalg.eigh(matrix.T @ matrix)
     has_rank = squares > squares.max() * _RANK
     lengths = np.sqrt(np.where(has_rank, squares, 1))
-    return np.asarray(matrix @ ((directions * (has_rank / lengths)) @ directions.T))
+    return np.asarray((directions * (has_rank / lengths)) @ directions.T)
 
 
 SVD = Trainer(SVDConfig, train_svd, fold_in_svd)

@@ -11,8 +11,8 @@ group ``embedding_trainers``::
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -40,6 +40,7 @@ __all__ = [
 _GROUP = "embedding_trainers"
 
 Device = Literal["auto", "cpu", "gpu"]
+T = TypeVar("T")
 
 
 class TrainerConfig(BaseModel):
@@ -110,6 +111,18 @@ class KnownSide:
     factors: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     n_interactions: npt.NDArray[np.int64]
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What follows from this side alone, made for the first fold-in and kept for those that come after it.
+
+        Args:
+            key: says what it is, and with which hyper-parameters.
+        """
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
 
 
 @dataclass(frozen=True)
