@@ -91,6 +91,7 @@ def test_the_source_distribution_can_be_tested(dist: Path) -> None:
         "plugin/feast_embeddings/artifact.py",
         "trainers/embedding_trainers/bpr.py",
         "feature_repo/definitions.py",
+        "clients/js/package.json",
         "tests/test_packaging.py",
         "Makefile",
         "README.md",

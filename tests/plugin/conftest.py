@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def write_version(
     dim: int = DIM,
     alignment: Alignment | None = None,
     trainer: TrainerInfo | None = None,
+    metrics: dict[str, float] | None = None,
 ) -> Artifact:
     """A version with random vectors, said to be of a trainer; user u-i has seen items i and i + 1."""
     rng = np.random.default_rng(seed)
@@ -88,7 +90,7 @@ def write_version(
         as_of=as_of,
         trainer=trainer or TrainerInfo(name="random", config={}),
         seed=seed,
-        metrics={},
+        metrics=metrics or {},
         fingerprint="0" * 64,
         n_interactions=2 * n_users,
         alignment=alignment,
@@ -145,10 +147,10 @@ def new_repo(request: pytest.FixtureRequest, path: Path) -> Repo:
     return repo
 
 
-def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
+def served_shop(request: pytest.FixtureRequest, folder: Path, write: WriteVersion = write_version) -> Iterator[Shop]:
     """A published version in a repo on the engine that `request.param` names; for fixtures of any scope."""
     repo = new_repo(request, folder / "repo")
-    artifact = write_version(repo.data)
+    artifact = write(repo.data)
     feature_store = apply(repo)
     if request.param == "server-stand-in":
         qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"), streams=1)
@@ -157,6 +159,16 @@ def served_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
     yield shop
     feature_store.teardown()  # type: ignore[no-untyped-call]
     qdrant(feature_store).engine(feature_store.config).close()
+
+
+METRICS = {"recall@20": 0.25, "popular_recall@20": 0.125}
+
+
+@pytest.fixture(scope="session", params=["embedded"])
+def common_shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """One published shop for all tests that only read."""
+    write = functools.partial(write_version, metrics=METRICS)
+    yield from served_shop(request, tmp_path_factory.mktemp("shop"), write)
 
 
 @pytest.fixture

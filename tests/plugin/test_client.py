@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient, EmbeddingServiceError, calls
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.service import ServiceSettings, create_app
 from feast_embeddings.service.keys import new_key
 
-from .conftest import Shop, served_shop
+from .conftest import Shop
+from .listening import listening
 
 
-@pytest.fixture(scope="module", params=["embedded"])
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+@pytest.fixture(scope="module")
+def shop(common_shop: Shop) -> Shop:
     """A published shop; tests only read from it."""
-    yield from served_shop(request, tmp_path_factory.mktemp("shop"))
+    return common_shop
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +42,8 @@ def address(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
         app = create_app(ServiceSettings(repo=shop.repo.path, key_file=keys))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(60)
+    with listening(app) as where:
+        yield where
 
 
 def test_vectors_are_the_trained_ones(address: str, store: EmbeddingStore) -> None:
@@ -103,6 +91,7 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert page.vectors is not None
         assert page.vectors.shape == (30, 8)
         assert (len({*page.ids, *rest.ids}), rest.next_cursor, rest.vectors) == (40, None, None)
+        assert client.retrieve("shop", "user", return_metadata=False).metadata is None
         assert client.models()[0]["live_version"] == client.versions("shop")[0]["version"] == store.live_version()
         assert client.publish("shop")["changed"] is False
         with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):
@@ -189,3 +178,24 @@ def test_only_what_may_pass_is_asked_again(
             with pytest.raises(EmbeddingServiceError, match=message):
                 ask()
         assert len(seen) == tries
+
+
+def test_a_rollback_is_not_asked_again() -> None:
+    """The service may have gone back already, and would go back once more."""
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(503)
+
+    transport = httpx.MockTransport(answer)
+    with EmbeddingClient("http://service", transport=transport) as client, pytest.raises(EmbeddingServiceError):
+        client.rollback("shop")
+
+    async def awaited() -> None:
+        async with AsyncEmbeddingClient("http://service", transport=transport) as client:
+            await client.rollback("shop")
+
+    with pytest.raises(EmbeddingServiceError, match="503"):
+        asyncio.run(awaited())
+    assert seen == ["/v1/models/shop/rollback"] * 2

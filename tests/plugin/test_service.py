@@ -192,6 +192,9 @@ def test_models_and_versions(service: Asking, shop: Shop) -> None:
     assert [(row["version"], row["live"], row["loaded"]) for row in found["versions"]] == [
         (manifest.version, True, True)
     ]
+    training = found["versions"][0]["training"]
+    assert (training["trainer"], training["dim"], training["n_users"], training["n_items"]) == ("random", 8, 20, 40)
+    assert (training["metrics"], training["evaluated_on"]) == ({}, "")
 
 
 def test_what_operators_ask(service: Asking, shop: Shop) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,15 +17,15 @@ from schemathesis.specs.openapi.checks import (
 
 from feast_embeddings.service import ServiceSettings, create_app
 
-from .conftest import Shop, served_shop
+from .conftest import Shop
 
 _CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 
-@pytest.fixture(scope="module", params=["embedded"])
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+@pytest.fixture(scope="module")
+def shop(common_shop: Shop) -> Shop:
     """A published shop; tests only read from it."""
-    yield from served_shop(request, tmp_path_factory.mktemp("shop"))
+    return common_shop
 
 
 @pytest.fixture(scope="module")

@@ -116,25 +116,25 @@ class Rows:
 
     Attributes:
         ids: at most as many as asked for.
-        metadata: per id its attributes.
+        metadata: per id its attributes, unless they were not asked for.
         vectors: float32, shape (len(ids), dim), when they were asked for.
         version: of the model; the same for all pages of a listing.
         next_cursor: gets the next page; None after the last.
     """
 
     ids: list[Id]
-    metadata: list[dict[str, Any]]
+    metadata: list[dict[str, Any]] | None
     vectors: npt.NDArray[np.float32] | None
     version: str
     next_cursor: str | None
 
     @classmethod
-    def of(cls, answer: dict[str, Any], *, vectors: bool) -> Rows:
+    def of(cls, answer: dict[str, Any], *, metadata: bool, vectors: bool) -> Rows:
         """From a page."""
         rows = answer["rows"]
         return cls(
             ids=[row["id"] for row in rows],
-            metadata=[row["metadata"] for row in rows],
+            metadata=[row["metadata"] for row in rows] if metadata else None,
             vectors=np.array([row["vector"] for row in rows], dtype=np.float32) if vectors else None,
             version=answer["version"],
             next_cursor=answer["next_cursor"],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -23,11 +23,16 @@ Interactions = Sequence[Id] | Mapping[Any, float]
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, GET without a body, and how to read its answer."""
+    """A request, GET without a body, and how to read its answer.
+
+    Attributes:
+        repeatable: asked twice, it does what it does when asked once.
+    """
 
     path: str
     body: dict[str, Any] | None
     read: Callable[[Any], T]
+    repeatable: bool = True
 
 
 def _ids(ids: Sequence[Id]) -> list[Id]:
@@ -220,6 +225,7 @@ def retrieve(
     filter: str | None = None,
     limit: int = 100,
     cursor: str | None = None,
+    return_metadata: bool = True,
     return_embeddings: bool = False,
 ) -> Call[Rows]:
     """A page of the users or items that pass a filter.
@@ -233,9 +239,10 @@ def retrieve(
         "filter": filter,
         "limit": limit,
         "cursor": cursor,
+        "return_metadata": return_metadata,
         "return_embeddings": return_embeddings,
     }
-    return _call(model, "retrieve", body, lambda a: Rows.of(a, vectors=return_embeddings))
+    return _call(model, "retrieve", body, lambda a: Rows.of(a, metadata=return_metadata, vectors=return_embeddings))
 
 
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
@@ -245,4 +252,5 @@ def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
 
 def rollback(model: str, version: str | None = None) -> Call[dict[str, Any]]:
     """Make an older version live again, the one before the live one by default; needs a key that may write."""
-    return _call(model, "rollback", {"version": version}, dict)
+    call: Call[dict[str, Any]] = _call(model, "rollback", {"version": version}, dict)
+    return replace(call, repeatable=False)

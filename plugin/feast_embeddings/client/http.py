@@ -54,7 +54,8 @@ class EmbeddingClient:
         address: of the service, e.g. ``http://localhost:8080``, with the path it is mounted under, if any.
         api_key: sent with each request, and in no message or repr.
         timeout: seconds for one try.
-        retries: repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503.
+        retries: repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503. A
+            rollback is not repeated, as it would go back once more.
         transport: of httpx, instead of the network.
 
     Every method raises `EmbeddingServiceError` when the service refuses or does not answer.
@@ -107,7 +108,7 @@ class EmbeddingClient:
                 raise _failed(error) from None
 
         try:
-            return self._retrying.copy()(once)
+            return self._retrying.copy(**_tries(call))(once)
         except _TransientError as error:
             raise error.error from None
 
@@ -166,7 +167,7 @@ class AsyncEmbeddingClient:
                 raise _failed(error) from None
 
         try:
-            return await self._retrying.copy()(once)
+            return await self._retrying.copy(**_tries(call))(once)
         except _TransientError as error:
             raise error.error from None
 
@@ -182,6 +183,10 @@ def _policy(retries: int) -> dict[str, Any]:
         "wait": tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
         "reraise": True,
     }
+
+
+def _tries(call: Call[Any]) -> dict[str, Any]:
+    return {} if call.repeatable else {"stop": tenacity.stop_after_attempt(1)}
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:

@@ -25,7 +25,6 @@ __all__ = [
     "NeighboursAnswer",
     "PageAnswer",
     "PublishAnswer",
-    "VersionsAnswer",
     "batch_response",
     "embedding_response",
     "json_response",
@@ -114,24 +113,10 @@ class ModelsAnswer(BaseModel):
     models: list[ModelRow]
 
 
-class VersionRow(BaseModel):
-    version: str
-    live: bool
-    loaded: bool = Field(description="Whether it is in the vector store, so that going back to it takes no loading.")
-    as_of: str
-    space: str
-
-
 class PublishAnswer(BaseModel):
     model: str
     version: str
     changed: bool = Field(description="False when it was live already.")
-
-
-class VersionsAnswer(BaseModel):
-    model: str
-    live_version: str | None
-    versions: list[VersionRow]
 
 
 def json_response(value: Any) -> Response:

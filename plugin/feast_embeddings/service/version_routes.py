@@ -15,7 +15,8 @@ from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model
-from feast_embeddings.versions import list_versions, roll_back
+from feast_embeddings.service.versions_answer import VersionsAnswer, versions_answer
+from feast_embeddings.versions import roll_back
 
 __all__ = ["add_version_routes"]
 
@@ -40,10 +41,10 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
 
         return answers.json_response({"models": await anyio.to_thread.run_sync(look)})
 
-    @router.get("/{model}/versions", responses={200: {"model": answers.VersionsAnswer}})
+    @router.get("/{model}/versions", responses={200: {"model": VersionsAnswer}})
     async def list_versions(model: Model) -> Response:
         """The versions of a model: those in the vector store, and those on disk beside it."""
-        return answers.json_response(await calls.run(model, _versions))
+        return answers.json_response(await calls.run(model, versions_answer))
 
     @router.post("/{model}/publish", responses={200: {"model": answers.PublishAnswer}})
     async def publish(model: Model, request: requests.PublishRequest) -> Response:
@@ -65,21 +66,3 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
             return {"model": model, "version": result.version, "changed": result.changed}
 
         return answers.json_response(await calls.run(model, go_back, AuthzedAction.WRITE_ONLINE))
-
-
-def _versions(store: EmbeddingStore) -> dict[str, Any]:
-    data = Repo.open(store.feature_store.repo_path or ".").data
-    return {
-        "model": store.model,
-        "live_version": store.live_version(),
-        "versions": [
-            {
-                "version": found.version,
-                "live": found.live,
-                "loaded": found.kept,
-                "as_of": found.as_of,
-                "space": found.space,
-            }
-            for found in reversed(list_versions(store.feature_store, data, store.model))
-        ],
-    }

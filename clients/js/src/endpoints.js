@@ -1,0 +1,22 @@
+/**
+ * The requests of the service, by the name of their method.
+ *
+ * `repeatable: false`: asked twice, it would do something else than asked once.
+ */
+export const ENDPOINTS = {
+  models: { method: "GET", path: "/v1/models" },
+  versions: { method: "GET", path: "/v1/models/{model}/versions" },
+  createUserEmbedding: { method: "POST", path: "/v1/models/{model}/create_user_embedding", body: { encoding: "base64" } },
+  createItemEmbedding: { method: "POST", path: "/v1/models/{model}/create_item_embedding", body: { encoding: "base64" } },
+  similarItems: { method: "POST", path: "/v1/models/{model}/similar_items" },
+  similarItemsBatch: { method: "POST", path: "/v1/models/{model}/similar_items/batch" },
+  similarUsers: { method: "POST", path: "/v1/models/{model}/similar_users" },
+  similarUsersBatch: { method: "POST", path: "/v1/models/{model}/similar_users/batch" },
+  rank: { method: "POST", path: "/v1/models/{model}/rank" },
+  rankBatch: { method: "POST", path: "/v1/models/{model}/rank/batch" },
+  usersForItem: { method: "POST", path: "/v1/models/{model}/users_for_item" },
+  usersForItemBatch: { method: "POST", path: "/v1/models/{model}/users_for_item/batch" },
+  retrieve: { method: "POST", path: "/v1/models/{model}/retrieve" },
+  publish: { method: "POST", path: "/v1/models/{model}/publish" },
+  rollback: { method: "POST", path: "/v1/models/{model}/rollback", repeatable: false },
+};

@@ -1,0 +1,2 @@
+export { EmbeddingClient } from "./client.js";
+export { EmbeddingConnectionError, EmbeddingServiceError, EmbeddingTimeoutError } from "./errors.js";

@@ -1,0 +1,109 @@
+/** Against a real service: its answers are those of the Python library, which wrote what it expects into a file. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+
+import { EmbeddingClient, EmbeddingServiceError } from "feast-embeddings";
+
+const { FEAST_EMBEDDINGS_ADDRESS: address, FEAST_EMBEDDINGS_KEY: apiKey, FEAST_EMBEDDINGS_EXPECTED: file } = process.env;
+const skip = address === undefined && "FEAST_EMBEDDINGS_ADDRESS is not set; tests/plugin/test_js_client.py sets it";
+const modelName = "shop";
+
+const seen = new Set();
+const client = skip
+  ? undefined
+  : new EmbeddingClient(address, {
+      apiKey,
+      fetch: (url, sent) => {
+        seen.add(`${sent.method} ${url.slice(address.length).replace("/shop", "/{model}")}`);
+        return fetch(url, sent);
+      },
+    });
+const expected = skip ? {} : JSON.parse(await readFile(file, "utf8"));
+
+const base64 = (vector) => vector && Buffer.from(vector.buffer).toString("base64");
+
+test("vectors are the trained ones, aligned with the ids", { skip }, async () => {
+  for (const [method, ids] of [
+    ["createUserEmbedding", { userIds: ["u-2", "nobody", "u-0", "u-2"] }],
+    ["createItemEmbedding", { itemIds: ["sku-2", "nothing"] }],
+  ]) {
+    const { embeddings, ...answer } = await client[method]({ modelName, ...ids });
+    const found = embeddings.map(({ id, vector, eventTimestamp }) => ({ id, vector: base64(vector), eventTimestamp }));
+    assert.deepEqual({ ...answer, embeddings: found }, expected[method]);
+    assert.deepEqual(new Set(embeddings.map((row) => row.version)), new Set([answer.version]));
+  }
+});
+
+test("neighbours, rankings and audiences are the library's", { skip }, async () => {
+  const questions = {
+    similarItems: { itemId: "sku-3", filter: "price < 20" },
+    similarUsers: { userId: "u-3" },
+    rank: { userId: "u-3" },
+    usersForItem: { itemId: "sku-3", excludeSeen: false },
+  };
+  for (const [method, question] of Object.entries(questions)) {
+    const answer = await client[method]({ modelName, limit: 7, returnMetadata: true, ...question });
+    assert.deepEqual(answer, expected[method]);
+
+    const { itemId, userId, ...more } = question;
+    const ids = itemId ? { itemIds: [itemId, "nobody"] } : { userIds: [userId, "nobody"] };
+    const batch = await client[`${method}Batch`]({ modelName, limit: 7, returnMetadata: true, ...ids, ...more });
+    assert.deepEqual(batch.answers, [
+      { id: itemId ?? userId, results: answer.results },
+      { id: "nobody", results: null },
+    ]);
+    assert.deepEqual(batch.missing, ["nobody"]);
+  }
+  const reranked = await client.rank({ modelName, userId: "u-3", itemIds: ["sku-3", "sku-9", "x"] });
+  assert.deepEqual(reranked.results.map((row) => row.id).sort(), ["sku-3", "sku-9"]);
+  assert.deepEqual(reranked.missing, ["x"]);
+  const alike = await client.usersForItem({ modelName, userIds: ["u-1", "u-2"], limit: 3 });
+  assert.deepEqual(alike.results.map((row) => row.id), expected.lookalikeUsers);
+});
+
+test("a listing, page by page, with vectors", { skip }, async () => {
+  const rows = [];
+  let cursor;
+  do {
+    const page = await client.retrieve({ modelName, entity: "item", limit: 15, cursor, returnEmbeddings: true });
+    rows.push(...page.rows);
+    cursor = page.nextCursor;
+  } while (cursor !== null);
+  const found = Object.fromEntries(rows.map((row) => [row.id, [row.metadata.title, base64(row.vector)]]));
+  assert.deepEqual(found, expected.items);
+  const bare = await client.retrieve({ modelName, entity: "user", returnMetadata: false });
+  assert.deepEqual(Object.keys(bare.rows[0]), ["id"]);
+});
+
+test("models, versions, and what makes them live", { skip }, async () => {
+  const { models } = await client.models();
+  assert.deepEqual(models.map((model) => [model.name, model.liveVersion]), [["shop", expected.version]]);
+  const { versions, liveVersion } = await client.versions({ modelName });
+  assert.deepEqual([versions[0].version, versions[0].live, liveVersion], [expected.version, true, expected.version]);
+  assert.deepEqual(versions[0].training.metrics, expected.metrics);
+  assert.equal((await client.publish({ modelName })).changed, false);
+  await assert.rejects(client.rollback({ modelName }), { status: 422 });
+});
+
+test("a refusal names the field, and a wrong key is refused", { skip }, async () => {
+  await assert.rejects(client.similarItems({ modelName, itemId: "sku-1", filter: "colour = 'red'" }), (error) => {
+    assert(error instanceof EmbeddingServiceError);
+    assert.deepEqual([error.status, Object.keys(error.errors)], [422, ["filter"]]);
+    assert.match(error.detail, /there is no feature 'colour'/);
+    assert.match(error.requestId, /^[0-9a-f]{32}$/);
+    return true;
+  });
+  await assert.rejects(new EmbeddingClient(address, { apiKey }).versions({ modelName: "shoe" }), { status: 404 });
+  await assert.rejects(client.rank({ modelName, userId: "u-1", k: 5 }), (error) => "k" in error.errors);
+  await assert.rejects(new EmbeddingClient(address, { apiKey: `${apiKey}x` }).models(), { status: 401 });
+});
+
+test("all that the service documents was asked", { skip }, async () => {
+  const { paths } = await (await fetch(`${address}/openapi.json`)).json();
+  const documented = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+  );
+  assert.deepEqual([...seen].sort(), documented.filter((request) => request.includes(" /v1/")).sort());
+});

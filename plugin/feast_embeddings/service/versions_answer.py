@@ -1,0 +1,73 @@
+"""The versions of a model, as the service tells of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.manifest import Manifest
+from feast_embeddings.repo import Repo
+from feast_embeddings.versions import list_versions
+
+__all__ = ["VersionsAnswer", "versions_answer"]
+
+
+class Training(BaseModel):
+    """How a version was made, and how good it is."""
+
+    trainer: str
+    created_at: datetime
+    dim: int
+    n_users: int
+    n_items: int
+    n_interactions: int
+    metrics: dict[str, float] = Field(
+        description="Ranking quality on interactions that were held back, and `popular_…`: that of the most popular "
+        "items. Empty when not evaluated."
+    )
+    evaluated_on: str = Field(description="Which interactions those were.")
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Training:
+        """What the manifest of a version says."""
+        fields = {name: getattr(manifest, name) for name in cls.model_fields if name != "trainer"}
+        return cls(trainer=manifest.trainer.name, **fields)
+
+
+class VersionRow(BaseModel):
+    version: str
+    live: bool
+    loaded: bool = Field(description="Whether it is in the vector store, so that going back to it takes no loading.")
+    as_of: str
+    space: str
+    training: Training | None = Field(description="null where the files of the version are not beside the service.")
+
+
+class VersionsAnswer(BaseModel):
+    model: str
+    live_version: str | None
+    versions: list[VersionRow]
+
+
+def versions_answer(store: EmbeddingStore) -> dict[str, Any]:
+    """A `VersionsAnswer`, newest first."""
+    data = Repo.open(store.feature_store.repo_path or ".").data
+    answer = VersionsAnswer(
+        model=store.model,
+        live_version=store.live_version(),
+        versions=[
+            VersionRow(
+                version=found.version,
+                live=found.live,
+                loaded=found.kept,
+                as_of=found.as_of,
+                space=found.space,
+                training=None if found.manifest is None else Training.of(found.manifest),
+            )
+            for found in reversed(list_versions(store.feature_store, data, store.model))
+        ],
+    )
+    return answer.model_dump()
