@@ -97,7 +97,7 @@ class LiveModel:
                 answers.append(None)
                 continue
             seen = [] if include_seen else point.payload.get(_SEEN) or []
-            excluded = [items.side.point_id(id) for id in seen]
+            excluded = items.side.point_ids(seen)
             answers.append(
                 self.rank_vector(
                     point.vectors[name], k, filter=filter, excluded=excluded, item_ids=item_ids, attributes=attributes
@@ -119,7 +119,7 @@ class LiveModel:
         _check_k(k)
         _, items = self._same_space()
         # Also those of them that came after the training, which fold-in does not know.
-        seen = [[items.side.point_id(id) for id in history] for history in histories]
+        seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
         answers: list[Neighbours | None] = []
         for visitor, excluded in zip(visitors, seen, strict=True):
@@ -152,7 +152,7 @@ class LiveModel:
         _check_k(k)
         _, items = self._same_space()
         side = items.side
-        only = None if item_ids is None else [side.point_id(id) for id in item_ids]
+        only = None if item_ids is None else side.point_ids(item_ids)
         hits = items.nearest(
             side.field.name,
             user if side.field.bias is None else np.append(user, np.float32(1)),

@@ -44,19 +44,24 @@ class Side:
         self.field = codec.fields["embedding"]
         self._is_text = codec.types[self.id_name] == ValueType.STRING
 
-    def point_id(self, id: Id) -> PointId:
-        if isinstance(id, np.generic):
-            id = id.item()
-        if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
-            kind = "text" if self._is_text else "a whole number"
-            raise IdTypeError(
-                f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity, id
-            )
+    def point_ids(self, ids: Iterable[Id]) -> list[PointId]:
+        """Of these users or items; `IdTypeError` for one that cannot be one of them."""
+        plain = [id.item() if isinstance(id, np.generic) else id for id in ids]
+        for id in plain:
+            if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
+                kind = "text" if self._is_text else "a whole number"
+                raise IdTypeError(
+                    f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity, id
+                )
         try:
-            return self.codec.point_id_of(id)
+            return self.codec.point_ids_of(plain)
         except ValueError:
+            if len(plain) > 1:
+                return [self.point_ids([id])[0] for id in plain]  # to name the one that it is
             expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
-            raise IdTypeError(f"{self.entity} ids of this model are {expected}, got {id!r}", self.entity, id) from None
+            raise IdTypeError(
+                f"{self.entity} ids of this model are {expected}, got {plain[0]!r}", self.entity, plain[0]
+            ) from None
 
     def parse_id(self, text: str) -> Id:
         if self._is_text:
@@ -93,17 +98,13 @@ class LiveSide:
 
     def points(self, ids: Sequence[Id], vector: str, payload: Sequence[str] = ()) -> list[StoredPoint | None]:
         """The points of these ids with this vector, aligned with the ids; None where there is none."""
-        stored = self._engine.retrieve(
-            self.collection, [self.side.point_id(id) for id in ids], vectors=[vector], payload=payload
-        )
+        stored = self._engine.retrieve(self.collection, self.side.point_ids(ids), vectors=[vector], payload=payload)
         return [point if point is not None and vector in point.vectors else None for point in stored]
 
     def unknown(self, ids: Iterable[Id]) -> list[Id]:
         """Those of the ids that this version does not know."""
         asked = list(dict.fromkeys(ids))
-        stored = self._engine.retrieve(
-            self.collection, [self.side.point_id(id) for id in asked], vectors=[], payload=()
-        )
+        stored = self._engine.retrieve(self.collection, self.side.point_ids(asked), vectors=[], payload=())
         return [id for id, point in zip(asked, stored, strict=True) if point is None]
 
     def nearest(

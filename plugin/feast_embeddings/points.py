@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -33,7 +34,9 @@ __all__ = [
     "PointCodec",
     "from_microseconds",
     "hashed_ids",
+    "key_prefix",
     "point_ids",
+    "text_key_part",
     "to_microseconds",
 ]
 
@@ -56,6 +59,10 @@ _NATIVE_LISTS = {
     ValueType.BOOL_LIST: "bool_list_val",
 }
 
+# Feast value type -> the bits of the whole numbers that it holds.
+_ID_BITS = {ValueType.INT32: 32, ValueType.INT64: 64}
+_UNSIGNED = 0xFFFF_FFFF_FFFF_FFFF
+
 FeastRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
 
@@ -72,8 +79,20 @@ def point_ids(keys: Sequence[EntityKeyProto]) -> list[PointId]:
 def _whole_number(key: EntityKeyProto) -> int | None:
     values = key.entity_values
     if len(values) == 1 and (kind := (value := values[0]).WhichOneof("val")) in ("int32_val", "int64_val"):
-        return int(getattr(value, kind)) & 0xFFFF_FFFF_FFFF_FFFF
+        return int(getattr(value, kind)) & _UNSIGNED
     return None
+
+
+def key_prefix(join_keys: Sequence[str]) -> bytes:
+    """Feast's bytes of an entity key with these join keys, sorted, up to its first value."""
+    names = [name.encode() for name in join_keys]
+    parts = (struct.pack("<II", ValueType.STRING.value, len(name)) + name for name in names)
+    return struct.pack("<I", len(names)) + b"".join(parts)
+
+
+def text_key_part(text: bytes) -> bytes:
+    """Feast's bytes of a text in an entity key."""
+    return struct.pack("<II", ValueType.STRING.value, len(text)) + text
 
 
 def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
@@ -247,16 +266,24 @@ class PointCodec:
         names = sorted(self.view.join_keys)
         return EntityKeyProto(join_keys=names, entity_values=[self._decode_value(name, point) for name in names])
 
-    def point_id_of(self, id: str | int) -> PointId:
-        """For a view with one join key, of type string, int32 or int64: the id of an entity's point.
+    def point_ids_of(self, ids: Sequence[Any]) -> list[PointId]:
+        """For a view with one join key, of type string, int32 or int64: the ids of entities' points, as `point_ids`.
+
+        Args:
+            ids: `str` or `int`, as the type is.
 
         Raises:
-            ValueError: Feast's type of the join key cannot hold the id.
+            ValueError: Feast's type of the join key cannot hold an id.
         """
-        (join_key,) = self.view.join_keys
-        value = ValueProto()
-        setattr(value, _NATIVE_SCALARS[self.types[join_key]], id)
-        return point_ids([EntityKeyProto(join_keys=[join_key], entity_values=[value])])[0]
+        (join_key,) = [column.name for column in self.view.entity_columns]
+        bits = _ID_BITS.get(self.types[join_key])
+        if bits is None:
+            prefix = key_prefix([join_key])
+            return hashed_ids([prefix + text_key_part(id.encode()) for id in ids])
+        least, most = -(1 << bits - 1), (1 << bits - 1) - 1
+        if ids and not (least <= min(ids) and max(ids) <= most):
+            raise ValueError(f"an id has more than {bits} bits")
+        return [id & _UNSIGNED for id in ids]
 
 
 @lru_cache

@@ -22,7 +22,7 @@ from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
 from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
-from feast_embeddings.points import PointCodec, hashed_ids, point_ids
+from feast_embeddings.points import PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
 
 __all__ = ["encode_batch", "encode_table"]
 
@@ -97,11 +97,7 @@ def _point_ids(
     if any(part is None for part in parts):
         protos = [_values(codec, name, columns, values) for name in join_keys]
         return point_ids([EntityKeyProto(join_keys=join_keys, entity_values=row) for row in zip(*protos, strict=True)])
-    # Feast's bytes of a key: the sorted names, then each value after its type and length.
-    prefix = struct.pack("<I", len(names))
-    for name in names:
-        raw = name.encode()
-        prefix += struct.pack("<II", ValueType.STRING.value, len(raw)) + raw
+    prefix = key_prefix(names)
     return hashed_ids(
         [prefix + b"".join(row) for row in zip(*(part for part in parts if part is not None), strict=True)]
     )
@@ -110,7 +106,7 @@ def _point_ids(
 def _key_parts(column: pa.Array, value_type: ValueType) -> list[bytes] | None:
     kind = value_type.value
     if value_type == ValueType.STRING and _is_text(column.type):
-        return [struct.pack("<II", kind, len(raw)) + raw for raw in column.cast(pa.large_binary()).to_pylist()]
+        return [text_key_part(raw) for raw in column.cast(pa.large_binary()).to_pylist()]
     if value_type == ValueType.BYTES and (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         return [struct.pack("<II", kind, len(raw)) + raw for raw in column.to_pylist()]
     if value_type == ValueType.INT32 and pa.types.is_int32(column.type):

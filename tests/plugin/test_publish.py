@@ -29,7 +29,7 @@ def live_payloads(shop: Shop, view: str) -> list[dict[str, object]]:
     vectors = sorted(engine.describe(collection).vectors)
     entity: Entity = "user" if "user" in view else "item"
     codec = store.codec(shop.feature_store.config, shop.feature_store.get_feature_view(view))
-    ids = [codec.point_id_of(id) for id in shop.artifact.table(entity)[f"{entity}_id"].to_pylist()]
+    ids = codec.point_ids_of(shop.artifact.table(entity)[f"{entity}_id"].to_pylist())
     points = engine.retrieve(collection, ids, vectors=vectors)
     return [
         {"payload": point.payload, **{name: vector.tobytes() for name, vector in point.vectors.items()}}
