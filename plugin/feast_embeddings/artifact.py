@@ -39,6 +39,7 @@ from feast_embeddings.manifest import FORMAT_VERSION, Alignment, FileInfo, Manif
 __all__ = [
     "ENTITIES",
     "FORMAT_VERSION",
+    "STALE_SECONDS",
     "Alignment",
     "Artifact",
     "EmbeddingTable",
@@ -64,7 +65,7 @@ ENTITIES: tuple[Entity, Entity] = ("user", "item")
 _MODEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _VERSION = re.compile(r"\d{8}T\d{9}Z")
 # Leftovers of runs that were killed are cleared once no run can still be writing them.
-_STALE_SECONDS = 24 * 3600
+STALE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,11 @@ class Artifact:
     path: Path
     manifest: Manifest
 
-    def table(self, entity: Entity) -> pa.Table:
-        """Read the vectors of the users or items, verified against the checksum in the manifest.
+    def verified(self, entity: Entity) -> Path:
+        """The file of the users or items, once it was found to be the one that training wrote.
 
         Raises:
-            ArtifactError: the file is missing, or is not the one that training wrote.
+            ArtifactError: it is missing, or is another.
         """
         name = f"{entity}s.parquet"
         file, expected = self.path / name, self.manifest.files.get(name)
@@ -142,6 +143,15 @@ class Artifact:
                 f"{file} was changed after training (sha256 {found[:12]}…, "
                 f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
             )
+        return file
+
+    def table(self, entity: Entity) -> pa.Table:
+        """Read the vectors of the users or items, verified against the checksum in the manifest.
+
+        Raises:
+            ArtifactError: the file is missing, or is not the one that training wrote.
+        """
+        file = self.verified(entity)
         # partitioning=None: otherwise Arrow reads columns out of folder names such as "model=shop".
         table = pq.read_table(file, partitioning=None)
         self._check(entity, file, table)
@@ -363,7 +373,7 @@ def _version_paths(folder: Path) -> Iterator[Path]:
 
 def _clear_stale(folder: Path) -> None:
     for path in folder.glob(".*Z.*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from feast_embeddings.points import PointCodec
 from feast_embeddings.target import Target
 from feast_embeddings.verify import check_vectors
 
-__all__ = ["KEEP", "PublishPlan", "SidePlan", "live_sides", "plan_publish", "superseded"]
+__all__ = ["KEEP", "PublishPlan", "SidePlan", "live_sides", "plan_publish", "schema_difference", "superseded"]
 
 # Versions beside the live one that stay in Qdrant, so that going back needs no loading.
 KEEP = 2
@@ -120,16 +120,24 @@ def superseded(collections: dict[str, CollectionSpec], live: str, version: str, 
     return unfinished + finished[keep:]
 
 
+def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> str:
+    """What a registered view and a version's table do not share; empty when they fit."""
+    missing = [name for name in codec.types if name not in columns]
+    extra = set(columns) - set(codec.types) - {"event_timestamp", "created_timestamp"}
+    registered = codec.fields["embedding"].dim
+    if not (missing or extra or registered != dim):
+        return ""
+    return (
+        f"registered dimension {registered}, artifact {dim}; columns only in the view: {sorted(missing) or 'none'}, "
+        f"only in the artifact: {sorted(extra) or 'none'}"
+    )
+
+
 def _check_schema(view: FeatureView, codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
-    missing = [name for name in codec.types if name not in table.column_names]
-    extra = set(table.column_names) - set(codec.types) - {"event_timestamp", "created_timestamp"}
-    dim = codec.fields["embedding"].dim
-    if missing or extra or dim != manifest.dim:
+    if difference := schema_difference(codec, table.column_names, manifest.dim):
         raise InputError(
             f"feature view {view.name!r} was registered for another schema than version {manifest.version} "
-            f"has (registered dimension {dim}, artifact {manifest.dim}; "
-            f"columns only in the view: {sorted(missing) or 'none'}, only in the artifact: {sorted(extra) or 'none'}); "
-            "run feast apply, and publish the newest version"
+            f"has ({difference}); run feast apply, and publish the newest version"
         )
 
 

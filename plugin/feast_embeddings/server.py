@@ -75,6 +75,11 @@ class ServerEngine:
         self.on_loop = None if connect is None else AsyncServer(connect, self._catalog)
         self._streams = streams
 
+    def server_version(self) -> str:
+        """Of Qdrant, as it says itself, e.g. ``1.16.3``."""
+        with engine_errors("tell its version"):
+            return str(self._client.info().version)
+
     def aliases(self) -> dict[str, str]:
         with engine_errors("list aliases"):
             found = self._client.get_aliases()

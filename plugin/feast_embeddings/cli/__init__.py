@@ -37,6 +37,7 @@ _COMMANDS = {
     "fold-in": "feast_embeddings.cli.fold_in",
     "serve": "feast_embeddings.cli.serve",
     "api-key": "feast_embeddings.cli.serve",
+    "doctor": "feast_embeddings.cli.doctor",
 }
 
 

@@ -1,0 +1,71 @@
+"""Are the trained versions on disk what training wrote, and is the offline history in line with them?"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+
+from feast_embeddings.artifact import ENTITIES, STALE_SECONDS, Artifact, version_folders
+from feast_embeddings.doctor.findings import Finding, Patient
+from feast_embeddings.errors import ArtifactError
+from feast_embeddings.history import history_folder
+from feast_embeddings.manifest import read_manifest
+
+__all__ = ["artifacts", "history"]
+
+# Deletes nothing, and brings the history in line with what is on disk.
+_REFRESH = ("--artifacts", "--keep", "1000000")
+
+
+def artifacts(patient: Patient) -> Iterator[Finding]:
+    """Manifests and checksums of all versions, and what trainings left that were killed."""
+    data = patient.repo.data
+    for model in patient.models:
+        whole = 0
+        for folder in version_folders(data, model):
+            try:
+                artifact = Artifact(folder, read_manifest(folder))
+                for entity in ENTITIES:
+                    artifact.verified(entity)
+                whole += 1
+            except (ArtifactError, OSError) as error:
+                mend = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
+                message = f"version {folder.name} is damaged: {error} (or restore it from a copy)"
+                yield Finding("artifacts", "problem", message, mend, model)
+        if whole:
+            yield Finding("artifacts", "ok", f"{_several(whole, 'version')} with the right checksums", model=model)
+        elif not version_folders(data, model):
+            message = f"no version is on disk in {data / model}; restore the folder from a copy, or train again"
+            mend = patient.command("train", model, "--interactions", "LOG")
+            yield Finding("artifacts", "problem", message, mend, model)
+        left = [path for path in (data / model).glob(".*Z.*") if time.time() - path.stat().st_mtime > STALE_SECONDS]
+        if left:
+            message = f"{_several(len(left), 'folder')} left by trainings that were killed"
+            yield Finding("artifacts", "warning", message, shlex.join(["rm", "-r", *map(str, left)]), model)
+    if not patient.models:
+        message = f"no model is trained under {data}"
+        yield Finding("artifacts", "warning", message, patient.command("train", "NAME", "--interactions", "LOG"))
+
+
+def history(patient: Patient) -> Iterator[Finding]:
+    """Training frames read the history: has it each version, and no other?"""
+    for model in patient.models:
+        folder = patient.repo.data / model
+        versions = {path.name for path in version_folders(patient.repo.data, model)}
+        if not versions:
+            continue
+        for entity in ENTITIES:
+            place = history_folder(folder, entity)
+            found = {path.stem for path in place.glob("*.parquet")}
+            if found != versions:
+                lost, extra = (", ".join(sorted(some)) or "none" for some in (versions - found, found - versions))
+                message = f"{place} lacks versions ({lost}) or has too many ({extra}): training frames are wrong"
+                yield Finding("history", "problem", message, patient.command("prune", model, *_REFRESH), model)
+                break
+        else:
+            yield Finding("history", "ok", f"has {_several(len(versions), 'version')}", model=model)
+
+
+def _several(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

@@ -1,0 +1,210 @@
+"""Is what is live whole, of one version, what is on disk, and fresh?"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
+from feast_embeddings.doctor.findings import Finding, Patient, Registered
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine
+from feast_embeddings.errors import ArtifactError, EngineError, InputError
+from feast_embeddings.publish_plan import live_sides
+from feast_embeddings.table_points import encode_table
+
+__all__ = ["drift", "freshness", "live", "spaces"]
+
+_SAMPLE = 200
+_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What is live of a registered model, and that version on disk, where it is one and can be read."""
+
+    model: str
+    sides: dict[Entity, Registered]
+    collections: dict[Entity, tuple[str, CollectionSpec]]
+    artifact: Artifact | None
+
+    @property
+    def versions(self) -> set[str]:
+        return {spec.version for _, spec in self.collections.values()}
+
+
+def _found(patient: Patient) -> Iterator[_Live]:
+    """Of each registered model; one whose collections cannot be described is left to `live`."""
+    engine = patient.need_engine()
+    for model in patient.models:
+        sides = patient.sides(model)
+        if sides is None:
+            continue
+        with contextlib.suppress(EngineError):
+            collections = live_sides(engine, {entity: side.alias for entity, side in sides.items()})
+            yield _Live(model, sides, collections, _artifact(patient, model, collections))
+
+
+def _artifact(patient: Patient, model: str, collections: dict[Entity, tuple[str, CollectionSpec]]) -> Artifact | None:
+    try:
+        (version,) = {spec.version for _, spec in collections.values()}
+        return load_artifact(patient.repo.data, model, version)
+    except (ValueError, ArtifactError, InputError, OSError):
+        return None  # `spaces` or `artifacts` says so
+
+
+def live(patient: Patient) -> Iterator[Finding]:
+    """Is a version live, on both sides, with a point for each row?"""
+    engine = patient.need_engine()
+    for model in patient.models:
+        sides = patient.sides(model)
+        if sides is None:
+            continue
+        publish = patient.command("publish", model)
+        try:
+            collections = live_sides(engine, {entity: side.alias for entity, side in sides.items()})
+            counts = {entity: engine.count(collection) for entity, (collection, _) in collections.items()}
+        except EngineError as error:
+            yield Finding("live", "problem", f"what is live cannot be read: {error}", _reload(patient), model)
+            continue
+        if not collections:
+            yield Finding("live", "warning", "no version is live", publish, model)
+        elif len(collections) == 1:
+            yield Finding("live", "problem", f"only the {next(iter(collections))}s are live", publish, model)
+        else:
+            yield _counted(patient, _Live(model, sides, collections, _artifact(patient, model, collections)), counts)
+
+
+def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Finding:
+    if found.artifact is not None:
+        manifest = found.artifact.manifest
+        rows: dict[Entity, int] = {"user": manifest.n_users, "item": manifest.n_items}
+        if short := [f"{counts[side]} of {rows[side]} {side}s" for side in rows if counts[side] < rows[side]]:
+            message = f"what is live has {' and '.join(short)}"
+            return Finding("live", "problem", message, _write_again(patient, found), found.model)
+    points = f"{counts['user']} users, {counts['item']} items"
+    return Finding("live", "ok", f"{' and '.join(sorted(found.versions))}: {points}", model=found.model)
+
+
+def _reload(patient: Patient) -> str:
+    """Everything anew: the embedded engine's folder is put aside; a server can only be asked again."""
+    settings = patient.need_config().online_store
+    again = " && ".join(patient.command("publish", model) for model in patient.models)
+    if settings.url is not None:
+        return again
+    folder = patient.repo.path / (settings.path or "qdrant_storage")
+    return f"{shlex.join(['mv', str(folder), f'{folder}.broken'])} && {again}"
+
+
+def _write_again(patient: Patient, found: _Live) -> str:
+    """Rows of the newest version can be written into its live collection; where a newer one waits, that goes live."""
+    newest = max(path.name for path in version_folders(patient.repo.data, found.model))
+    if newest not in found.versions:
+        return patient.command("publish", found.model)
+    views = [part for side in found.sides.values() for part in ("--views", side.view.name)]
+    return patient.feast("materialize", "1970-01-02T00:00:00", "2200-01-01T00:00:00", *views)
+
+
+def spaces(patient: Patient) -> Iterator[Finding]:
+    """Are users and items of one version and one space, and is that the space on disk?"""
+    for found in _found(patient):
+        if len(found.collections) < 2:
+            continue
+        versions, names = found.versions, {spec.space for _, spec in found.collections.values()}
+        publish = patient.command("publish", found.model)
+        if len(names) > 1:
+            message = f"users and items are of different spaces ({', '.join(sorted(names))}): no ranking is answered"
+            yield Finding("spaces", "problem", message, publish, found.model)
+        elif len(versions) > 1:
+            message = f"users and items are of different versions ({', '.join(sorted(versions))}) of one space"
+            yield Finding("spaces", "warning", message, publish, found.model)
+        elif found.artifact is not None and names != {found.artifact.manifest.space_id}:
+            message = f"{names.pop()} is live, but that version is of {found.artifact.manifest.space_id} on disk"
+            yield Finding("spaces", "problem", message, publish, found.model)
+        else:
+            yield Finding("spaces", "ok", f"users and items are of {names.pop()}", model=found.model)
+
+
+def drift(patient: Patient) -> Iterator[Finding]:
+    """Are vectors online, bit for bit, those of the files? A bounded sample of both sides is compared."""
+    engine = patient.need_engine()
+    for found in _found(patient):
+        if found.artifact is None or len(found.collections) < 2:
+            continue
+        differ: list[str] = []
+        same = newer = 0
+        try:
+            for entity, side in found.sides.items():
+                rows = _sample(found.artifact, entity)
+                counts = _compare(engine, side, found.collections[entity][0], rows)
+                same, newer = same + counts["same"], newer + counts["newer"]
+                differ += [f"{counts[how]} {entity}s {how}" for how in ("missing", "different") if counts[how]]
+        except (ArtifactError, EngineError, InputError, OSError):
+            continue  # `artifacts` and `live` say so; or the views are applied for a newer version, see `freshness`
+        if differ:
+            message = f"of a sample of the files, {' and '.join(differ)} online"
+            yield Finding("drift", "problem", message, _write_again(patient, found), found.model)
+        else:
+            updated = f", {newer} updated since" if newer else ""
+            message = f"{same} sampled vectors are bit for bit those of the files{updated}"
+            yield Finding("drift", "ok", message, model=found.model)
+
+
+def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
+    """Random rows of a table, which is not read as a whole."""
+    with pq.ParquetFile(artifact.verified(entity)) as parquet:
+        n = parquet.metadata.num_rows
+        rows = np.sort(np.random.default_rng(0).permutation(n)[:_SAMPLE])
+        taken, start = [], 0
+        for batch in parquet.iter_batches(_ROWS):
+            here: npt.NDArray[np.intp] = rows[(rows >= start) & (rows < start + len(batch))] - start
+            taken.append(pa.Table.from_batches([batch]).take(pa.array(here)))
+            start += len(batch)
+    return pa.concat_tables(taken)
+
+
+def _compare(engine: Engine, side: Registered, collection: str, rows: pa.Table) -> dict[str, int]:
+    """How many of the rows are online as they are, as something newer, as something else, or not at all."""
+    counts = dict.fromkeys(("same", "newer", "different", "missing"), 0)
+    names = list(side.codec.fields)
+    for batch in encode_table(side.codec, rows):
+        for number, point in enumerate(engine.retrieve(collection, batch.ids, vectors=names, payload=[TIMESTAMP_KEY])):
+            if point is None:
+                counts["missing"] += 1
+            elif point.payload[TIMESTAMP_KEY] > batch.timestamps[number]:
+                counts["newer"] += 1
+            elif all(point.vectors[name].tobytes() == batch.vectors[name][0][number].tobytes() for name in names):
+                counts["same"] += 1
+            else:
+                counts["different"] += 1
+    return counts
+
+
+def freshness(patient: Patient) -> Iterator[Finding]:
+    """How old is what is served, and does something newer wait?"""
+    for found in _found(patient):
+        if not found.collections:
+            continue
+        version = max(found.versions)
+        waiting = [path.name for path in version_folders(patient.repo.data, found.model) if path.name > version]
+        if waiting:
+            message = f"version {waiting[-1]} is trained and not live; {version} is"
+            yield Finding("freshness", "warning", message, patient.command("publish", found.model), found.model)
+        stamps = [spec.as_of for _, spec in found.collections.values() if spec.as_of]
+        if not stamps:
+            continue
+        as_of = min(datetime.fromisoformat(stamp) for stamp in stamps)
+        age = datetime.now(UTC) - as_of
+        train = patient.command("train", found.model, "--interactions", "LOG")
+        if age > patient.max_age:
+            message = f"the newest interaction behind what is served is {age.days} days old ({as_of:%Y-%m-%d})"
+            yield Finding("freshness", "warning", message, train, found.model)
+        elif not waiting:
+            yield Finding("freshness", "ok", f"as of {as_of:%Y-%m-%d %H:%M} UTC", model=found.model)

@@ -1,0 +1,186 @@
+"""Is what the repo needs installed, does its configuration say what it should, does Feast know its models?"""
+
+from __future__ import annotations
+
+import ast
+import platform
+import shlex
+import stat
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution, version
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast.repo_config import load_repo_config
+from packaging.requirements import Requirement
+
+from feast_embeddings.artifact import Entity, version_folders
+from feast_embeddings.doctor.findings import Finding, Patient, Registered, first_line
+from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.manifest import read_manifest
+from feast_embeddings.publish_plan import schema_difference
+from feast_embeddings.service.keys import KeyRing
+from feast_embeddings.settings import OnlineStoreSettings
+
+__all__ = ["configuration", "definitions", "installation", "keys", "registry"]
+
+_US = "feast-embeddings"
+# Said even when all is well, as it is asked for in every report of a bug.
+_NAMED = ("feast", "qdrant-client", "qdrant-edge-py", "numpy", "pyarrow", "implicit")
+
+
+def installation(patient: Patient) -> Iterator[Finding]:
+    """The packages, against what this one says that it needs."""
+    us = distribution(_US)
+    needs = [Requirement(text) for text in us.requires or []]
+    always = {str(need) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
+    fine = True
+    # What is in the extra ``all`` is in another one too.
+    for text in dict.fromkeys(str(need).partition(";")[0].strip() for need in needs):
+        need = Requirement(text)
+        found = _installed(need.name)
+        if found is None and text not in always:
+            continue  # of an extra that nobody asked for
+        if found is None or not need.specifier.contains(found, prereleases=True):
+            message = f"{need.name}{need.specifier} is needed, found: {found or 'none'}"
+            yield Finding(
+                "installation", "problem", message, shlex.join([sys.executable, "-m", "pip", "install", text])
+            )
+            fine = False
+    if fine:
+        versions = [f"{name} {found}" for name in _NAMED if (found := _installed(name))]
+        yield Finding(
+            "installation", "ok", f"{_US} {us.version}, Python {platform.python_version()}, {', '.join(versions)}"
+        )
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def configuration(patient: Patient) -> Iterator[Finding]:
+    """feature_store.yaml: can it be read, and does it say what this package needs?"""
+    file = patient.repo.path / "feature_store.yaml"
+    template = f'd=$(mktemp -d) && feast-embeddings init "$d" && diff "$d/feature_store.yaml" {shlex.quote(str(file))}'
+    try:
+        config = load_repo_config(patient.repo.path, file)
+        online, offline = config.online_store, config.offline_store
+    except Exception as error:  # whatever Feast, pydantic and YAML raise
+        # Not the text around it, in which there may be a key.
+        mark = getattr(error, "problem_mark", None)
+        reason = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else first_line(error)
+        yield Finding("configuration", "problem", f"{file.name} cannot be used: {reason}", template)
+        return
+    if not isinstance(online, OnlineStoreSettings):
+        message = "online_store.type is not feast_embeddings.QdrantEmbeddingOnlineStore: no query can be answered"
+        yield Finding("configuration", "problem", message, template)
+        return
+    patient.config = config
+    expected = {
+        "provider": (config.provider, "local"),
+        "offline_store.type": (getattr(offline, "type", None), "duckdb"),
+        "batch_engine.type": (_type(config.batch_engine), "feast_embeddings.ArrowComputeEngine"),
+        "registry.serve_features_while_materializing": (config.registry.serve_features_while_materializing, True),
+        "entity_key_serialization_version": (config.entity_key_serialization_version, 3),
+    }
+    others = {name: found for name, (found, wanted) in expected.items() if found != wanted}
+    for name, found in others.items():
+        message = f"{name} is {found}, and this package is tested with {expected[name][1]}"
+        yield Finding("configuration", "warning", message, template)
+    if not others:
+        where = online.url or f"embedded, in {online.path or 'qdrant_storage'}"
+        yield Finding("configuration", "ok", f"project {config.project}; vectors: {where}")
+
+
+def _type(engine: object) -> object:
+    return engine.get("type") if isinstance(engine, dict) else getattr(engine, "type", engine)
+
+
+def definitions(patient: Patient) -> Iterator[Finding]:
+    """Does a file of the repo make the feature views of trained models? It is read, not run."""
+    path = patient.repo.path
+    restore = f'd=$(mktemp -d) && feast-embeddings init "$d" && cp "$d/definitions.py" {patient.path}/definitions.py'
+    made_in, broken = [], False
+    for file in sorted(path.glob("*.py")):
+        try:
+            tree = ast.parse(file.read_bytes(), str(file))
+        except (SyntaxError, ValueError, OSError) as error:
+            broken = True
+            mend = restore if file.name == "definitions.py" else shlex.join([sys.executable, str(file)])
+            yield Finding("definitions", "problem", f"{file.name} is no Python: {first_line(error)}", mend)
+            continue
+        if any("embedding_views" in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in ast.walk(tree)):
+            made_in.append(file.name)
+    if made_in:
+        yield Finding("definitions", "ok", f"feature views of trained models are made in {', '.join(made_in)}")
+    elif not broken:
+        yield Finding("definitions", "problem", "no file of the repo calls embedding_views for its models", restore)
+
+
+def registry(patient: Patient) -> Iterator[Finding]:
+    """Can the registry be read, and are the models' views in it as their newest versions need them?"""
+    config = patient.need_config()
+    settings, apply = config.registry, patient.feast("apply")
+    file = patient.repo.path / str(settings.path)
+    on_disk = settings.registry_type == "file" and "://" not in str(settings.path)
+    if on_disk and not file.is_file():  # Feast would make an empty one
+        yield Finding("registry", "problem", f"there is no registry at {file}: nothing has been applied", apply)
+        return
+    try:
+        views = patient.feature_store().list_feature_views()
+    except Exception as error:  # whatever Feast and its registries raise
+        aside = shlex.join(["mv", str(file), f"{file}.broken"]) + " && " if on_disk else ""
+        yield Finding("registry", "problem", f"it cannot be read: {first_line(error)}", aside + apply)
+        return
+    patient.views = {view.name: view for view in views}
+    for model in patient.models:
+        sides = patient.sides(model)
+        if sides is None:
+            yield Finding("registry", "problem", "its feature views are not applied", apply, model)
+            continue
+        if difference := _difference(patient, model, sides):
+            message = f"its views are not those of the newest version: {difference}"
+            yield Finding("registry", "problem", message, apply, model)
+        else:
+            dim = sides["item"].codec.fields["embedding"].dim
+            yield Finding("registry", "ok", f"both views are applied, of dimension {dim}", model=model)
+
+
+def _difference(patient: Patient, model: str, sides: dict[Entity, Registered]) -> str:
+    """What the registered views and the newest version that can be read do not share."""
+    for folder in reversed(version_folders(patient.repo.data, model)):
+        try:
+            manifest = read_manifest(folder)
+            for entity, side in sides.items():
+                columns = pq.read_schema(folder / f"{entity}s.parquet").names
+                if found := schema_difference(side.codec, columns, manifest.dim):
+                    return f"{side.view.name}: {found}"
+        except (ArtifactError, OSError, pa.ArrowException):
+            continue  # another check says so
+        return ""
+    return ""
+
+
+def keys(patient: Patient) -> Iterator[Finding]:
+    """The keys of the service: can they be read, and by whom?"""
+    file = patient.key_file
+    if file is None:
+        return
+    try:
+        KeyRing(file)
+    except InputError as error:
+        mend = f"feast-embeddings api-key NAME --json > key.json  # its line goes into {shlex.quote(str(file))}"
+        yield Finding("keys", "problem", str(error), mend)
+        return
+    mode = stat.S_IMODE(file.stat().st_mode)
+    mend = shlex.join(["chmod", "600", str(file)])
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding("keys", "problem", f"others may write {file} (mode {mode:o}), so let themselves in", mend)
+    elif mode & stat.S_IROTH:
+        yield Finding("keys", "warning", f"everybody may read {file} (mode {mode:o})", mend)
+    else:
+        yield Finding("keys", "ok", f"{file} has usable keys, and is nobody else's")

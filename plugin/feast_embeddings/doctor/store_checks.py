@@ -1,0 +1,122 @@
+"""Does the vector store answer, who writes to it, and what have publishes left in it that did not finish?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import portalocker
+from packaging.specifiers import SpecifierSet
+
+from feast_embeddings.artifact import version_folders
+from feast_embeddings.doctor.findings import Finding, Patient, first_line
+from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.open_engine import open_engine
+from feast_embeddings.publish_plan import live_sides, superseded
+from feast_embeddings.server import ServerEngine
+
+__all__ = ["leftovers", "store", "writer"]
+
+# Metadata of collections came with 1.16.
+_SERVERS = SpecifierSet(">=1.16")
+_SECONDS = 5
+_LONG_HOURS = 6
+
+
+def store(patient: Patient) -> Iterator[Finding]:
+    """Qdrant, whichever engine: does it answer, and is it new enough?"""
+    config = patient.need_config()
+    settings = config.online_store
+    if settings.url is None:
+        folder = patient.repo.path / (settings.path or "qdrant_storage")
+        try:
+            engine = open_engine(settings, patient.repo.path)
+            engine.aliases()
+        except Exception as error:  # a file of the folder is whatever it is
+            again = " && ".join(patient.command("publish", model) for model in patient.models)
+            mend = shlex.join(["mv", str(folder), f"{folder}.broken"]) + (f" && {again}" if again else "")
+            yield Finding("store", "problem", f"{folder} cannot be read: {first_line(error)}", mend)
+            return
+        patient.engine = engine
+        there = "" if folder.exists() else ", which is yet to be made"
+        yield Finding("store", "ok", f"embedded, in {folder}{there}")
+        return
+    try:
+        server = open_engine(settings.model_copy(update={"retries": 0, "timeout": _SECONDS}), patient.repo.path)
+        found = server.server_version() if isinstance(server, ServerEngine) else ""
+        server.aliases()
+    except EmbeddingsError as error:
+        start = "docker compose up --detach --wait qdrant"
+        yield Finding("store", "problem", f"{settings.url} does not answer: {error}; start it, or correct url", start)
+        return
+    patient.engine = server
+    if _SERVERS.contains(found, prereleases=True):
+        yield Finding("store", "ok", f"Qdrant {found} at {settings.url}")
+    else:
+        mend = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
+        yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", mend)
+
+
+def writer(patient: Patient) -> Iterator[Finding]:
+    """Who writes to the embedded engine at this moment; a server has no such lock."""
+    settings = patient.need_config().online_store
+    if settings.url is not None:
+        return
+    file = patient.repo.path / (settings.path or "qdrant_storage") / "writer.lock"
+    if not file.is_file() or not _is_held(file):
+        yield Finding("writer", "ok", "nobody writes")
+        return
+    try:
+        holder = json.loads(file.read_text())
+        since = datetime.fromisoformat(holder["since"])
+        who = f"{holder['program']} (pid {int(holder['pid'])} on {holder['host']}) writes since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        yield Finding("writer", "warning", "somebody writes, and does not say who", shlex.join(["lsof", str(file)]))
+        return
+    hours = (datetime.now(UTC) - since).total_seconds() / 3600
+    if hours > _LONG_HOURS:
+        yield Finding("writer", "warning", f"{who}, which is long", f"ps -o pid,etime,args -p {int(holder['pid'])}")
+    else:
+        yield Finding("writer", "ok", who)
+
+
+def _is_held(file: Path) -> bool:
+    # Shared, so that two doctors do not see each other; let go at once.
+    with file.open() as handle:
+        try:
+            portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException:
+            return True
+    return False
+
+
+def leftovers(patient: Patient) -> Iterator[Finding]:
+    """Collections that no query will ever ask: of publishes that did not finish, and too many old ones."""
+    engine = patient.need_engine()
+    for model in patient.models:
+        sides = patient.sides(model)
+        if sides is None:
+            continue
+        aliases = {entity: side.alias for entity, side in sides.items()}
+        live = live_sides(engine, aliases)
+        on_disk = {folder.name for folder in version_folders(patient.repo.data, model)}
+        unneeded: list[str] = []
+        waiting: set[str] = set()
+        for entity, alias in aliases.items():
+            collections = engine.collections(alias)
+            name, spec = live.get(entity, ("", None))
+            version = spec.version if spec is not None else ""
+            unneeded += superseded(collections, name, version)
+            waiting |= {s.version for n, s in collections.items() if n not in unneeded and not s.verified and n != name}
+        if unneeded:
+            message = f"{len(unneeded)} collections are of no more use: {', '.join(unneeded)}"
+            yield Finding("leftovers", "warning", message, patient.command("prune", model), model)
+        for version in sorted(waiting):
+            message = f"the publish of version {version} did not finish, or is at it"
+            named = ["--version", version] if version in on_disk else []
+            yield Finding("leftovers", "warning", message, patient.command("publish", model, *named), model)
+        if not (unneeded or waiting):
+            yield Finding("leftovers", "ok", "no collection is left over", model=model)
