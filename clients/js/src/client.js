@@ -20,6 +20,10 @@ export class EmbeddingClient {
     if (!/^https?:$/.test(new URL(this.#address).protocol)) {
       throw new TypeError(`expected an http or https address of the service, got ${address}`);
     }
+    if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey)) {
+      // Refused here, as fetch would show it in its error.
+      throw new TypeError("apiKey: expected visible ASCII characters, without spaces and line ends");
+    }
     this.#headers = apiKey === undefined ? {} : { Authorization: `Bearer ${apiKey}` };
     this.#timeout = timeout;
     this.#retries = retries;

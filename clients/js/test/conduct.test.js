@@ -195,6 +195,11 @@ test("the key is sent as a header, and is in no message", async () => {
     assert(!inspect(error, { showHidden: true, depth: 9 }).includes(KEY));
     return true;
   });
+  for (const wrong of [`${KEY}\n`, `${KEY}é`, "", " "]) {
+    assert.throws(() => new EmbeddingClient(address, { apiKey: wrong }), (error) => {
+      return error instanceof TypeError && !inspect(error).includes(KEY);
+    });
+  }
 });
 
 test("an answer that leads elsewhere is not followed", async () => {

@@ -17,6 +17,7 @@ from feast_embeddings.service.keys import KeyRing
 from feast_embeddings.service.models import Models
 from feast_embeddings.service.neighbour_routes import add_neighbour_routes
 from feast_embeddings.service.operation_routes import operation_routes
+from feast_embeddings.service.page_routes import page_routes
 from feast_embeddings.service.permissions import feast_auth
 from feast_embeddings.service.problems import add_handlers
 from feast_embeddings.service.settings import ServiceSettings
@@ -56,6 +57,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         add_routes(model_routes, calls)
     app.include_router(model_routes)
     app.include_router(operation_routes(models))
+    app.include_router(page_routes())
     add_handlers(app)
     app.add_middleware(Gate, settings=settings, keys=KeyRing(settings.key_file) if keys is None else keys)
     if settings.cors_origins:

@@ -23,7 +23,8 @@ _log = logging.getLogger("feast_embeddings.service")
 _access = logging.getLogger("feast_embeddings.access")
 
 # Answer without a key: what a load balancer asks, and what is no secret.
-_OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
+_OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json", "/"}
+_OPEN_FOLDER = "/page/"
 # Ends with the names of what needs a key that may write.
 _WRITES = ("/publish", "/rollback")
 
@@ -96,7 +97,7 @@ class Gate:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body:
             return problem_response(413, self._too_large()), None
-        if not self._keys or path in _OPEN:
+        if not self._keys or path in _OPEN or path.startswith(_OPEN_FOLDER):
             return None, None
         sent = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").strip()
         try:

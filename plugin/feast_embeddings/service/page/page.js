@@ -1,0 +1,324 @@
+import { EmbeddingClient, EmbeddingServiceError } from "./client/index.js";
+import { byId, element, firstStop, moveByArrows } from "./dom.js";
+import { Listing } from "./listing.js";
+import { pickButton, showResults, showSubject } from "./results.js";
+import { SHOWN, question, readState, writeState } from "./state.js";
+import { attributesOf } from "./values.js";
+import { showVersion } from "./version.js";
+
+const KEY = "feast-embeddings-key";
+const STEP = 25;
+
+let client;
+let state;
+let listing;
+let shownRows = STEP;
+let version = null; // that the panel shows
+let asking = new AbortController();
+let searching = new AbortController();
+
+function connect() {
+  const address = new URL(".", document.baseURI);
+  client = new EmbeddingClient(address, { apiKey: sessionStorage.getItem(KEY) ?? undefined, timeout: 15_000, retries: 1 });
+  byId("forget-key").hidden = sessionStorage.getItem(KEY) === null;
+}
+
+async function start() {
+  try {
+    connect();
+    const { models } = await client.models();
+    byId("key-form").hidden = true;
+    if (!models.length) {
+      trouble("This service has no model yet: train one, and run feast apply.");
+      return;
+    }
+    byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
+    state = readState(location.hash);
+    if (!models.some(({ name }) => name === state.model)) {
+      state = { ...state, model: models[0].name, id: null };
+    }
+    byId("main").hidden = false;
+    trouble("");
+    await Promise.all([list(), describe(), ask()]);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+/** What went wrong, where the user looks for it. */
+function fail(error) {
+  if (error?.name === "AbortError") {
+    return; // something else was asked meanwhile
+  }
+  if (error instanceof EmbeddingServiceError && error.status === 401) {
+    byId("key-reason").textContent = sessionStorage.getItem(KEY) ? "This key is not accepted." : "This service asks for a key.";
+    sessionStorage.removeItem(KEY);
+    byId("forget-key").hidden = true;
+    byId("key-form").hidden = false;
+    byId("main").hidden = true;
+    byId("key").focus();
+    return;
+  }
+  trouble(error.detail || error.message);
+}
+
+function trouble(text) {
+  byId("trouble").textContent = text;
+  byId("trouble").hidden = !text;
+}
+
+/** Look at something else. */
+function go(changes, { replace = false } = {}) {
+  const before = state;
+  state = { ...state, ...changes };
+  if (question(state).results !== question(before).results && !("filter" in changes)) {
+    state.filter = ""; // it was about attributes of the others
+  }
+  history[replace ? "replaceState" : "pushState"](null, "", writeState(state));
+  follow(before);
+}
+
+/** Show what the state says, as far as it is not shown yet. */
+function follow(before) {
+  const parts = [ask()];
+  if (state.model !== before.model || state.entity !== before.entity) {
+    byId("search").value = "";
+    parts.push(list());
+  }
+  if (state.model !== before.model) {
+    parts.push(describe());
+  }
+  Promise.all(parts).catch(fail);
+}
+
+function pick(entity, id) {
+  const fromList = byId("list").contains(document.activeElement) || document.activeElement === byId("search");
+  const show = entity === state.entity ? state.show : Object.keys(SHOWN[entity])[0];
+  go({ entity, id, show });
+  if (!fromList) {
+    byId("subject-heading").focus(); // the button that was pressed is gone
+  }
+  if (matchMedia("(max-width: 60rem)").matches) {
+    byId("subject").scrollIntoView();
+  }
+}
+
+// --- picking
+
+async function list() {
+  document.querySelector(`#entity [value=${state.entity}]`).checked = true;
+  byId("model").value = state.model;
+  listing = new Listing(client, state.model, state.entity);
+  shownRows = STEP;
+  await find();
+}
+
+async function find() {
+  searching.abort();
+  searching = new AbortController();
+  const { signal } = searching;
+  try {
+    await look(signal);
+  } catch (error) {
+    if (!error.errors?.cursor) {
+      throw error;
+    }
+    listing = new Listing(client, state.model, state.entity); // the version of the pages before is gone
+    await look(signal);
+  }
+}
+
+async function look(signal) {
+  const text = byId("search").value.trim();
+  const { rows, looked = null, more = false } = text ? await listing.search(text, signal) : await listing.first(shownRows, signal);
+  signal.throwIfAborted();
+  byId("list").replaceChildren(...rows.map((row) => element("li", {}, pickButton(row, state.entity, pick))));
+  firstStop(byId("list"));
+  byId("more").hidden = !more;
+  byId("search-note").textContent = !text
+    ? ""
+    : looked === null
+      ? `${rows.length || "No"} ${plural(state.entity, rows.length)} found.`
+      : `${rows.length} found among ${looked.toLocaleString("en")} ${plural(state.entity, looked)}; an id is found among all.`;
+  mark();
+  if (state.id === null && rows.length) {
+    go({ id: rows[0].id }, { replace: true });
+  }
+}
+
+/** In the list, the one that is looked at. */
+function mark() {
+  for (const button of byId("list").querySelectorAll("button")) {
+    button.ariaCurrent = String(button.querySelector(".id").textContent === String(state.id));
+  }
+}
+
+// --- asking
+
+async function ask() {
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  const { method, results: kind, score } = question(state);
+  controls(kind);
+  byId("subject").hidden = byId("question").hidden = state.id === null;
+  if (state.id === null) {
+    byId("results").replaceChildren();
+    byId("status").textContent = "";
+    return;
+  }
+  showSubject(state.entity, state.id);
+  byId("results").setAttribute("aria-busy", "true");
+  const request = {
+    modelName: state.model,
+    [`${state.entity}Id`]: state.id,
+    limit: state.limit,
+    filter: state.filter || undefined,
+    returnMetadata: true,
+    excludeSeen: kind === state.entity ? undefined : !state.seen,
+  };
+  const started = performance.now();
+  const about = new Listing(client, state.model, state.entity).find(state.id, signal);
+  try {
+    const [answer, row] = await Promise.all([client[method](request, { signal }), about]);
+    const milliseconds = Math.round(performance.now() - started);
+    signal.throwIfAborted();
+    showSubject(state.entity, state.id, row);
+    showResults(byId("results"), answer.results, kind, score, pick);
+    byId("status").textContent = told(answer, kind, score, milliseconds);
+    note(answer.results);
+    trouble("");
+    if (version !== null && answer.version !== version) {
+      listing = new Listing(client, state.model, state.entity); // another version went live
+      await describe();
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    byId("results").replaceChildren();
+    byId("status").textContent = "";
+    if (error.errors?.filter) {
+      refused(error.errors.filter);
+    } else {
+      throw error;
+    }
+  } finally {
+    byId("results").setAttribute("aria-busy", "false");
+  }
+}
+
+function told({ results, missing }, kind, score, milliseconds) {
+  if (missing.length) {
+    return `This version knows no ${state.entity} with this id.`;
+  }
+  const what = plural(kind, results.length);
+  const fewer = results.length < state.limit ? (state.filter ? "; no more pass the filter" : "; there are no more") : "";
+  return `${results.length || "No"} ${what} by ${score}, best first, in ${milliseconds} ms${fewer}.`;
+}
+
+const plural = (word, number) => (number === 1 ? word : `${word}s`);
+
+/** Set the controls to the state. */
+function controls(kind) {
+  if (byId("show").dataset.entity !== state.entity) {
+    const options = Object.entries(SHOWN[state.entity]).map(([value, { label }]) => {
+      return element("label", {}, element("input", { type: "radio", name: "show", value }), element("span", {}, label));
+    });
+    byId("show").replaceChildren(byId("show").querySelector("legend"), ...options);
+    byId("show").dataset.entity = state.entity;
+  }
+  byId("show").querySelector(`[value=${state.show}]`).checked = true;
+  byId("seen-label").hidden = kind === state.entity;
+  byId("seen").checked = state.seen;
+  byId("limit").value = String(state.limit);
+  byId("filter").value = state.filter;
+  refused("");
+  mark();
+}
+
+function refused(reason) {
+  byId("filter-error").textContent = reason;
+  byId("filter").setAttribute("aria-invalid", String(Boolean(reason)));
+}
+
+function note(results) {
+  const names = [...new Set(results.flatMap((row) => Object.keys(row.metadata ?? {})))];
+  if (names.length) {
+    byId("filter-note").textContent = `A condition as in SQL on ${names.join(", ")}. ${example(results[0].metadata)}`;
+  }
+}
+
+/** A filter that the first result passes. */
+function example(metadata) {
+  const attributes = attributesOf(metadata).filter(([name]) => /^[a-z_]\w*$/i.test(name));
+  const text = attributes.find(([, value]) => typeof value === "string" && /^[\w -]{1,40}$/.test(value));
+  const number = attributes.find(([, value]) => typeof value === "number");
+  const parts = [text && `${text[0]} = '${text[1]}'`, number && `${number[0]} <= ${number[1]}`].filter(Boolean);
+  return parts.length ? `For example: ${parts.join(" AND ")}` : "";
+}
+
+async function describe() {
+  const { model } = state;
+  const answer = await client.versions({ modelName: model });
+  if (model === state.model) {
+    version = answer.liveVersion;
+    showVersion(byId("version"), answer);
+  }
+}
+
+// --- what the user does
+
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(KEY, byId("key").value.trim());
+  byId("key").value = "";
+  start();
+});
+byId("forget-key").addEventListener("click", () => {
+  sessionStorage.removeItem(KEY);
+  location.reload();
+});
+byId("model").addEventListener("change", (event) => go({ model: event.target.value, id: null, filter: "" }));
+byId("entity").addEventListener("change", (event) => {
+  go({ entity: event.target.value, id: null, show: Object.keys(SHOWN[event.target.value])[0] });
+});
+byId("show").addEventListener("change", (event) => go({ show: event.target.value }));
+byId("seen").addEventListener("change", (event) => go({ seen: event.target.checked }));
+byId("limit").addEventListener("change", (event) => go({ limit: Number(event.target.value) }));
+byId("question").addEventListener("submit", (event) => {
+  event.preventDefault();
+  go({ filter: byId("filter").value.trim() });
+});
+byId("more").addEventListener("click", () => {
+  shownRows += STEP;
+  find().catch(fail);
+});
+
+let typing;
+byId("search").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => find().catch(fail), 200);
+});
+byId("search").addEventListener("keydown", async (event) => {
+  const first = () => byId("list").querySelector("button");
+  if (event.key === "ArrowDown") {
+    event.preventDefault();
+    first()?.focus();
+  } else if (event.key === "Enter") {
+    clearTimeout(typing);
+    await find().catch(fail);
+    first()?.click();
+  }
+});
+moveByArrows(byId("list"));
+moveByArrows(byId("results"));
+
+addEventListener("popstate", () => {
+  const before = state;
+  if (before) {
+    state = readState(location.hash);
+    state.model ??= before.model;
+    follow(before);
+  }
+});
+
+start();
