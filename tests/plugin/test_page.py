@@ -16,14 +16,15 @@ import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 
-from feast_embeddings.artifact import Artifact, TrainerInfo, write_artifact
+from feast_embeddings import embedding_views
+from feast_embeddings.artifact import Artifact, TrainerInfo, load_artifact, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.service import ServiceSettings, create_app, mount
 from feast_embeddings.service.keys import new_key
 
 from .asking import Asking
 from .browser import Browser, browsing
-from .conftest import AS_OF, METRICS, Shop, item_table, served_shop, user_table
+from .conftest import AS_OF, METRICS, Shop, item_table, served_shop, user_table, write_version
 from .listening import listening
 from .publishing import publish_any
 
@@ -64,6 +65,27 @@ def write_hostile(data: Path, *, seed: int = 0, as_of: datetime = AS_OF) -> Arti
         evaluated_on="<u>newest</u> interactions",
         fingerprint="0" * 64,
         n_interactions=40,
+    )
+
+
+# Whole numbers, two of them such as JavaScript's own numbers cannot tell apart.
+NUMBERS = [2**53, 2**53 + 1, -(2**63), *range(17)]
+
+
+def write_numbers(data: Path) -> Artifact:
+    """A version whose ids are numbers."""
+    rng = np.random.default_rng(0)
+    return write_artifact(
+        data,
+        "shop_numbers",
+        users=user_table(rng, pa.array(NUMBERS), [[id] for id in NUMBERS]),
+        items=item_table(rng, pa.array(NUMBERS)),
+        as_of=AS_OF,
+        trainer=TrainerInfo(name="random", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=20,
     )
 
 
@@ -152,8 +174,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module", params=["embedded"])
 def shop(browser: Browser, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A published shop; the last test publishes another version."""
-    yield from served_shop(request, tmp_path_factory.mktemp("shop"), write_hostile)
+    """A published shop, whose last test publishes another version; and two more models, one of them not published."""
+    for made in served_shop(request, tmp_path_factory.mktemp("shop"), write_hostile):
+        write_numbers(made.repo.data)
+        write_version(made.repo.data, model="waiting")
+        for model in ("shop_numbers", "waiting"):
+            made.feature_store.apply(list(embedding_views(model, made.repo.data).by_name().values()))
+        publish_any(made.feature_store, load_artifact(made.repo.data, "shop_numbers", None))
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +212,8 @@ def page(browser: Browser, address: str) -> Iterator[Browser]:
     browser.wait("document.querySelector('#results tbody')")
     browser.log()
     yield browser
-    assert [message for message in browser.log() if "422" not in message] == []
+    expected = ("409", "422")  # what the browser itself notes of answers that the page shows
+    assert [message for message in browser.log() if not any(status in message for status in expected)] == []
 
 
 def results(page: Browser) -> list[str]:
@@ -279,6 +308,71 @@ def test_hostile_ids_are_text(page: Browser, store: EmbeddingStore, id: str) -> 
     page.wait("document.querySelector('#results tbody')")
     assert results(page) == expected
     assert page.text("#subject-kind") == f"Item {id}"
+
+
+@pytest.mark.parametrize("id", NUMBERS[:4])
+def test_ids_may_be_numbers(page: Browser, shop: Shop, id: int) -> None:
+    """In 64 bits, of another model."""
+    page.click("#model option[value=shop_numbers]")
+    page.wait("document.querySelector('#list').innerText.includes('9007199254740993')")
+    look_at(page, str(id))
+    expected = [str(id) for id in EmbeddingStore(shop.feature_store, "shop_numbers").similar_items(id, 20).ids]
+    assert results(page) == expected
+    assert page.text("#subject-heading") == f"Item {NUMBERS.index(id)}"
+    page.do("refresh", {})
+    page.wait("document.querySelector('#results tbody')")
+    assert results(page) == expected
+    assert "Not evaluated" in page.text("#version")
+
+
+def test_what_is_not_there_is_said(page: Browser, address: str) -> None:
+    """An id that the version does not know, one of another type, and a model that nothing was published of."""
+    page.open(f"{address}#model=shop&id=nobody")
+    page.do("refresh", {})
+    page.wait("document.querySelector('#status').innerText === 'This version knows no item with this id.'")
+    page.open(f"{address}#model=shop&number=5")
+    page.wait("document.querySelector('#trouble').innerText.includes('item ids of this model are text, got 5')")
+    page.click("#model option[value=waiting]")
+    page.wait("document.querySelector('#trouble').innerText === 'no version of this model is live'")
+    assert page.text("#version").endswith("No version of this model is live.")
+    page.click("#model option[value=shop]")
+    page.wait("document.querySelector('#results tbody')")
+    page.wait("document.querySelector('#trouble').hidden")
+
+
+def test_a_search_ends(page: Browser) -> None:
+    """In a large catalogue it says how far it looked; an id is found wherever it is, and listed once."""
+    found = page.do(
+        "execute/async",
+        {
+            "args": [],
+            "script": """
+            const done = arguments[0];
+            let asked = 0;
+            const rows = Array.from({ length: 12000 }, (_, i) => ({ id: `x${i}`, metadata: { word: `word ${i}.` } }));
+            const retrieve = async ({ filter, cursor = 0, limit }) => {
+              asked++;
+              if (filter) return { rows: rows.filter(({ id }) => filter === `"item_id" = '${id}'`), nextCursor: null };
+              const next = cursor + limit;
+              return { rows: rows.slice(cursor, next), nextCursor: next < rows.length ? next : null };
+            };
+            import("./page/listing.js").then(async ({ Listing }) => {
+              const listing = new Listing({ retrieve }, "shop", "item");
+              const answers = {};
+              for (const text of ["WORD 4999.", "word 5000.", "x11999", "x4321", "word"]) {
+                const { rows, looked } = await listing.search(text);
+                answers[text] = [rows.map(({ id }) => id), looked, asked];
+              }
+              done(answers);
+            });
+            """,
+        },
+    )
+    assert found["WORD 4999."] == [["x4999"], 5000, 51]
+    assert found["word 5000."] == [[], 5000, 52]  # what was read is not read again
+    assert found["x11999"] == [["x11999"], 5000, 53]
+    assert found["x4321"] == [["x4321"], 5000, 54]
+    assert found["word"] == [[f"x{i}" for i in range(50)], 50, 55]
 
 
 def test_a_filter_is_the_apis(page: Browser, store: EmbeddingStore) -> None:

@@ -47,7 +47,7 @@ export class EmbeddingTimeoutError extends EmbeddingConnectionError {}
  *
  * Every method rejects with an `EmbeddingServiceError` when the service refuses or does not answer, and with a
  * `TypeError` when a request cannot be sent. A request that failed for a reason that may pass is repeated after 0.1 s,
- * 0.2 s, 0.4 s …, or when the service says; `rollback` is not, as it would go back once more.
+ * 0.2 s, 0.4 s …, or when the service says, if within 5 s; `rollback` is not, as it would go back once more.
  */
 export class EmbeddingClient {
   /**

@@ -50,12 +50,19 @@ export class Listing {
     return { rows, looked };
   }
 
-  /** The row of an id, or undefined. */
+  /** The row of an id; undefined where there is none, or where ids are of another type. */
   async find(id, signal) {
     const value = typeof id === "string" ? `'${id.replaceAll("'", "''")}'` : String(id);
     const filter = `"${this.#question.entity}_id" = ${value}`;
-    const { rows } = await this.#client.retrieve({ ...this.#question, filter, limit: 1 }, { signal });
-    return rows[0];
+    try {
+      const { rows } = await this.#client.retrieve({ ...this.#question, filter, limit: 1 }, { signal });
+      return rows[0];
+    } catch (error) {
+      if (error.errors?.filter) {
+        return undefined;
+      }
+      throw error;
+    }
   }
 
   async #exactly(text, signal) {
@@ -64,10 +71,7 @@ export class Listing {
       return [];
     }
     const isText = typeof this.#rows[0].id === "string";
-    if (!isText && !/^-?\d{1,18}$/.test(text)) {
-      return [];
-    }
-    const row = await this.find(isText ? text : BigInt(text), signal);
+    const row = isText || /^-?\d{1,19}$/.test(text) ? await this.find(isText ? text : BigInt(text), signal) : undefined;
     return row ? [row] : [];
   }
 

@@ -3,8 +3,8 @@ import { byId, element, firstStop, moveByArrows } from "./dom.js";
 import { Listing } from "./listing.js";
 import { pickButton, showResults, showSubject } from "./results.js";
 import { SHOWN, question, readState, writeState } from "./state.js";
-import { attributesOf } from "./values.js";
 import { showVersion } from "./version.js";
+import { counted, filterHelp, told } from "./words.js";
 
 const KEY = "feast-embeddings-key";
 const STEP = 25;
@@ -50,8 +50,9 @@ function fail(error) {
   if (error?.name === "AbortError") {
     return; // something else was asked meanwhile
   }
-  if (error instanceof EmbeddingServiceError && error.status === 401) {
-    byId("key-reason").textContent = sessionStorage.getItem(KEY) ? "This key is not accepted." : "This service asks for a key.";
+  if (error instanceof EmbeddingServiceError && (error.status === 401 || error.status === 403)) {
+    const unknown = sessionStorage.getItem(KEY) ? "This key is not accepted." : "This service asks for a key.";
+    byId("key-reason").textContent = error.status === 401 ? unknown : `Not allowed: ${error.detail}.`;
     sessionStorage.removeItem(KEY);
     byId("forget-key").hidden = true;
     byId("key-form").hidden = false;
@@ -135,11 +136,7 @@ async function look(signal) {
   byId("list").replaceChildren(...rows.map((row) => element("li", {}, pickButton(row, state.entity, pick))));
   firstStop(byId("list"));
   byId("more").hidden = !more;
-  byId("search-note").textContent = !text
-    ? ""
-    : looked === null
-      ? `${rows.length || "No"} ${plural(state.entity, rows.length)} found.`
-      : `${rows.length} found among ${looked.toLocaleString("en")} ${plural(state.entity, looked)}; an id is found among all.`;
+  byId("search-note").textContent = text ? counted(rows.length, looked, state.entity) : "";
   mark();
   if (state.id === null && rows.length) {
     go({ id: rows[0].id }, { replace: true });
@@ -185,8 +182,8 @@ async function ask() {
     signal.throwIfAborted();
     showSubject(state.entity, state.id, row);
     showResults(byId("results"), answer.results, kind, score, pick);
-    byId("status").textContent = told(answer, kind, score, milliseconds);
-    note(answer.results);
+    byId("status").textContent = told(answer, state, milliseconds);
+    byId("filter-note").textContent = filterHelp(answer.results) || byId("filter-note").textContent;
     trouble("");
     if (version !== null && answer.version !== version) {
       listing = new Listing(client, state.model, state.entity); // another version went live
@@ -202,20 +199,11 @@ async function ask() {
       throw error;
     }
   } finally {
-    byId("results").setAttribute("aria-busy", "false");
+    if (!signal.aborted) {
+      byId("results").setAttribute("aria-busy", "false");
+    }
   }
 }
-
-function told({ results, missing }, kind, score, milliseconds) {
-  if (missing.length) {
-    return `This version knows no ${state.entity} with this id.`;
-  }
-  const what = plural(kind, results.length);
-  const fewer = results.length < state.limit ? (state.filter ? "; no more pass the filter" : "; there are no more") : "";
-  return `${results.length || "No"} ${what} by ${score}, best first, in ${milliseconds} ms${fewer}.`;
-}
-
-const plural = (word, number) => (number === 1 ? word : `${word}s`);
 
 /** Set the controls to the state. */
 function controls(kind) {
@@ -238,22 +226,6 @@ function controls(kind) {
 function refused(reason) {
   byId("filter-error").textContent = reason;
   byId("filter").setAttribute("aria-invalid", String(Boolean(reason)));
-}
-
-function note(results) {
-  const names = [...new Set(results.flatMap((row) => Object.keys(row.metadata ?? {})))];
-  if (names.length) {
-    byId("filter-note").textContent = `A condition as in SQL on ${names.join(", ")}. ${example(results[0].metadata)}`;
-  }
-}
-
-/** A filter that the first result passes. */
-function example(metadata) {
-  const attributes = attributesOf(metadata).filter(([name]) => /^[a-z_]\w*$/i.test(name));
-  const text = attributes.find(([, value]) => typeof value === "string" && /^[\w -]{1,40}$/.test(value));
-  const number = attributes.find(([, value]) => typeof value === "number");
-  const parts = [text && `${text[0]} = '${text[1]}'`, number && `${number[0]} <= ${number[1]}`].filter(Boolean);
-  return parts.length ? `For example: ${parts.join(" AND ")}` : "";
 }
 
 async function describe() {
