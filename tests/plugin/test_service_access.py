@@ -10,12 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feast.permissions.action import AuthzedAction
-from feast.permissions.auth.auth_manager import AuthManager, set_auth_manager
-from feast.permissions.permission import Permission
-from feast.permissions.policy import RoleBasedPolicy
-from feast.permissions.security_manager import SecurityManager, no_security_manager, set_security_manager
-from feast.permissions.user import User
 from starlette.types import Receive, Scope, Send
 from tests.conftest import Command
 
@@ -192,45 +186,6 @@ def test_browsers_of_other_origins_are_let_in_when_named(make: Make) -> None:
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"
     answer = service.post(RANK, BODY, headers={"origin": "https://other.example"})
     assert "access-control-allow-origin" not in answer.headers
-
-
-def test_feasts_permissions_are_respected(make: Make, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With auth in the repo, Feast says who somebody is, and its permissions what they may do."""
-    permission = Permission(
-        name="readers", policy=RoleBasedPolicy(roles=["reader"]), actions=[AuthzedAction.READ_ONLINE]
-    )
-
-    class Tokens:
-        """A token is the role of its user."""
-
-        def extract_access_token(self, request: Any) -> str:
-            return str(request.headers.get("authorization", "")).removeprefix("Bearer ")
-
-        async def user_details_from_access_token(self, access_token: str) -> User:
-            if access_token == "bad":  # noqa: S105
-                raise ValueError("/secret")
-            return User(username=access_token, roles=[access_token])
-
-    class Registry:
-        def list_permissions(self, project: str) -> list[Permission]:
-            return [permission]
-
-    tokens: Any = Tokens()
-    registry: Any = Registry()
-    monkeypatch.setattr("feast_embeddings.service.permissions.has_feast_auth", lambda _: True)
-    set_security_manager(SecurityManager(project=shop.feature_store.project, registry=registry))
-    set_auth_manager(AuthManager(token_parser=tokens, token_extractor=tokens))
-    try:
-        service = make()
-        statuses = {
-            token: service.post(RANK, BODY, headers={"authorization": f"Bearer {token}"}).status_code
-            for token in ("reader", "stranger", "bad", "")
-        }
-        assert statuses == {"reader": 200, "stranger": 403, "bad": 401, "": 401}
-        publish = service.post("/v1/models/shop/publish", {}, headers={"authorization": "Bearer reader"})
-        assert publish.status_code == 403
-    finally:
-        no_security_manager()  # type: ignore[no-untyped-call]
 
 
 def test_mounted_on_another_app(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Depends
 from fastapi.params import Depends as Dependency
 from feast import FeatureStore
+from feast.errors import FeastPermissionError
 from feast.permissions.action import AuthzedAction
 from feast.permissions.security_manager import assert_permissions, get_security_manager
 from feast.permissions.server.rest import inject_user_details
@@ -18,7 +19,7 @@ from feast.permissions.server.utils import (
 
 from feast_embeddings.embedding_store import EmbeddingStore
 
-__all__ = ["assert_may", "feast_auth", "has_feast_auth"]
+__all__ = ["assert_may", "feast_auth", "has_feast_auth", "may_read"]
 
 
 def has_feast_auth(feature_store: FeatureStore) -> bool:
@@ -37,6 +38,15 @@ def feast_auth(feature_store: FeatureStore) -> list[Dependency]:
         init_security_manager(auth_type=kind, fs=feature_store)
         init_auth_manager(auth_type=kind, server_type=ServerType.REST, auth_config=config)
     return [Depends(inject_user_details)]
+
+
+def may_read(store: EmbeddingStore) -> bool:
+    """Whether the user of this request may know of the model."""
+    try:
+        assert_may(store, AuthzedAction.READ_ONLINE)
+    except FeastPermissionError:
+        return False
+    return True
 
 
 def assert_may(store: EmbeddingStore, action: AuthzedAction) -> None:

@@ -15,6 +15,7 @@ from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.permissions import may_read
 from feast_embeddings.service.versions_answer import VersionsAnswer, versions_answer
 from feast_embeddings.versions import roll_back
 
@@ -27,13 +28,16 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
 
     @router.get("", responses={200: {"model": answers.ModelsAnswer}})
     async def list_models() -> Response:
-        """The models of this service, and which version of each is live."""
+        """The models of this service that the caller may read, and which version of each is live."""
 
         def look() -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = []
             for name in models.names():
+                store = models.get(name)
+                if not may_read(store):
+                    continue
                 try:
-                    spec = models.get(name).live().side("item").spec
+                    spec = store.live().side("item").spec
                     rows.append({"name": name, "live_version": spec.version, "as_of": spec.as_of, "space": spec.space})
                 except NotPublishedError:
                     rows.append({"name": name, "live_version": None, "as_of": None, "space": None})
