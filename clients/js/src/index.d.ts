@@ -9,7 +9,7 @@ export interface ClientOptions {
   apiKey?: string;
   /** Milliseconds for one try; 30,000 by default. */
   timeout?: number;
-  /** Repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503, 504. 3 by default. */
+  /** Repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503. 3 by default. */
   retries?: number;
   /** Instead of the global one. */
   fetch?: typeof globalThis.fetch;
