@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
+from binascii import b2a_base64
 from typing import Any
 
 import numpy as np
@@ -170,10 +170,13 @@ def embedding_response(model: str, entity: Entity, found: Embeddings, encoding: 
         return Response(_npy(found), media_type=NUMPY, headers=_headers(found))
     vectors: list[Any]
     if encoding == "base64":
-        little = found.vectors.astype("<f4", copy=False)
-        vectors = [base64.b64encode(row.tobytes()).decode() for row in little]
+        little, size = found.vectors.astype("<f4", copy=False).tobytes(), 4 * found.vectors.shape[1]
+        starts = range(0, size * len(found.ids), size)
+        vectors = [b2a_base64(little[start : start + size], newline=False).decode() for start in starts]
     else:
         vectors = found.vectors.tolist()
+    # Most are the same time.
+    times = {time: None if time is None else time.isoformat() for time in set(found.event_timestamps)}
     return json_response(
         {
             "model": model,
@@ -187,9 +190,9 @@ def embedding_response(model: str, entity: Entity, found: Embeddings, encoding: 
                     "vector": vector if present else None,
                     "version": found.version,
                     "as_of": found.as_of,
-                    "event_timestamp": None if timestamp is None else timestamp.isoformat(),
+                    "event_timestamp": times[time],
                 }
-                for id, vector, present, timestamp in zip(
+                for id, vector, present, time in zip(
                     found.ids, vectors, found.found.tolist(), found.event_timestamps, strict=True
                 )
             ],

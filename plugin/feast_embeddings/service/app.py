@@ -20,6 +20,7 @@ from feast_embeddings.service.operation_routes import operation_routes
 from feast_embeddings.service.page_routes import page_routes
 from feast_embeddings.service.permissions import feast_auth
 from feast_embeddings.service.problems import add_handlers
+from feast_embeddings.service.quick_route import QuickRoute
 from feast_embeddings.service.settings import ServiceSettings
 from feast_embeddings.service.vector_routes import add_vector_routes
 from feast_embeddings.service.version_routes import add_version_routes
@@ -51,7 +52,12 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         docs_url=None,  # these two load their scripts from elsewhere
         redoc_url=None,
     )
-    model_routes = APIRouter(prefix="/v1/models", dependencies=feast_auth(models.feature_store), responses=PROBLEMS)
+    model_routes = APIRouter(
+        prefix="/v1/models",
+        dependencies=feast_auth(models.feature_store),
+        responses=PROBLEMS,
+        route_class=QuickRoute,
+    )
     calls = Calls(models, settings)
     for add_routes in (add_version_routes, add_vector_routes, add_neighbour_routes):
         add_routes(model_routes, calls)

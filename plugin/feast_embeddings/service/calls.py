@@ -9,7 +9,6 @@ import anyio.to_thread
 from fastapi import Path
 from feast.permissions.action import AuthzedAction
 
-from feast_embeddings.answers import NeighboursBatch
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.service import requests
 from feast_embeddings.service.models import Models
@@ -69,8 +68,8 @@ class Calls:
         """Ask a model in another thread, so that other requests go on; when time is over nobody waits for it."""
         return await anyio.to_thread.run_sync(self._ask, model, ask, action, abandon_on_cancel=True)
 
-    async def one(self, model: str, light: bool, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> NeighboursBatch:
-        """Ask one query, given as a batch of one.
+    async def one(self, model: str, light: bool, ask: Callable[[EmbeddingStore], Answer]) -> Answer:
+        """Ask one query, here where it is light.
 
         Args:
             light: takes the embedded engine about a millisecond, so a thread would only add to it.

@@ -16,6 +16,9 @@ from feast_embeddings.service.metrics import MISSING
 
 __all__ = ["add_vector_routes"]
 
+# The vectors of more ids than this are not read in a millisecond or two.
+_LIGHT = 200
+
 
 def add_vector_routes(router: APIRouter, calls: Calls) -> None:
     """Add them to the router of the models."""
@@ -26,7 +29,7 @@ def add_vector_routes(router: APIRouter, calls: Calls) -> None:
         def ask(store: EmbeddingStore) -> Embeddings:
             return store.user_embeddings(ids) if entity == "user" else store.item_embeddings(ids)
 
-        found = await calls.run(model, ask)
+        found = await calls.one(model, len(ids) <= _LIGHT, ask)
         if missing := len(ids) - int(found.found.sum()):
             MISSING.labels(model).inc(missing)
         accepted: requests.Encoding = "arrow" if ARROW in accept else "numpy" if NUMPY in accept else "float"
