@@ -1,15 +1,15 @@
 """The service under load: requests a second, latency, recall, publishes meanwhile, memory; beside `feast serve`.
 
-    python -m tests.benchmarks.load --items 100000 --seconds 20
+    python -m tests.benchmarks.load
+    python -m tests.benchmarks.load --fresh --requests 500000      # takes half an hour
 
-Client and server share the machine. The client is asyncio on plain sockets, as a full HTTP client would cost more than
-the service.
+Client and server share the machine. Latencies and rates are those that `tests.benchmarks.http_load` measures, with wrk
+where it is installed. Answers during publishes are collected from Python, to check each.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
@@ -20,12 +20,10 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,10 +37,15 @@ from feast_embeddings.gates import Gates
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
 
+from .http_load import CLIENT, ask, for_seconds, load
+
 BIN = Path(sys.executable).parent
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CLUSTERS = 500
+PATH = "/v1/models/shop/"
 _ANY = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True)
+# Memory is looked at after each so many requests.
+_STEP = 50_000
 
 
 def make_version(repo: Repo, n_items: int, dim: int, seed: int) -> Artifact:
@@ -82,105 +85,59 @@ def serving(command: Sequence[object], port: int, ready: str) -> Iterator[psutil
                     time.sleep(0.1)
             else:
                 raise SystemExit(f"{command} did not come up")
-            time.sleep(3)  # the other worker
+            time.sleep(5)  # the other worker
             yield psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait()
 
 
-def memory(server: psutil.Process) -> float:
-    """MiB that the server's processes have to themselves."""
-    return float(sum(p.memory_full_info().uss for p in [server, *server.children(recursive=True)])) / 2**20
+def memory(server: psutil.Process) -> tuple[float, float]:
+    """MiB of the server's processes: what they hold (with mapped files, RSS), and what is theirs alone (USS)."""
+    found = [process.memory_full_info() for process in [server, *server.children(recursive=True)]]
+    return sum(info.rss for info in found) / 2**20, sum(info.uss for info in found) / 2**20
 
 
-@dataclass
-class Load:
-    """What came of the requests."""
-
-    seconds: list[float] = field(default_factory=list)
-    bodies: list[tuple[int, bytes]] = field(default_factory=list)
-    failed: int = 0
-    elapsed: float = 0.0
-
-    def __str__(self) -> str:
-        p50, p99 = np.percentile(self.seconds, [50, 99]) * 1000
-        rate = len(self.seconds) / self.elapsed
-        return (
-            f"{len(self.seconds):,} requests, {rate:,.0f}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, {self.failed} failed"
-        )
-
-
-def load(port: int, requests: Sequence[bytes], connections: int, stop: Callable[[], bool]) -> Load:
-    """Send these requests in turn over so many connections, each as soon as the one before is answered."""
-    result, position = Load(), 0
-
-    async def ask() -> None:
-        nonlocal position
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while not stop():
-            number = position % len(requests)
-            position += 1
-            started = time.perf_counter()
-            try:
-                writer.write(requests[number])
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
-                body = await reader.readexactly(int(length))
-            except (OSError, EOFError):
-                result.failed += 1
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                continue
-            result.seconds.append(time.perf_counter() - started)
-            if not head.startswith(b"HTTP/1.1 200"):
-                result.failed += 1
-            elif number % 10 == 0:
-                result.bodies.append((number, body))
-        writer.close()
-
-    async def run() -> None:
-        await asyncio.gather(*(ask() for _ in range(connections)))
-
-    started = time.perf_counter()
-    asyncio.run(run())
-    result.elapsed = time.perf_counter() - started
-    return result
-
-
-def for_seconds(seconds: float) -> Callable[[], bool]:
-    deadline = time.perf_counter() + seconds
-    return lambda: time.perf_counter() > deadline
-
-
-def post(path: str, body: Any) -> bytes:
-    """The bytes of a request."""
-    content = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
-
-
-def true_tenths(artifact: Artifact) -> tuple[npt.NDArray[np.float32], str]:
-    """Unit vectors of the items, and the version."""
+def unit_vectors(artifact: Artifact) -> npt.NDArray[np.float32]:
+    """The items' vectors at length one."""
     table = artifact.table("item")
     vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), artifact.manifest.version
+    unit: npt.NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
-def recall(asked: Sequence[int], answers: Load, unit: dict[str, npt.NDArray[np.float32]]) -> tuple[float, int]:
-    """Recall@10 over a sample, and how many answers were not of the one version that they name."""
-    found, mixed, sample = 0, 0, answers.bodies[:: max(1, len(answers.bodies) // 400)]
-    for number, body in sample:
+def wrong(
+    asked: Sequence[int], answers: Sequence[tuple[int, bytes]], unit: dict[str, npt.NDArray[np.float32]]
+) -> tuple[int, set[str]]:
+    """How many answers are not ten others, best first, with the scores of the one version that they name."""
+    found, versions = 0, set()
+    for number, body in answers:
+        answer, query = json.loads(body), asked[number]
+        vectors = unit[answer["version"]]
+        versions.add(answer["version"])
+        ids = [row["id"] for row in answer["results"]]
+        scores = np.array([row["score"] for row in answer["results"]])
+        found += not (
+            len(set(ids) - {query}) == len(ids) == 10
+            and (np.diff(scores) <= 0).all()
+            and np.allclose(scores, vectors[ids] @ vectors[query], atol=1e-4)
+        )
+    return found, versions
+
+
+def recall(
+    asked: Sequence[int], answers: Sequence[tuple[int, bytes]], unit: dict[str, npt.NDArray[np.float32]]
+) -> float:
+    """Recall@10 against brute force."""
+    found = 0
+    for number, body in answers:
         answer = json.loads(body)
         vectors = unit[answer["version"]]
         scores = vectors @ vectors[asked[number]]
-        given = np.array([row["score"] for row in answer["results"]])
-        ids = [row["id"] for row in answer["results"]]
-        mixed += not np.allclose(given, scores[ids], atol=1e-4)
         scores[asked[number]] = -2
+        given = np.array([row["score"] for row in answer["results"]])
         found += int((given >= np.partition(scores, -10)[-10] - 1e-6).sum())
-    return found / (10 * len(sample)), mixed
+    return found / (10 * len(answers))
 
 
 def free_port() -> int:
@@ -194,10 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--publishes", type=int, default=10)
+    parser.add_argument("--fresh", action="store_true", help="load a new version with each publish, not the first only")
+    parser.add_argument("--requests", type=int, default=0, help=f"then so many more, memory after each {_STEP:,}")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     try:
@@ -208,85 +167,137 @@ def main() -> None:
 
 def measure(folder: Path, options: argparse.Namespace) -> None:
     repo = init_repo(folder / "repo")
-    versions = [make_version(repo, options.items, options.dim, seed) for seed in (0, 1)]
+    n_versions = 1 + (options.publishes if options.fresh else min(1, options.publishes))
+    versions = [make_version(repo, options.items, options.dim, seed) for seed in range(n_versions)]
     feature_store = repo.feature_store()
     feature_store.apply(list(embedding_views("shop", repo.data).by_name().values()))
-    for version in versions:
-        publish_artifact(feature_store, version, gates=_ANY)
-    unit = {version: vectors for vectors, version in map(true_tenths, versions)}
+    publish_artifact(feature_store, versions[0], gates=_ANY)
+    unit = {version.manifest.version: unit_vectors(version) for version in versions}
     rng = np.random.default_rng(0)
     asked = rng.choice(options.items, 5000).tolist()
-    similar = [post("/v1/models/shop/similar_items", {"item_id": id}) for id in asked]
     hundreds = [rng.choice(options.items, 100, replace=False).tolist() for _ in range(50)]
-    embeddings = [
-        post("/v1/models/shop/create_item_embedding", {"item_ids": ids, "encoding": "base64"}) for ids in hundreds
-    ]
     store = EmbeddingStore(feature_store, "shop")
-    print(f"load average {os.getloadavg()}", flush=True)
+    print(f"client {CLIENT}, load average {os.getloadavg()}", flush=True)
 
     port = free_port()
     serve = [BIN / "feast-embeddings", "serve", "--repo", repo.path, "--port", port, "--workers", options.workers]
     with serving([*serve, "--no-access-log"], port, "/readyz") as server:
-        load(port, similar, options.connections, for_seconds(2))
-        before = memory(server)
-        result = load(port, similar, options.connections, for_seconds(options.seconds))
-        found, mixed = recall(asked, result, unit)
-        print(
-            f"similar_items: {result}; recall@10 {found:.4f}, {mixed} mixed   (bar: 1,000/s, p99 25 ms, recall 0.99)",
-            flush=True,
-        )
-
-        done = threading.Event()
-
-        def publish() -> None:
-            for number in range(options.publishes):
-                publish_artifact(feature_store, versions[number % 2], gates=_ANY)
-            done.set()
-
-        thread = threading.Thread(target=publish)
-        thread.start()
-        result = load(port, similar, options.connections, done.is_set)
-        thread.join()
-        _, mixed = recall(asked, result, unit)
-        print(f"the same through {options.publishes} publishes: {result}; {mixed} mixed   (bar: 0 and 0)", flush=True)
-
-        python = []
-        for ids in hundreds * 4:
-            started = time.perf_counter()
-            store.item_embeddings(ids)
-            python.append(time.perf_counter() - started)
-        call = 1000 * float(np.median(python))
-        one = load(port, embeddings, 1, for_seconds(options.seconds / 4))
-        many = load(port, embeddings, options.connections, for_seconds(options.seconds / 2))
-        ours = len(many.seconds) / many.elapsed
-        ratio = 1000 * np.median(one.seconds) / call
-        print(f"create_item_embedding of 100 ids: {one}")
-        print(f"  the Python call p50 {call:.2f} ms, ratio {ratio:.2f}   (bar: 1.5)")
-        print(f"memory of all processes: {before:.0f} -> {memory(server):.0f} MiB", flush=True)
+        similar(port, asked, unit, options)
+        rates = embeddings(port, store, hundreds, options)
+        publishes(port, repo, versions, asked, unit, options)
+        if options.requests:
+            remember(port, server, asked, options)
 
     port = free_port()
-    body = {"features": ["shop_item_embeddings:embedding"]}
-    online = [post("/get-online-features", {**body, "entities": {"item_id": ids}}) for ids in hundreds]
-    feast = [
-        BIN / "feast",
-        "-c",
-        repo.path,
-        "serve",
-        "-p",
-        port,
-        "-w",
-        options.workers,
-        "--no-access-log",
-        "--max-requests",
-        0,
-    ]
-    with serving(feast, port, "/health"):
-        load(port, online, options.connections, for_seconds(2))
-        theirs = load(port, online, options.connections, for_seconds(options.seconds / 2))
-        rate = len(theirs.seconds) / theirs.elapsed
+    features = {"features": ["shop_item_embeddings:embedding"]}
+    online = [{**features, "entities": {"item_id": ids}} for ids in hundreds]
+    feast = [BIN / "feast", "-c", repo.path, "serve", "-p", port, "-w", options.workers]
+    with serving([*feast, "--no-access-log", "--max-requests", 0], port, "/health"):
+        load(port, "/get-online-features", online, options.connections, 2)
+        theirs = load(port, "/get-online-features", online, options.connections, options.seconds / 2)
         print(f"feast serve /get-online-features of the same ids: {theirs}")
-        print(f"  ours over as many connections {ours:,.0f}/s, {ours / rate:.1f} times as many   (bar: 3)")
+        for encoding, rate in rates.items():
+            print(f"  ours, {encoding}, {rate / theirs.rate:.1f} times as many   (bar: 3)")
     print(f"load average {os.getloadavg()}", flush=True)
+
+
+def similar(port: int, asked: list[int], unit: dict[str, npt.NDArray[np.float32]], options: argparse.Namespace) -> None:
+    """Rate, latency and recall of similar_items."""
+    bodies = [{"item_id": id} for id in asked]
+    load(port, PATH + "similar_items", bodies, options.connections, 3)
+    result = load(port, PATH + "similar_items", bodies, options.connections, options.seconds)
+    _, answers = ask(port, PATH + "similar_items", bodies, 1, for_seconds(2))
+    n_wrong, _ = wrong(asked, answers[:500], unit)
+    print(f"similar_items: {result}   (bar: 1,000/s, p99 25 ms)")
+    print(f"  recall@10 {recall(asked, answers[:500], unit):.4f} of 500, {n_wrong} wrong   (bar: 0.99)", flush=True)
+
+
+def embeddings(
+    port: int, store: EmbeddingStore, hundreds: list[list[int]], options: argparse.Namespace
+) -> dict[str, float]:
+    """create_item_embedding of 100 ids beside the Python call; the rate over all connections by encoding."""
+    path, rates = PATH + "create_item_embedding", {}
+    for encoding in ("float", "base64"):
+        bodies = [{"item_ids": ids, "encoding": encoding} for ids in hundreds]
+        load(port, path, bodies, options.connections, 1)
+        python, alone = [], []
+        for _ in range(3):  # in turn, as what else the machine does changes
+            alone.append(load(port, path, bodies, 1, options.seconds / 10))
+            for ids in hundreds * 4:
+                started = time.perf_counter()
+                store.item_embeddings(ids)
+                python.append(time.perf_counter() - started)
+        call, http = 1000 * float(np.median(python)), float(np.median([result.p50 for result in alone]))
+        print(
+            f"create_item_embedding of 100 ids, {encoding}: p50 {http:.2f} ms, the Python call {call:.2f} ms, "
+            f"ratio {http / call:.2f}   (bar: 1.5)"
+        )
+        many = load(port, path, bodies, options.connections, options.seconds / 2)
+        print(f"  over {options.connections} connections: {many}", flush=True)
+        rates[encoding] = many.rate
+    return rates
+
+
+def publishes(
+    port: int,
+    repo: Repo,
+    versions: list[Artifact],
+    asked: list[int],
+    unit: dict[str, npt.NDArray[np.float32]],
+    options: argparse.Namespace,
+) -> None:
+    """similar_items while versions are published, each from a process of its own; each answer is checked."""
+    done, seconds = threading.Event(), []
+    command = [
+        BIN / "feast-embeddings",
+        "publish",
+        "--repo",
+        repo.path,
+        "--model",
+        "shop",
+        "--quiet",
+        "--allow-new-space",
+    ]
+
+    def publish() -> None:
+        try:
+            for number in range(options.publishes):
+                version = versions[(number + 1) % len(versions)].manifest.version
+                started = time.perf_counter()
+                subprocess.run([*map(str, command), "--version", version], check=True, stdout=subprocess.DEVNULL)
+                seconds.append(round(time.perf_counter() - started, 1))
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    result, answers = ask(
+        port, PATH + "similar_items", [{"item_id": id} for id in asked], options.connections, done.is_set
+    )
+    thread.join()
+    n_wrong, seen = wrong(asked, answers, unit)
+    print(
+        f"the same through {len(seconds)} of {options.publishes} publishes of {len(versions)} versions, which took "
+        f"{seconds} s, asked and checked by asyncio: {result}; {n_wrong} of {len(answers):,} wrong, from {len(seen)} "
+        "versions   (bar: 0 failed, 0 wrong)",
+        flush=True,
+    )
+
+
+def remember(port: int, server: psutil.Process, asked: list[int], options: argparse.Namespace) -> None:
+    """Memory over many requests."""
+    bodies, counts, sizes, failed = [{"item_id": id} for id in asked], [0], [memory(server)], 0
+    print(f"memory of all processes, MiB, RSS (USS): {sizes[0][0]:.0f} ({sizes[0][1]:.0f})", end="")
+    seconds = 10.0
+    while counts[-1] < options.requests:
+        result = load(port, PATH + "similar_items", bodies, options.connections, seconds)
+        failed += result.failed
+        counts.append(counts[-1] + result.requests)
+        sizes.append(memory(server))
+        seconds = _STEP / result.rate
+        print(f", {counts[-1]:,}: {sizes[-1][0]:.0f} ({sizes[-1][1]:.0f})", end="", flush=True)
+    slopes = np.polyfit(counts, np.array(sizes), 1)[0] * 100_000
+    print(f"\n  slope in 100,000 requests {slopes[0]:+.2f} ({slopes[1]:+.2f}) MiB; {failed} failed   (bar: flat)")
 
 
 if __name__ == "__main__":
