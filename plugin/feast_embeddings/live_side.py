@@ -31,6 +31,8 @@ Filter = str | ComparisonFilter | CompoundFilter
 # So many excluded points are searched along and left out afterwards. As a filter they would take out of the graph the
 # very nodes that the search begins with: of 60,000 vectors in 20 clusters, with the 120 nearest excluded, it found 1.
 _OVERFETCHED = 256
+# A search keeps so many candidates for each result, whatever the settings say: the last of as many are far from exact.
+_CANDIDATES = 2
 
 
 class Side:
@@ -130,14 +132,15 @@ class LiveSide:
             must.append(models.HasIdCondition(has_id=list(only)))
         indexed = self.spec.vectors[vector_name].indexed
         if indexed and only is None and len(excluded) <= _OVERFETCHED:
+            limit = k + len(excluded)
             found = self._engine.query(
                 self.collection,
                 vector_name,
                 vector,
-                limit=k + len(excluded),
+                limit=limit,
                 filter=filter,
                 payload=payload,
-                search_ef=self.spec.search_ef,
+                search_ef=max(self.spec.search_ef, _CANDIDATES * limit),
             )
             left_out = set(excluded)
             hits = [hit for hit in found if hit.id not in left_out][:k]

@@ -73,7 +73,16 @@ def load(port: int, path: str, bodies: Sequence[Any], connections: int, seconds:
         script, lines = Path(folder, "load.lua"), Path(folder, "bodies")
         script.write_text(_SCRIPT)
         lines.write_text("\n".join(map(json.dumps, bodies)))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+        command = [
+            "wrk",
+            "-t1",
+            "--timeout",
+            "30s",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "-s",
+            str(script),
+        ]
         command += [f"http://127.0.0.1:{port}", "--", path, str(lines)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Load(**json.loads(done.stdout.split("RESULT ")[1]))

@@ -1,0 +1,82 @@
+"""As many results as were asked for, when so many match: whatever the settings, the exclusions and the filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feast_embeddings import edge_shard, verify
+from feast_embeddings.artifact import TrainerInfo, write_artifact
+from feast_embeddings.live_model import LiveModel
+from feast_embeddings.repo import init_repo
+
+from .conftest import AS_OF, Shop, apply, item_table, user_table
+
+N, DIM, CLUSTERS = 1500, 8, 12
+
+
+@pytest.fixture(
+    scope="module",
+    params=[{"search_ef": 1, "hnsw_m": 2, "hnsw_ef_construct": 4}, {"search_ef": 3000}],
+    ids=["least", "most"],
+)
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
+    """Items in far clusters under a graph that is built and searched with these settings, however bad it is."""
+    repo = init_repo(tmp_path_factory.mktemp("limit") / "repo")
+    config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
+    config["online_store"] |= request.param
+    (repo.path / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    rng = np.random.default_rng(0)
+    items, users = item_table(rng, pa.array(range(N)), DIM), user_table(rng, pa.array([0]), [[0]], DIM)
+    centres = 20 * rng.standard_normal((CLUSTERS, DIM), dtype=np.float32)
+    vectors = items.embedding + centres[np.arange(N) % CLUSTERS]
+    artifact = write_artifact(
+        repo.data,
+        "shop",
+        users=users,
+        items=type(items)(items.ids, vectors, items.n_interactions, items.bias, None, items.attributes),
+        as_of=AS_OF,
+        trainer=TrainerInfo(name="random", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=1,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edge_shard, "_GRAPH_KB", 1)  # a graph, for so few
+        patch.setattr(verify, "MIN_RECALL", 0.0)
+        yield Shop(repo, artifact, apply(repo)).publish().live()
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_exactly_as_many_as_match(live: LiveModel, data: st.DataObject) -> None:
+    """Each match once, best first, none that is excluded, none that the filter does not pass."""
+    items = live.side("item")
+    k = data.draw(st.integers(1, 400) | st.just(N), label="k")
+    ids = np.arange(N)
+    clusters = data.draw(st.sets(st.integers(0, CLUSTERS - 1)), label="clusters")
+    excluded = ids[np.isin(ids % CLUSTERS, list(clusters))]
+    excluded = excluded[: data.draw(st.sampled_from([0, 1, 20, 256, 257, N]), label="most excluded")]
+    toys = data.draw(st.booleans(), label="toys only")
+    near = data.draw(st.integers(0, N - 1), label="near")
+    (point,) = items.points([near], "embedding")
+    assert point is not None
+    found = live.rank_vector(
+        point.vectors["embedding"][:DIM],
+        k,
+        filter="category = 'Toys'" if toys else None,
+        excluded=items.side.point_ids(excluded),
+        item_ids=None,
+        attributes=False,
+    )
+    matches = set(ids[ids % 3 == 0] if toys else ids) - set(excluded.tolist())
+    assert len(found.ids) == len(set(found.ids)) == min(k, len(matches))
+    assert set(found.ids) <= matches
+    assert (np.diff(found.scores) <= 0).all()
