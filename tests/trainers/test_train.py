@@ -13,7 +13,7 @@ from embedding_trainers.bpr import BPRConfig, train_bpr
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, Interactions, read_interactions
 from embedding_trainers.preparation import Preparation
-from embedding_trainers.split import split_interactions
+from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.svd import SVD, SVDConfig
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
@@ -238,3 +238,31 @@ def test_search_sees_nothing_of_the_evaluation(
     assert {"factors": 4} | best["parameters"] == manifest.trainer.config
     expected = SVD.train(read.to_csr(), SVDConfig.model_validate(manifest.trainer.config), ONE_THREAD)
     np.testing.assert_array_equal(expected.user_factors, vectors(training.artifact.table("user")))
+
+
+def test_search_and_early_stop_split_by_time(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a log with times they hold back the newest of what the evaluation leaves, so nothing newer is learned from."""
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((150, 40)) < 0.4)
+    times = rng.permutation(len(users)).astype("datetime64[s]")
+    table = pa.table({"user_id": users, "item_id": items, "timestamp": times})
+    seen: list[Interactions] = []
+
+    def spy(interactions: Interactions, *, seed: int) -> Split:
+        seen.append(interactions)
+        return split_interactions(interactions, seed=seed)
+
+    for module in ("tuning", "early_stop"):
+        monkeypatch.setattr(f"embedding_trainers.{module}.split_interactions", spy)
+    training = train_model(
+        repo, "m", table, trainer="als", parameters={"factors": 2, "iterations": 2}, options=ONE_THREAD,
+        search=Search(1), patience=1,
+    )  # fmt: skip
+
+    assert training.tuning is not None
+    assert training.tuning.validation.startswith("newest 10% of the interactions")
+    oldest = np.sort(read_interactions(table).timestamps)[: len(seen[0])]
+    for log in seen:
+        np.testing.assert_array_equal(np.sort(log.timestamps), oldest)
+    assert len(seen) == 2
+    assert len(oldest) == pytest.approx(0.9 * len(users), abs=1)

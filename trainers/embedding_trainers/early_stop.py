@@ -10,7 +10,7 @@ import numpy as np
 
 from embedding_trainers.evaluation import K, evaluate
 from embedding_trainers.interactions import Interactions
-from embedding_trainers.split import Split, split_by_user
+from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import InputError
 
@@ -37,13 +37,15 @@ class EarlyStop:
 
     def __str__(self) -> str:
         best = self.config.model_dump()["iterations"]
-        return f"{best} iterations were best ({_METRIC} {self.score:.4f} on held back items), of {self.ran} run"
+        return f"{best} iterations were best ({_METRIC} {self.score:.4f} on what was held back), of {self.ran} run"
 
 
 def find_iterations(
     trainer: Trainer[Any], config: TrainerConfig, log: Interactions, options: RunOptions, *, patience: int
 ) -> EarlyStop:
-    """Train without a fifth of each user's items, and see after which iteration they were foretold best.
+    """Train without a part of the log, and see after which iteration that was foretold best.
+
+    The log is split as for an evaluation, see `split_interactions`.
 
     Training stops when NDCG@20 did not rise in `patience` checks in a row. There are at most 30 checks, spread evenly
     over `config.iterations`, on at most 3,000 users drawn by seed.
@@ -63,7 +65,7 @@ def find_iterations(
         raise InputError("early stop: this trainer has no iterations to stop; leave --patience out")
     if patience < 1:
         raise InputError(f"patience {patience}: expected at least 1")
-    split = split_by_user(log, seed=options.seed)
+    split = split_interactions(log, seed=options.seed)
     if not split.n_test_users:
         raise InputError("early stop: no user has 5 items, so none can be held back; leave --patience out")
     watch = _Watch(split, options.seed, total, patience)

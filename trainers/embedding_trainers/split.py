@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,7 @@ class Split:
         items: ids of the columns, string or int64.
         left_out: what was held back and is in neither.
         method: how it was split, in words.
+        held_back: which rows of the log are not in the training part; None if the test came from elsewhere.
     """
 
     train: csr_matrix
@@ -83,16 +84,12 @@ class Split:
     items: pa.Array
     left_out: LeftOut
     method: str
+    held_back: _Mask | None = None
 
     @property
     def n_test_users(self) -> int:
         """How many users have a test pair."""
         return int((np.diff(self.test.indptr) > 0).sum())
-
-    def training_log(self) -> Interactions:
-        """The training part as a log of its own, one row for each pair, without times: to be split again."""
-        rows = np.repeat(np.arange(self.train.shape[0], dtype=np.int32), np.diff(self.train.indptr))
-        return Interactions(self.users, self.items, rows, self.train.indices.astype(np.int32), self.train.data)
 
 
 def split_interactions(interactions: Interactions, *, seed: int) -> Split:
@@ -230,7 +227,7 @@ def _split(interactions: Interactions, test: _Mask, method: str) -> Split:
         (weights[~test], (train_users, train_items)), shape=(len(known_users), len(known_items))
     )
     train.sort_indices()
-    return _assemble(
+    split = _assemble(
         train,
         interactions.users.take(pa.array(known_users)),
         interactions.items.take(pa.array(known_items)),
@@ -238,6 +235,7 @@ def _split(interactions: Interactions, test: _Mask, method: str) -> Split:
         (items[test], _positions(known_items, len(interactions.items))),
         method,
     )
+    return replace(split, held_back=test)
 
 
 def _positions(known: _Numbers, n: int) -> _Numbers:

@@ -147,8 +147,8 @@ def train_model(
             if reason := too_few(previous, shared, config.factors):
                 raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
         split = split_interactions(log, seed=options.seed) if evaluation else None
-        # All that may be looked at before the evaluation.
-        seen = split.training_log() if split else log
+        # All that may be looked at before the evaluation; with its times, so that it is split by time again.
+        seen = log if split is None or split.held_back is None else log.where(~split.held_back)
     tuning = stop = judged = None
     if search is not None:
         with _timed(seconds, "tune"):
