@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from embedding_trainers.als import ALSConfig, row_regularization, train_als
+from embedding_trainers.als import ALSConfig, train_als
+from embedding_trainers.least_squares import row_regularization
 from embedding_trainers.trainer import Factors, RunOptions
 
 ONE_THREAD = RunOptions(seed=1, threads=1)
@@ -15,7 +16,9 @@ def objective(matrix: csr_matrix, factors: Factors, config: ALSConfig) -> float:
     scores = factors.user_factors.astype(np.float64) @ factors.item_factors.T
     loss = ((1 + config.alpha * weights) * ((weights > 0) - scores) ** 2).sum()
     for rows, sums in ((factors.user_factors, weights.sum(axis=1)), (factors.item_factors, weights.sum(axis=0))):
-        loss += row_regularization(sums, config) @ (rows.astype(np.float64) ** 2).sum(axis=1)
+        loss += row_regularization(sums, config.alpha, config.regularization) @ (rows.astype(np.float64) ** 2).sum(
+            axis=1
+        )
     return float(loss)
 
 
@@ -29,7 +32,7 @@ def test_users_solve_the_normal_equations(rng: np.random.Generator) -> None:
     items = factors.item_factors.astype(np.float64)
     for user, weights in enumerate(dense):
         confidence = 1 + config.alpha * weights
-        regularization = row_regularization(np.array([weights.sum()]), config)[0]
+        regularization = row_regularization(np.array([weights.sum()]), config.alpha, config.regularization)[0]
         left = items.T @ (confidence[:, None] * items) + regularization * np.eye(5)
         expected = np.linalg.solve(left, items.T @ (confidence * (weights > 0)))
         np.testing.assert_allclose(factors.user_factors[user], expected, rtol=1e-3, atol=1e-5)
@@ -49,7 +52,7 @@ def test_iterations_lower_the_objective(checkerboard: csr_matrix) -> None:
 def test_regularization_follows_the_weight() -> None:
     """It is regularization · alpha · weight up to the steps that rows are grouped by, and does not fall."""
     weights = np.geomspace(0.01, 1e6, 200)
-    found = row_regularization(weights, ALSConfig(alpha=10, regularization=0.5))
+    found = row_regularization(weights, 10, 0.5)
 
     np.testing.assert_allclose(found, 5 * weights, rtol=0.27)
     assert (np.diff(found) >= 0).all()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from embedding_trainers.bpr import BPRConfig, train_bpr
+from embedding_trainers.bpr import BPRConfig, _RunningMean, train_bpr
 from embedding_trainers.trainer import Factors, RunOptions
 from feast_embeddings.errors import InputError
 
@@ -46,3 +49,31 @@ def test_divergence(checkerboard: csr_matrix) -> None:
     """A learning rate that explodes is an error that says what to change, not NaN vectors."""
     with pytest.raises(InputError, match=r"diverged.*lower the learning rate"):
         train_bpr(checkerboard, BPRConfig(learning_rate=1e9), ONE_THREAD)
+
+
+def test_mean_of_passes() -> None:
+    """The t-th matrix of n counts in proportion to t (t + 1) (t + 2) (t + 3)."""
+    matrices = np.random.default_rng(0).normal(size=(7, 3, 2)).astype(np.float32)
+    mean = _RunningMean()
+    for n, matrix in enumerate(matrices, start=1):
+        mean.add(matrix)
+        t = np.arange(1.0, n + 1)
+        expected = np.average(matrices[:n], axis=0, weights=t * (t + 1) * (t + 2) * (t + 3))
+        np.testing.assert_allclose(mean.value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_stopped_early_is_trained_shorter(checkerboard: csr_matrix) -> None:
+    """What a watched training has after an iteration is what one with so many iterations gives, to the byte."""
+    seen: list[Factors] = []
+
+    def watch(iteration: int, factors: Callable[[], Factors]) -> bool:
+        seen.append(factors())
+        return iteration == 4
+
+    stopped = train_bpr(checkerboard, BPRConfig(factors=8, iterations=20), replace(ONE_THREAD, watch=watch))
+    shorter = train_bpr(checkerboard, BPRConfig(factors=8, iterations=4), ONE_THREAD)
+
+    for found in (stopped, seen[-1]):
+        assert found.item_factors.tobytes() == shorter.item_factors.tobytes()
+        assert found.item_bias.tobytes() == shorter.item_bias.tobytes()
+    assert seen[0].item_factors.tobytes() != seen[-1].item_factors.tobytes()

@@ -261,8 +261,9 @@ def test_search_and_early_stop_split_by_time(repo: Path, monkeypatch: pytest.Mon
 
     assert training.tuning is not None
     assert training.tuning.validation.startswith("newest 10% of the interactions")
-    oldest = np.sort(read_interactions(table).timestamps)[: len(seen[0])]
+    oldest = np.sort(times.astype("datetime64[us]").astype(np.int64))[: len(seen[0])]
     for log in seen:
+        assert log.timestamps is not None
         np.testing.assert_array_equal(np.sort(log.timestamps), oldest)
     assert len(seen) == 2
     assert len(oldest) == pytest.approx(0.9 * len(users), abs=1)

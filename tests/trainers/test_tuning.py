@@ -165,7 +165,7 @@ def test_senseless_searches(settings: dict[str, Any], message: str) -> None:
 
 def test_search_space() -> None:
     """What is searched is what the fields of the config declare."""
-    assert {"smoothing"} == set(search_space(SVD.config))
+    assert {"smoothing", "refinements", "popularity", "alpha", "regularization"} == set(search_space(SVD.config))
     assert search_space(TrainerConfig) == {}
 
     class Typo(TrainerConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from embedding_trainers import pairwise
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = ["BPR", "BPRConfig", "fold_in_bpr", "train_bpr"]
+
+_LATE = 4  # how much more weight late passes have; 2 and 8 did no better
 
 
 class BPRConfig(TrainerConfig):
@@ -33,10 +36,10 @@ class BPRConfig(TrainerConfig):
         json_schema_extra={"search": {"low": 20, "high": 300, "log": True}},
     )
     learning_rate: float = Field(
-        default=0.05,
+        default=0.1,
         gt=0,
         description="step of gradient descent",
-        json_schema_extra={"search": {"low": 0.01, "high": 0.2, "log": True}},
+        json_schema_extra={"search": {"low": 0.02, "high": 0.2, "log": True}},
     )
     regularization: float = Field(
         default=0.01,
@@ -59,6 +62,10 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
     less the logarithm of that popularity, as in sampled softmax; adding it to the item bias puts it right
     (logQ correction: Bengio & Senécal, IEEE TNN 2008; Yi et al., RecSys 2019).
 
+    The result is the mean of the factors after each pass, late ones with more weight (polynomial-decay averaging:
+    Shamir & Zhang, ICML 2013, arXiv:1212.1824): gradient descent with a constant rate ends somewhere around a
+    minimum, and the mean is nearer to it than any of its steps.
+
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
         config: hyper-parameters.
@@ -72,20 +79,19 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
     diverged = import_extra("implicit.recommender_base").ModelFitError
     model = (_gpu_model if on_gpu else _cpu_model)(config, options)
     popularity = np.log1p(np.bincount(user_items.indices, minlength=user_items.shape[1]))
+    users, items = _RunningMean(), _RunningMean()
 
     def result() -> Factors:
-        users, items = model.user_factors, model.item_factors
         bias = config.popularity_correction * popularity
         if on_gpu:
-            users, items = users.to_numpy(), items.to_numpy()
-        else:
-            # implicit appends the item bias to the item factors, and a one to the user factors to pick it up.
-            bias = bias + items[:, -1]
-            users, items = users[:, :-1], items[:, :-1]
-        # Copies: training may go on.
-        return Factors(np.array(users, order="C"), np.array(items, order="C"), bias.astype(np.float32))
+            return Factors(users.value.copy(), items.value.copy(), bias.astype(np.float32))
+        # implicit appends the item bias to the item factors, and a one to the user factors to pick it up.
+        bias = bias + items.value[:, -1]
+        return Factors(users.value[:, :-1].copy(), items.value[:, :-1].copy(), bias.astype(np.float32))
 
     def after(epoch: int, *_: Any) -> None:
+        for mean, factors in ((users, model.user_factors), (items, model.item_factors)):
+            mean.add(factors.to_numpy() if on_gpu else factors)
         if options.watch and options.watch(epoch + 1, result):
             raise _StopEarly
 
@@ -96,6 +102,25 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
     except diverged as error:
         raise InputError(f"training diverged ({error}); lower the learning rate or raise the regularization") from None
     return result()
+
+
+class _RunningMean:
+    """The mean of matrices that come one after the other, late ones with more weight.
+
+    After n of them the t-th counts in proportion to t (t + 1) … (t + _LATE - 1), so that most of the weight is on the
+    last n / _LATE, for every n: ending earlier gives what was asked for with so many iterations.
+    """
+
+    def __init__(self) -> None:
+        self._n = 0
+        self.value: npt.NDArray[np.float32]
+
+    def add(self, matrix: npt.NDArray[np.float32]) -> None:
+        self._n += 1
+        if self._n == 1:
+            self.value = matrix.copy()
+        else:
+            self.value += np.float32((_LATE + 1) / (self._n + _LATE)) * (matrix - self.value)
 
 
 class _StopEarly(Exception):  # noqa: N818 (no error)
