@@ -1,6 +1,6 @@
 """What fold-in loses against training in full, and how long it takes.
 
-    python -m tests.benchmarks.fold_in --data DIR [--dataset gowalla]
+    python -m tests.benchmarks.fold_in --data DIR [--dataset gowalla] [--param factors=256]
 
 A tenth of the users is hidden. Folded in from half of their items, or trained in full on that same half, they are asked
 for the rest: Recall@20 of the one ÷ of the other. With `--items` a tenth of the items is hidden instead; then the share
@@ -157,14 +157,16 @@ def main() -> None:
     parser.add_argument("--dataset", choices=FILES, default="ml-100k")
     parser.add_argument("--trainers", nargs="+", default=known_trainers())
     parser.add_argument("--items", action="store_true")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="of all trainers named")
     arguments = parser.parse_args()
     matrix = read_interactions(arguments.data / FILES[arguments.dataset]).to_csr()
     matrix.data[:] = 1
+    parameters = dict(text.split("=", 1) for text in arguments.param)
     what = "items" if arguments.items else "users"
     print(f"| data set | trainer | folded in | trained in full | ratio | {what} | CPU s for 1,000 |")
     print("|---|---|---|---|---|---|---|")
     for trainer in arguments.trainers:
-        found = (of_items if arguments.items else of_users)(trainer, {}, matrix)
+        found = (of_items if arguments.items else of_users)(trainer, parameters, matrix)
         print(
             f"| {arguments.dataset} | {trainer} | {found.folded_in:.4f} | {found.in_full:.4f} | **{found.ratio:.2f}** "
             f"| {found.n:,} | {found.seconds * 1000 / found.n:.2f} |",

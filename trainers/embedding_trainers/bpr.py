@@ -157,8 +157,8 @@ def _gpu_model(config: BPRConfig, options: RunOptions) -> Any:
 def fold_in_bpr(interactions: csr_matrix, known: KnownSide, config: BPRConfig, options: RunOptions) -> Folded:
     """Minimise the loss of BPR over the vectors of new users or items alone, with the other side as it is.
 
-    The loss is what `train_bpr` descends: each entry is preferred to known ones drawn in proportion to their number
-    of interactions, by the scores without the popularity that was put back. With the other side frozen that is convex;
+    The loss is what `train_bpr` descends: each entry is preferred to known ones drawn in proportion to their
+    degree, by the scores without the popularity that was put back. With the other side frozen that is convex;
     `pairwise.solve` finds its minimum. Training stops earlier, after `iterations` passes at `learning_rate`, and
     stopping early pulls towards zero as a ridge of one over (rate · steps) does (Ali, Kolter & Tibshirani, AISTATS
     2019, arXiv:1810.10082), so that much is added to the regularization.
@@ -173,12 +173,12 @@ def fold_in_bpr(interactions: csr_matrix, known: KnownSide, config: BPRConfig, o
         options: seed of the draws.
     """
     n_entries = np.diff(interactions.indptr)
-    put_back = config.popularity_correction * np.log1p(known.n_interactions)
+    put_back = config.popularity_correction * np.log1p(known.degrees)
     folded = pairwise.solve(
         interactions,
         known.factors,
         known.bias - put_back.astype(np.float32) if known.entity == "item" else known.bias,
-        draw=known.n_interactions,
+        draw=known.degrees,
         ridge=config.regularization + 1 / (config.learning_rate * config.iterations * n_entries),
         seed=options.seed,
     )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
@@ -53,7 +54,7 @@ class FoldIn:
         self.other = _OTHER[entity]
         table = artifact.table(self.other)
         self.ids = table[f"{self.other}_id"].combine_chunks()
-        self._known = _known_side(self.other, table)
+        self._known = _known_side(self.other, table, artifact)
 
     def numbers(self, ids: pa.Array) -> npt.NDArray[np.int64]:
         """The row of the other side that each id has, -1 where it is not known; shape (len(ids),)."""
@@ -175,14 +176,26 @@ def _an(entity: Entity) -> str:
     return "an item" if entity == "item" else "a user"
 
 
-def _known_side(entity: Entity, table: pa.Table) -> KnownSide:
+def _known_side(entity: Entity, table: pa.Table, artifact: Artifact) -> KnownSide:
     has_bias = "bias" in table.column_names
     return KnownSide(
         entity=entity,
         factors=embedding_matrix(table),
         bias=table["bias"].to_numpy() if has_bias else np.zeros(table.num_rows, np.float32),
-        n_interactions=table["n_interactions"].to_numpy(),
+        degrees=_degrees(entity, table, artifact),
     )
+
+
+def _degrees(entity: Entity, table: pa.Table, artifact: Artifact) -> npt.NDArray[np.int64]:
+    """Distinct items of each user, or users of each item: a log may have a pair in many rows."""
+    file = artifact.verified("user")
+    if "seen_items" not in pq.read_schema(file).names:
+        return np.asarray(table["n_interactions"].to_numpy())
+    # Without the vectors, which are most of the file. partitioning=None: see `Artifact.table`.
+    seen = pq.read_table(file, columns=["seen_items"], partitioning=None)["seen_items"].combine_chunks()
+    if entity == "user":
+        return np.asarray(pc.list_value_length(seen).to_numpy(), np.int64)
+    return np.bincount(pc.index_in(seen.flatten(), value_set=table["item_id"]), minlength=len(table)).astype(np.int64)
 
 
 def _table(

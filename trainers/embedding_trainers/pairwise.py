@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Pairs", "draw_pairs", "solve"]
 
 _PER_ENTRY = 5  # draws for each entry; more changed recall by less than another seed does
+_MOST_PAIRS = 256  # of a row, as long as each entry has a draw
 _STEPS = 8
 _HALVINGS = 4
 _ENOUGH = 1e-5  # a step that lowers the loss by less than this share was the last
@@ -53,12 +55,27 @@ class Pairs:
     def newton_step(self, x: _Floats) -> _Floats:
         """Minus the inverse Hessian times the gradient, shape (b, dim)."""
         missed = _sigmoid(-self._margins(x))
-        curvature = self.weights * missed * (1 - missed)
-        hessian = np.matmul((self.differences * curvature[..., None]).transpose(0, 2, 1), self.differences)
-        diagonal = np.arange(hessian.shape[1])
-        hessian[:, diagonal, diagonal] += self.ridge[:, None]
-        step: _Floats = -np.linalg.solve(hessian, self._gradient(x, missed)[..., None])[..., 0]
-        return step
+        curvature = (self.weights * missed * (1 - missed))[..., None]
+        gradient = self._gradient(x, missed)[..., None]
+        of_pairs, ridge = self.differences.transpose(0, 2, 1), self.ridge[:, None, None]
+        if self.differences.shape[1] < self.differences.shape[2]:
+            # Fewer pairs than dimensions: by the Woodbury identity there are only so many unknowns.
+            left = curvature * self._products + ridge * np.eye(len(self._products[0]), dtype=np.float32)
+            of_gradient = np.linalg.solve(left, curvature * np.matmul(self.differences, gradient))
+            step = (np.matmul(of_pairs, of_gradient) - gradient) / ridge
+        else:
+            left = np.matmul(of_pairs, curvature * self.differences) + ridge * np.eye(
+                len(gradient[0]), dtype=np.float32
+            )
+            step = -np.linalg.solve(left, gradient)
+        found: _Floats = step[..., 0]
+        return found
+
+    @cached_property
+    def _products(self) -> _Floats:
+        """Of each two differences of a row, shape (b, p, p)."""
+        products: _Floats = np.matmul(self.differences, self.differences.transpose(0, 2, 1))
+        return products
 
     def _margins(self, x: _Floats) -> _Floats:
         margins: _Floats = np.matmul(self.differences, x[..., None])[..., 0] + self.offsets
@@ -111,12 +128,15 @@ def draw_pairs(
     """Each entry of each row beside what is drawn for its place in the row.
 
     Args:
-        drawn: columns, shape (at least w, draws per entry).
+        drawn: columns, shape (at least w, draws per entry); long rows take only the first few of them.
     """
     n_rows, width = block.columns.shape
-    others = drawn[:width]
-    is_own = _contains(block, others, len(factors))
-    weights = np.where((block.weights > 0)[..., None] & ~is_own, np.float32(1), np.float32(0)).reshape(n_rows, -1)
+    is_entry = block.weights > 0
+    draws = np.clip(_MOST_PAIRS // is_entry.sum(axis=1), 1, drawn.shape[1])
+    others = drawn[:width, : draws.max()]
+    counts = is_entry[..., None] & (np.arange(draws.max()) < draws[:, None, None])
+    counts &= ~_contains(block, others, len(factors))
+    weights = counts.astype(np.float32).reshape(n_rows, -1)
     differences = factors[block.columns][:, :, None] - factors[others]
     offsets = bias[block.columns][..., None] - bias[others]
     return Pairs(

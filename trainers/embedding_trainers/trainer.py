@@ -104,13 +104,13 @@ class KnownSide:
         entity: what these are: items when users are folded in, users when items are.
         factors: float32, shape (n_known, factors).
         bias: float32, shape (n_known,): the item bias; zeros for users.
-        n_interactions: int64, shape (n_known,): how many interactions training saw of each.
+        degrees: int64, shape (n_known,): with how many of the other side training saw each.
     """
 
     entity: Literal["user", "item"]
     factors: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
-    n_interactions: npt.NDArray[np.int64]
+    degrees: npt.NDArray[np.int64]
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
