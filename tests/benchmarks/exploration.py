@@ -1,0 +1,167 @@
+"""What was tried on the way to configs/gowalla, each on a fifth of each user's training items held back.
+
+    python -m tests.benchmarks.exploration --train gowalla_train.parquet [als] [bpr] [svd]
+
+Every line differs from the config in what it says and in nothing else. The test file has no part in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import implicit.cpu.als
+import implicit.cpu.bpr
+import numpy as np
+from scipy.sparse.linalg import svds
+from tests.benchmarks.quality import read_split
+from threadpoolctl import threadpool_limits
+
+from embedding_trainers.evaluation import evaluate
+from embedding_trainers.interactions import Columns
+from embedding_trainers.split import Split
+from embedding_trainers.trainer import Factors, RunOptions, find_trainer
+from embedding_trainers.trainer_options import read_config
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "gowalla"
+OPTIONS = RunOptions(seed=0, threads=1, device="cpu")
+PASSES = (100, 200, 300, 400)
+
+Tried = tuple[str, Callable[[], Factors]]
+
+
+def varied(split: Split, name: str, variations: list[dict[str, Any]]) -> Iterator[Tried]:
+    """A config, and the same with other values."""
+    parameters = read_config(CONFIGS / f"{name}.toml")
+    trainer = find_trainer(parameters.pop("trainer"))
+    for other in [{}, *variations]:
+        config = trainer.configure({**parameters, **other})
+        told = ", ".join(f"{key} {value:g}" for key, value in other.items())
+        yield f"{name}, {told or 'as configured'}", lambda config=config: trainer.train(split.train, config, OPTIONS)  # type: ignore[misc]
+
+
+def textbook_svd(split: Split, smoothing: float, power: float) -> Factors:
+    """Users U Sᵖ, items (D_i + smoothing)^½ V Sᵖ of R̂ = D_u^-½ R (D_i + smoothing)^-½ ≈ U S Vᵀ."""
+    of_users, of_items = (np.asarray(split.train.sum(axis=axis), np.float32).ravel() for axis in (1, 0))
+    damped = np.sqrt(of_items + np.float32(smoothing))
+    normalised = split.train.multiply(1 / np.sqrt(of_users)[:, None]).multiply(1 / damped).tocsr()
+    start = np.random.default_rng(0).random(min(normalised.shape), dtype=np.float32)
+    left, singular, right = svds(normalised.astype(np.float32), k=64, v0=start, tol=1e-3)
+    users, items = left * singular**power, damped[:, None] * right.T * singular**power
+    return Factors(
+        np.ascontiguousarray(users, np.float32),
+        np.ascontiguousarray(items, np.float32),
+        np.zeros(len(items), np.float32),
+    )
+
+
+def implicit_als(split: Split, parameters: dict[str, Any]) -> Factors:
+    """implicit's, where all rows share the regularisation that ours has on average over the interactions of a row."""
+    alpha = parameters["alpha"]
+    mean = split.train.sum() / split.train.shape[0]
+    model = implicit.cpu.als.AlternatingLeastSquares(
+        factors=parameters["factors"], iterations=parameters["iterations"], num_threads=1, random_state=0,
+        regularization=parameters["regularization"] * alpha * mean,
+    )  # fmt: skip
+    confidence = split.train.copy()
+    confidence.data = 1 + np.float32(alpha) * confidence.data
+    model.fit(confidence, show_progress=False)
+    return Factors(model.user_factors, model.item_factors, np.zeros(len(model.item_factors), np.float32))
+
+
+def of_als(split: Split) -> Iterator[Tried]:
+    parameters = read_config(CONFIGS / "als-64.toml")
+    yield from varied(
+        split, "als-64", [{"iterations": 10}, {"alpha": 40}, {"alpha": 200}, {"regularization": 0.01},
+                          {"regularization": 0.1}],
+    )  # fmt: skip
+    yield "als-64, one regularisation for all rows", lambda: implicit_als(split, parameters)
+
+
+def of_svd(split: Split) -> Iterator[Tried]:
+    for smoothing in (0, 50, 100):
+        for power in (0.5, 1):
+            yield (
+                f"svd, singular vectors alone, smoothing {smoothing}, singular values to the power {2 * power:g}",
+                lambda smoothing=smoothing, power=power: textbook_svd(split, smoothing, power),  # type: ignore[misc]
+            )
+    yield from varied(
+        split, "svd-64",
+        [{"refinements": 1}, {"refinements": 2}, {"refinements": 4}, {"refinements": 16}, {"popularity": 0},
+         {"popularity": 0.4}, {"alpha": 30}, {"alpha": 300}, {"smoothing": 0}, {"regularization": 0.1}],
+    )  # fmt: skip
+    yield from varied(split, "svd-256", [{"refinements": 2}])
+
+
+def of_bpr(split: Split) -> Iterator[Tried]:
+    """One training each for two rates, looked at on the way: its last pass beside the mean over passes."""
+    parameters = read_config(CONFIGS / "bpr-64.toml")
+    yield from _passes(split, parameters, {}, (0, 0.6, 1))
+    yield from _passes(split, parameters, {"learning_rate": 0.05}, (0.6,))
+
+
+def _passes(
+    split: Split, parameters: dict[str, Any], other: dict[str, Any], corrections: tuple[float, ...]
+) -> Iterator[Tried]:
+    from embedding_trainers.bpr import BPRConfig, train_bpr
+
+    config = BPRConfig.model_validate(
+        {k: v for k, v in parameters.items() if k != "trainer"} | other | {"popularity_correction": 0}
+    )
+    popularity = np.log1p(np.bincount(split.train.indices, minlength=split.train.shape[1])).astype(np.float32)
+    kept: dict[str, Factors] = {}
+
+    def keep(iteration: int, factors: Callable[[], Factors]) -> bool:
+        if iteration in PASSES:
+            kept[f"mean of {iteration} passes"] = factors()
+        return False
+
+    def last(epoch: int, *_: Any) -> None:
+        if epoch + 1 in PASSES:
+            users, items = model.user_factors, model.item_factors
+            kept[f"pass {epoch + 1} alone"] = Factors(users[:, :-1].copy(), items[:, :-1].copy(), items[:, -1].copy())
+
+    model: Any = implicit.cpu.bpr.BayesianPersonalizedRanking(
+        factors=config.factors, iterations=config.iterations, learning_rate=config.learning_rate,
+        regularization=config.regularization, num_threads=1, random_state=OPTIONS.seed,
+    )  # fmt: skip
+    if not other:
+        model.fit(split.train, show_progress=False, callback=last)
+    train_bpr(split.train, config, RunOptions(seed=OPTIONS.seed, threads=1, device="cpu", watch=keep))
+    told = "".join(f", {key} {value:g}" for key, value in other.items())
+    for what, found in kept.items():
+        for correction in corrections:
+            yield (
+                f"bpr-64{told}, {what}, popularity_correction {correction:g}",
+                lambda found=found, correction=correction: Factors(  # type: ignore[misc]
+                    found.user_factors, found.item_factors, found.item_bias + np.float32(correction) * popularity
+                ),
+            )
+
+
+TRIED: dict[str, Callable[[Split], Iterator[Tried]]] = {"als": of_als, "bpr": of_bpr, "svd": of_svd}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trainers", nargs="*", choices=[*TRIED, []], help="all by default")
+    parser.add_argument("--train", type=Path, required=True)
+    arguments = parser.parse_args()
+    split = read_split(arguments.train, None, Columns())
+    print(f"{split.method}: {split.test.nnz:,} pairs of {split.n_test_users:,} users\n")
+    print("| tried | Recall@20 | NDCG@20 | CPU s |\n|---|---|---|---|")
+    for name in arguments.trainers or TRIED:
+        for what, train in TRIED[name](split):
+            start = time.process_time()
+            with threadpool_limits(1):
+                factors = train()
+            seconds = time.process_time() - start
+            found = evaluate(factors, split.train, split.test)
+            print(f"| {what} | {found['recall@20']:.4f} | {found['ndcg@20']:.4f} | {seconds:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
