@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.alignment --data DIR                  # needs the extra analysis
     python -m tests.benchmarks.alignment --data DIR --thresholds     # what the limits were chosen from
+    python -m tests.benchmarks.alignment --data DIR --chain          # versions aligned each to the one before
 
 DIR holds MovieLens 100K as ``ml-100k_interactions.parquet`` and ``ml-100k_users.parquet``. Version 1 is of the first
 80 % of the time, version 2 of all of it with another seed.
@@ -206,14 +207,48 @@ def thresholds(data: Path, trainers: list[str], factors: int) -> None:
     print(f"refused above {MAX_RESIDUAL}")
 
 
+def chain(data: Path, trainers: list[str], factors: int) -> None:
+    """Print how far versions drift that are aligned each to the one before, beside alignment to the first of them."""
+    log = read_interactions(data / "ml-100k_interactions.parquet")
+    assert log.timestamps is not None
+    shares = (0.5, 0.6, 0.7, 0.8, 0.9, 1)
+    logs = [rows(log, log.timestamps <= np.quantile(log.timestamps, share)) for share in shares]
+    users = pq.read_table(data / "ml-100k_users.parquet").to_pandas().set_index("user_id")
+    label = (users.age < 30).map({True: "y", False: "n"}).to_dict()
+    print(
+        "| trainer | version | cosine to version 1 | aligned to version 1 | accuracy | aligned to version 1 | ceiling |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for trainer in trainers:
+        with TemporaryDirectory() as folder:
+            first = previous = fit(trainer, logs[0], 0, factors)
+            origin = written(Path(folder) / "origin", first)
+            for number, part in enumerate(logs[1:], start=2):
+                new = fit(trainer, part, number, factors)
+                stepwise = align(written(Path(folder) / str(number), previous), new.tables)
+                previous = Run(part, dict(stepwise.tables))
+                directly = align(origin, previous.tables)
+                assert stepwise.alignment, stepwise.refused
+                assert directly.alignment, directly.refused
+                right = accuracies(first, {"aligned": Run(part, dict(directly.tables)), "unaligned": previous}, label)
+                cosines = f"{directly.alignment.cosine_before:.2f} | {directly.alignment.cosine:.2f}"
+                print(
+                    f"| {trainer} | {number} | {cosines} "
+                    f"| {right['unaligned']:.3f} | {right['aligned']:.3f} | {right['retrained']:.3f} |",
+                    flush=True,
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--factors", type=int, default=64)
     parser.add_argument("--trainers", nargs="+", default=known_trainers())
     parser.add_argument("--thresholds", action="store_true")
+    parser.add_argument("--chain", action="store_true")
     arguments = parser.parse_args()
-    (thresholds if arguments.thresholds else table)(arguments.data, arguments.trainers, arguments.factors)
+    measure = thresholds if arguments.thresholds else chain if arguments.chain else table
+    measure(arguments.data, arguments.trainers, arguments.factors)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
     python -m tests.benchmarks.quality --train gowalla_train.parquet --test gowalla_test.parquet configs/gowalla/*.toml
     python -m tests.benchmarks.quality --train gowalla_train.parquet configs/gowalla/*.toml
+    python -m tests.benchmarks.quality --train ml-100k_interactions.parquet --newest
 
-Without --test a fifth of each user's items is held back from the training file: that is where hyper-parameters are
-chosen. Beside the configs stand the defaults of each trainer, and implicit's BPR as it comes.
+Without --test a fifth of each user's items is held back from the training file, drawn at random: that is where
+hyper-parameters are chosen. With --newest it is what `train` holds back from a log with times. Beside the configs stand
+the defaults of each trainer, and implicit's BPR as it comes.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from threadpoolctl import threadpool_limits
 
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, read_interactions
-from embedding_trainers.split import Split, split_against, split_by_user
+from embedding_trainers.split import Split, split_against, split_by_user, split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, find_trainer
 from embedding_trainers.trainer_options import read_config
 
 Train = Callable[[], Factors]
 
 
-def read_split(train: Path, test: Path | None, columns: Columns) -> Split:
-    """The given split; or a fifth of the items of each user of the training file, drawn at random."""
+def read_split(train: Path, test: Path | None, columns: Columns, *, newest: bool = False) -> Split:
+    """The given split; or a fifth of the items of each user of the training file, drawn at random; or the newest."""
     log = read_interactions(train, columns)
+    if newest:
+        return split_interactions(log, seed=0)
     if test is None:
         return split_by_user(dataclasses.replace(log, timestamps=None), seed=0)
     return split_against(log.users, log.items, log.to_csr(), read_interactions(test, columns), f"{test.name}")
@@ -70,7 +74,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", type=Path, nargs="*", help="files as train --config takes them")
     parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--test", type=Path)
+    held_back = parser.add_mutually_exclusive_group()
+    held_back.add_argument("--test", type=Path)
+    held_back.add_argument("--newest", action="store_true", help="hold back as train does")
     parser.add_argument("--user-column", default="user_id")
     parser.add_argument("--item-column", default="item_id")
     parser.add_argument("--defaults", nargs="*", default=["als", "bpr", "svd"], metavar="TRAINER")
@@ -80,7 +86,7 @@ def main() -> None:
 
     columns = Columns(user=arguments.user_column, item=arguments.item_column)
     options = RunOptions(seed=arguments.seed, threads=arguments.threads, device="cpu")
-    split = read_split(arguments.train, arguments.test, columns)
+    split = read_split(arguments.train, arguments.test, columns, newest=arguments.newest)
     print(
         f"{split.train.shape[0]:,} users × {split.train.shape[1]:,} items, {split.train.nnz:,} pairs; "
         f"tested on {split.method}: {split.test.nnz:,} pairs of {split.n_test_users:,} users\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PaddedRows", "padded_rows"]
 
-_BLOCK_ENTRIES = 1 << 13
+_BLOCK_ENTRIES = 1 << 10  # few, as a block is as wide as its longest row
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["Pairs", "draw_pairs", "solve"]
 
 _PER_ENTRY = 5  # draws for each entry; more changed recall by less than another seed does
-_MOST_PAIRS = 256  # of a row, as long as each entry has a draw
+_MOST_PAIRS = 128  # of a row, as long as each entry has a draw
 _STEPS = 8
 _HALVINGS = 4
 _ENOUGH = 1e-5  # a step that lowers the loss by less than this share was the last
-_BLOCK_ENTRIES = 1 << 12
+_BLOCK_ENTRIES = 1 << 9  # small, as a block is as wide as its longest row
 
 _Floats = npt.NDArray[np.float32]
 
