@@ -22,7 +22,7 @@ from embedding_trainers.als import ALSConfig, fold_in_als
 from embedding_trainers.bpr import BPRConfig, fold_in_bpr
 from embedding_trainers.fold_in import fold_in
 from embedding_trainers.interactions import read_interactions
-from embedding_trainers.least_squares import row_regularization, solve_exactly, solve_many
+from embedding_trainers.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
 from embedding_trainers.padded_rows import padded_rows
 from embedding_trainers.pairwise import draw_pairs, solve
 from embedding_trainers.train import train_model
@@ -101,7 +101,7 @@ def test_als_solves_the_normal_equations(rng: np.random.Generator, entity: Side,
 def test_many_rows_are_solved_as_few(rng: np.random.Generator) -> None:
     """Conjugate gradient ends where the normal equations do, with any number of threads."""
     matrix, factors = sparse(rng, (60, 40)), rng.standard_normal((40, 8)).astype(np.float32)
-    exact = solve_exactly(matrix, factors, alpha=5, regularization=0.1)
+    exact = solve_exactly(matrix, factors, Spectrum.of(factors), alpha=5, regularization=0.1)
     for threads in (1, 2):
         found = solve_many(matrix, factors, alpha=5, regularization=0.1, threads=threads)
         np.testing.assert_allclose(found, exact, atol=2e-3 * np.abs(exact).max())

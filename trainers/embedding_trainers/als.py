@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from embedding_trainers.device import use_gpu
 from embedding_trainers.extra import import_extra
-from embedding_trainers.least_squares import CpuSolver, GpuSolver, groups, row_regularization, solve_exactly
+from embedding_trainers.least_squares import CpuSolver, GpuSolver, Spectrum, groups, row_regularization, solve_exactly
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, o
         config: as trained.
         options: not used.
     """
-    folded = solve_exactly(interactions, known.factors, alpha=config.alpha, regularization=config.regularization)
+    spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
+    folded = solve_exactly(
+        interactions, known.factors, spectrum, alpha=config.alpha, regularization=config.regularization
+    )
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 

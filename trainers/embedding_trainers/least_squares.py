@@ -23,7 +23,7 @@ from embedding_trainers.padded_rows import padded_rows
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["CpuSolver", "GpuSolver", "Group", "groups", "row_regularization", "solve_exactly", "solve_many"]
+__all__ = ["CpuSolver", "GpuSolver", "Group", "Spectrum", "groups", "row_regularization", "solve_exactly", "solve_many"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
 _FAR = 10  # conjugate gradient steps from zero to the solution
@@ -145,34 +145,49 @@ def solve_many(weights: csr_matrix, known: _Floats, *, alpha: float, regularizat
     return rows
 
 
-def solve_exactly(weights: csr_matrix, known: _Floats, *, alpha: float, regularization: float) -> _Floats:
+@dataclass(frozen=True)
+class Spectrum:
+    """YᵀY = Q diag(e) Qᵀ of known factors: values e, shape (dim,), and directions Q, shape (dim, dim), in float64."""
+
+    values: npt.NDArray[np.float64]
+    directions: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, factors: _Floats) -> Spectrum:
+        exact = factors.astype(np.float64)
+        values, directions = np.linalg.eigh(exact.T @ exact)
+        return cls(np.maximum(values, 0), directions)
+
+
+def solve_exactly(
+    weights: csr_matrix, known: _Floats, spectrum: Spectrum, *, alpha: float, regularization: float
+) -> _Floats:
     """The vector of each row, for few rows: in float64, and depending on that row alone.
 
-    In the directions of YᵀY = Q diag(e) Qᵀ, the known factors Z = Y Q of a row's w entries and D = diag(e + λ), the
-    Woodbury identity leaves w unknowns instead of dim::
+    With Z = Y Q for the w entries of a row and D = diag(e + λ), the Woodbury identity leaves w unknowns instead of
+    dim::
 
         x = Q D⁻¹ Zᵀ t,   (I + diag(c - 1) Z D⁻¹ Zᵀ) t = c
 
     A row with more entries than dimensions is solved as it stands.
 
-    Args and result as `solve_many` has them.
+    Args:
+        spectrum: of `known`; the others, and the result, are those of `solve_many`.
     """
-    factors = known.astype(np.float64)
-    dim = factors.shape[1]
-    values, directions = np.linalg.eigh(factors.T @ factors)
-    turned, values = factors @ directions, np.maximum(values, 0)
+    dim = known.shape[1]
     solved = np.empty((weights.shape[0], dim))
     for block in padded_rows(weights):
-        z, more = turned[block.columns], alpha * block.weights.astype(np.float64)
-        right = np.where(more > 0, 1 + more, 0)
-        diagonal = values + row_regularization(block.weights.sum(axis=1), alpha, regularization)[:, None]
+        z, more = known[block.columns] @ spectrum.directions, alpha * block.weights.astype(np.float64)
+        right = np.where(more > 0, 1 + more, 0)[..., None]
+        pull = row_regularization(block.weights.sum(axis=1), alpha, regularization)
+        diagonal = spectrum.values + pull[:, None]
         if block.columns.shape[1] < dim:
             scaled = z / diagonal[:, None, :]
             left = more[..., None] * np.matmul(scaled, z.transpose(0, 2, 1)) + np.eye(z.shape[1])
-            t = np.linalg.solve(left, right[..., None])
-            solved[block.rows] = np.matmul(scaled.transpose(0, 2, 1), t)[..., 0]
+            of_row = np.matmul(scaled.transpose(0, 2, 1), np.linalg.solve(left, right))
         else:
             left = np.matmul((z * more[..., None]).transpose(0, 2, 1), z)
             left[:, np.arange(dim), np.arange(dim)] += diagonal
-            solved[block.rows] = np.linalg.solve(left, np.matmul(z.transpose(0, 2, 1), right[..., None]))[..., 0]
-    return np.asarray(solved @ directions.T, np.float32)
+            of_row = np.linalg.solve(left, np.matmul(z.transpose(0, 2, 1), right))
+        solved[block.rows] = of_row[..., 0]
+    return np.asarray(solved @ spectrum.directions.T, np.float32)

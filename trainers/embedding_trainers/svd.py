@@ -10,7 +10,7 @@ from pydantic import Field
 
 from embedding_trainers.device import refuse_gpu
 from embedding_trainers.extra import import_extra
-from embedding_trainers.least_squares import solve_exactly, solve_many
+from embedding_trainers.least_squares import Spectrum, solve_exactly, solve_many
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
@@ -118,14 +118,9 @@ def _item_vectors(directions: _Floats, degrees: _Floats, config: SVDConfig) -> _
 
 
 def _user_vectors(user_items: csr_matrix, items: _Floats, config: SVDConfig, threads: int) -> _Floats:
-    return solve_many(
-        user_items, items, alpha=config.alpha, regularization=_regularization(items, config), threads=threads
-    )
-
-
-def _regularization(items: _Floats, config: SVDConfig) -> float:
-    """Relative to the mean squared length, so that scores do not depend on the unit of length."""
-    return config.regularization * float((items * items).sum(axis=1, dtype=np.float64).mean())
+    # Relative to the mean squared length of items, so that scores do not depend on the unit of length.
+    pull = config.regularization * float((items * items).sum(axis=1, dtype=np.float64).mean())
+    return solve_many(user_items, items, alpha=config.alpha, regularization=pull, threads=threads)
 
 
 def _right_singular(matrix: Any, k: int, seed: int) -> tuple[_Floats, _Floats]:
@@ -160,8 +155,9 @@ def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, o
         options: not used.
     """
     if known.entity == "item":
-        pull = _regularization(known.factors, config)
-        folded = solve_exactly(interactions, known.factors, alpha=config.alpha, regularization=pull)
+        spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
+        pull = config.regularization * float(spectrum.values.sum()) / len(known.factors)
+        folded = solve_exactly(interactions, known.factors, spectrum, alpha=config.alpha, regularization=pull)
     else:
         degrees = np.asarray(interactions.sum(axis=1), np.float32).ravel()
         folded = _item_vectors(interactions @ known.factors, degrees, config)
