@@ -115,13 +115,14 @@ class EmbeddedEngine:
         payload: Sequence[str] | None = None,
         exact: bool = False,
         search_ef: int = 0,
+        enough_ef: int = 0,
     ) -> list[ScoredPoint]:
         request = edge.QueryRequest(
             limit=limit,
             query=edge.Query.Nearest(vector.tolist(), using=vector_name),
             filter=None if filter is None else to_edge(filter),
             with_payload=payload_keys(payload),
-            params=edge.SearchParams(hnsw_ef=max(search_ef, self._hnsw.search_ef), exact=exact),
+            params=edge.SearchParams(hnsw_ef=self._hnsw.candidates(search_ef, enough_ef), exact=exact),
         )
         with engine_errors(f"search {collection!r}"):
             hits = self._shard_for(collection, filter).query(request)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
 
 __all__ = [
+    "DEFAULT_EF",
     "TIMESTAMP_KEY",
     "CollectionSpec",
     "Distance",
@@ -40,6 +41,10 @@ Distance = Literal["Dot", "Cosine", "Euclid", "Manhattan"]
 PointId = str | int
 IndexType = Literal["keyword", "integer", "float", "bool"]
 
+# Qdrant's default of 100 finds 93 % of the ten nearest of 48,000 trained item vectors, 512 finds 99.7 %
+# (tests/benchmarks/read.py).
+DEFAULT_EF = 512
+
 # Payload key of the event timestamp, microseconds since the epoch. `Engine.upsert` compares it.
 TIMESTAMP_KEY = "_event_timestamp"
 
@@ -55,13 +60,18 @@ class Hnsw:
     Attributes:
         m: edges of a node.
         ef_construct: candidates for the edges of a new node.
-        search_ef: candidates that a search keeps. Qdrant's default of 100 finds 93 % of the ten nearest of 48,000
-            trained item vectors, 512 finds 99.7 % (tests/benchmarks/read.py).
+        search_ef: fewest candidates that a search keeps; None: `DEFAULT_EF`, or what is enough for a collection.
     """
 
     m: int = 16
     ef_construct: int = 100
-    search_ef: int = 512
+    search_ef: int | None = None
+
+    def candidates(self, search_ef: int, enough_ef: int) -> int:
+        """How many a search keeps; the arguments are those of `Engine.query`."""
+        if enough_ef and self.search_ef is None:
+            return enough_ef
+        return max(search_ef, DEFAULT_EF if self.search_ef is None else self.search_ef)
 
 
 class VectorSpec(_Frozen):
@@ -94,10 +104,12 @@ class CollectionSpec(_Frozen):
     """False from the start of a publish until it has checked what it loaded."""
     search_ef: int = 0
     """Fewest candidates that a search on it keeps, as found by that check; more if the settings say so."""
+    enough_ef: int = 0
+    """Candidates that are enough to find the ten nearest of all its points, as found by that check; 0: not known."""
 
     def same_content(self, other: CollectionSpec) -> bool:
         """Whether the other is of the same rows in the same form, verified or not."""
-        checked = {"verified": self.verified, "search_ef": self.search_ef}
+        checked = {"verified": self.verified, "search_ef": self.search_ef, "enough_ef": self.enough_ef}
         return self == other.model_copy(update=checked)
 
 
@@ -293,6 +305,7 @@ class Engine(Protocol):
         payload: Sequence[str] | None = None,
         exact: bool = False,
         search_ef: int = 0,
+        enough_ef: int = 0,
     ) -> list[ScoredPoint]:
         """The nearest points to a vector, nearest first.
 
@@ -300,6 +313,7 @@ class Engine(Protocol):
             payload: the keys to return with each; None returns all.
             exact: look at every point that passes the filter. A search of the graph may find fewer than `limit`.
             search_ef: fewest candidates to keep, e.g. what the collection's spec says; more if the settings say so.
+            enough_ef: candidates to keep if the settings say nothing; 0: by `search_ef`.
         """
         ...
 

@@ -33,6 +33,8 @@ Filter = str | ComparisonFilter | CompoundFilter
 _OVERFETCHED = 256
 # A search keeps so many candidates for each result, whatever the settings say: the last of as many are far from exact.
 _CANDIDATES = 2
+# What a publish has found to be enough, it has found for ten results beside the point that was asked with.
+_ENOUGH_FOR = 11
 
 
 class Side:
@@ -141,6 +143,7 @@ class LiveSide:
                 filter=filter,
                 payload=payload,
                 search_ef=max(self.spec.search_ef, _CANDIDATES * limit),
+                enough_ef=self.spec.enough_ef if filter is None and limit <= _ENOUGH_FOR else 0,
             )
             left_out = set(excluded)
             hits = [hit for hit in found if hit.id not in left_out][:k]

@@ -219,7 +219,8 @@ def _verify(
         queries[embedding.name] = rank_queries(users)
     check = verify_loaded(engine, target, queries, first_ef)
     recall[target.entity] = check.recall
-    engine.annotate(target.collection, target.spec.model_copy(update={"verified": True, "search_ef": check.search_ef}))
+    checked = {"verified": True, "search_ef": check.search_ef, "enough_ef": check.enough_ef}
+    engine.annotate(target.collection, target.spec.model_copy(update=checked))
 
 
 def _carry(engine: Engine, targets: list[Target], sources: Mapping[str, str]) -> int:

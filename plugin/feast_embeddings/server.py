@@ -231,6 +231,7 @@ class ServerEngine:
         payload: Sequence[str] | None = None,
         exact: bool = False,
         search_ef: int = 0,
+        enough_ef: int = 0,
     ) -> list[ScoredPoint]:
         with engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
@@ -240,7 +241,9 @@ class ServerEngine:
                 limit=limit,
                 query_filter=filter,
                 with_payload=payload_keys(payload),
-                search_params=search_parameters(self._hnsw, self._storage, exact=exact, search_ef=search_ef),
+                search_params=search_parameters(
+                    self._storage, exact=exact, candidates=self._hnsw.candidates(search_ef, enough_ef)
+                ),
             ).points
         return scored_points(hits)
 

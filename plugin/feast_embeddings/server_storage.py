@@ -56,10 +56,10 @@ def creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> d
     }
 
 
-def search_parameters(hnsw: Hnsw, storage: Storage, *, exact: bool, search_ef: int) -> models.SearchParams:
-    """Of every search, which keeps no fewer than `search_ef` candidates."""
+def search_parameters(storage: Storage, *, exact: bool, candidates: int) -> models.SearchParams:
+    """Of every search."""
     return models.SearchParams(
-        hnsw_ef=max(search_ef, hnsw.search_ef),
+        hnsw_ef=candidates,
         exact=exact,
         quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
         if storage.quantization

@@ -39,8 +39,9 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     """Edges of a node of the HNSW graph, for collections made from now on."""
     hnsw_ef_construct: PositiveInt = Hnsw.ef_construct
     """Candidates that are considered for the edges of a new node, for collections made from now on."""
-    search_ef: PositiveInt = Hnsw.search_ef
-    """Candidates that a search keeps: more find more of the nearest, and take longer."""
+    search_ef: PositiveInt | None = None
+    """Candidates that a search keeps: more find more of the nearest, and take longer. Without, 512, and where a publish
+    has found that fewer are enough for the ten nearest, those."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""
     url: str | None = None

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feast_embeddings import edge_shard, verify
+from feast_embeddings.answers import Id
 from feast_embeddings.artifact import TrainerInfo, write_artifact
+from feast_embeddings.embedded import EmbeddedEngine
+from feast_embeddings.engine import DEFAULT_EF, Hnsw
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.repo import init_repo
 
@@ -21,10 +24,11 @@ from .conftest import AS_OF, Shop, apply, item_table, user_table
 N, DIM, CLUSTERS = 1500, 8, 12
 
 
+POOR = {"hnsw_m": 2, "hnsw_ef_construct": 4}
+
+
 @pytest.fixture(
-    scope="module",
-    params=[{"search_ef": 1, "hnsw_m": 2, "hnsw_ef_construct": 4}, {"search_ef": 3000}],
-    ids=["least", "most"],
+    scope="module", params=[{"search_ef": 1, **POOR}, {"search_ef": 3000}, {}], ids=["least", "most", "unset"]
 )
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
     """Items in far clusters under a graph that is built and searched with these settings, however bad it is."""
@@ -50,6 +54,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edge_shard, "_GRAPH_KB", 1)  # a graph, for so few
+        patch.setattr(verify, "_LARGE_BYTES", 1)
         patch.setattr(verify, "MIN_RECALL", 0.0)
         yield Shop(repo, artifact, apply(repo)).publish().live()
 
@@ -80,3 +85,34 @@ def test_exactly_as_many_as_match(live: LiveModel, data: st.DataObject) -> None:
     assert len(found.ids) == len(set(found.ids)) == min(k, len(matches))
     assert set(found.ids) <= matches
     assert (np.diff(found.scores) <= 0).all()
+
+
+def test_few_candidates_where_they_are_enough(live: LiveModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where settings say nothing, for what a publish has measured: ten results of all. They are the nearest."""
+    items = live.side("item")
+    engine, kept = items._engine, []
+    assert isinstance(engine, EmbeddedEngine)
+    wanted = engine._hnsw.search_ef
+    enough = items.spec.enough_ef
+    assert (enough > 0) == (wanted is None)
+    candidates = Hnsw.candidates
+
+    def spy(hnsw: Hnsw, search_ef: int, enough_ef: int) -> int:
+        kept.append(candidates(hnsw, search_ef, enough_ef))
+        return kept[-1]
+
+    def similar(k: int, filter: str | None = None) -> list[Id]:
+        (found,) = live.similar("item", [7], k, filter=filter, attributes=False).answers
+        assert found is not None
+        return found.ids
+
+    monkeypatch.setattr(Hnsw, "candidates", spy)
+    nearest = similar(10)
+    similar(11)
+    similar(10, "price > 1")
+    by_default = wanted or DEFAULT_EF
+    assert kept[0] == enough or (not enough and kept[0] >= by_default)
+    assert min(kept[1:]) >= by_default > enough
+    if wanted != 1:
+        vectors = np.stack([p.vectors["embedding__cosine"] for p in items.points(range(N), "embedding__cosine") if p])
+        assert nearest == [i for i in np.argsort(-vectors @ vectors[7]).tolist() if i != 7][:10]
