@@ -1,6 +1,6 @@
 """What a visitor costs beside a user: ranking from ten interactions, and from a vector that is stored.
 
-    python -m tests.benchmarks.visitors [--items 100000]
+    python -m tests.benchmarks.visitors [--items 100000] [--trainer svd]
 
 One process measures both sides in turn, over random vectors, after the version has been loaded.
 """
@@ -71,8 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--trainer", choices=known_trainers(), action="append")
     options = parser.parse_args()
-    for trainer in known_trainers():
+    for trainer in options.trainer or known_trainers():
         with tempfile.TemporaryDirectory() as name:
             measure(Path(name) / "repo", trainer, options.items, options.calls)
 
