@@ -27,6 +27,7 @@ _GRAPH_KB = 10_000
 # Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
 # while the graph costs the writer many seconds.
 _SCAN_KB = 262_144
+_ANY_SIZE = 2**40
 
 
 def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.EdgeConfig:
@@ -47,8 +48,9 @@ def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.Edg
         # `optimize` builds a graph for the segments above this size.
         optimizers=edge.EdgeOptimizersConfig(
             indexing_threshold=_GRAPH_KB if build_graph else _SCAN_KB,
-            # `optimize` also merges segments beyond so many.
-            default_segment_number=MOST_PROCESSES,
+            # `optimize` also merges segments beyond so many; of one graph a search takes less than of several.
+            default_segment_number=1 if build_graph else MOST_PROCESSES,
+            max_segment_size=_ANY_SIZE if build_graph else None,
         ),
         # Qdrant Edge refuses a shard of no vectors; a sparse one that no point has makes no difference.
         sparse_vectors=None if spec.vectors else {"_none": edge.EdgeSparseVectorParams()},

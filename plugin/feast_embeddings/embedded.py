@@ -175,8 +175,7 @@ class EmbeddedEngine:
                 path.mkdir()
                 config = edge_config(spec, self._hnsw, wait_for_indexes)
                 indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
-                # Where indexes are built, they take so long that it does not matter how fast the points come in.
-                filler = ShardFiller(path, config, 1 if wait_for_indexes else self._processes)
+                filler = ShardFiller(path, config, self._processes, merge=wait_for_indexes)
                 create_indexes(filler.shard, spec, indexes)
             with filler:
                 for batch in batches:

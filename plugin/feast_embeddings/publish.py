@@ -7,7 +7,7 @@ query ever meets vectors of two versions, and a run that dies leaves the live ve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -42,7 +42,7 @@ class PublishResult:
     Attributes:
         changed: False when the version was live already.
         previous: the version that was live before.
-        n_late: rows of the version before that were written while this one was loaded, or since its training.
+        n_late: rows of older versions that were written while this one was loaded, or since its training.
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
         search_ef: per side, the candidates that searches keep for that; 0: those of the settings.
         gates: what the gates said.
@@ -103,9 +103,9 @@ def publish_artifact(
                     _load(engine, target, steps, progress)
                     steps.begin("verify")
                     _verify(engine, target, targets, feature_store.config.online_store.search_ef, recall)
-                before = engine.aliases()
                 # First what is there now, so that no query finds it missing after the switch.
-                n_late = _carry(engine, targets, before)
+                aliases = engine.aliases()
+                n_late = sum(_carry(engine, target, [aliases.get(target.alias, "")]) for target in targets)
                 steps.begin("switch")
                 engine.switch({target.alias: target.collection for target in targets})
                 break
@@ -115,11 +115,10 @@ def publish_artifact(
                 if not gone or attempt == _TRIES - 1:
                     raise
         search_ef = {target.entity: engine.describe(target.collection).search_ef for target in targets}
-    else:
-        before = _kept(engine, targets, manifest.version)
-    # What was written into the collections before until nobody found them any more.
+    # What was written until nobody found it any more, and into whichever was live: another publish may have made a
+    # third version live since the look above.
     steps.begin("carry")
-    n_late += _carry(engine, targets, before)
+    n_late += sum(_carry(engine, target, engine.collections(target.alias)) for target in targets)
     steps.begin("register")
     register(feature_store, [target.codec.view for target in targets], manifest.as_of)
     steps.begin("clear")
@@ -223,23 +222,20 @@ def _verify(
     engine.annotate(target.collection, target.spec.model_copy(update=checked))
 
 
-def _carry(engine: Engine, targets: list[Target], sources: Mapping[str, str]) -> int:
-    """Copy the late rows of these collections, by alias."""
-    return sum(
-        carry_late_rows(engine, target.codec, sources[target.alias], target.collection)
-        for target in targets
-        if target.alias in sources
-    )
-
-
-def _kept(engine: Engine, targets: list[Target], version: str) -> dict[str, str]:
-    """The newest collection of an older version that is kept, by alias."""
-    kept = {}
-    for target in targets:
-        specs = engine.collections(target.alias)
-        if older := [name for name, spec in specs.items() if spec.verified and spec.version < version]:
-            kept[target.alias] = max(older)
-    return kept
+def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
+    """Copy the late rows out of those of these collections that were live, and say how many."""
+    specs = engine.collections(target.alias)
+    once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
+    carried = 0
+    # The newest first: what it has of an entity, the others have no newer.
+    for name in sorted(once_live, reverse=True):
+        try:
+            carried += carry_late_rows(engine, target.codec, name, target.collection)
+        except EngineError:
+            # Another publish may have dropped it: the versions after it have its late rows.
+            if name in engine.collections(target.alias):
+                raise
+    return carried
 
 
 def register(feature_store: FeatureStore, views: Iterable[FeatureView], as_of: datetime) -> None:

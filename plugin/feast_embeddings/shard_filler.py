@@ -59,13 +59,18 @@ class ShardFiller:
         path: folder of the shard, an existing and empty one.
         config: of the shard.
         processes: how many may write at the same time; 1 writes in this process.
+        merge: whether the engine is to make one segment of those of all processes, when it optimizes the shard.
+
+    Attributes:
+        shard: empty. Payload indexes that are made on it are built by that merge, once and over all points.
     """
 
-    def __init__(self, path: Path, config: edge.EdgeConfig, processes: int) -> None:
+    def __init__(self, path: Path, config: edge.EdgeConfig, processes: int, *, merge: bool) -> None:
         self.shard = edge.EdgeShard.create(str(path), config)
         self._path = path
         self._config = config
         self._processes = processes
+        self._keep_empty = merge
         self._waiting: list[PointBatch] = []
         self._parts: list[_Part] = []
 
@@ -141,8 +146,9 @@ class ShardFiller:
 
     def _merge(self) -> None:
         segments = self._path / "segments"
-        for empty in segments.iterdir():
-            shutil.rmtree(empty)
+        if not self._keep_empty:
+            for empty in segments.iterdir():
+                shutil.rmtree(empty)
         for part in self._parts:
             for segment in (part.folder / "segments").iterdir():
                 segment.rename(segments / segment.name)

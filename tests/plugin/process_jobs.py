@@ -87,7 +87,8 @@ def train_versions(pipe: Connection, data: Path, first_seed: int) -> None:
 
 
 def publish(pipe: Connection, repo: Path, version: str) -> None:
-    """Publish on demand, and say how it went."""
+    """Publish on demand, on the embedded engine by several processes, and say how it went."""
+    shard_filler._MANY = 100
     feature_store = FeatureStore(repo_path=str(repo))
     artifact = load_artifact(repo / "data", MODEL, version)
     pipe.send("ready")
@@ -101,6 +102,7 @@ def publish(pipe: Connection, repo: Path, version: str) -> None:
 
 def publish_until(pipe: Connection, repo: Path, version: str, step: str) -> None:
     """Publish up to a step, say that it begins, and wait there."""
+    shard_filler._MANY = 100
     feature_store = FeatureStore(repo_path=str(repo))
 
     def wait(begun: str) -> None:
@@ -167,7 +169,10 @@ def filled_collection(number: int) -> str:
 
 
 def fill_collections(pipe: Connection, folder: Path, first: int) -> None:
-    """Write collections of many points until killed, each by several processes; name each that is written."""
+    """Write collections of many points until killed, each by several processes; name each that is written.
+
+    Every second one as a publish does, whose segments become one.
+    """
     shard_filler._MANY = 100
     spec = CollectionSpec(
         alias="filled", vectors={"v": VectorSpec(size=DIM, distance="Dot", indexed=False)}, payload_indexes={}
@@ -175,7 +180,7 @@ def fill_collections(pipe: Connection, folder: Path, first: int) -> None:
     engine = EmbeddedEngine(folder, processes=2)
     for number in itertools.count(first):
         points = (filled_points(number, part) for part in range(20))
-        engine.create(filled_collection(number), spec, points, wait_for_indexes=False)
+        engine.create(filled_collection(number), spec, points, wait_for_indexes=number % 2 == 0)
         pipe.send(number)
 
 

@@ -153,6 +153,24 @@ def test_a_write_that_a_switch_overtakes_is_not_lost(shop: Shop) -> None:
     assert served(shop, "late", "u-1") == [7, newer.table("user")["embedding"].to_pylist()[1][0]]
 
 
+def test_a_row_of_a_version_that_was_live_only_meanwhile(shop: Shop) -> None:
+    """Another publish goes live after this one has looked up what is; what was written into that one is kept too."""
+    meanwhile = aligned(shop)
+    newest = in_space(write_version(shop.repo.data, seed=2, as_of=NEW_AS_OF), shop.artifact.manifest.space_id)
+
+    def overtake(step: str) -> None:
+        if step == "switch":
+            push(shop, "before", 6)
+            publish_any(shop.feature_store, meanwhile)
+            push(shop, "meanwhile", 7, of=meanwhile)
+            push(shop, "u-1", 8, of=meanwhile)
+
+    result = publish_any(shop.feature_store, newest, on_step=overtake)
+    assert served(shop, "before", "meanwhile", "u-1") == [6, 7, 8]
+    assert result.n_late == 3
+    assert EmbeddingStore(shop.feature_store, "shop").live_version() == newest.manifest.version
+
+
 def test_a_publish_that_died_after_its_switch_is_finished_by_the_next(shop: Shop) -> None:
     """Rows that came between its last look and its switch are taken along when it is run again, and Feast is told."""
     newer = aligned(shop)

@@ -206,10 +206,10 @@ def test_killed_while_several_processes_write(
             assert time.monotonic() < deadline, "the helpers of a killed writer go on"
             time.sleep(0.01)
     engine = EmbeddedEngine(folder)
-    used = {
-        collection["shard"] for collection in json.loads((folder / "pointer.json").read_text())["collections"].values()
-    }
-    assert {len(list((folder / "shards" / shard / "segments").iterdir())) for shard in used} == {2}
+    for name, collection in json.loads((folder / "pointer.json").read_text())["collections"].items():
+        segments = list((folder / "shards" / collection["shard"] / "segments").iterdir())
+        # Those of two processes, or one of all.
+        assert len(segments) == (2 if int(name.rpartition("_")[2]) % 2 else 1)
     for number in written:
         expected = [jobs.filled_points(number, part) for part in range(20)]
         ids = [id for batch in expected for id in batch.ids]

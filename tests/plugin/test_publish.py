@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchEr
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, Shop, apply, write_version
+from .conftest import AS_OF, Shop, apply, qdrant, write_version
 from .publishing import publish_any
 
 
@@ -65,6 +67,40 @@ def test_publish_and_materialize_write_the_same_points(shop: Shop) -> None:
     by_us = [live_payloads(shop, view) for view in ("shop_user_embeddings", "shop_item_embeddings")]
     assert [len(points) for points in by_us] == [20, 40]
     assert by_us == by_feast
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_one_request_of_feast_is_of_one_version(
+    shop: Shop, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version goes live after Feast has read the users and before it reads the items; the next sees it."""
+    shop.publish()
+    newer = write_version(shop.repo.data, seed=1)
+    engine = qdrant(shop.feature_store).engine(shop.feature_store.config)
+    retrieve = engine.retrieve
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        found = retrieve(*arguments, **options)
+        monkeypatch.undo()
+        assert publish_any(shop.feature_store, newer).changed
+        return found
+
+    def versions() -> list[str]:
+        request: dict[str, Any] = {
+            "features": [f"shop_{side}_embeddings:version" for side in ("user", "item")],
+            "entity_rows": [{"user_id": "u-1", "item_id": "sku-1"}],
+            "full_feature_names": True,
+        }
+        if asynchronous:
+            answer = asyncio.run(shop.feature_store.get_online_features_async(**request))
+        else:
+            answer = shop.feature_store.get_online_features(**request)
+        rows = answer.to_dict()
+        return [rows[f"shop_{side}_embeddings__version"][0] for side in ("user", "item")]
+
+    monkeypatch.setattr(engine, "retrieve", overtaken)
+    assert versions() == [shop.artifact.manifest.version] * 2
+    assert versions() == [newer.manifest.version] * 2
 
 
 def test_publishing_again_changes_nothing(shop: Shop) -> None:

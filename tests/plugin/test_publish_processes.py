@@ -137,3 +137,30 @@ def test_no_user_that_is_folded_in_gets_lost(shop: Shop, start: Start) -> None:
     assert found.missing == []
     assert found.vectors[:, 0].tolist() == list(range(last + 1))
     assert last >= 3
+
+
+def test_two_publishes_at_once_lose_no_user(shop: Shop, start: Start) -> None:
+    """One goes live while the other, which is newer, is about to; a third process folds in users all the time."""
+    repo, feature_store = shop
+    space = load_artifact(repo.data, jobs.MODEL).manifest.space_id
+    pusher = start(jobs.push_users_until_told, repo.path)
+    assert pusher.receive() == "ready"
+    older, newer = (in_space(jobs.write_random(repo.data, seed), space).manifest.version for seed in (1, 2))
+    second = start(jobs.publish_until, repo.path, newer, "switch")
+    assert second.receive() == "switch"
+    first = start(jobs.publish, repo.path, older)
+    assert first.receive() == "ready"
+    first.pipe.send("go")
+    assert first.finish()[0][0] == "changed"
+    while pusher.pipe.poll():
+        pusher.receive()
+    # The first of the next two may have been on its way before; the second is of the version in between.
+    assert pusher.receive() < pusher.receive()
+    second.pipe.send("go")
+    assert second.finish() == ["done"]
+    assert EmbeddingStore(feature_store, jobs.MODEL).live_version() == newer
+    pusher.pipe.send("stop")
+    written = [said for said in pusher.finish() if said != "done"]
+    found = EmbeddingStore(feature_store, jobs.MODEL).user_embeddings([f"late-{n}" for n in range(written[-1] + 1)])
+    assert found.missing == []
+    assert found.vectors[:, 0].tolist() == list(range(written[-1] + 1))

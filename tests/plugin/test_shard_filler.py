@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qdrant_edge as edge
 
-from feast_embeddings import shard_filler
+from feast_embeddings import edge_shard, shard_filler
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.errors import EngineError
@@ -109,15 +110,43 @@ def test_one_batch_of_many_points(engine: EmbeddedEngine, started: list[subproce
     assert content(engine).keys() == set(batch.ids)
 
 
-def test_few_points_and_graphs_need_no_other_process(
+def test_few_points_need_no_other_process(
     engine: EmbeddedEngine, started: list[subprocess.Popen[bytes]], rng: np.random.Generator
 ) -> None:
-    """Neither what is written before others have started, nor what takes long to index."""
+    """They are written before others have started."""
     create(engine, [make_batch(random_vectors(rng, 99))])
     assert engine.count("many") == 99
-    engine.create("indexed", make_spec("alias"), [make_batch(random_vectors(rng, 500))])
-    assert engine.count("indexed") == 500
     assert started == []
+
+
+def test_one_graph_over_what_all_processes_have_written(
+    engine: EmbeddedEngine,
+    started: list[subprocess.Popen[bytes]],
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where indexes are waited for, there is one segment with them all, and of points with one id the last is in it."""
+    monkeypatch.setattr(edge_shard, "_GRAPH_KB", 1)
+    model: dict[PointId, tuple[Any, bytes]] = {}
+    batches = [random_batch(rng, 1_000 + i) for i in range(8)]
+    for batch in batches:
+        apply(model, batch)
+    engine.create("many", make_spec("alias"), iter(batches))
+    assert len(started) == PROCESSES
+    assert content(engine) == model
+    (path,) = (tmp_path / "store" / "shards").iterdir()
+    shard = edge.EdgeShard.load(str(path))
+    info = shard.info()
+    # The other segment is empty, for what will be written.
+    assert (info.segments_count, info.points_count, info.indexed_vectors_count) == (2, len(model), 2 * len(model))
+    has_price = {"category": len(model), "n": len(model), "price": 0, "new": 0}
+    assert {name: index.points for name, index in info.payload_schema.items()} == has_price
+    shard.close()
+    newer = random_batch(rng, 2_000)
+    engine.upsert("many", [newer], wait_for_indexes=False)
+    apply(model, newer)
+    assert content(engine) == model
 
 
 @pytest.mark.parametrize("problem", ["no such file", "ends at once", "another program"])
