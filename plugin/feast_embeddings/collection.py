@@ -145,6 +145,7 @@ def collection_spec(
         fields: from `vector_fields`.
         dims: length of each field's vectors; a field that no row has had yet may be absent.
     """
+    join_keys = set(view.join_keys)
     unindexed = {field.name for field in view.features if UNINDEXED_TAG in field.tags}
     # Searches of a view with a ttl filter on it, which without an index is a look at every row.
     expiry: dict[str, IndexType] = {TIMESTAMP_KEY: "integer"} if view_ttl(view) else {}
@@ -159,7 +160,9 @@ def collection_spec(
         },
         payload_indexes=expiry
         | {
-            name: _INDEXES[value_type]
+            # Nobody asks for a range of ids, for which Qdrant would add edges to the graph of a large collection: many,
+            # as for every field of numbers that no two points share.
+            name: "lookup" if name in join_keys and _INDEXES[value_type] == "integer" else _INDEXES[value_type]
             for name, value_type in sorted(value_types(view).items())
             # Qdrant's paths have no way to write these two characters.
             if value_type in _INDEXES and name not in unindexed and not set(name) & set('"\\')

@@ -19,6 +19,7 @@ __all__ = ["complete", "create_indexes", "edge_config", "engine_errors", "withou
 _INDEXES = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
+    "lookup": edge.IntegerIndexParams(lookup=True, range=False),
     "float": edge.PayloadSchemaType.Float,
     "bool": edge.PayloadSchemaType.Bool,
 }

@@ -9,10 +9,7 @@ moved. A process that dies leaves at most a shard that the pointer does not name
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -39,6 +36,7 @@ from feast_embeddings.engine import (
 )
 from feast_embeddings.errors import EngineError, WriterLockedError
 from feast_embeddings.filters import payload_keys
+from feast_embeddings.loaded_shards import LoadedShards
 from feast_embeddings.shard_filler import ShardFiller, as_rows, usable_processes
 from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
 from feast_embeddings.shard_part import write
@@ -50,10 +48,6 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1000
 # A filter without a payload index looks at every point: up to this many in some milliseconds.
 _UNINDEXED_POINTS = 10_000
-
-
-# Engines of this process, to be made usable again in a forked child.
-_ENGINES: weakref.WeakSet[EmbeddedEngine] = weakref.WeakSet()
 
 
 class EmbeddedEngine:
@@ -72,11 +66,8 @@ class EmbeddedEngine:
         self._hnsw = hnsw or Hnsw()
         self._processes = processes or usable_processes()
         self._folder = ShardFolder(path, lock_timeout=lock_timeout)
-        self._guard = threading.Lock()
-        self._shards: dict[str, edge.EdgeShard] = {}
+        self._shards = LoadedShards(self._folder)
         self._not_indexable: set[str] = set()
-        self._shards_before_fork: list[dict[str, edge.EdgeShard]] = []
-        _ENGINES.add(self)
 
     # Reading
 
@@ -99,7 +90,7 @@ class EmbeddedEngine:
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
         with engine_errors(f"read from {collection!r}"):
-            records = self._shard(collection).retrieve(
+            records = self._shards.of(collection).retrieve(
                 list(ids), with_payload=payload_keys(payload), with_vector=list(vectors) or False
             )
         return stored_points(records, ids)
@@ -153,7 +144,7 @@ class EmbeddedEngine:
 
     def count(self, collection: str) -> int:
         with engine_errors(f"count {collection!r}"):
-            return self._shard(collection).count(edge.CountRequest(exact=True))
+            return self._shards.of(collection).count(edge.CountRequest(exact=True))
 
     # Writing
 
@@ -226,8 +217,7 @@ class EmbeddedEngine:
             self._folder.replace(Pointer(aliases=pointer.aliases, collections=kept))
 
     def close(self) -> None:
-        with self._guard:
-            self._shards.clear()
+        self._shards.close()
 
     def _shard_for(self, collection: str, filter: models.Filter | None) -> edge.EdgeShard:
         """The loaded shard, with payload indexes on what the filter reads.
@@ -238,7 +228,7 @@ class EmbeddedEngine:
         current = self._folder.pointer().collection(collection)
         if filter is not None and current.shard not in self._not_indexable:
             keys = filter_keys(filter)
-            if current.unindexed(keys) and self._shard(collection).count(edge.CountRequest()) > _UNINDEXED_POINTS:
+            if current.unindexed(keys) and self._shards.of(collection).count(edge.CountRequest()) > _UNINDEXED_POINTS:
                 try:
                     with self._folder.writing(timeout=0) as pointer:
                         if pointer.collection(collection).unindexed(keys):
@@ -248,7 +238,7 @@ class EmbeddedEngine:
                 except (EngineError, OSError) as error:
                     _log.warning("filters on %r stay slow: %s", collection, error)
                     self._not_indexable.add(current.shard)
-        return self._shard(collection)
+        return self._shards.of(collection)
 
     def _change(
         self,
@@ -275,32 +265,6 @@ class EmbeddedEngine:
             changed = Collection(shard=path.name, spec=current.spec, indexed=current.indexed | missing)
             self._folder.replace(pointer.with_collection(collection, changed))
 
-    def _shard(self, collection: str) -> edge.EdgeShard:
-        """The loaded shard that holds the collection now."""
-        with self._guard:
-            while True:
-                pointer = self._folder.pointer()
-                name = pointer.collection(collection).shard
-                if name not in self._shards:
-                    # Those that a write has replaced are closed when the last query on them is done.
-                    self._shards = {name: shard for name, shard in self._shards.items() if name in pointer.shards}
-                    try:
-                        self._shards[name] = edge.EdgeShard.load(str(self._folder.shard_path(name)))
-                    except Exception:
-                        # A writer may have replaced and cleared it between our two looks.
-                        if self._folder.pointer().collection(collection).shard == name:
-                            raise
-                        continue
-                return self._shards[name]
-
-    def after_fork_in_child(self) -> None:
-        """Load afresh: the threads of the loaded shards are gone, and their locks may be held for ever."""
-        self._guard = threading.Lock()
-        self._folder.forget_locks()
-        # Kept, because closing a shard would wait for its threads.
-        self._shards_before_fork.append(self._shards)
-        self._shards = {}
-
 
 def _page(
     shard: edge.EdgeShard,
@@ -321,12 +285,3 @@ def _page(
     with engine_errors(f"read from {collection!r}"):
         records, following = shard.scroll(request)
     return all_points(records), None if following is None else plain_id(following)
-
-
-def _after_fork_in_child() -> None:
-    for engine in _ENGINES:
-        engine.after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,14 +7,28 @@ point, payload, named vector, filter. One test suite runs over both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
+
+from feast_embeddings.engine_points import (
+    TIMESTAMP_KEY,
+    Page,
+    PointBatch,
+    PointId,
+    ScoredPoint,
+    StoredPoint,
+    all_pages,
+    all_points,
+    plain_id,
+    scored_points,
+    stored_points,
+)
 
 __all__ = [
     "DEFAULT_EF",
@@ -37,16 +51,12 @@ __all__ = [
 ]
 
 Distance = Literal["Dot", "Cosine", "Euclid", "Manhattan"]
-# A UUID in its text form, or an unsigned 64-bit integer.
-PointId = str | int
-IndexType = Literal["keyword", "integer", "float", "bool"]
+# "lookup" is of integers that are compared for equality only.
+IndexType = Literal["keyword", "integer", "lookup", "float", "bool"]
 
 # Qdrant's default of 100 finds 93 % of the ten nearest of 48,000 trained item vectors, 512 finds 99.7 %
 # (tests/benchmarks/read.py).
 DEFAULT_EF = 512
-
-# Payload key of the event timestamp, microseconds since the epoch. `Engine.upsert` compares it.
-TIMESTAMP_KEY = "_event_timestamp"
 
 
 class _Frozen(BaseModel):
@@ -111,118 +121,6 @@ class CollectionSpec(_Frozen):
         """Whether the other is of the same rows in the same form, verified or not."""
         checked = {"verified": self.verified, "search_ef": self.search_ef, "enough_ef": self.enough_ef}
         return self == other.model_copy(update=checked)
-
-
-@dataclass(frozen=True)
-class PointBatch:
-    """Points to write.
-
-    Attributes:
-        ids: n point ids.
-        vectors: named vector -> float32 matrix (n, size) and a boolean mask (n,), False where a point has none.
-        payloads: one JSON-compatible mapping per point, holding `TIMESTAMP_KEY`.
-        timestamps: int64 (n,), the event timestamps in microseconds since the epoch.
-    """
-
-    ids: list[PointId]
-    vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
-    payloads: list[dict[str, Any]]
-    timestamps: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, rows: npt.NDArray[np.intp]) -> PointBatch:
-        """The points at these positions, in this order."""
-        return PointBatch(
-            ids=[self.ids[i] for i in rows],
-            vectors={name: (matrix[rows], mask[rows]) for name, (matrix, mask) in self.vectors.items()},
-            payloads=[self.payloads[i] for i in rows],
-            timestamps=self.timestamps[rows],
-        )
-
-    def named_vectors(self) -> list[dict[str, Any]]:
-        """Per point, its named vectors as Python lists, which is what both clients take fastest."""
-        lists = {name: (matrix.tolist(), mask.tolist()) for name, (matrix, mask) in self.vectors.items()}
-        return [{name: rows[i] for name, (rows, mask) in lists.items() if mask[i]} for i in range(len(self.ids))]
-
-
-class StoredPoint(NamedTuple):
-    """A point as read back; vectors are float32 of shape (size,)."""
-
-    id: PointId
-    payload: dict[str, Any]
-    vectors: dict[str, npt.NDArray[np.float32]]
-
-
-class ScoredPoint(NamedTuple):
-    """A search hit. For Dot and Cosine a higher score is nearer, for Euclid and Manhattan a lower one."""
-
-    id: PointId
-    score: float
-    payload: dict[str, Any]
-
-
-class _Record(Protocol):
-    """What both of Qdrant's clients return for a point."""
-
-    @property
-    def id(self) -> Any: ...
-    @property
-    def payload(self) -> dict[str, Any] | None: ...
-    @property
-    def vector(self) -> Any: ...
-
-
-class _Hit(Protocol):
-    @property
-    def id(self) -> Any: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def payload(self) -> dict[str, Any] | None: ...
-
-
-Page = tuple[list[StoredPoint], PointId | None]
-
-
-def plain_id(id: Any) -> PointId:
-    """An id as Qdrant's clients give it, which may be a `uuid.UUID`."""
-    return id if isinstance(id, int) else str(id)
-
-
-def all_pages(page: Callable[[PointId | None], Page]) -> Iterator[list[StoredPoint]]:
-    """Every page of a listing, given how to get the one that begins at a point."""
-    points, following = page(None)
-    yield points
-    while following is not None:
-        points, following = page(following)
-        yield points
-
-
-def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
-    """Records in Qdrant's order."""
-    return [
-        StoredPoint(
-            id=plain_id(record.id),
-            payload=record.payload or {},
-            vectors={
-                name: np.fromiter(values, np.float32, len(values)) for name, values in (record.vector or {}).items()
-            },
-        )
-        for record in records
-    ]
-
-
-def stored_points(records: Iterable[_Record], ids: Sequence[PointId]) -> list[StoredPoint | None]:
-    """Records in the order of the ids that were asked for; Qdrant returns them in an order of its own."""
-    found = {point.id: point for point in all_points(records)}
-    return [found.get(id) for id in ids]
-
-
-def scored_points(hits: Iterable[_Hit]) -> list[ScoredPoint]:
-    """Search hits, in Qdrant's order."""
-    return [ScoredPoint(id=plain_id(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]
 
 
 class Engine(Protocol):

@@ -31,7 +31,7 @@ from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.server_catalog import Catalog, birth_mark, metadata_of, spec_in
 from feast_embeddings.server_errors import engine_errors
 from feast_embeddings.server_points import chunks, guarded_upserts, points
-from feast_embeddings.server_storage import Storage, creation_parameters, search_parameters
+from feast_embeddings.server_storage import Storage, creation_parameters, index_schema, search_parameters
 
 __all__ = ["ServerEngine"]
 
@@ -146,7 +146,7 @@ class ServerEngine:
             self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=mark)])
             # Before the points, so that the graph is built with the filters in mind.
             for name, index in spec.payload_indexes.items():
-                self._client.create_payload_index(collection, payload_key(name), models.PayloadSchemaType(index))
+                self._client.create_payload_index(collection, payload_key(name), index_schema(index))
 
     def _upload(self, collection: str, batches: Iterable[PointBatch], *, skip_present: bool) -> None:
         """Several requests at a time, while the next batch is being made."""

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from feast_embeddings.engine import CollectionSpec, Hnsw
+from feast_embeddings.engine import CollectionSpec, Hnsw, IndexType
 
-__all__ = ["Storage", "creation_parameters", "search_parameters"]
+__all__ = ["Storage", "creation_parameters", "index_schema", "search_parameters"]
 
 _QUANTIZATIONS: dict[str, Any] = {
     "scalar": models.ScalarQuantization(
@@ -65,3 +65,10 @@ def search_parameters(storage: Storage, *, exact: bool, candidates: int) -> mode
         if storage.quantization
         else None,
     )
+
+
+def index_schema(index: IndexType) -> models.PayloadFieldSchema:
+    """Qdrant's words for a kind of payload index."""
+    if index == "lookup":
+        return models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=False)
+    return models.PayloadSchemaType(index)

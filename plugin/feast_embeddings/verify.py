@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,11 @@ import pyarrow as pa
 from feast_embeddings.artifact import Artifact, Entity
 from feast_embeddings.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId
 from feast_embeddings.errors import ArtifactError, EngineError
+from feast_embeddings.exact_search import Matrix, kth_best_scores, matrix_blocks
 from feast_embeddings.table_points import encode_table
 from feast_embeddings.target import Target
 
-__all__ = ["Check", "check_vectors", "kth_best_scores", "rank_queries", "verify_loaded"]
-
-Matrix = npt.NDArray[np.float32]
+__all__ = ["Check", "check_vectors", "rank_queries", "verify_loaded"]
 
 _SAMPLE = 1000
 _QUERIES = 128
@@ -31,8 +30,6 @@ _FEW = (64, 128, 256)
 _LARGE_BYTES = 20 * 2**20
 # A search that keeps more candidates than this takes so long that a better graph is the better answer.
 _MAX_EF = 4096
-# Rows that are compared with all queries at a time.
-_BLOCK = 65_536
 # Far beyond the spread that popularity gives to norms; one vector of such a length would lead every ranking.
 _MAX_NORM_RATIO = 1000.0
 
@@ -63,7 +60,7 @@ def check_vectors(artifact: Artifact, entity: Entity, table: pa.Table) -> None:
     if missing := table["embedding"].null_count:
         raise ArtifactError(f"{where} are missing in {missing} rows; train again")
     norms = []
-    for block in _blocks(table):
+    for block in matrix_blocks(table):
         with np.errstate(over="ignore", invalid="ignore"):
             norms.append(np.sqrt(np.einsum("ij,ij->i", block, block)))
     lengths = np.concatenate(norms) if norms else np.empty(0, np.float32)
@@ -82,7 +79,7 @@ def check_vectors(artifact: Artifact, entity: Entity, table: pa.Table) -> None:
 def rank_queries(users: pa.Table) -> Matrix:
     """Some users' vectors as they ask for items: with a one against the bias, shape (n, dim + 1)."""
     rows = np.random.default_rng(0).permutation(users.num_rows)[:_QUERIES]
-    vectors = np.concatenate(list(_blocks(users.take(rows))))
+    vectors = np.concatenate(list(matrix_blocks(users.take(rows))))
     return np.column_stack([vectors, np.ones(len(vectors), dtype=np.float32)])
 
 
@@ -179,49 +176,13 @@ def _search(
     else:
         # As similar-items and similar-users do: near the vector of a row, but not that row.
         asked, skip = target.table.take(rows), rows
-        queries = np.concatenate(list(_blocks(asked)))
+        queries = np.concatenate(list(matrix_blocks(asked)))
         if bias is not None:
             queries = np.column_stack([queries, bias[rows]])
         ids = [id for batch in encode_table(target.codec, asked) for id in batch.ids]
     k = min(_K, target.table.num_rows - (skip is not None))
     least = kth_best_scores(target.table, queries, k, bias, cosine=cosine, skip=skip)
     return _Search(name, queries, ids, k, least)
-
-
-def kth_best_scores(
-    table: pa.Table,
-    queries: Matrix,
-    k: int,
-    bias: npt.NDArray[np.float32] | None,
-    *,
-    cosine: bool,
-    skip: npt.NDArray[np.intp] | None,
-) -> Matrix:
-    """By brute force, the k-th best score of all rows for each query, shape (n queries,).
-
-    Args:
-        queries: shape (n, dim), or (n, dim + 1) with a bias.
-        bias: shape (rows,): one more coordinate of the rows.
-        cosine: whether rows and queries are taken at length 1.
-        skip: per query, the row that does not count.
-    """
-    best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
-    queries = _unit(queries) if cosine else queries
-    start = 0
-    for block in _blocks(table):
-        if cosine:
-            block = _unit(block)
-        if bias is not None:
-            block = np.column_stack([block, bias[start : start + len(block)]])
-        scores = queries @ block.T
-        if skip is not None:
-            inside = (skip >= start) & (skip < start + len(block))
-            scores[np.flatnonzero(inside), skip[inside] - start] = -np.inf
-        best = np.concatenate([best, scores], axis=1)
-        if best.shape[1] > k:
-            best = -np.partition(-best, k - 1, axis=1)[:, :k] if k else best[:, :0]
-        start += len(block)
-    return best.min(axis=1) if k else np.full(len(queries), np.inf, dtype=np.float32)
 
 
 def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: int) -> float:
@@ -235,15 +196,3 @@ def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: i
         # Two that are as near are as good; Qdrant adds up in another order than numpy.
         found += sum(score >= least - 1e-5 * abs(least) for score in scores)
     return float(found / (search.k * len(search.queries)))
-
-
-def _unit(matrix: Matrix) -> Matrix:
-    norms: Matrix = np.linalg.norm(matrix, axis=1, keepdims=True)
-    norms[norms == 0] = 1
-    return matrix / norms
-
-
-def _blocks(table: pa.Table) -> Iterator[Matrix]:
-    """The vectors of a table, some rows at a time, without a copy."""
-    for batch in table.select(["embedding"]).to_batches(max_chunksize=_BLOCK):
-        yield batch.column(0).flatten().to_numpy().reshape(len(batch), -1)

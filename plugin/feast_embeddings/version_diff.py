@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, embedding_matrix
 from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.errors import InputError
+from feast_embeddings.exact_search import highest, unit
 
 __all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
 
@@ -26,8 +27,6 @@ _Ints = npt.NDArray[np.int64]
 
 # Numbers in one block of scores: 64 MiB.
 _BLOCK = 16 * 2**20
-# Columns of a group, where the highest of many columns are looked for.
-_WIDTH = 64
 # The length of the lists whose order is compared.
 _LIST = 100
 
@@ -212,15 +211,15 @@ def _neighbour_overlaps(pair: _Pair, chosen: _Ints, k: int) -> npt.NDArray[np.fl
     k = min(k, n - 1)
     if k < 1:
         return np.empty(0)
-    units = _unit(pair.old_kept), _unit(pair.new_kept)
+    sides = unit(pair.old_kept), unit(pair.new_kept)
     shares = np.empty(len(chosen))
     for block in _blocks(len(chosen), n):
         rows = chosen[block]
         tops = []
-        for unit in units:
-            scores = unit[rows] @ unit.T
+        for vectors in sides:
+            scores = vectors[rows] @ vectors.T
             scores[np.arange(len(rows)), rows] = -np.inf
-            tops.append(_top(scores, k))
+            tops.append(highest(scores, k))
         shares[block] = _shared(*tops) / k
     return shares
 
@@ -239,8 +238,8 @@ def _lists(
         rows = chosen[block]
         old = users.old_kept[rows] @ items.old_kept.T + old_bias
         new = users.new_kept[rows] @ items.new_kept.T + new_bias
-        shares[block] = _shared(_top(old, k), _top(new, k)) / k
-        best = _top(old, length)
+        shares[block] = _shared(highest(old, k), highest(new, k)) / k
+        best = highest(old, length)
         ranks = [_ranks(np.take_along_axis(scores, best, axis=1)) for scores in (old, new)]
         # Spearman's correlation of two orders without ties.
         distance = ((ranks[0] - ranks[1]) ** 2).sum(axis=1)
@@ -276,30 +275,9 @@ def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-def _unit(vectors: _Floats) -> _Floats:
-    """Vectors of length 1; one of length 0 stays, and has cosine 0 with all."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: _Floats = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return unit
-
-
 def _cosines(pair: _Pair) -> _Floats:
-    cosines: _Floats = (_unit(pair.old_kept) * _unit(pair.new_kept)).sum(axis=1)
+    cosines: _Floats = (unit(pair.old_kept) * unit(pair.new_kept)).sum(axis=1)
     return cosines
-
-
-def _top(scores: _Floats, k: int) -> _Ints:
-    """Columns of the k highest of each row, in no order."""
-    n_rows, n = scores.shape
-    if n <= 2 * k * _WIDTH:
-        return np.argpartition(scores, n - k, axis=1)[:, -k:]
-    # The k highest are in the k groups with the highest maxima, and a maximum costs a tenth of a partition.
-    groups = np.pad(scores, ((0, 0), (0, -n % _WIDTH)), constant_values=-np.inf).reshape(n_rows, -1, _WIDTH)
-    best = np.argpartition(groups.max(axis=2), -k, axis=1)[:, -k:]
-    within = np.take_along_axis(groups, best[:, :, None], axis=1).reshape(n_rows, -1)
-    places = np.argpartition(within, -k, axis=1)[:, -k:]
-    top: _Ints = np.take_along_axis(best, places // _WIDTH, axis=1) * _WIDTH + places % _WIDTH
-    return top
 
 
 def _shared(old: _Ints, new: _Ints) -> _Ints:

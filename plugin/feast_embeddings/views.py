@@ -134,8 +134,8 @@ def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) ->
 
 
 def _field(column: pa.Field) -> Field:
+    # What users saw are long lists, a version and a space the same for all, and a bias is for the score alone.
+    tags = {UNINDEXED_TAG: "true"} if column.name in ("bias", "seen_items", "space", "version") else {}
     if column.name == "bias":
-        return Field(name="bias", dtype=Float32)
-    # Nobody filters users by what they saw, and the lists are long.
-    tags = {UNINDEXED_TAG: "true"} if column.name == "seen_items" else {}
+        return Field(name="bias", dtype=Float32, tags=tags)
     return Field(name=column.name, dtype=_FEAST_TYPES[feast_type_name(column.type)], tags=tags)

@@ -142,7 +142,7 @@ def test_conditions_mean_the_same_on_every_engine(
     for n, payload in enumerate(batch.payloads):
         payload |= {"new": n % 3 == 0, "price": float(n)} | ({"a.b é": "x"} if n == 5 else {})
     spec = make_spec(alias)
-    spec = spec.model_copy(update={"payload_indexes": {**spec.payload_indexes, "a.b é": "keyword"}})
+    spec = spec.model_copy(update={"payload_indexes": {**spec.payload_indexes, "a.b é": "keyword", "n": "lookup"}})
     engine.create(alias + "__c", spec, [batch])
     translated = QdrantFilterTranslator(types).translate(parse_filter(condition))
     hits = engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=10, filter=translated)

@@ -37,7 +37,7 @@ TYPES = {
     "blob": ValueType.BYTES,
     "map": ValueType.MAP,
 }
-INDEXES = {
+INDEXES: dict[str, Any] = {
     "category": edge.PayloadSchemaType.Keyword,
     "stock": edge.PayloadSchemaType.Integer,
     "price": edge.PayloadSchemaType.Float,
@@ -182,7 +182,7 @@ ROWS = st.fixed_dictionaries(
 class _Table:
     """Rows in a real shard, with or without payload indexes; ids are positions."""
 
-    def __init__(self, path: str, indexes: dict[str, edge.PayloadSchemaType]) -> None:
+    def __init__(self, path: str, indexes: dict[str, Any]) -> None:
         params = edge.EdgeVectorParams(size=1, distance=edge.Distance.Dot)
         self._shard = edge.EdgeShard.create(path, edge.EdgeConfig(vectors={"v": params}, wal_enabled=False))
         for name, schema in indexes.items():
@@ -201,8 +201,9 @@ class _Table:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> list[_Table]:
-    """One shard without payload indexes and one with."""
-    return [_Table(str(tmp_path_factory.mktemp("shard")), indexes) for indexes in ({}, INDEXES)]
+    """One shard without payload indexes, one with, and one whose index of whole numbers is of no use for ranges."""
+    lookup = {"stock": edge.IntegerIndexParams(lookup=True, range=False)}
+    return [_Table(str(tmp_path_factory.mktemp("shard")), indexes) for indexes in ({}, INDEXES, INDEXES | lookup)]
 
 
 def _translate(text: str) -> models.Filter:

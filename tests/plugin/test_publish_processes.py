@@ -139,6 +139,7 @@ def test_no_user_that_is_folded_in_gets_lost(shop: Shop, start: Start) -> None:
     assert last >= 3
 
 
+@pytest.mark.parametrize("shop", ["server"], indirect=True)
 def test_two_publishes_at_once_lose_no_user(shop: Shop, start: Start) -> None:
     """One goes live while the other, which is newer, is about to; a third process folds in users all the time."""
     repo, feature_store = shop

@@ -1,0 +1,81 @@
+"""Nearest neighbours by brute force: what searches of a graph are held against, and what versions are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = ["Matrix", "highest", "kth_best_scores", "matrix_blocks", "unit"]
+
+Matrix = npt.NDArray[np.float32]
+
+# Rows that are compared with all queries at a time.
+_BLOCK = 65_536
+# Columns of a group, where the highest of many columns are looked for.
+_WIDTH = 64
+
+
+def unit(vectors: Matrix) -> Matrix:
+    """Vectors at length 1, shape (n, dim); one of length 0 stays, and has cosine 0 with all."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: Matrix = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return units
+
+
+def matrix_blocks(table: pa.Table) -> Iterator[Matrix]:
+    """The vectors of a table, some rows at a time, without a copy."""
+    for batch in table.select(["embedding"]).to_batches(max_chunksize=_BLOCK):
+        yield batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+
+
+def kth_best_scores(
+    table: pa.Table,
+    queries: Matrix,
+    k: int,
+    bias: npt.NDArray[np.float32] | None,
+    *,
+    cosine: bool,
+    skip: npt.NDArray[np.intp] | None,
+) -> Matrix:
+    """By brute force, the k-th best score of all rows for each query, shape (n queries,).
+
+    Args:
+        queries: shape (n, dim), or (n, dim + 1) with a bias.
+        bias: shape (rows,): one more coordinate of the rows.
+        cosine: whether rows and queries are taken at length 1.
+        skip: per query, the row that does not count.
+    """
+    best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
+    queries = unit(queries) if cosine else queries
+    start = 0
+    for block in matrix_blocks(table):
+        if cosine:
+            block = unit(block)
+        if bias is not None:
+            block = np.column_stack([block, bias[start : start + len(block)]])
+        scores = queries @ block.T
+        if skip is not None:
+            inside = (skip >= start) & (skip < start + len(block))
+            scores[np.flatnonzero(inside), skip[inside] - start] = -np.inf
+        best = np.concatenate([best, scores], axis=1)
+        if best.shape[1] > k:
+            best = -np.partition(-best, k - 1, axis=1)[:, :k] if k else best[:, :0]
+        start += len(block)
+    return best.min(axis=1) if k else np.full(len(queries), np.inf, dtype=np.float32)
+
+
+def highest(scores: Matrix, k: int) -> npt.NDArray[np.int64]:
+    """Columns of the k highest of each row, in no order."""
+    n_rows, n = scores.shape
+    if n <= 2 * k * _WIDTH:
+        return np.argpartition(scores, n - k, axis=1)[:, -k:]
+    # The k highest are in the k groups with the highest maxima, and a maximum costs a tenth of a partition.
+    groups = np.pad(scores, ((0, 0), (0, -n % _WIDTH)), constant_values=-np.inf).reshape(n_rows, -1, _WIDTH)
+    best = np.argpartition(groups.max(axis=2), -k, axis=1)[:, -k:]
+    within = np.take_along_axis(groups, best[:, :, None], axis=1).reshape(n_rows, -1)
+    places = np.argpartition(within, -k, axis=1)[:, -k:]
+    top: npt.NDArray[np.int64] = np.take_along_axis(best, places // _WIDTH, axis=1) * _WIDTH + places % _WIDTH
+    return top
