@@ -24,15 +24,15 @@ N_ITEMS, N_USERS, DIM, K = 3000, 128, 16, 10
 ITEMS = "embeddings_shop_item_embeddings"
 
 
-def write(repo: Repo, n_items: int) -> Artifact:
-    """A version whose items are in 20 clusters, one after the other, and its users among others: hard for a graph."""
+def write(repo: Repo, n_items: int, spread: float = 1.0) -> Artifact:
+    """A version whose items are in 20 clusters, and its users in others: the narrower, the harder for a graph."""
     rng = np.random.default_rng(0)
 
     def table(n: int, bias: bool) -> EmbeddingTable:
         centres = rng.standard_normal((20, DIM))[np.arange(n) * 20 // n]
         return EmbeddingTable(
             ids=pa.array(np.arange(n)),
-            embedding=(centres + 0.3 * rng.standard_normal((n, DIM))).astype(np.float32),
+            embedding=(centres + spread * rng.standard_normal((n, DIM))).astype(np.float32),
             n_interactions=np.ones(n, dtype=np.int64),
             bias=rng.standard_normal(n).astype(np.float32) if bias else None,
         )
@@ -103,7 +103,7 @@ def test_a_graph_that_finds_too_little_whatever_is_done_is_refused(
     with pytest.raises(
         EngineError, match=r"searches find 0\.\d{3} of the 10 nearest by 'embedding', also with 4096"
     ) as e:
-        publish_any(feature_store, write(repo, N_ITEMS))
+        publish_any(feature_store, write(repo, N_ITEMS, spread=0.3))
     assert "expected at least 0.99. Raise hnsw_m or hnsw_ef_construct" in str(e.value)
     assert store.live_version() == live
     assert store.rank(0).version == live
