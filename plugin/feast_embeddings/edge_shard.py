@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import qdrant_edge as edge
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, PointBatch, all_points
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType, PointBatch, all_points
 from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import payload_key
 from feast_embeddings.shard_filler import MOST_PROCESSES
 
 __all__ = ["complete", "create_indexes", "edge_config", "engine_errors", "without_older"]
 
-_INDEXES = {
+_INDEXES: dict[IndexType, edge.PayloadSchemaType | edge.IntegerIndexParams] = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
     "lookup": edge.IntegerIndexParams(lookup=True, range=False),

@@ -37,6 +37,7 @@ __all__ = [
     "Distance",
     "Engine",
     "Hnsw",
+    "IndexType",
     "Page",
     "PointBatch",
     "PointId",
