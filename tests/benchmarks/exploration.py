@@ -8,6 +8,8 @@ Every line differs from the config in what it says and in nothing else. The test
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +18,12 @@ from typing import Any
 import implicit.cpu.als
 import implicit.cpu.bpr
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse.linalg import svds
 from tests.benchmarks.quality import read_split
 from threadpoolctl import threadpool_limits
 
+from embedding_trainers.bpr import BPRConfig, train_bpr
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns
 from embedding_trainers.split import Split
@@ -33,14 +37,18 @@ PASSES = (100, 200, 300, 400)
 Tried = tuple[str, Callable[[], Factors]]
 
 
+def _parameters(name: str) -> dict[str, Any]:
+    """A config without the trainer's name."""
+    return {key: value for key, value in read_config(CONFIGS / f"{name}.toml").items() if key != "trainer"}
+
+
 def varied(split: Split, name: str, variations: list[dict[str, Any]]) -> Iterator[Tried]:
     """A config, and the same with other values."""
-    parameters = read_config(CONFIGS / f"{name}.toml")
-    trainer = find_trainer(parameters.pop("trainer"))
+    trainer = find_trainer(name.split("-")[0])
     for other in [{}, *variations]:
-        config = trainer.configure({**parameters, **other})
+        config = trainer.configure({**_parameters(name), **other})
         told = ", ".join(f"{key} {value:g}" for key, value in other.items())
-        yield f"{name}, {told or 'as configured'}", lambda config=config: trainer.train(split.train, config, OPTIONS)  # type: ignore[misc]
+        yield f"{name}, {told or 'as configured'}", functools.partial(trainer.train, split.train, config, OPTIONS)
 
 
 def textbook_svd(split: Split, smoothing: float, power: float) -> Factors:
@@ -73,12 +81,11 @@ def implicit_als(split: Split, parameters: dict[str, Any]) -> Factors:
 
 
 def of_als(split: Split) -> Iterator[Tried]:
-    parameters = read_config(CONFIGS / "als-64.toml")
     yield from varied(
         split, "als-64", [{"iterations": 10}, {"alpha": 40}, {"alpha": 200}, {"regularization": 0.01},
                           {"regularization": 0.1}],
     )  # fmt: skip
-    yield "als-64, one regularisation for all rows", lambda: implicit_als(split, parameters)
+    yield "als-64, one regularisation for all rows", functools.partial(implicit_als, split, _parameters("als-64"))
 
 
 def of_svd(split: Split) -> Iterator[Tried]:
@@ -86,7 +93,7 @@ def of_svd(split: Split) -> Iterator[Tried]:
         for power in (0.5, 1):
             yield (
                 f"svd, singular vectors alone, smoothing {smoothing}, singular values to the power {2 * power:g}",
-                lambda smoothing=smoothing, power=power: textbook_svd(split, smoothing, power),  # type: ignore[misc]
+                functools.partial(textbook_svd, split, smoothing, power),
             )
     yield from varied(
         split, "svd-64",
@@ -97,20 +104,8 @@ def of_svd(split: Split) -> Iterator[Tried]:
 
 
 def of_bpr(split: Split) -> Iterator[Tried]:
-    """One training each for two rates, looked at on the way: its last pass beside the mean over passes."""
-    parameters = read_config(CONFIGS / "bpr-64.toml")
-    yield from _passes(split, parameters, {}, (0, 0.6, 1))
-    yield from _passes(split, parameters, {"learning_rate": 0.05}, (0.6,))
-
-
-def _passes(
-    split: Split, parameters: dict[str, Any], other: dict[str, Any], corrections: tuple[float, ...]
-) -> Iterator[Tried]:
-    from embedding_trainers.bpr import BPRConfig, train_bpr
-
-    config = BPRConfig.model_validate(
-        {k: v for k, v in parameters.items() if k != "trainer"} | other | {"popularity_correction": 0}
-    )
+    """implicit's training and ours, looked at on the way: a pass alone beside the mean over passes."""
+    config = BPRConfig.model_validate({**_parameters("bpr-64"), "popularity_correction": 0})
     popularity = np.log1p(np.bincount(split.train.indices, minlength=split.train.shape[1])).astype(np.float32)
     kept: dict[str, Factors] = {}
 
@@ -128,18 +123,18 @@ def _passes(
         factors=config.factors, iterations=config.iterations, learning_rate=config.learning_rate,
         regularization=config.regularization, num_threads=1, random_state=OPTIONS.seed,
     )  # fmt: skip
-    if not other:
-        model.fit(split.train, show_progress=False, callback=last)
-    train_bpr(split.train, config, RunOptions(seed=OPTIONS.seed, threads=1, device="cpu", watch=keep))
-    told = "".join(f", {key} {value:g}" for key, value in other.items())
+    model.fit(split.train, show_progress=False, callback=last)
+    train_bpr(split.train, config, dataclasses.replace(OPTIONS, watch=keep))
     for what, found in kept.items():
-        for correction in corrections:
+        for correction in (0, 0.6, 1):
             yield (
-                f"bpr-64{told}, {what}, popularity_correction {correction:g}",
-                lambda found=found, correction=correction: Factors(  # type: ignore[misc]
-                    found.user_factors, found.item_factors, found.item_bias + np.float32(correction) * popularity
-                ),
+                f"bpr-64, {what}, popularity_correction {correction:g}",
+                functools.partial(_with_bias, found, np.float32(correction) * popularity),
             )
+
+
+def _with_bias(factors: Factors, more: npt.NDArray[np.float32]) -> Factors:
+    return dataclasses.replace(factors, item_bias=factors.item_bias + more)
 
 
 TRIED: dict[str, Callable[[Split], Iterator[Tried]]] = {"als": of_als, "bpr": of_bpr, "svd": of_svd}
