@@ -9,8 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast_embeddings.doctor.artifact_checks import artifacts, history
-from feast_embeddings.doctor.findings import Check, Finding, Level, Patient, Report, run_checks
+from feast_embeddings.doctor.findings import Check, Finding, Level, Report, run_checks
 from feast_embeddings.doctor.live_checks import drift, freshness, live, spaces
+from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.doctor.setup_checks import configuration, definitions, installation, keys, registry
 from feast_embeddings.doctor.store_checks import leftovers, store, writer
 from feast_embeddings.repo import Repo

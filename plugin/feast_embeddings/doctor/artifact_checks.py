@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 from feast_embeddings.artifact import ENTITIES, STALE_SECONDS, Artifact, version_folders
-from feast_embeddings.doctor.findings import Finding, Patient
+from feast_embeddings.doctor.findings import Finding
+from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError
 from feast_embeddings.history import history_folder
 from feast_embeddings.manifest import read_manifest

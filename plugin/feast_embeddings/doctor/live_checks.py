@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
-from feast_embeddings.doctor.findings import Finding, Patient, Registered
+from feast_embeddings.doctor.findings import Finding
+from feast_embeddings.doctor.patient import Patient, Registered
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
 from feast_embeddings.publish_plan import live_sides

@@ -12,7 +12,8 @@ import portalocker
 from packaging.specifiers import SpecifierSet
 
 from feast_embeddings.artifact import version_folders
-from feast_embeddings.doctor.findings import Finding, Patient, first_line
+from feast_embeddings.doctor.findings import Finding, first_line
+from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.open_engine import open_engine
 from feast_embeddings.publish_plan import live_sides, superseded

@@ -1,0 +1,102 @@
+"""The repo that checks look at, and what they have found of it so far."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+from feast import FeatureStore, FeatureView, RepoConfig
+
+from feast_embeddings._feast import table_id
+from feast_embeddings.artifact import ENTITIES, Entity, trained_models
+from feast_embeddings.engine import Engine
+from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
+from feast_embeddings.points import PointCodec
+from feast_embeddings.repo import Repo
+from feast_embeddings.views import MODEL_TAG, view_name
+
+__all__ = ["MissingError", "Patient", "Registered"]
+
+
+class MissingError(Exception):
+    """A check needs what another one has found to be missing or broken."""
+
+    def __init__(self, check: str) -> None:
+        super().__init__(check)
+        self.check = check
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One side of a model, as registered: its view, how it is stored, and the name that queries use."""
+
+    view: FeatureView
+    codec: PointCodec
+    alias: str
+
+
+@dataclass
+class Patient:
+    """A repo, and what the checks before have found of it; None is what they have not."""
+
+    repo: Repo
+    key_file: Path | None
+    max_age: timedelta
+    config: RepoConfig | None = None
+    views: dict[str, FeatureView] | None = None
+    engine: Engine | None = None
+
+    @property
+    def path(self) -> str:
+        """For a shell."""
+        return shlex.quote(str(self.repo.path))
+
+    @cached_property
+    def models(self) -> list[str]:
+        """The models on disk, and those that are registered, as far as that can be read."""
+        registered = {view.tags[MODEL_TAG] for view in (self.views or {}).values() if MODEL_TAG in view.tags}
+        return sorted({*trained_models(self.repo.data), *registered})
+
+    def need_config(self) -> RepoConfig:
+        """The parsed feature_store.yaml."""
+        if self.config is None:
+            raise MissingError("configuration")
+        return self.config
+
+    def need_engine(self) -> Engine:
+        """The vector store, which answers."""
+        if self.engine is None:
+            raise MissingError("store")
+        return self.engine
+
+    def feature_store(self) -> FeatureStore:
+        """Feast's handle on the repo; its registry is not to be asked before it is known to be there."""
+        self.need_config()
+        # Not made of the parsed settings: then Feast would look for files from the current folder on.
+        return FeatureStore(repo_path=str(self.repo.path))
+
+    def sides(self, model: str) -> dict[Entity, Registered] | None:
+        """Both sides of a model; None when they are not registered."""
+        config = self.need_config()
+        if self.views is None:
+            raise MissingError("registry")
+        found: dict[Entity, Registered] = {}
+        for entity in ENTITIES:
+            view = self.views.get(view_name(model, entity))
+            if view is None:
+                return None
+            codec = QdrantEmbeddingOnlineStore().codec(config, view)
+            found[entity] = Registered(view, codec, table_id(config, view))
+        return found
+
+    def command(self, name: str, model: str = "", *more: str) -> str:
+        """One of this package's commands, for this repo."""
+        named = ["--model", model] if model else []
+        return shlex.join(["feast-embeddings", name, "--repo", str(self.repo.path), *named, *more])
+
+    def feast(self, *arguments: str) -> str:
+        """One of Feast's commands, for this repo."""
+        return shlex.join(["feast", "-c", str(self.repo.path), *arguments])
