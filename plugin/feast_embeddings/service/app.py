@@ -59,7 +59,8 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         route_class=QuickRoute,
     )
     calls = Calls(models, settings)
-    for add_routes in (add_version_routes, add_vector_routes, add_neighbour_routes):
+    # Matched in this order, so those that are asked most come first.
+    for add_routes in (add_vector_routes, add_neighbour_routes, add_version_routes):
         add_routes(model_routes, calls)
     app.include_router(model_routes)
     app.include_router(operation_routes(models))
