@@ -23,15 +23,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
+from feast_embeddings.attributes import normalise_attributes
+from feast_embeddings.embedding_table import ENTITIES, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.history import check_columns, refresh_history
 from feast_embeddings.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
@@ -59,66 +57,10 @@ __all__ = [
     "write_artifact",
 ]
 
-Entity = Literal["user", "item"]
-ENTITIES: tuple[Entity, Entity] = ("user", "item")
-
 _MODEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _VERSION = re.compile(r"\d{8}T\d{9}Z")
 # Leftovers of runs that were killed are cleared once no run can still be writing them.
 STALE_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True)
-class EmbeddingTable:
-    """The learned vectors of all users or of all items.
-
-    Attributes:
-        ids: distinct, without nulls, string or int64, shape (n,).
-        embedding: float32, shape (n, dim), finite; row i belongs to ids[i]. The bias is not part of it.
-        n_interactions: int64, shape (n,); how many interactions the run saw of each.
-        bias: float32, shape (n,), or None. A user's score for an item is ``user · item + item bias``.
-        seen_items: list of item ids per row, or None.
-        attributes: one row per id, or None; see `feast_embeddings.attributes` for the types.
-    """
-
-    ids: pa.Array
-    embedding: npt.NDArray[np.float32]
-    n_interactions: npt.NDArray[np.int64]
-    bias: npt.NDArray[np.float32] | None = None
-    seen_items: pa.Array | None = None
-    attributes: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class FoldedIn:
-    """Vectors of users or items that a version was not trained on, with its other side as it is.
-
-    Attributes:
-        entity: what they are.
-        table: a row for each, with the columns of the artifact's table. Attributes are null, but for `known` ids.
-        known: those ids of the table that the version was trained on.
-        missing: ids without a vector: the version knows nothing that they interacted with.
-        n_interactions: rows of the log.
-        n_unknown: those of them that are about something the version does not know.
-    """
-
-    entity: Entity
-    table: pa.Table
-    known: pa.Array
-    missing: pa.Array
-    n_interactions: int
-    n_unknown: int
-
-    @property
-    def ids(self) -> list[str | int]:
-        """One for each row of the table."""
-        ids: list[str | int] = self.table[f"{self.entity}_id"].to_pylist()
-        return ids
-
-    @property
-    def vectors(self) -> npt.NDArray[np.float32]:
-        """Shape (n, dim), in the order of `ids`; without the bias."""
-        return embedding_matrix(self.table)
 
 
 @dataclass(frozen=True)
@@ -169,23 +111,6 @@ class Artifact:
                 f"found {table.num_rows} rows with the columns {', '.join(table.column_names)}, dimension {dim}; "
                 "restore it or train a new version"
             )
-
-
-def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
-    """The column ``embedding`` of an artifact's table as float32, shape (n, dim); often a view of its memory.
-
-    Raises:
-        ArtifactError: a vector is missing, or they have different lengths.
-    """
-    column = table["embedding"].combine_chunks()
-    if column.null_count:
-        raise ArtifactError(f"{column.null_count} of {len(column)} embeddings are missing; restore the version")
-    if not len(column):
-        return np.empty((0, getattr(column.type, "list_size", 0)), dtype=np.float32)
-    values: npt.NDArray[np.float32] = column.flatten().to_numpy()
-    if not pa.types.is_fixed_size_list(column.type) and pc.count_distinct(pc.list_value_length(column)).as_py() != 1:
-        raise ArtifactError("the embeddings of one version have different lengths; restore the version")
-    return values.reshape(len(column), -1)
 
 
 def validate_model_name(model: str) -> str:
@@ -328,43 +253,6 @@ def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any
         return {"new_space_reason": reason}
     measured = alignment.model_dump(exclude={"version", "space_id"})
     return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
-
-
-def to_arrow(
-    entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
-) -> pa.Table:
-    """The rows of an artifact's table.
-
-    Raises:
-        InputError: a vector or an attribute cannot be served.
-    """
-    n, dim = table.embedding.shape
-    if table.bias is not None and not np.isfinite(table.bias).all():
-        raise InputError(f"training produced NaN or infinity in the bias of the {entity}s; lower the learning rate")
-    if not np.isfinite(table.embedding).all():
-        bad = int((~np.isfinite(table.embedding).all(axis=1)).sum())
-        raise InputError(
-            f"training produced NaN or infinity in {bad} of {n} {entity} vectors; lower the learning rate "
-            "or raise the regularization"
-        )
-    embedding = pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(table.embedding, dtype=np.float32).reshape(-1)), dim
-    )
-    columns: dict[str, Any] = {f"{entity}_id": table.ids, "embedding": embedding}
-    if table.bias is not None:
-        columns["bias"] = pa.array(table.bias, pa.float32())
-    columns["n_interactions"] = pa.array(table.n_interactions, pa.int64())
-    if table.seen_items is not None:
-        columns["seen_items"] = table.seen_items
-    # Microseconds: nanoseconds break Feast's DuckDB path.
-    columns["event_timestamp"] = pa.repeat(pa.scalar(as_of, TIMESTAMP), n)
-    columns["created_timestamp"] = pa.repeat(pa.scalar(created_at, TIMESTAMP), n)
-    columns["version"] = pa.repeat(version, n)
-    columns["space"] = pa.repeat(space, n)
-    if table.attributes is not None:
-        attributes = normalise_attributes(table.attributes, source=f"{entity} attributes")
-        columns |= dict(zip(attributes.column_names, attributes.columns, strict=True))
-    return pa.table(columns)
 
 
 def _version_paths(folder: Path) -> Iterator[Path]:
