@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -183,21 +184,12 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     serve = [BIN / "feast-embeddings", "serve", "--repo", repo.path, "--port", port, "--workers", options.workers]
     with serving([*serve, "--no-access-log"], port, "/readyz") as server:
         similar(port, asked, unit, options)
-        rates = embeddings(port, store, hundreds, options)
-        publishes(port, repo, versions, asked, unit, options)
+        embeddings(port, store, hundreds, options)
+        beside_feast(port, repo, hundreds, options)
+        if options.publishes:
+            publishes(port, repo, versions, asked, unit, options)
         if options.requests:
             remember(port, server, asked, options)
-
-    port = free_port()
-    features = {"features": ["shop_item_embeddings:embedding"]}
-    online = [{**features, "entities": {"item_id": ids}} for ids in hundreds]
-    feast = [BIN / "feast", "-c", repo.path, "serve", "-p", port, "-w", options.workers]
-    with serving([*feast, "--no-access-log", "--max-requests", 0], port, "/health"):
-        load(port, "/get-online-features", online, options.connections, 2)
-        theirs = load(port, "/get-online-features", online, options.connections, options.seconds / 2)
-        print(f"feast serve /get-online-features of the same ids: {theirs}")
-        for encoding, rate in rates.items():
-            print(f"  ours, {encoding}, {rate / theirs.rate:.1f} times as many   (bar: 3)")
     print(f"load average {os.getloadavg()}", flush=True)
 
 
@@ -212,16 +204,14 @@ def similar(port: int, asked: list[int], unit: dict[str, npt.NDArray[np.float32]
     print(f"  recall@10 {recall(asked, answers[:500], unit):.4f} of 500, {n_wrong} wrong   (bar: 0.99)", flush=True)
 
 
-def embeddings(
-    port: int, store: EmbeddingStore, hundreds: list[list[int]], options: argparse.Namespace
-) -> dict[str, float]:
-    """create_item_embedding of 100 ids beside the Python call; the rate over all connections by encoding."""
-    path, rates = PATH + "create_item_embedding", {}
+def embeddings(port: int, store: EmbeddingStore, hundreds: list[list[int]], options: argparse.Namespace) -> None:
+    """create_item_embedding of 100 ids beside the Python call."""
+    path = PATH + "create_item_embedding"
     for encoding in ("float", "base64"):
         bodies = [{"item_ids": ids, "encoding": encoding} for ids in hundreds]
         load(port, path, bodies, options.connections, 1)
         python, alone = [], []
-        for _ in range(3):  # in turn, as what else the machine does changes
+        for _ in range(5):  # in turn, as what else the machine does changes
             alone.append(load(port, path, bodies, 1, options.seconds / 10))
             for ids in hundreds * 4:
                 started = time.perf_counter()
@@ -230,12 +220,36 @@ def embeddings(
         call, http = 1000 * float(np.median(python)), float(np.median([result.p50 for result in alone]))
         print(
             f"create_item_embedding of 100 ids, {encoding}: p50 {http:.2f} ms, the Python call {call:.2f} ms, "
-            f"ratio {http / call:.2f}   (bar: 1.5)"
+            f"ratio {http / call:.2f}   (bar: 1.5)",
+            flush=True,
         )
-        many = load(port, path, bodies, options.connections, options.seconds / 2)
-        print(f"  over {options.connections} connections: {many}", flush=True)
-        rates[encoding] = many.rate
-    return rates
+
+
+def beside_feast(ours: int, repo: Repo, hundreds: list[list[int]], options: argparse.Namespace) -> None:
+    """create_item_embedding and the same ids from `feast serve`, in turn."""
+    path, theirs, seconds = PATH + "create_item_embedding", free_port(), options.seconds / 5
+    online = [{"features": ["shop_item_embeddings:embedding"], "entities": {"item_id": ids}} for ids in hundreds]
+    asked: list[tuple[str, int, str, list[Any]]] = [
+        ("ours, float", ours, path, [{"item_ids": ids} for ids in hundreds]),
+        ("ours, base64", ours, path, [{"item_ids": ids, "encoding": "base64"} for ids in hundreds]),
+        ("feast serve", theirs, "/get-online-features", online),
+    ]
+    rates: dict[str, list[float]] = {name: [] for name, *_ in asked}
+    feast = [BIN / "feast", "-c", repo.path, "serve", "-p", theirs, "-w", options.workers]
+    with serving([*feast, "--no-access-log", "--max-requests", 0], theirs, "/health"):
+        load(theirs, "/get-online-features", online, options.connections, 2)
+        for _ in range(5):
+            for name, port, where, bodies in asked:
+                result = load(port, where, bodies, options.connections, seconds)
+                rates[name].append(result.rate)
+                if result.failed:
+                    print(f"{name}: {result}")
+    medians = {name: float(np.median(found)) for name, found in rates.items()}
+    print(
+        f"100 ids over {options.connections} connections: " + ", ".join(f"{n} {r:,.0f}/s" for n, r in medians.items())
+    )
+    for name in list(medians)[:2]:
+        print(f"  {name}: {medians[name] / medians['feast serve']:.1f} times as many   (bar: 3)", flush=True)
 
 
 def publishes(
