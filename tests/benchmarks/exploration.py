@@ -83,7 +83,7 @@ def implicit_als(split: Split, parameters: dict[str, Any]) -> Factors:
 def of_als(split: Split) -> Iterator[Tried]:
     yield from varied(
         split, "als-64", [{"iterations": 10}, {"alpha": 40}, {"alpha": 200}, {"regularization": 0.01},
-                          {"regularization": 0.1}],
+                          {"regularization": 0.03}, {"regularization": 0.1}],
     )  # fmt: skip
     yield "als-64, one regularisation for all rows", functools.partial(implicit_als, split, _parameters("als-64"))
 

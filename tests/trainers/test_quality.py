@@ -64,7 +64,7 @@ def test_configs(path: Path) -> None:
     find_trainer(parameters.pop("trainer")).configure(parameters)
 
 
-@pytest.mark.parametrize(("name", "bar"), [("svd-64", 0.150), ("als-64", 0.154)])
+@pytest.mark.parametrize(("name", "bar"), [("svd-64", 0.150), ("als-64", 0.155)])
 def test_gowalla(real_data: Path, name: str, bar: float) -> None:
     """Recall@20 on the published split of Gowalla is what docs/quality.md says, but for rounding."""
     if not (real_data / "gowalla_test.parquet").is_file():
