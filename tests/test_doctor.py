@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -112,9 +113,14 @@ def mend(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> M
         from feast.cli.cli import cli
 
         with monkeypatch.context() as patch:
+            # It sets the level of every logger that there is.
+            for logger in logging.root.manager.loggerDict.values():
+                if isinstance(logger, logging.Logger):
+                    patch.setattr(logger, "level", logger.level)
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "modules", dict(sys.modules))
             cli.main(list(arguments), standalone_mode=False)
+        logging.root.setLevel(logging.root.level)  # forgets the levels that loggers have worked out meanwhile
 
     return run
 
