@@ -19,9 +19,14 @@ from feast_embeddings.server import ServerEngine
 from feast_embeddings.server_storage import Storage
 from feast_embeddings.settings import OnlineStoreSettings
 
-__all__ = ["open_engine"]
+__all__ = ["embedded_folder", "open_engine"]
 
 C = TypeVar("C", QdrantClient, AsyncQdrantClient)
+
+
+def embedded_folder(settings: OnlineStoreSettings, repo: Path) -> Path:
+    """Where the embedded engine of a repo has its files."""
+    return repo / (settings.path or "qdrant_storage")
 
 
 def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
@@ -33,8 +38,7 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
     """
     hnsw = Hnsw(settings.hnsw_m, settings.hnsw_ef_construct, settings.search_ef)
     if settings.url is None:
-        folder = repo / (settings.path or "qdrant_storage")
-        return EmbeddedEngine(folder, lock_timeout=settings.lock_timeout, hnsw=hnsw)
+        return EmbeddedEngine(embedded_folder(settings, repo), lock_timeout=settings.lock_timeout, hnsw=hnsw)
 
     options: dict[str, Any] = {}
     certificates = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,7 +72,7 @@ def live(patient: Patient) -> Iterator[Finding]:
             collections = live_sides(engine, {entity: side.alias for entity, side in sides.items()})
             counts = {entity: engine.count(collection) for entity, (collection, _) in collections.items()}
         except EngineError as error:
-            yield Finding("live", "problem", f"what is live cannot be read: {error}", _reload(patient), model)
+            yield Finding("live", "problem", f"what is live cannot be read: {error}", patient.load_again(), model)
             continue
         if not collections:
             yield Finding("live", "warning", "no version is live", publish, model)
@@ -92,16 +91,6 @@ def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Findi
             return Finding("live", "problem", message, _write_again(patient, found), found.model)
     points = f"{counts['user']} users, {counts['item']} items"
     return Finding("live", "ok", f"{' and '.join(sorted(found.versions))}: {points}", model=found.model)
-
-
-def _reload(patient: Patient) -> str:
-    """Everything anew: the embedded engine's folder is put aside; a server can only be asked again."""
-    settings = patient.need_config().online_store
-    again = " && ".join(patient.command("publish", model) for model in patient.models)
-    if settings.url is not None:
-        return again
-    folder = patient.repo.path / (settings.path or "qdrant_storage")
-    return f"{shlex.join(['mv', str(folder), f'{folder}.broken'])} && {again}"
 
 
 def _write_again(patient: Patient, found: _Live) -> str:

@@ -14,6 +14,7 @@ from feast_embeddings._feast import table_id
 from feast_embeddings.artifact import ENTITIES, Entity, trained_models
 from feast_embeddings.engine import Engine
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
+from feast_embeddings.open_engine import embedded_folder
 from feast_embeddings.points import PointCodec
 from feast_embeddings.repo import Repo
 from feast_embeddings.views import MODEL_TAG, view_name
@@ -91,6 +92,15 @@ class Patient:
             codec = QdrantEmbeddingOnlineStore().codec(config, view)
             found[entity] = Registered(view, codec, table_id(config, view))
         return found
+
+    def load_again(self) -> str:
+        """Every model published anew; the embedded engine's folder is put aside, a server can only be asked again."""
+        settings = self.need_config().online_store
+        commands = [self.command("publish", model) for model in self.models]
+        if settings.url is None:
+            folder = embedded_folder(settings, self.repo.path)
+            commands.insert(0, shlex.join(["mv", str(folder), f"{folder}.broken"]))
+        return " && ".join(commands)
 
     def command(self, name: str, model: str = "", *more: str) -> str:
         """One of this package's commands, for this repo."""

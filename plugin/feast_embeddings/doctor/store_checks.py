@@ -15,7 +15,7 @@ from feast_embeddings.artifact import version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import EmbeddingsError
-from feast_embeddings.open_engine import open_engine
+from feast_embeddings.open_engine import embedded_folder, open_engine
 from feast_embeddings.publish_plan import live_sides, superseded
 from feast_embeddings.server import ServerEngine
 
@@ -32,14 +32,13 @@ def store(patient: Patient) -> Iterator[Finding]:
     config = patient.need_config()
     settings = config.online_store
     if settings.url is None:
-        folder = patient.repo.path / (settings.path or "qdrant_storage")
+        folder = embedded_folder(settings, patient.repo.path)
         try:
             engine = open_engine(settings, patient.repo.path)
             engine.aliases()
         except Exception as error:  # a file of the folder is whatever it is
-            again = " && ".join(patient.command("publish", model) for model in patient.models)
-            mend = shlex.join(["mv", str(folder), f"{folder}.broken"]) + (f" && {again}" if again else "")
-            yield Finding("store", "problem", f"{folder} cannot be read: {first_line(error)}", mend)
+            message = f"{folder} cannot be read: {first_line(error)}"
+            yield Finding("store", "problem", message, patient.load_again())
             return
         patient.engine = engine
         there = "" if folder.exists() else ", which is yet to be made"
@@ -66,7 +65,7 @@ def writer(patient: Patient) -> Iterator[Finding]:
     settings = patient.need_config().online_store
     if settings.url is not None:
         return
-    file = patient.repo.path / (settings.path or "qdrant_storage") / "writer.lock"
+    file = embedded_folder(settings, patient.repo.path) / "writer.lock"
     if not file.is_file() or not _is_held(file):
         yield Finding("writer", "ok", "nobody writes")
         return
