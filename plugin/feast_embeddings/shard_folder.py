@@ -154,9 +154,10 @@ class ShardFolder:
 
     def _clear_unreferenced(self, referenced: set[str]) -> None:
         """Delete the shards that no collection uses and nobody is building."""
-        # What cannot be deleted now is left for the next writer: the write itself has succeeded.
-        with contextlib.suppress(OSError):
-            for path in list(self._shards.iterdir()):
+        for path in list(self._shards.iterdir()):
+            # What cannot be deleted now is left for the next writer: the write itself has succeeded. A lock may be
+            # gone since it was listed, with its folder.
+            with contextlib.suppress(OSError):
                 if path.suffix == ".building":
                     # A builder makes its lock first and its folder a moment later; leave a young lock alone.
                     young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
