@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.interactions
 
-Each way runs in a process of its own, which reports its time and the most memory that it had beyond what its imports
-take. The log is generated: ids such as user-123456, activity and popularity by a power law.
+Each way runs several times, in turn and in a process of its own, which reports its time and the most memory that it
+had beyond what its imports take; the median run counts. The log is generated: ids such as user-123456, activity and
+popularity by a power law.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--log", type=Path, help="generated here if it does not exist; a temporary one by default")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--way", choices=WAYS, help="measure this one on --log, in this process")
     options = parser.parse_args()
     if options.way:
@@ -120,24 +122,27 @@ def main() -> None:
         path = options.log or Path(folder) / "log.parquet"
         if not path.exists():
             write_log(path, options.rows, options.users, options.items)
+            os.sync()  # else the disk is written to while the log is read
         rows = pq.read_metadata(path).num_rows
         batch = next(read_pieces(path, select=lambda names: names, ids=())).nbytes
         print(f"{rows:,} interactions; load average {os.getloadavg()}", flush=True)
-        results = {}
-        for way in WAYS:
+        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        for way in list(WAYS) * options.runs:
             command = [sys.executable, "-m", "tests.benchmarks.interactions", "--way", way, "--log", str(path)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            results[way] = one = json.loads(done.stdout)
+            one = json.loads(done.stdout)
+            runs[way].append(one)
             print(
                 f"{way}: {one['seconds']:.1f} s ({one['cpu_seconds']:.1f} s of CPU), "
                 f"{rows / one['seconds'] / 1e6:.2f} million rows/s, peak {one['peak'] / 2**20:,.0f} MiB = "
                 f"{one['peak'] / one['matrix']:.2f} × the matrix of {one['matrix'] / 2**20:,.0f} MiB",
                 flush=True,
             )
-    mine, theirs = results["ours"], results["pandas"]
+    mine, theirs = (sorted(runs[way], key=lambda one: one["seconds"])[options.runs // 2] for way in WAYS)
     if (mine["pairs"], mine["sum"]) != (theirs["pairs"], theirs["sum"]):
         raise SystemExit("the two ways made different matrices")
     print(
+        f"median: ours {rows / mine['seconds'] / 1e6:.2f}, pandas {rows / theirs['seconds'] / 1e6:.2f} million rows/s; "
         f"ours ÷ pandas: rows/s {theirs['seconds'] / mine['seconds']:.2f}, memory {mine['peak'] / theirs['peak']:.2f}"
         f"   (bars: 3 million rows/s, 4 × the matrix and one batch = {(4 * mine['matrix'] + batch) / 2**20:,.0f} MiB)"
     )
