@@ -25,7 +25,7 @@ import pyarrow as pa
 from tests.benchmarks.materialize import PeakMemory
 
 from feast_embeddings import edge_shard, embedding_views
-from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, load_artifact, write_artifact
+from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import PointBatch
 from feast_embeddings.publish import publish_artifact
@@ -36,7 +36,7 @@ from feast_embeddings.table_points import encode_table
 _ITEM_SHARE = 0.75
 
 
-def write_random(data: Path, rows: int, dim: int) -> Artifact:
+def write_random(data: Path, rows: int, dim: int) -> None:
     """A version of that many users and items together, clustered as trained vectors are."""
     rng = np.random.default_rng(0)
     n_items = int(rows * _ITEM_SHARE)
@@ -51,7 +51,7 @@ def write_random(data: Path, rows: int, dim: int) -> Artifact:
             bias=rng.standard_normal(n).astype(np.float32) if bias else None,
         )
 
-    return write_artifact(
+    write_artifact(
         data,
         "big",
         users=table(rows - n_items, bias=False),
@@ -66,10 +66,7 @@ def write_random(data: Path, rows: int, dim: int) -> Artifact:
 
 
 def raw(folder: Path, graphs: bool, answer: Any) -> None:
-    """Send seconds until the engine has taken the same points, ready in memory, and the GiB that it takes beside them.
-
-    Runs in a process of its own, whose memory is not that of publish.
-    """
+    """Send seconds until the engine has taken the same points, ready in memory, and the GiB it takes beside them."""
     if not graphs:
         without_graphs()
     repo = Repo.open(folder / "repo")
@@ -113,11 +110,14 @@ def main() -> None:
     print(f"{options.rows:,} x {options.dim} float32, a quarter users; load average {os.getloadavg()}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         repo = init_repo(Path(name) / "repo")
-        artifact = write_random(repo.data, options.rows, options.dim)
+        spawn = multiprocessing.get_context("spawn")
+        # Each in a process of its own: the memory of this one is that of publish.
+        writer = spawn.Process(target=write_random, args=(repo.data, options.rows, options.dim))
+        writer.start()
+        writer.join()
+        artifact = load_artifact(repo.data, "big")
         store = repo.feature_store()
         store.apply(list(embedding_views("big", repo.data).by_name().values()))
-        gc.collect()
-        spawn = multiprocessing.get_context("spawn")
         answer = spawn.Queue()
         process = spawn.Process(target=raw, args=(Path(name), not options.no_graphs, answer))
         process.start()
@@ -125,7 +125,6 @@ def main() -> None:
         process.join()
         rate = options.rows / seconds
         print(f"the engine, fed ready points: {seconds:.1f} s, {rate:,.0f} rows/s, {engine_gib:.2f} GiB", flush=True)
-        gc.collect()
         with PeakMemory() as memory:
             result = publish_artifact(store, artifact)
         for step, of_step in result.step_seconds.items():
