@@ -207,7 +207,7 @@ def similar(port: int, asked: list[int], unit: dict[str, npt.NDArray[np.float32]
 def embeddings(port: int, store: EmbeddingStore, hundreds: list[list[int]], options: argparse.Namespace) -> None:
     """create_item_embedding of 100 ids beside the Python call."""
     path = PATH + "create_item_embedding"
-    for encoding in ("float", "base64"):
+    for encoding in ("float", "base64", "numpy"):
         bodies = [{"item_ids": ids, "encoding": encoding} for ids in hundreds]
         load(port, path, bodies, options.connections, 1)
         python, alone = [], []
