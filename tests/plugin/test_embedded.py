@@ -115,6 +115,23 @@ def test_a_copied_shard_takes_no_more_disk(engine: EmbeddedEngine, tmp_path: Pat
     assert used()[0] < 1.1 * disk + 100_000 < size / 2
 
 
+def test_a_write_clears_all_that_dead_writers_left(
+    engine: EmbeddedEngine, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Folders and their locks go together, in whatever order the folder lists them."""
+    load(engine, rng, 5)
+    shards = tmp_path / "store" / "shards"
+    (live,) = shards.iterdir()
+    for number in range(20):
+        left = shards / f"{number:016x}-{number:012x}"
+        left.mkdir()
+        left.with_suffix(".building").touch()
+    engine.upsert("many", [make_batch(random_vectors(rng, 5), first=5)])
+    assert len(list(shards.iterdir())) == 1
+    assert not live.exists()
+    assert engine.count("many") == 10
+
+
 @pytest.mark.parametrize(
     ("hnsw", "least", "most"), [(Hnsw(), 0.99, 1.0), (Hnsw(m=4, ef_construct=8, search_ef=10), 0.0, 0.9)]
 )
