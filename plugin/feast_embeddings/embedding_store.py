@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 from feast import FeatureStore, FeatureView
 
-from feast_embeddings._feast import table_id
 from feast_embeddings.answers import Embeddings, Id, Interactions, Neighbours, NeighboursBatch, Page
-from feast_embeddings.artifact import ENTITIES, Entity, FoldedIn
-from feast_embeddings.errors import (
-    CursorError,
-    EngineError,
-    FoldInError,
-    InputError,
-    NotPublishedError,
-    UnknownIdError,
-)
+from feast_embeddings.artifact import Entity, FoldedIn
+from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.fold_in import fold_in
 from feast_embeddings.live_model import LiveModel
-from feast_embeddings.live_side import Filter, LiveSide, Side, read_cursor
-from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.live_side import Filter, read_cursor
+from feast_embeddings.live_watch import LiveWatch
 from feast_embeddings.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
-from feast_embeddings.visitors import Visitors
 
 __all__ = ["EmbeddingStore", "Filter"]
 
-_log = logging.getLogger(__name__)
-
 Answer = TypeVar("Answer")
-
-# How long to wait after feature views could not be read.
-_LOOK_SECONDS = 1.0
 
 
 class EmbeddingStore:
@@ -58,12 +40,7 @@ class EmbeddingStore:
     def __init__(self, feature_store: FeatureStore, model: str) -> None:
         self.feature_store = feature_store
         self.model = model
-        self._engine = qdrant_store(feature_store).engine(feature_store.config)
-        self._guard = threading.Lock()
-        self._sides = self._registered()
-        self._live: LiveModel | None = None
-        self._visitors: Visitors | None = None
-        self._next_look = 0.0
+        self._watch = LiveWatch(feature_store, model)
 
     def similar_items(
         self, item_id: Id, k: int = 10, *, filter: Filter | None = None, attributes: bool = True
@@ -276,7 +253,7 @@ class EmbeddingStore:
         def page(live: LiveModel) -> Page:
             side = live.side(entity)
             if version not in (None, side.spec.version):
-                side = self._loaded(side.side, str(version))
+                side = self._watch.loaded(side.side, str(version))
             return side.page(side.side.translate(filter), limit, start, vectors=vectors)
 
         return self.answer(page)
@@ -325,16 +302,10 @@ class EmbeddingStore:
         Raises:
             InputError: the ids are whole numbers and this is not one.
         """
-        return self._sides[entity].parse_id(text)
+        return self._watch.sides[entity].parse_id(text)
 
     def fold_in_users(
-        self,
-        interactions: Any,
-        *,
-        version: str | None = None,
-        push: bool = False,
-        update: bool = False,
-        seed: int = 0,
+        self, interactions: Any, *, version: str | None = None, push: bool = False, update: bool = False, seed: int = 0
     ) -> FoldedIn:
         """Vectors for users that came after the training, from what they did; pushed, they can be ranked at once.
 
@@ -343,13 +314,7 @@ class EmbeddingStore:
         return self._fold_in("user", interactions, version, push, update, seed)
 
     def fold_in_items(
-        self,
-        interactions: Any,
-        *,
-        version: str | None = None,
-        push: bool = False,
-        update: bool = False,
-        seed: int = 0,
+        self, interactions: Any, *, version: str | None = None, push: bool = False, update: bool = False, seed: int = 0
     ) -> FoldedIn:
         """Vectors for items that came after the training, from who had them; see `fold_in_users`."""
         return self._fold_in("item", interactions, version, push, update, seed)
@@ -361,10 +326,18 @@ class EmbeddingStore:
         except NotPublishedError:
             return None
 
+    def live(self) -> LiveModel:
+        """What is live now; all queries on it answer from that."""
+        return self._watch.live()
+
+    def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
+        """Ask what is live now; once more, should it be replaced and dropped, or deleted, meanwhile."""
+        return self._watch.answer(ask)
+
     @property
     def views(self) -> list[FeatureView]:
         """The feature views of users and items, as registered."""
-        return [side.codec.view for side in self._sides.values()]
+        return [side.codec.view for side in self._watch.sides.values()]
 
     def _fold_in(
         self, entity: Entity, interactions: Any, version: str | None, push: bool, update: bool, seed: int
@@ -379,80 +352,6 @@ class EmbeddingStore:
             push=push,
             update=update,
             seed=seed,
-        )
-
-    def live(self, aliases: dict[str, str] | None = None) -> LiveModel:
-        """What is live now, or was when the engine had these aliases; all queries on it answer from that."""
-        aliases, known = aliases or self._engine.aliases(), self._live
-        if known is not None and known.collections == self._named(aliases):
-            return known
-        with self._guard:
-            known = self._live
-            if known is not None and known.collections == self._named(aliases):
-                return known
-            # A new version may have come with new attributes, so with new feature views.
-            is_current = known is None or self._look_again()
-            sides = {
-                entity: LiveSide(self._engine, self._sides[entity], name, self._engine.describe(name))
-                for entity, name in self._named(aliases).items()
-            }
-            live = LiveModel(self.model, sides, self._visitors_of(sides))
-            if is_current:
-                self._live = live
-            return live
-
-    def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
-        """Ask what is live now; once more, should it be replaced and dropped, or deleted, meanwhile."""
-        aliases = self._engine.aliases()
-        try:
-            return ask(self.live(aliases))
-        except (EngineError, FoldInError):
-            now = self._engine.aliases()
-            if now == aliases:
-                raise
-            return ask(self.live(now))
-
-    def _visitors_of(self, sides: Mapping[Entity, LiveSide]) -> Visitors:
-        """Those of the version of the items: the same object as long as that is live, as it keeps what it read."""
-        version = sides["item"].spec.version if "item" in sides else ""
-        if self._visitors is None or self._visitors.version != version:
-            self._visitors = Visitors(Path(self.feature_store.config.repo_path or ".") / "data", self.model, version)
-        return self._visitors
-
-    def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
-        sides = self._sides
-        return {entity: aliases[side.alias] for entity, side in sides.items() if side.alias in aliases}
-
-    def _look_again(self) -> bool:
-        """Take over the registered feature views. Where they cannot be read, those that are known go on serving.
-
-        Feast writes the file of a registry in place, after each publish, so a reader may meet half of it.
-        """
-        if time.monotonic() < self._next_look:
-            return False
-        try:
-            self._sides = self._registered()
-        except Exception as error:  # whatever Feast and its registries raise
-            _log.warning("the feature views of model %r cannot be read, those known serve: %s", self.model, error)
-            self._next_look = time.monotonic() + _LOOK_SECONDS
-            return False
-        return True
-
-    def _registered(self) -> dict[Entity, Side]:
-        config, store = self.feature_store.config, qdrant_store(self.feature_store)
-        return {
-            entity: Side(entity, store.codec(config, view), table_id(config, view))
-            for entity in ENTITIES
-            if (view := model_view(self.feature_store, self.model, entity))
-        }
-
-    def _loaded(self, side: Side, version: str) -> LiveSide:
-        """A version that is loaded, though not live."""
-        for name, spec in self._engine.collections(side.alias).items():
-            if spec.version == version:
-                return LiveSide(self._engine, side, name, spec)
-        raise CursorError(
-            f"the cursor is of version {version[:40]}, which is not loaded any more; begin at the first page"
         )
 
     def _only(self, entity: Entity, batch: NeighboursBatch) -> Neighbours:

@@ -220,7 +220,7 @@ def test_half_a_registry_is_no_failure(tmp_path: Path, monkeypatch: pytest.Monke
     whole = (repo.path / "data" / "registry.db").read_bytes()
     for half in (b"", whole[: len(whole) // 2], b"\xff" * 9):
         (repo.path / "data" / "registry.db").write_bytes(half)
-        monkeypatch.setattr(store, "_next_look", 0.0)
+        monkeypatch.setattr(store._watch, "_next_look", 0.0)
         assert store.similar_items("sku-1", 3).version == second.manifest.version
     (repo.path / "data" / "registry.db").write_bytes(whole)
     assert store.similar_items("sku-1", 3).version == second.manifest.version
