@@ -91,18 +91,15 @@ class LiveModel:
         _check_k(k)
         users, items = self._same_space()
         name = users.side.field.name
+        points = users.points(user_ids, name, () if include_seen else [_SEEN])
+        ranked = self.ranking(k, filter=filter, item_ids=item_ids, attributes=attributes)
         answers: list[Neighbours | None] = []
-        for point in users.points(user_ids, name, () if include_seen else [_SEEN]):
+        for point in points:
             if point is None:
                 answers.append(None)
                 continue
             seen = [] if include_seen else point.payload.get(_SEEN) or []
-            excluded = items.side.point_ids(seen)
-            answers.append(
-                self.rank_vector(
-                    point.vectors[name], k, filter=filter, excluded=excluded, item_ids=item_ids, attributes=attributes
-                )
-            )
+            answers.append(ranked(point.vectors[name], items.side.point_ids(seen)))
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
 
     def rank_visitors(
@@ -121,50 +118,41 @@ class LiveModel:
         # Also those of them that came after the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
+        ranked = self.ranking(k, filter=filter, item_ids=item_ids, attributes=attributes)
         answers: list[Neighbours | None] = []
         for visitor, excluded in zip(visitors, seen, strict=True):
             if visitor.vector is None:
                 answers.append(None)
                 continue
-            found = self.rank_vector(
-                visitor.vector,
-                k,
-                filter=filter,
-                excluded=[] if include_seen else excluded,
-                item_ids=item_ids,
-                attributes=attributes,
-            )
+            found = ranked(visitor.vector, [] if include_seen else excluded)
             answers.append(replace(found, missing=list(dict.fromkeys([*visitor.unknown, *found.missing]))))
         unknown = dict.fromkeys(id for visitor in visitors for id in visitor.unknown)
         return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, list(unknown))
 
-    def rank_vector(
-        self,
-        user: npt.NDArray[np.float32],
-        k: int,
-        *,
-        filter: Filter | None,
-        excluded: Sequence[PointId],
-        item_ids: Sequence[Id] | None,
-        attributes: bool,
-    ) -> Neighbours:
-        """The k items of the highest score for a user vector of this version's space, float32 (dim,)."""
+    def ranking(
+        self, k: int, *, filter: Filter | None, item_ids: Sequence[Id] | None, attributes: bool
+    ) -> Callable[[npt.NDArray[np.float32], Sequence[PointId]], Neighbours]:
+        """A function for the k items of the highest score, for one user vector of this version's space after another.
+
+        It takes the vector, float32 (dim,), and the points of items that are left out.
+        """
         _check_k(k)
         _, items = self._same_space()
-        side = items.side
+        side, field = items.side, items.side.field
+        conditions = side.translate(filter)
         only = None if item_ids is None else side.point_ids(item_ids)
-        hits = items.nearest(
-            side.field.name,
-            user if side.field.bias is None else np.append(user, np.float32(1)),
-            k,
-            filter=side.translate(filter),
-            excluded=excluded,
-            only=only,
-            payload=None if attributes else [side.id_name],
-        )
-        # Where all that were given have come back, none is unknown.
-        missing = items.unknown(item_ids) if item_ids is not None and len(hits) < len(set(only or ())) else []
-        return items.neighbours(hits, attributes=attributes, missing=missing)
+        payload = None if attributes else [side.id_name]
+
+        def ranked(user: npt.NDArray[np.float32], excluded: Sequence[PointId]) -> Neighbours:
+            vector = user if field.bias is None else np.append(user, np.float32(1))
+            hits = items.nearest(
+                field.name, vector, k, filter=conditions, excluded=excluded, only=only, payload=payload
+            )
+            # Where all that were given have come back, none is unknown.
+            missing = items.unknown(item_ids) if item_ids is not None and len(hits) < len(set(only or ())) else []
+            return items.neighbours(hits, attributes=attributes, missing=missing)
+
+        return ranked
 
     def users_for(
         self, item_ids: Sequence[Id], k: int, *, filter: Filter | None, include_seen: bool, attributes: bool

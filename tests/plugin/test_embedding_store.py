@@ -114,6 +114,8 @@ def test_bad_questions_get_an_answer_in_words(store: EmbeddingStore) -> None:
         store.rank(7)
     with pytest.raises(FilterError, match="did you mean 'category'"):
         store.similar_items("sku-1", filter="categori = 'Books'")
+    with pytest.raises(FilterError, match="did you mean 'category'"):
+        store.rank_batch(["nobody"], filter="categori = 'Books'")
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         store.similar_items("sku-1", 0)
 

@@ -73,14 +73,8 @@ def test_exactly_as_many_as_match(live: LiveModel, data: st.DataObject) -> None:
     near = data.draw(st.integers(0, N - 1), label="near")
     (point,) = items.points([near], "embedding")
     assert point is not None
-    found = live.rank_vector(
-        point.vectors["embedding"][:DIM],
-        k,
-        filter="category = 'Toys'" if toys else None,
-        excluded=items.side.point_ids(excluded),
-        item_ids=None,
-        attributes=False,
-    )
+    ranked = live.ranking(k, filter="category = 'Toys'" if toys else None, item_ids=None, attributes=False)
+    found = ranked(point.vectors["embedding"][:DIM], items.side.point_ids(excluded))
     matches = set(ids[ids % 3 == 0] if toys else ids) - set(excluded.tolist())
     assert len(found.ids) == len(set(found.ids)) == min(k, len(matches))
     assert set(found.ids) <= matches
