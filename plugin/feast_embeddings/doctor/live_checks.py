@@ -17,7 +17,6 @@ from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient, Registered
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
-from feast_embeddings.publish_plan import live_sides
 from feast_embeddings.table_points import encode_table
 
 __all__ = ["drift", "freshness", "live", "spaces"]
@@ -42,44 +41,40 @@ class _Live:
 
 def _found(patient: Patient) -> Iterator[_Live]:
     """Of each registered model; one whose collections cannot be described is left to `live`."""
-    engine = patient.need_engine()
-    for model in patient.models:
-        sides = patient.sides(model)
-        if sides is None:
-            continue
+    patient.need_engine()
+    for model, sides in patient.registered():
         with contextlib.suppress(EngineError):
-            collections = live_sides(engine, {entity: side.alias for entity, side in sides.items()})
-            yield _Live(model, sides, collections, _artifact(patient, model, collections))
+            yield _look(patient, model, sides)
 
 
-def _artifact(patient: Patient, model: str, collections: dict[Entity, tuple[str, CollectionSpec]]) -> Artifact | None:
+def _look(patient: Patient, model: str, sides: dict[Entity, Registered]) -> _Live:
+    """Raises `EngineError` where what is live cannot be described."""
+    collections = patient.live(sides)
     try:
         (version,) = {spec.version for _, spec in collections.values()}
-        return load_artifact(patient.repo.data, model, version)
+        artifact = load_artifact(patient.repo.data, model, version)
     except (ValueError, ArtifactError, InputError, OSError):
-        return None  # `spaces` or `artifacts` says so
+        artifact = None  # `spaces` or `artifacts` says so
+    return _Live(model, sides, collections, artifact)
 
 
 def live(patient: Patient) -> Iterator[Finding]:
     """Is a version live, on both sides, with a point for each row?"""
     engine = patient.need_engine()
-    for model in patient.models:
-        sides = patient.sides(model)
-        if sides is None:
-            continue
+    for model, sides in patient.registered():
         publish = patient.command("publish", model)
         try:
-            collections = live_sides(engine, {entity: side.alias for entity, side in sides.items()})
-            counts = {entity: engine.count(collection) for entity, (collection, _) in collections.items()}
+            found = _look(patient, model, sides)
+            counts = {entity: engine.count(collection) for entity, (collection, _) in found.collections.items()}
         except EngineError as error:
             yield Finding("live", "problem", f"what is live cannot be read: {error}", patient.load_again(), model)
             continue
-        if not collections:
+        if not found.collections:
             yield Finding("live", "warning", "no version is live", publish, model)
-        elif len(collections) == 1:
-            yield Finding("live", "problem", f"only the {next(iter(collections))}s are live", publish, model)
+        elif len(found.collections) == 1:
+            yield Finding("live", "problem", f"only the {next(iter(counts))}s are live", publish, model)
         else:
-            yield _counted(patient, _Live(model, sides, collections, _artifact(patient, model, collections)), counts)
+            yield _counted(patient, found, counts)
 
 
 def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Finding:

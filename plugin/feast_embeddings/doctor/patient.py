@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -12,10 +13,11 @@ from feast import FeatureStore, FeatureView, RepoConfig
 
 from feast_embeddings._feast import table_id
 from feast_embeddings.artifact import ENTITIES, Entity, trained_models
-from feast_embeddings.engine import Engine
+from feast_embeddings.engine import CollectionSpec, Engine
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.open_engine import embedded_folder
 from feast_embeddings.points import PointCodec
+from feast_embeddings.publish_plan import live_sides
 from feast_embeddings.repo import Repo
 from feast_embeddings.views import MODEL_TAG, view_name
 
@@ -92,6 +94,16 @@ class Patient:
             codec = QdrantEmbeddingOnlineStore().codec(config, view)
             found[entity] = Registered(view, codec, table_id(config, view))
         return found
+
+    def registered(self) -> Iterator[tuple[str, dict[Entity, Registered]]]:
+        """The models of which both sides are registered."""
+        for model in self.models:
+            if sides := self.sides(model):
+                yield model, sides
+
+    def live(self, sides: dict[Entity, Registered]) -> dict[Entity, tuple[str, CollectionSpec]]:
+        """What is live of a model; `EngineError` where that cannot be read."""
+        return live_sides(self.need_engine(), {entity: side.alias for entity, side in sides.items()})
 
     def load_again(self) -> str:
         """Every model published anew; the embedded engine's folder is put aside, a server can only be asked again."""

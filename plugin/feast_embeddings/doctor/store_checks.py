@@ -16,7 +16,7 @@ from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.open_engine import embedded_folder, open_engine
-from feast_embeddings.publish_plan import live_sides, superseded
+from feast_embeddings.publish_plan import superseded
 from feast_embeddings.server import ServerEngine
 
 __all__ = ["leftovers", "store", "writer"]
@@ -96,17 +96,13 @@ def _is_held(file: Path) -> bool:
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """Collections that no query will ever ask: of publishes that did not finish, and too many old ones."""
     engine = patient.need_engine()
-    for model in patient.models:
-        sides = patient.sides(model)
-        if sides is None:
-            continue
-        aliases = {entity: side.alias for entity, side in sides.items()}
-        live = live_sides(engine, aliases)
+    for model, sides in patient.registered():
+        live = patient.live(sides)
         on_disk = {folder.name for folder in version_folders(patient.repo.data, model)}
         unneeded: list[str] = []
         waiting: set[str] = set()
-        for entity, alias in aliases.items():
-            collections = engine.collections(alias)
+        for entity, side in sides.items():
+            collections = engine.collections(side.alias)
             name, spec = live.get(entity, ("", None))
             version = spec.version if spec is not None else ""
             unneeded += superseded(collections, name, version)
