@@ -1,0 +1,71 @@
+"""Versions on disk that are damaged, gone or not in the history are found, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import datetime, timedelta
+
+import pytest
+
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.repo import Repo
+
+from .conftest import Doctor, Mend, mending
+
+
+@pytest.mark.parametrize("broken", ["users.parquet", "manifest.json", "items.parquet"])
+def test_a_damaged_version(doctor: Doctor, repo: Repo, broken: str, mend: Mend) -> None:
+    """A bit flipped, a file gone; it can be taken out of the history without harm to the others."""
+    older, live = sorted(path for path in (repo.data / "shop").iterdir() if path.name.startswith("2"))
+    file = older / broken
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.unlink()  # the history has a link to it
+    if broken != "items.parquet":
+        file.write_bytes(raw)
+    _, bad, report = doctor()
+    assert bad == [("artifacts", "problem")]
+    assert older.name in next(row["message"] for row in report["findings"] if row["mend"])
+    mend(mending(report, "artifacts"))
+    assert doctor()[1] == []
+    assert load_artifact(repo.data, "shop").path == live
+    assert not older.exists()
+
+
+def test_missing_folders(doctor: Doctor, repo: Repo) -> None:
+    """The versions of a model; the whole data folder, with the registry in it; the vectors."""
+    shutil.rmtree(repo.data / "shop")
+    _, bad, report = doctor()
+    assert bad == [("artifacts", "problem")]
+    assert mending(report, "artifacts").endswith("--model shop --interactions LOG")
+    shutil.rmtree(repo.data)
+    _, bad, _ = doctor()
+    assert bad == [("registry", "problem"), ("artifacts", "warning")]
+    shutil.rmtree(repo.path / "qdrant_storage")
+    assert doctor()[1] == bad
+
+
+def test_what_a_killed_training_left(doctor: Doctor, repo: Repo, mend: Mend) -> None:
+    """Counts once no training can be at it any more."""
+    left = repo.data / "shop" / ".20260101T000000000Z.abc"
+    left.mkdir()
+    assert doctor()[1] == []
+    long_ago = (datetime.now() - timedelta(days=2)).timestamp()
+    os.utime(left, (long_ago, long_ago))
+    _, bad, report = doctor()
+    assert bad == [("artifacts", "warning")]
+    mend(mending(report, "artifacts"))
+    assert doctor()[1] == []
+
+
+def test_a_history_that_is_not_in_line(doctor: Doctor, repo: Repo, mend: Mend) -> None:
+    """A version lost, and one that is gone."""
+    folder = repo.data / "shop" / "history" / "items"
+    first = min(folder.iterdir())
+    first.rename(folder / "20200101T000000000Z.parquet")
+    _, bad, report = doctor()
+    assert bad == [("history", "problem")]
+    assert first.stem in next(row["message"] for row in report["findings"] if row["mend"])
+    mend(mending(report, "history"))
+    assert doctor()[1] == []
