@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -24,33 +25,22 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
     neighbours: dict[int | str, dict[str, Any]] = {200: {"model": answers.NeighboursAnswer}}
     batch: dict[int | str, dict[str, Any]] = {200: {"model": answers.BatchAnswer}}
 
+    async def similar(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
+        calls.check(r)
+        found = await calls.one(model, r.filter is None and r.limit <= _LIGHT, ask)
+        return _single(model, found, r.return_metadata)
+
     @router.post("/{model}/similar_items", responses=neighbours)
     async def similar_items(model: Model, request: requests.SimilarItemsRequest) -> Response:
         """The items nearest to an item by cosine, without itself."""
-        calls.check(request)
         r = request
-        found = await calls.one(
-            model,
-            r.filter is None and r.limit <= _LIGHT,
-            lambda store: store.similar_items_batch(
-                [r.item_id], r.limit, filter=r.filter, attributes=r.return_metadata
-            ),
-        )
-        return _single(model, found, r.return_metadata)
+        return await similar(model, r, lambda store: store.similar_items_batch([r.item_id], r.limit, **r.options()))
 
     @router.post("/{model}/similar_users", responses=neighbours)
     async def similar_users(model: Model, request: requests.SimilarUsersRequest) -> Response:
         """The users nearest to a user by cosine, without the user."""
-        calls.check(request)
         r = request
-        found = await calls.one(
-            model,
-            r.filter is None and r.limit <= _LIGHT,
-            lambda store: store.similar_users_batch(
-                [r.user_id], r.limit, filter=r.filter, attributes=r.return_metadata
-            ),
-        )
-        return _single(model, found, r.return_metadata)
+        return await similar(model, r, lambda store: store.similar_users_batch([r.user_id], r.limit, **r.options()))
 
     @router.post("/{model}/rank", responses=neighbours)
     async def rank(model: Model, request: requests.RankRequest) -> Response:
@@ -64,8 +54,8 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
 
         def ask(store: EmbeddingStore) -> NeighboursBatch:
             if r.user_id is not None:
-                return store.rank_batch([r.user_id], r.limit, **r.ranking())
-            return store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.ranking())
+                return store.rank_batch([r.user_id], r.limit, **r.options())
+            return store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.options())
 
         return _single(model, await calls.run(model, ask), r.return_metadata)
 
@@ -78,7 +68,7 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
 
         def ask(store: EmbeddingStore) -> Neighbours | NeighboursBatch:
             if r.item_id is not None:
-                return store.users_for_item_batch([r.item_id], r.limit, **r.audience())
+                return store.users_for_item_batch([r.item_id], r.limit, **r.options())
             return store.lookalike_users(r.user_ids or [], r.limit, filter=r.filter, attributes=r.return_metadata)
 
         found = await calls.run(model, ask)
@@ -91,10 +81,7 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
         """`similar_items` for each of many items."""
         calls.check(request, queries=["item_ids"])
         r = request
-        found = await calls.run(
-            model,
-            lambda store: store.similar_items_batch(r.item_ids, r.limit, filter=r.filter, attributes=r.return_metadata),
-        )
+        found = await calls.run(model, lambda store: store.similar_items_batch(r.item_ids, r.limit, **r.options()))
         return _batch(model, found, r.return_metadata)
 
     @router.post("/{model}/similar_users/batch", responses=batch)
@@ -102,10 +89,7 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
         """`similar_users` for each of many users."""
         calls.check(request, queries=["user_ids"])
         r = request
-        found = await calls.run(
-            model,
-            lambda store: store.similar_users_batch(r.user_ids, r.limit, filter=r.filter, attributes=r.return_metadata),
-        )
+        found = await calls.run(model, lambda store: store.similar_users_batch(r.user_ids, r.limit, **r.options()))
         return _batch(model, found, r.return_metadata)
 
     @router.post("/{model}/rank/batch", responses=batch)
@@ -117,9 +101,9 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
 
         def ask(store: EmbeddingStore) -> NeighboursBatch:
             if r.user_ids is not None:
-                return store.rank_batch(r.user_ids, r.limit, **r.ranking())
+                return store.rank_batch(r.user_ids, r.limit, **r.options())
             histories = [requests.history(each) for each in r.interactions or []]
-            return store.rank_visitors(histories, r.limit, **r.ranking())
+            return store.rank_visitors(histories, r.limit, **r.options())
 
         return _batch(model, await calls.run(model, ask), r.return_metadata)
 
@@ -128,7 +112,7 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
         """`users_for_item` for each of many items."""
         calls.check(request, queries=["item_ids"])
         r = request
-        found = await calls.run(model, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.audience()))
+        found = await calls.run(model, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.options()))
         return _batch(model, found, r.return_metadata)
 
 

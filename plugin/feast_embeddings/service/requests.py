@@ -18,6 +18,7 @@ __all__ = [
     "Interaction",
     "ItemEmbeddingRequest",
     "PublishRequest",
+    "Query",
     "RankRequest",
     "Request",
     "RetrieveRequest",
@@ -101,29 +102,33 @@ class ItemEmbeddingRequest(Request):
     encoding: _Encoding = None
 
 
-class _Query(Request):
+class Query(Request):
     limit: _Limit = 10
     filter: _Filter = None
     return_metadata: _Metadata = False
 
+    def options(self) -> dict[str, Any]:
+        """The keywords of the query in `EmbeddingStore`, here those that all have."""
+        return {"filter": self.filter, "attributes": self.return_metadata}
 
-class SimilarItemsRequest(_Query):
+
+class SimilarItemsRequest(Query):
     item_id: _ItemId
 
 
-class SimilarUsersRequest(_Query):
+class SimilarUsersRequest(Query):
     user_id: _UserId
 
 
-class BatchSimilarItemsRequest(_Query):
+class BatchSimilarItemsRequest(Query):
     item_ids: _ItemIds
 
 
-class BatchSimilarUsersRequest(_Query):
+class BatchSimilarUsersRequest(Query):
     user_ids: _UserIds
 
 
-class _RankQuery(_Query):
+class _RankQuery(Query):
     exclude_seen: Annotated[
         StrictBool | None,
         Field(
@@ -135,14 +140,9 @@ class _RankQuery(_Query):
         list[Id] | None, Field(min_length=1, description="Rank these items only.", examples=[["sku-1", "sku-2"]])
     ] = None
 
-    def ranking(self) -> dict[str, Any]:
-        """The keywords of `EmbeddingStore.rank_batch`."""
-        return {
-            "filter": self.filter,
-            "include_seen": self.item_ids is not None if self.exclude_seen is None else not self.exclude_seen,
-            "item_ids": self.item_ids,
-            "attributes": self.return_metadata,
-        }
+    def options(self) -> dict[str, Any]:
+        exclude_seen = self.item_ids is None if self.exclude_seen is None else self.exclude_seen
+        return super().options() | {"include_seen": not exclude_seen, "item_ids": self.item_ids}
 
 
 class RankRequest(_RankQuery):
@@ -181,18 +181,13 @@ class BatchRankRequest(_RankQuery):
     ] = None
 
 
-class _AudienceQuery(_Query):
+class _AudienceQuery(Query):
     exclude_seen: Annotated[
         StrictBool, Field(description="Whether users who interacted with the item in training are left out.")
     ] = True
 
-    def audience(self) -> dict[str, Any]:
-        """The keywords of `EmbeddingStore.users_for_item_batch`."""
-        return {
-            "filter": self.filter,
-            "include_seen": not self.exclude_seen,
-            "attributes": self.return_metadata,
-        }
+    def options(self) -> dict[str, Any]:
+        return super().options() | {"include_seen": not self.exclude_seen}
 
 
 class AudienceRequest(_AudienceQuery):
