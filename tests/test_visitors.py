@@ -25,12 +25,12 @@ from feast_embeddings.artifact import Artifact, TrainerInfo, delete_artifacts, l
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FoldInError, InputError, UnknownIdError
-from feast_embeddings.service import ServiceSettings, create_app
 from feast_embeddings.versions import prune_versions
 
 from .plugin.asking import Asking
 from .plugin.conftest import Shop, apply, new_repo, qdrant, served_shop, write_version
 from .plugin.publishing import publish_any
+from .plugin.serving import service_of
 
 NAMES = ["als", "bpr", "svd"]
 TRAINERS = {name: TrainerInfo(name=name, config={"factors": 8}) for name in NAMES}
@@ -51,17 +51,10 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield shop
 
 
-def service_of(shop: Shop) -> Asking:
-    """A new service of that repo."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-        return Asking(create_app(ServiceSettings(repo=shop.repo.path, max_ids=300, max_queries=20, max_limit=100)))
-
-
 @pytest.fixture(scope="module")
 def service(shop: Shop) -> Asking:
     """The service of that repo."""
-    return service_of(shop)
+    return Asking(service_of(shop, max_ids=300, max_queries=20, max_limit=100))
 
 
 def expected(artifact: Artifact, history: History, *, without: Collection[str] = ()) -> list[tuple[str, float]]:
@@ -334,7 +327,7 @@ def test_what_cannot_fold_in_says_how_to_mend_it(service: Asking, shop: Shop, mo
             store = EmbeddingStore(shop.feature_store, model)  # one that has loaded the version goes on
             with pytest.raises(FoldInError):
                 store.rank_visitor(["sku-1"])
-            answer = service_of(shop).post(f"/v1/models/{model}/{path}", {"interactions": interactions})
+            answer = Asking(service_of(shop)).post(f"/v1/models/{model}/{path}", {"interactions": interactions})
             assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
             assert str(shop.repo.path) not in answer.text
         assert service.post(f"/v1/models/{model}/rank", {"user_id": "u-1"}).status_code == 200

@@ -12,11 +12,11 @@ import pytest
 
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient, EmbeddingServiceError, calls
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.service import ServiceSettings, create_app
 from feast_embeddings.service.keys import new_key
 
 from .conftest import Shop
 from .listening import listening
+from .serving import service_of
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,9 @@ KEY, KEPT = new_key("test", "write")
 
 
 @pytest.fixture(scope="module")
-def address(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(shop: Shop) -> Iterator[str]:
     """Where the service of the shop listens, for those with the key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(KEPT.line)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-        app = create_app(ServiceSettings(repo=shop.repo.path, key_file=keys))
-    with listening(app) as where:
+    with listening(service_of(shop, KEPT)) as where:
         yield where
 
 

@@ -18,11 +18,11 @@ from tests.conftest import ROOT
 
 from feast_embeddings.answers import Embeddings, Neighbours
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.service import ServiceSettings, create_app
 from feast_embeddings.service.keys import new_key
 
 from .conftest import METRICS, Shop
 from .listening import listening
+from .serving import service_of
 
 PACKAGE = ROOT / "clients" / "js"
 
@@ -34,15 +34,10 @@ def shop(common_shop: Shop) -> Shop:
 
 
 @pytest.fixture(scope="module")
-def environment(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def environment(shop: Shop) -> Iterator[dict[str, str]]:
     """Where the service listens, and a key for it."""
     key, kept = new_key("test", "write")
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(kept.line)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-        app = create_app(ServiceSettings(repo=shop.repo.path, key_file=keys))
-    with listening(app) as address:
+    with listening(service_of(shop, kept)) as address:
         yield {"FEAST_EMBEDDINGS_ADDRESS": address, "FEAST_EMBEDDINGS_KEY": key}
 
 

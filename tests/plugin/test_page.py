@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import Artifact, TrainerInfo, load_artifact, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.service import ServiceSettings, create_app, mount
+from feast_embeddings.service import mount
 from feast_embeddings.service.keys import new_key
 
 from .asking import Asking
@@ -27,6 +27,7 @@ from .browser import Browser, browsing
 from .conftest import AS_OF, METRICS, Shop, item_table, served_shop, user_table, write_version
 from .listening import listening
 from .publishing import publish_any
+from .serving import service_of
 
 KEY, KEPT = new_key("page", "read")
 
@@ -93,13 +94,9 @@ def write_numbers(data: Path) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def service(common_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Asking:
+def service(common_shop: Shop) -> Asking:
     """A service that asks for keys; nothing here sends one."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(KEPT.line)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: common_shop.feature_store)
-        return Asking(create_app(ServiceSettings(repo=common_shop.repo.path, key_file=keys)))
+    return Asking(service_of(common_shop, KEPT))
 
 
 def files(service: Asking, start: str) -> dict[str, tuple[str, Any]]:
@@ -191,14 +188,9 @@ def store(shop: Shop) -> EmbeddingStore:
 
 
 @pytest.fixture(scope="module")
-def address(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(shop: Shop) -> Iterator[str]:
     """Where the service of the shop listens, for those with the key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(KEPT.line)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-        app = create_app(ServiceSettings(repo=shop.repo.path, key_file=keys))
-    with listening(app) as where:
+    with listening(service_of(shop, KEPT)) as where:
         yield f"{where}/"
 
 

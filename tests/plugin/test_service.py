@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.service import ServiceSettings, create_app
 
 from .asking import Asking
 from .conftest import ENGINES, Shop, served_shop
+from .serving import service_of
 
 MODEL = "/v1/models/shop"
 
@@ -30,10 +30,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def service(shop: Shop) -> Asking:
     """The service of the shop."""
-    with pytest.MonkeyPatch.context() as patch:
-        # The stand-in for a server is an object of this process, so the app gets the same feature store.
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-        return Asking(create_app(ServiceSettings(repo=shop.repo.path, max_ids=500, max_queries=20, max_limit=100)))
+    return Asking(service_of(shop, max_ids=500, max_queries=20, max_limit=100))
 
 
 @pytest.fixture

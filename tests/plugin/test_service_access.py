@@ -15,12 +15,13 @@ from tests.conftest import Command
 
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.service import ServiceSettings, create_app
+from feast_embeddings.service import ServiceSettings
 from feast_embeddings.service.keys import ENVIRONMENT, KeyRing, new_key
 from feast_embeddings.service.logs import JsonLines
 
 from .asking import Asking
 from .conftest import Shop, served_shop
+from .serving import service_of
 
 RANK = "/v1/models/shop/rank"
 BODY = {"user_id": "u-1", "limit": 1}
@@ -39,12 +40,7 @@ Make = Callable[..., Asking]
 def make(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes services of the shop, with settings by name."""
     monkeypatch.delenv(ENVIRONMENT, raising=False)
-    monkeypatch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-
-    def make(**settings: Any) -> Asking:
-        return Asking(create_app(ServiceSettings(repo=shop.repo.path, **settings)))
-
-    return make
+    return lambda **settings: Asking(service_of(shop, **settings))
 
 
 def test_only_valid_keys_are_let_in(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

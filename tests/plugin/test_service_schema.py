@@ -15,9 +15,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from feast_embeddings.service import ServiceSettings, create_app
-
 from .conftest import Shop
+from .serving import service_of
 
 _CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
@@ -31,9 +30,7 @@ def shop(common_shop: Shop) -> Shop:
 @pytest.fixture(scope="module")
 def api(shop: Shop) -> Any:
     """The service's document, by which schemathesis asks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: shop.feature_store)
-        return schemathesis.openapi.from_asgi("/openapi.json", create_app(ServiceSettings(repo=shop.repo.path)))
+    return schemathesis.openapi.from_asgi("/openapi.json", service_of(shop))
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.name).lower())
