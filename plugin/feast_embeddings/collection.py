@@ -14,6 +14,7 @@ from feast_embeddings.errors import InputError, MetricError
 __all__ = [
     "BIAS_TAG",
     "UNINDEXED_TAG",
+    "UNLINKED_TAG",
     "VectorField",
     "collection_spec",
     "parse_metric",
@@ -26,6 +27,9 @@ __all__ = [
 BIAS_TAG = "bias"
 # A feature with this tag can be filtered on, but has no payload index (for long lists that nobody filters on).
 UNINDEXED_TAG = "unindexed"
+# A feature of integers with this tag has a payload index, but no edges in the graphs for its ranges (for what is seldom
+# filtered on): they take longer to build than the graph itself.
+UNLINKED_TAG = "unlinked"
 
 _METRICS: dict[str, Distance] = {
     "cosine": "Cosine",
@@ -146,7 +150,18 @@ def collection_spec(
         dims: length of each field's vectors; a field that no row has had yet may be absent.
     """
     join_keys = set(view.join_keys)
-    unindexed = {field.name for field in view.features if UNINDEXED_TAG in field.tags}
+    unindexed, unlinked = (
+        {field.name for field in view.features if tag in field.tags} for tag in (UNINDEXED_TAG, UNLINKED_TAG)
+    )
+
+    def index(name: str, value_type: ValueType) -> IndexType:
+        kind = _INDEXES[value_type]
+        if kind != "integer":
+            return kind
+        # Nobody asks for a range of ids, for which Qdrant would add edges to the graph of a large collection: many, as
+        # for every field of numbers that no two points share.
+        return "lookup" if name in join_keys else "unlinked" if name in unlinked else kind
+
     # Searches of a view with a ttl filter on it, which without an index is a look at every row.
     expiry: dict[str, IndexType] = {TIMESTAMP_KEY: "integer"} if view_ttl(view) else {}
     return CollectionSpec(
@@ -160,9 +175,7 @@ def collection_spec(
         },
         payload_indexes=expiry
         | {
-            # Nobody asks for a range of ids, for which Qdrant would add edges to the graph of a large collection: many,
-            # as for every field of numbers that no two points share.
-            name: "lookup" if name in join_keys and _INDEXES[value_type] == "integer" else _INDEXES[value_type]
+            name: index(name, value_type)
             for name, value_type in sorted(value_types(view).items())
             # Qdrant's paths have no way to write these two characters.
             if value_type in _INDEXES and name not in unindexed and not set(name) & set('"\\')

@@ -20,6 +20,7 @@ _INDEXES: dict[IndexType, edge.PayloadSchemaType | edge.IntegerIndexParams] = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
     "lookup": edge.IntegerIndexParams(lookup=True, range=False),
+    "unlinked": edge.IntegerIndexParams(lookup=True, range=True, enable_hnsw=False),
     "float": edge.PayloadSchemaType.Float,
     "bool": edge.PayloadSchemaType.Bool,
 }

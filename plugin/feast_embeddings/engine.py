@@ -52,8 +52,9 @@ __all__ = [
 ]
 
 Distance = Literal["Dot", "Cosine", "Euclid", "Manhattan"]
-# "lookup" is of integers that are compared for equality only.
-IndexType = Literal["keyword", "integer", "lookup", "float", "bool"]
+# "lookup" is of integers that are compared for equality only. "unlinked" is "integer", but the graphs get no edges of
+# their own for its ranges.
+IndexType = Literal["keyword", "integer", "lookup", "unlinked", "float", "bool"]
 
 # Qdrant's default of 100 finds 93 % of the ten nearest of 48,000 trained item vectors, 512 finds 99.7 %
 # (tests/benchmarks/read.py).
@@ -205,6 +206,7 @@ class Engine(Protocol):
         exact: bool = False,
         search_ef: int = 0,
         enough_ef: int = 0,
+        acorn: bool = False,
     ) -> list[ScoredPoint]:
         """The nearest points to a vector, nearest first.
 
@@ -213,6 +215,8 @@ class Engine(Protocol):
             exact: look at every point that passes the filter. A search of the graph may find fewer than `limit`.
             search_ef: fewest candidates to keep, e.g. what the collection's spec says; more if the settings say so.
             enough_ef: candidates to keep if the settings say nothing; 0: by `search_ef`.
+            acorn: in a graph without edges for the filter, look behind the points that it takes out (Patel et al.,
+                SIGMOD 2024, arXiv:2403.04871); takes some times as long as with edges.
         """
         ...
 

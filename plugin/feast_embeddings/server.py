@@ -232,6 +232,7 @@ class ServerEngine:
         exact: bool = False,
         search_ef: int = 0,
         enough_ef: int = 0,
+        acorn: bool = False,
     ) -> list[ScoredPoint]:
         with engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
@@ -242,7 +243,7 @@ class ServerEngine:
                 query_filter=filter,
                 with_payload=payload_keys(payload),
                 search_params=search_parameters(
-                    self._storage, exact=exact, candidates=self._hnsw.candidates(search_ef, enough_ef)
+                    self._storage, exact=exact, candidates=self._hnsw.candidates(search_ef, enough_ef), acorn=acorn
                 ),
             ).points
         return scored_points(hits)

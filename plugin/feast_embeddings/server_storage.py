@@ -56,7 +56,7 @@ def creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> d
     }
 
 
-def search_parameters(storage: Storage, *, exact: bool, candidates: int) -> models.SearchParams:
+def search_parameters(storage: Storage, *, exact: bool, candidates: int, acorn: bool) -> models.SearchParams:
     """Of every search."""
     return models.SearchParams(
         hnsw_ef=candidates,
@@ -64,11 +64,13 @@ def search_parameters(storage: Storage, *, exact: bool, candidates: int) -> mode
         quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
         if storage.quantization
         else None,
+        acorn=models.AcornSearchParams(enable=True) if acorn else None,
     )
 
 
 def index_schema(index: IndexType) -> models.PayloadFieldSchema:
     """Qdrant's words for a kind of payload index."""
-    if index == "lookup":
-        return models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=False)
+    if index in ("lookup", "unlinked"):
+        linked, integer = index == "lookup", models.IntegerIndexType.INTEGER
+        return models.IntegerIndexParams(type=integer, lookup=True, range=not linked, enable_hnsw=linked)
     return models.PayloadSchemaType(index)

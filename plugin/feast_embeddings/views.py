@@ -18,7 +18,7 @@ from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String,
 
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.attributes import feast_type_name
-from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG
+from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
 from feast_embeddings.history import history_folder
 
 __all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
@@ -136,6 +136,8 @@ def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) ->
 def _field(column: pa.Field) -> Field:
     # What users saw are long lists, a version and a space the same for all, and a bias is for the score alone.
     tags = {UNINDEXED_TAG: "true"} if column.name in ("bias", "seen_items", "space", "version") else {}
+    if column.name == "n_interactions":
+        tags = {UNLINKED_TAG: "true"}
     if column.name == "bias":
         return Field(name="bias", dtype=Float32, tags=tags)
     return Field(name=column.name, dtype=_FEAST_TYPES[feast_type_name(column.type)], tags=tags)

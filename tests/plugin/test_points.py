@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.collection import BIAS_TAG, collection_spec, vector_fields
+from feast_embeddings.collection import BIAS_TAG, UNLINKED_TAG, collection_spec, vector_fields
 from feast_embeddings.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
 from feast_embeddings.points import PointCodec, from_microseconds, point_ids, to_microseconds
@@ -239,3 +239,9 @@ def test_payload_indexes_follow_the_types() -> None:
         "text": "keyword",
         "words": "keyword",
     }
+    unlinked = copy(CODEC.view)
+    unlinked.features = [
+        Field(name=field.name, dtype=field.dtype, tags={UNLINKED_TAG: "true"}) for field in unlinked.features
+    ]
+    tagged = collection_spec(unlinked, "alias", {}, {}).payload_indexes
+    assert tagged == {name: "unlinked" if index == "integer" else index for name, index in spec.payload_indexes.items()}

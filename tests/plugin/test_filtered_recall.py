@@ -1,0 +1,85 @@
+"""A filter on how much an item was interacted with finds the nearest, though the graph has no edges for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import yaml
+
+from feast_embeddings import edge_shard, live_side, verify
+from feast_embeddings.artifact import TrainerInfo, write_artifact
+from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.repo import init_repo
+
+from .conftest import AS_OF, Shop, apply, item_table, user_table
+
+N, DIM, K = 4000, 32, 10
+
+
+@pytest.fixture(scope="module")
+def items() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Vectors of length one, and the interactions of each item: 1 to N, in no order."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((N, DIM), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), rng.permutation(N) + 1
+
+
+@pytest.fixture(scope="module")
+def store(
+    items: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], tmp_path_factory: pytest.TempPathFactory
+) -> EmbeddingStore:
+    repo = init_repo(tmp_path_factory.mktemp("recall") / "repo")
+    config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
+    config["online_store"] |= {"hnsw_m": 6, "search_ef": 128}
+    (repo.path / "feature_store.yaml").write_text(yaml.safe_dump(config))
+    rng, (vectors, counts) = np.random.default_rng(0), items
+    table, users = item_table(rng, pa.array(range(N)), DIM), user_table(rng, pa.array([0]), [[0]], DIM)
+    artifact = write_artifact(
+        repo.data,
+        "shop",
+        users=users,
+        items=type(table)(table.ids, vectors, counts, table.bias, None, table.attributes),
+        as_of=AS_OF,
+        trainer=TrainerInfo(name="random", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=1,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edge_shard, "_GRAPH_KB", 1)  # a graph, for so few
+        patch.setattr(verify, "_LARGE_BYTES", 1)
+        patch.setattr(verify, "MIN_RECALL", 0.0)
+        return Shop(repo, artifact, apply(repo)).publish()
+
+
+def recall(
+    store: EmbeddingStore, items: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], condition: str, most: int
+) -> float:
+    vectors, counts = items
+    found = 0
+    sample = np.random.default_rng(1).choice(N, 100, replace=False)
+    for item in sample.tolist():
+        scores = np.where(counts <= most, vectors @ vectors[item], -np.inf)
+        scores[item] = -np.inf
+        given = store.similar_items(item, K, filter=condition.format(most), attributes=False).scores
+        assert len(given) == K
+        found += int((given >= np.partition(scores, -K)[-K] - 1e-6).sum())
+    return found / (K * len(sample))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+@pytest.mark.parametrize("condition", ["n_interactions <= {}", "NOT (n_interactions > {} OR category = 'none')"])
+def test_the_nearest_of_those_that_pass(
+    store: EmbeddingStore,
+    items: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]],
+    condition: str,
+    share: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Recall@10 against numpy, in a graph where it is far worse without looking behind what the filter takes out."""
+    assert recall(store, items, condition, int(N * share)) >= 0.95
+    monkeypatch.setattr(live_side, "needs_acorn", lambda *_: False)
+    assert recall(store, items, condition, int(N * share)) <= 0.85
