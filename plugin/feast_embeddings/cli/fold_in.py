@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.cli.output_file import parquet_path, written_whole
 from feast_embeddings.errors import InputError
 from feast_embeddings.trainer_entry_points import from_trainers
 
@@ -41,20 +41,17 @@ def fold_in(
     as_json: bool,
 ) -> None:
     """Vectors for users or items that came after the training, from their interactions alone."""
-    target = None if output is None else Path(output)
+    target = None if output is None else parquet_path("--output", output)
     if target is None and not push:
         raise InputError("name a file with --output, or write into the live collection with --push")
-    if target is not None and (target.suffix != ".parquet" or target.is_dir() or not target.parent.is_dir()):
-        raise InputError(f"--output {output}: expected a file name that ends in .parquet, in a folder that exists")
     store = open_store(repo, model)
     fold = store.fold_in_users if entity == "user" else store.fold_in_items
     folded = fold(source.read(), version=None if version == "live" else version, push=push, update=update, seed=seed)
     if target is not None:
         import pyarrow.parquet as pq
 
-        temporary = target.with_name(f".{target.name}.tmp")
-        pq.write_table(folded.table, temporary)
-        temporary.replace(target)
+        with written_whole(target) as file:
+            pq.write_table(folded.table, file)
     missing = folded.missing.to_pylist()
     version, space = (folded.table[name][0].as_py() for name in ("version", "space"))
     if as_json:

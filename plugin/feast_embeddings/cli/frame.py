@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.cli.output_file import parquet_path, written_whole
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,21 +43,14 @@ def training_frame(
     as_json: bool,
 ) -> None:
     """Join to each row of a file the embeddings that existed at its time."""
-    target = Path(out)
-    if target.suffix != ".parquet":
-        raise InputError(f"--out {out}: expected a name that ends in .parquet, which can hold vectors")
-    if target.is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file")
-    if not target.parent.is_dir():
-        raise InputError(f"--out {out}: the folder {target.parent} does not exist")
+    target = parquet_path("--out", out)
     store = open_store(repo, model)
     labels = _read(Path(entities))
     frame = store.training_frame(
         labels, vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )
-    temporary = target.with_name(f".{target.name}.tmp")
-    frame.to_parquet(temporary, index=False)
-    temporary.replace(target)
+    with written_whole(target) as file:
+        frame.to_parquet(file, index=False)
     matched = {
         name: int(frame[name].notna().sum()) for name in ("user_version", "item_version") if name in frame.columns
     }
