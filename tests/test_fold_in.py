@@ -15,7 +15,7 @@ import pytest
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings import EmbeddingStore, embedding_views, publish_artifact
-from feast_embeddings.artifact import Artifact
+from feast_embeddings.artifact import Artifact, embedding_matrix
 from feast_embeddings.errors import InputError, MissingExtraError
 from feast_embeddings.repo import Repo, init_repo
 from feast_embeddings.shop import generate_shop, write_shop
@@ -94,6 +94,21 @@ def test_a_new_user_is_ranked_at_once(served: Served) -> None:
     row = online.to_dict()
     assert row["embedding"][0] == folded.vectors[1].tolist()
     assert (row["country"], row["version"]) == ([None], [served.live.manifest.version])
+
+
+def test_a_new_user_is_exported(served: Served) -> None:
+    """With the vector that was pushed, bit for bit, what they saw, and without attributes; once."""
+    folded = served.store.fold_in_users(copy_of(served, "u-3", "u-4", to="exported-"), push=True)
+    found = served.store.export("user", filter="user_id IN ('exported-u-3', 'exported-u-4')").read_all()
+    found = found.sort_by("user_id")
+    assert found["user_id"].to_pylist() == folded.ids
+    assert embedding_matrix(found).tobytes() == folded.vectors.tobytes()
+    assert found["country"].null_count == 2
+    shared = ("seen_items", "n_interactions", "event_timestamp", "version", "space")
+    assert found.select(shared).equals(folded.table.select(shared))
+    ids = served.store.export("user").read_all()["user_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    assert set(ids) >= {*folded.ids, *served.live.table("user")["user_id"].to_pylist()}
 
 
 def test_a_new_item_is_found(served: Served) -> None:

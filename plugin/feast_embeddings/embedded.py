@@ -129,7 +129,7 @@ class EmbeddedEngine:
         self,
         collection: str,
         *,
-        payload: Sequence[str],
+        payload: Sequence[str] | None,
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:

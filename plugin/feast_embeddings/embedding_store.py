@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings.answers import Embeddings, Id, Interactions, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import Entity, FoldedIn
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.export import export_side
 from feast_embeddings.fold_in import fold_in
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, read_cursor
@@ -257,6 +259,21 @@ class EmbeddingStore:
             return side.page(side.side.translate(filter), limit, start, vectors=vectors)
 
         return self.answer(page)
+
+    def export(self, entity: Entity, *, filter: Filter | None = None) -> pa.RecordBatchReader:
+        """All live users or items that have a vector and pass a filter, with all features of their view, as Arrow.
+
+        ``read_all()`` of what is returned makes a table, ``read_pandas()`` a DataFrame; taken batch by batch, little
+        memory is enough for any number. Columns are the id, the features (``embedding`` as float32 lists of one
+        length, without the bias), and ``event_timestamp``. All rows are of one loaded version, whatever is published
+        meanwhile: the metadata of the schema has its ``version``, ``space`` and ``as_of``. A row that was carried over
+        from an earlier version of the same space says so in its own ``version``.
+
+        Raises:
+            EngineError: that version was dropped while its rows were read.
+            FilterError, NotPublishedError: as in `similar_items`.
+        """
+        return self.answer(lambda live: export_side(live.side(entity), filter))
 
     def training_frame(
         self,

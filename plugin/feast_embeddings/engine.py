@@ -242,11 +242,17 @@ class Engine(Protocol):
         self,
         collection: str,
         *,
-        payload: Sequence[str],
+        payload: Sequence[str] | None,
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:
-        """Every point that passes the filter, in pages, with only these payload keys and named vectors."""
+        """Every point that passes the filter, in pages, at least one, with only these named vectors.
+
+        The embedded engine gives them as they were at the call, whatever is written or dropped meanwhile.
+
+        Args:
+            payload: the keys to return with each; None returns all.
+        """
         ...
 
     def count(self, collection: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -101,6 +101,20 @@ class LiveSide:
         self.collection = collection
         self.spec = spec
 
+    @property
+    def dim(self) -> int:
+        """Length of the vectors, without the bias."""
+        field = self.side.field
+        return self.spec.vectors[field.name].size - (field.bias is not None)
+
+    def is_loaded(self) -> bool:
+        """Whether this version has not been dropped."""
+        return self.collection in self._engine.collections(self.side.alias)
+
+    def count(self) -> int:
+        """How many there are, with a vector or without."""
+        return self._engine.count(self.collection)
+
     def points(self, ids: Sequence[Id], vector: str, payload: Sequence[str] = ()) -> list[StoredPoint | None]:
         """The points of these ids with this vector, aligned with the ids; None where there is none."""
         stored = self._engine.retrieve(self.collection, self.side.point_ids(ids), vectors=[vector], payload=payload)
@@ -185,7 +199,7 @@ class LiveSide:
         points = self.points(ids, name, [TIMESTAMP_KEY])
         return Embeddings(
             ids=list(ids),
-            vectors=self._matrix(points),
+            vectors=self.matrix(points),
             found=np.array([point is not None for point in points], dtype=np.bool_),
             event_timestamps=[
                 None if point is None else from_microseconds(point.payload[TIMESTAMP_KEY]) for point in points
@@ -210,15 +224,18 @@ class LiveSide:
             id_name=side.id_name,
             ids=[point.payload[side.id_name] for point in points],
             attributes=[side.attributes(point.payload) for point in points],
-            vectors=self._matrix(points) if vectors else None,
+            vectors=self.matrix(points) if vectors else None,
             version=self.spec.version,
             cursor=None if following is None else _cursor(self.spec.version, following),
         )
 
-    def _matrix(self, points: Sequence[StoredPoint | None]) -> npt.NDArray[np.float32]:
+    def scroll(self, filter: models.Filter | None) -> Iterator[list[StoredPoint]]:
+        """Every point that passes the filter, page by page, with all that is stored of it but its searched copies."""
+        return self._engine.scroll(self.collection, payload=None, vectors=[self.side.field.name], filter=filter)
+
+    def matrix(self, points: Sequence[StoredPoint | None]) -> npt.NDArray[np.float32]:
         """The points' vectors as float32 (n, dim), without the bias; NaN where there is none."""
-        field = self.side.field
-        dim = self.spec.vectors[field.name].size - (field.bias is not None)
+        field, dim = self.side.field, self.dim
         matrix = np.full((len(points), dim), np.nan, dtype=np.float32)
         for row, point in zip(matrix, points, strict=True):
             if point is not None and field.name in point.vectors:

@@ -252,7 +252,7 @@ class ServerEngine:
         self,
         collection: str,
         *,
-        payload: Sequence[str],
+        payload: Sequence[str] | None,
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:

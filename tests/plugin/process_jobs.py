@@ -18,6 +18,7 @@ from feast import FeatureStore
 
 from feast_embeddings import shard_filler
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, load_artifact, write_artifact
+from feast_embeddings.cli.output_file import written_whole
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
@@ -345,3 +346,12 @@ def fork(pipe: Connection, repo: Path) -> None:
     _, status = os.waitpid(child, 0)
     pipe.send(("status", os.waitstatus_to_exitcode(status)))
     pipe.send(("parent", truth.check_all(store)))
+
+
+def write_half_a_file(pipe: Connection, path: Path) -> None:
+    """Begin a file, and wait to be killed."""
+    with written_whole(path) as file:
+        file.write(b"half")
+        file.flush()
+        pipe.send("half is written")
+        pipe.recv()

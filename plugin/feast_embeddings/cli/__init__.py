@@ -33,6 +33,7 @@ _COMMANDS = {
     "rank": "feast_embeddings.cli.query",
     "user-embedding": "feast_embeddings.cli.query",
     "item-embedding": "feast_embeddings.cli.query",
+    "export": "feast_embeddings.cli.export",
     "training-frame": "feast_embeddings.cli.frame",
     "fold-in": "feast_embeddings.cli.fold_in",
     "serve": "feast_embeddings.cli.serve",

@@ -1,0 +1,60 @@
+"""`export`: all live vectors of users or of items, to a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.cli.output_file import parquet_path, written_whole
+
+if TYPE_CHECKING:
+    from feast_embeddings.artifact import Entity
+
+# A row group is what a reader of Parquet reads at a time; pages of the vector store are a tenth or less of it.
+_ROW_GROUP = 20_000
+
+
+@click.command()
+@repo_option
+@model_option
+@click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whose vectors.")
+@click.option("--output", required=True, metavar="FILE", help="Parquet to write.")
+@click.option("--filter", metavar="CONDITION", help="On attributes, e.g. \"category = 'Books' AND price < 20\".")
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+def export(
+    repo: str, model: str | None, entity: Entity, output: str, filter: str | None, as_json: bool, quiet: bool
+) -> None:
+    """Write all live vectors of users or items, with what is known of each, to a Parquet file."""
+    target = parquet_path("--output", output)
+    store = open_store(repo, model)
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
+
+    reader = store.export(entity, filter=filter)
+    total = store.live().side(entity).count() if filter is None else None
+    rows = 0
+    with (
+        written_whole(target) as file,
+        pq.ParquetWriter(file, reader.schema) as writer,
+        tqdm(total=total, unit=f" {entity}s", desc="export", disable=quiet or as_json or None) as bar,
+    ):
+        waiting: list[Any] = []
+        for batch in reader:
+            waiting.append(batch)
+            rows += batch.num_rows
+            bar.update(batch.num_rows)
+            if sum(len(each) for each in waiting) >= _ROW_GROUP:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+    live = {name: reader.schema.metadata[name.encode()].decode() for name in ("version", "space")}
+    if as_json:
+        print_json({"entity": entity, **live, "rows": rows, "output": output})
+    else:
+        click.echo(f"wrote {rows:,} {entity}{'' if rows == 1 else 's'} of version {live['version']} to {output}")

@@ -1,0 +1,68 @@
+"""All that is live of a model's users or items, as Arrow record batches: one page of the vector store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import pyarrow as pa
+from feast.types import from_feast_to_pyarrow_type
+
+from feast_embeddings.attributes import TIMESTAMP
+from feast_embeddings.engine import TIMESTAMP_KEY, StoredPoint
+from feast_embeddings.errors import EngineError
+from feast_embeddings.exact_numbers import native_value
+from feast_embeddings.live_side import Filter, LiveSide
+
+__all__ = ["export_side"]
+
+
+def export_side(live: LiveSide, filter: Filter | None) -> pa.RecordBatchReader:
+    """The rows of one version that have a vector and pass the filter; `EmbeddingStore.export` says more.
+
+    The first page is read at once, so that what is wrong with the question is said here; the others as they are
+    asked for.
+    """
+    schema = _schema(live)
+    pages = live.scroll(live.side.translate(filter))
+    first = next(pages)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for page in chain([first], pages):
+                yield _batch(live, schema, page)
+        except EngineError as error:
+            if live.is_loaded():
+                raise
+            raise EngineError(
+                f"version {live.spec.version} was dropped while its {live.side.entity}s were exported, for newer ones "
+                "have been published; export again"
+            ) from error
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _schema(live: LiveSide) -> pa.Schema:
+    """From the feature view, and not from values: a page, or all pages, may have only nulls in a column."""
+    view, spec = live.side.codec.view, live.spec
+    types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in [*view.entity_columns, *view.features]}
+    types[live.side.field.name] = pa.list_(pa.float32(), live.dim)
+    types["event_timestamp"] = TIMESTAMP
+    # Also of no rows it can be said which version they are not in.
+    return pa.schema(types, metadata={"version": spec.version, "space": spec.space, "as_of": spec.as_of})
+
+
+def _batch(live: LiveSide, schema: pa.Schema, page: Sequence[StoredPoint]) -> pa.RecordBatch:
+    points = [point for point in page if live.side.field.name in point.vectors]
+    return pa.record_batch([_column(live, field, points) for field in schema], schema=schema)
+
+
+def _column(live: LiveSide, field: pa.Field, points: Sequence[StoredPoint]) -> pa.Array:
+    if field.name == live.side.field.name:
+        return pa.FixedSizeListArray.from_arrays(pa.array(live.matrix(points).reshape(-1)), type=field.type)
+    if field.name == "event_timestamp":
+        return pa.array([point.payload[TIMESTAMP_KEY] for point in points], pa.int64()).cast(field.type)
+    values = [native_value(field.name, point.payload) for point in points]
+    if pa.types.is_timestamp(field.type):
+        return pa.array(values, pa.int64()).cast(pa.timestamp("s", "UTC")).cast(field.type)
+    return pa.array(values, field.type)
