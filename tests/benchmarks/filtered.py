@@ -15,6 +15,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
 DIM, CLUSTERS, CATEGORIES = 64, 256, 5
-_Columns = dict[str, npt.NDArray[np.generic]]
+_Columns = dict[str, npt.NDArray[Any]]
 
 
 def make_items(n: int) -> tuple[npt.NDArray[np.float32], _Columns]:
