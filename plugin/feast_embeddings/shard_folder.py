@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import portalocker
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feast_embeddings.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
@@ -95,7 +95,11 @@ class ShardFolder:
         return self._shards / shard
 
     def pointer(self) -> Pointer:
-        """What is there now, whoever wrote it; costs one `stat` when nothing has changed."""
+        """What is there now, whoever wrote it; costs one `stat` when nothing has changed.
+
+        Raises:
+            EngineError: the file of it is damaged.
+        """
         try:
             status = self._pointer_path.stat()
         except FileNotFoundError:
@@ -103,7 +107,13 @@ class ShardFolder:
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         with self._guard:
             if stamp != self._stamp:
-                self._pointer = Pointer.model_validate_json(self._pointer_path.read_bytes())
+                try:
+                    self._pointer = Pointer.model_validate_json(self._pointer_path.read_bytes())
+                except ValidationError:
+                    raise EngineError(
+                        f"{self._pointer_path} is damaged: what is live cannot be told; restore it, or load everything "
+                        "again (feast-embeddings doctor says how)"
+                    ) from None
                 self._stamp = stamp
             return self._pointer
 

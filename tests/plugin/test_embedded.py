@@ -12,6 +12,7 @@ from feast import ValueType
 
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import CollectionSpec, Hnsw, VectorSpec
+from feast_embeddings.errors import EngineError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
 from feast_embeddings.shard_folder import Pointer
 from feast_embeddings.writer_lock import writer_lock
@@ -135,6 +136,19 @@ def test_a_write_clears_all_that_dead_writers_left(
 @pytest.mark.parametrize(
     ("hnsw", "least", "most"), [(Hnsw(), 0.99, 1.0), (Hnsw(m=4, ef_construct=8, search_ef=10), 0.0, 0.9)]
 )
+def test_a_damaged_pointer_says_what_to_do(engine: EmbeddedEngine, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Reads and writes are refused with the file and the next step; a pointer that is restored is read again."""
+    load(engine, rng, 5)
+    file = tmp_path / "store" / "pointer.json"
+    kept = file.read_bytes()
+    file.write_bytes(kept[:-9])
+    for ask in (engine.aliases, lambda: engine.count("many"), lambda: engine.drop(["many"])):
+        with pytest.raises(EngineError, match=r"pointer\.json is damaged.*feast-embeddings doctor"):
+            ask()
+    file.write_bytes(kept)
+    assert engine.count("many") == 5
+
+
 def test_the_graph_finds_what_a_scan_finds(
     tmp_path: Path, rng: np.random.Generator, hnsw: Hnsw, least: float, most: float
 ) -> None:
