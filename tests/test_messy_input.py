@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -156,6 +157,21 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path: Path, command: Command) -> Non
     artifact = load_artifact(repo.data, "m")
     assert artifact.table("user")["user_id"].to_pylist() == ["Bo", "Zoë, A."]
     assert artifact.table("item")["item_id"].to_pylist() == [1, 2]
+
+
+def test_attributes_that_json_cannot_write(tmp_path: Path, command: Command) -> None:
+    """Infinity is null, as over HTTP; a time is in ISO 8601."""
+    repo, log, items = init_repo(tmp_path / "repo"), tmp_path / "log.csv", tmp_path / "items.parquet"
+    log.write_text("user_id,item_id\n1,1\n1,2\n2,2\n")
+    added = [datetime(2026, 1, 2, 3, tzinfo=UTC)] * 2
+    pq.write_table(pa.table({"item_id": [1, 2], "price": [math.inf, -math.inf], "added": added}), items)
+    place = ["--repo", repo.path, "--model", "m"]
+    assert command("train", *place, "--interactions", log, "--items", items, *QUICK_OPTIONS).code == 0
+    apply(repo, "m")
+    assert command("publish", *place).code == 0
+    answer = command("similar-items", *place, "1", "--json")
+    (row,) = json.loads(answer.out, parse_constant=pytest.fail)["neighbours"]
+    assert (row["item_id"], row["price"], row["added"]) == (2, None, "2026-01-02T03:00:00Z")
 
 
 def test_awkward_attribute_names(tmp_path: Path, command: Command) -> None:

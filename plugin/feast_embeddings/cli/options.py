@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic_core import to_jsonable_python
 
 from feast_embeddings.artifact import trained_models, validate_model_name
 from feast_embeddings.errors import InputError
@@ -49,5 +50,6 @@ def open_store(path: str, model: str | None) -> EmbeddingStore:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; times in ISO 8601."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """One JSON document on standard output; times in ISO 8601, null for NaN and infinity, which JSON has not."""
+    plain = to_jsonable_python(value, inf_nan_mode="null", fallback=str)
+    click.echo(json.dumps(plain, ensure_ascii=False, allow_nan=False))
