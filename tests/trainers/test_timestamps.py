@@ -101,6 +101,8 @@ def test_parse_time() -> None:
     assert datetime(2024, 2, 29, tzinfo=UTC) == parse_time("2024-02-29")
     with pytest.raises(InputError, match=r"'soon' is not a time; expected e\.g\. 2026-01-31"):
         parse_time("soon")
+    with pytest.raises(InputError, match="'0001-01-01T00:00:00\\+05:00' is not a time"):
+        parse_time("0001-01-01T00:00:00+05:00")
 
 
 def test_dates_written_as_one_number_are_refused() -> None:

@@ -79,13 +79,13 @@ def parse_time(text: str) -> datetime:
     """Read ISO 8601; without a zone it is UTC, and a date means its first moment.
 
     Raises:
-        InputError: not ISO 8601.
+        InputError: not ISO 8601, or in UTC not in the years 1 to 9999.
     """
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InputError(f"{text!r} is not a time; expected e.g. 2026-01-31 or 2026-01-31T12:00:00Z") from None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
 def parse_duration(text: str) -> timedelta:
