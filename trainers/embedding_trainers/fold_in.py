@@ -121,7 +121,7 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
         seed: of what randomness there is.
 
     Raises:
-        InputError: the log's ids are of another type than the version's, it knows none of the other side, or its
+        InputError: the version's ids are whole numbers and the log has others, it knows none of the other side, or its
             trainer is not installed or cannot fold in.
         ArtifactError: a table of the version is damaged.
         MissingExtraError: the extra ``trainers`` is not installed.
@@ -131,11 +131,8 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     version, same = FoldIn(artifact, entity), artifact.table(entity)
     ids, numbers = _side(log, entity)
     other_ids, other_numbers = _side(log, version.other)
-    for name, found, known in ((entity, ids, same[f"{entity}_id"]), (version.other, other_ids, version.ids)):
-        if found.type != known.type:
-            raise InputError(
-                f"the {name} ids of version {manifest.version} are {known.type}, those of the log {found.type}"
-            )
+    ids = _typed(ids, same[f"{entity}_id"].type, entity, manifest.version)
+    other_ids = _typed(other_ids, version.ids.type, version.other, manifest.version)
 
     columns = version.numbers(other_ids)[other_numbers]
     is_known = columns >= 0
@@ -170,6 +167,25 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
 
 def _side(log: Interactions, entity: Entity) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     return (log.users, log.user_numbers) if entity == "user" else (log.items, log.item_numbers)
+
+
+def _typed(ids: pa.Array, dtype: pa.DataType, entity: Entity, version: str) -> pa.Array:
+    """The ids of a log in the type of the version's: a CSV file does not say whether 7 is a number or text."""
+    try:
+        typed = ids.cast(dtype)
+        if typed.cast(ids.type).equals(ids):  # 007 is not 7
+            return typed
+    except pa.ArrowInvalid:
+        pass
+    example = next(id for id in ids.to_pylist() if not _is_whole(id))
+    raise InputError(f"the {entity} ids of version {version} are 64-bit whole numbers, but the log has {example!r}")
+
+
+def _is_whole(id: str) -> bool:
+    try:
+        return str(int(id)) == id and -(2**63) <= int(id) < 2**63
+    except ValueError:
+        return False
 
 
 def _an(entity: Entity) -> str:
