@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -46,21 +47,19 @@ class Served:
         self.address = f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="module")
-def served(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The command, once it is ready; the last test ends it."""
+@contextlib.contextmanager
+def serving(shop: Shop, folder: Path, *, workers: int) -> Iterator[Served]:
+    """The command, once it is ready; its temporary files are in the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    command = [Path(sys.executable).parent / "feast-embeddings", "serve", "--repo", shop.repo.path, "--port", port]
+    log = folder / "log"
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [*map(str, command), "--workers", "2"], stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+        process = subprocess.Popen(command(shop, port, workers), stderr=output, env=environment)
     try:
         deadline = time.monotonic() + TIMEOUT
-        while log.read_text().count("Application startup complete") < 2:
+        while log.read_text().count("Application startup complete") < workers:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
@@ -72,6 +71,19 @@ def served(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+def command(shop: Shop, port: int, workers: int) -> list[str]:
+    """To serve a shop."""
+    program = Path(sys.executable).parent / "feast-embeddings"
+    return list(map(str, [program, "serve", "--repo", shop.repo.path, "--port", port, "--workers", workers]))
+
+
+@pytest.fixture(scope="module")
+def served(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two workers; the last test that has them ends them."""
+    with serving(shop, tmp_path_factory.mktemp("serve"), workers=2) as running:
+        yield running
 
 
 def nearest(artifact: Artifact) -> list[list[str]]:
@@ -160,3 +172,22 @@ def test_what_has_begun_is_answered_before_the_end(served: Served) -> None:
     assert served.process.wait(TIMEOUT) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{served.address}/healthz")
+
+
+def test_one_worker_leaves_nothing_behind(shop: Shop, tmp_path: Path) -> None:
+    """SIGTERM ends it with 0, as it ends several, and its metrics are gone."""
+    with serving(shop, tmp_path, workers=1) as running:
+        (metrics,) = tmp_path.glob("feast-embeddings-*")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(TIMEOUT) == 0
+    assert not metrics.exists()
+
+
+def test_a_port_that_is_taken(shop: Shop, tmp_path: Path) -> None:
+    """A failure as every other: exit code 1, and a line that says which address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(command(shop, port, 1), capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: nothing could be served on 127.0.0.1:{port}, see the error above"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import shlex
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import httpx
@@ -210,7 +213,9 @@ def test_what_operators_ask(service: Asking, shop: Shop) -> None:
     assert "https://" not in page
     for path in service.get("/openapi.json").json()["paths"]:
         assert path in page
-    assert "&quot;item_id&quot;: &quot;sku-1&quot;" in page
+    examples = [unescape(line) for line in page.splitlines() if " -d " in line]
+    sent = [json.loads(shlex.split(line.removesuffix("</pre>"))[-1]) for line in examples]
+    assert {"limit": 10, "filter": "category = 'Books' AND price < 20", "item_id": "sku-1"} in sent
 
 
 @pytest.mark.parametrize(
@@ -230,6 +235,7 @@ def test_what_operators_ask(service: Asking, shop: Shop) -> None:
         ("rank", {"user_id": "u-1", "item_ids": []}, 422, "item_ids"),
         ("retrieve", {"entity": "shop"}, 422, "entity"),
         ("retrieve", {"entity": "item", "cursor": "x"}, 422, "cursor"),
+        ("rank", {"interactions": []}, 422, "interactions"),
         ("publish", {"version": "x"}, 422, "version"),
         ("create_user_embedding", {"user_ids": ["u"] * 501}, 413, "user_ids"),
         ("create_user_embedding", {"user_ids": ["u"], "encoding": "pickle"}, 422, "encoding"),
@@ -242,6 +248,24 @@ def test_bad_input_names_the_field(service: Asking, path: str, body: dict[str, A
     found = problem(service.post(f"{MODEL}/{path}", body), status)
     assert {error["field"].split(".")[0] for error in found["errors"]} == {field}
     assert field in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fields"),
+    [
+        ("rank", {"user_id": True}, {"user_id"}),
+        ("rank", {"interactions": [{"item_id": "sku-1", "weight": -1}]}, {"interactions.0.weight"}),
+        ("rank/batch", {"interactions": [[{"item_id": "sku-1"}], []]}, {"interactions.1"}),
+        ("rank/batch", {"user_ids": "u-1"}, {"user_ids"}),
+    ],
+)
+def test_fields_are_named_as_the_request_names_them(
+    service: Asking, path: str, body: dict[str, Any], fields: set[str]
+) -> None:
+    """By their path in the body, and with nothing of the types in which they are checked."""
+    found = problem(service.post(f"{MODEL}/{path}", body), 422)
+    assert {error["field"] for error in found["errors"]} == fields
+    assert "None" not in found["detail"]
 
 
 def test_other_problems(service: Asking) -> None:

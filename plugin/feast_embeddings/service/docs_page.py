@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from html import escape
 from typing import Any
 
@@ -42,7 +43,7 @@ def _operation(openapi: dict[str, Any], path: str, method: str, operation: dict[
         fields = schema["properties"]
         example = {name: field["examples"][0] for name, field in fields.items() if "examples" in field}
         calls = [
-            f"{call} -H 'Content-Type: application/json' -d '{json.dumps(sent)}'"
+            f"{call} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(sent))}"
             for sent in schema.get("examples", [example])
         ]
         lines.append(f"<ul>{''.join(_field(name, field, schema) for name, field in fields.items())}</ul>")

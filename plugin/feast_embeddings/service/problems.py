@@ -101,7 +101,9 @@ def add_handlers(app: FastAPI) -> None:
             return problem_response(400, "the body is not JSON")
         if found[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
             return problem_response(415, "send JSON, with Content-Type: application/json")
-        errors = [FieldError(field=_field(e["loc"]), message=e["msg"]) for e in found]
+        # That it is not null either says nothing: a field that may be null may be left out.
+        told = [e for e in found if e["type"] != "none_required"]
+        errors = [FieldError(field=_field(e["loc"]), message=e["msg"]) for e in told]
         return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:3]), errors)
 
     @app.exception_handler(EmbeddingsError)
@@ -126,8 +128,8 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    # Of a union of types pydantic names the type too, as the last part.
-    parts = [str(part) for part in location if not str(part).startswith("constrained-")]
+    # Of a union of types pydantic names the type too.
+    parts = [str(part) for part in location if not str(part).startswith(("constrained-", "list["))]
     return ".".join(parts[1:]) or parts[0]
 
 

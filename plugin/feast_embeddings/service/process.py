@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
+import sys
 import tempfile
 
 import uvicorn
 from fastapi import FastAPI
 
-from feast_embeddings.errors import InputError
+from feast_embeddings.errors import EmbeddingsError, InputError
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.app import create_app
 from feast_embeddings.service.keys import ENVIRONMENT, KeyRing
@@ -33,6 +35,7 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
     Raises:
         InputError: the repo or a key file cannot be used, or nobody would be asked for a key on an address that
             other machines reach.
+        EmbeddingsError: the service does not come up, as when another one has the port.
     """
     keys = KeyRing(settings.key_file)
     if not keys and not _is_loopback(host) and not has_feast_auth(Repo.open(settings.repo).feature_store()):
@@ -45,18 +48,25 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
     os.environ[_SETTINGS] = settings.model_dump_json()
     with tempfile.TemporaryDirectory(prefix="feast-embeddings-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        uvicorn.run(
-            "feast_embeddings.service.process:worker_app",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            log_config=log_config(log_level),
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            timeout_worker_healthcheck=_START_SECONDS,
-        )
+        # Uvicorn ends a single worker by the signal that it got, which would leave the folder behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        try:
+            uvicorn.run(
+                "feast_embeddings.service.process:worker_app",
+                factory=True,
+                host=host,
+                port=port,
+                workers=workers,
+                log_config=log_config(log_level),
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_worker_healthcheck=_START_SECONDS,
+            )
+        except SystemExit as end:
+            if end.code:  # uvicorn has logged why
+                raise EmbeddingsError(f"nothing could be served on {host}:{port}, see the error above") from None
+            raise
 
 
 def worker_app() -> FastAPI:
