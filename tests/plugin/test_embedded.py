@@ -133,9 +133,6 @@ def test_a_write_clears_all_that_dead_writers_left(
     assert engine.count("many") == 10
 
 
-@pytest.mark.parametrize(
-    ("hnsw", "least", "most"), [(Hnsw(), 0.99, 1.0), (Hnsw(m=4, ef_construct=8, search_ef=10), 0.0, 0.9)]
-)
 def test_a_damaged_pointer_says_what_to_do(engine: EmbeddedEngine, tmp_path: Path, rng: np.random.Generator) -> None:
     """Reads and writes are refused with the file and the next step; a pointer that is restored is read again."""
     load(engine, rng, 5)
@@ -149,6 +146,9 @@ def test_a_damaged_pointer_says_what_to_do(engine: EmbeddedEngine, tmp_path: Pat
     assert engine.count("many") == 5
 
 
+@pytest.mark.parametrize(
+    ("hnsw", "least", "most"), [(Hnsw(), 0.99, 1.0), (Hnsw(m=4, ef_construct=8, search_ef=10), 0.0, 0.9)]
+)
 def test_the_graph_finds_what_a_scan_finds(
     tmp_path: Path, rng: np.random.Generator, hnsw: Hnsw, least: float, most: float
 ) -> None:
