@@ -394,8 +394,11 @@ def test_ids_that_are_no_whole_numbers(id: str, tmp_path: Path, command: Command
 
 BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no such file": ({}, ["there is no such file"]),
-    "empty file": ({"labels.csv": ""}, ["cannot be read as csv"]),
-    "text as Parquet": ({"labels.parquet": "user_id\n"}, ["cannot be read as parquet"]),
+    "empty file": ({"labels.csv": ""}, ["cannot be read as CSV"]),
+    "text as Parquet": (
+        {"labels.parquet": "user_id\n"},
+        ["cannot be read as Parquet, which all but .csv is taken for"],
+    ),
     "broken row": ({"labels.csv": "user_id,event_timestamp\nu-1,2026-01-01,3\n"}, ["Expected 2 columns, got 3"]),
     "no time": ({"labels.csv": "user_id\nu-1\n"}, ["event_timestamp"]),
     "no id": ({"labels.csv": "event_timestamp\n2026-01-01\n"}, ["user_id, item_id or both"]),

@@ -190,7 +190,9 @@ def _microseconds(times: pd.Series[Any]) -> npt.NDArray[np.int64]:
     try:
         times = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
     except (ValueError, TypeError) as error:
-        raise InputError(f"the column event_timestamp holds something that is not an ISO 8601 time: {error}") from None
+        # Without what pandas would have its own callers try.
+        reason = str(error).partition(". You might")[0]
+        raise InputError(f"the column event_timestamp holds something that is not an ISO 8601 time: {reason}") from None
     if times.isna().any():
         raise InputError(f"event_timestamp is empty in {int(times.isna().sum())} of {len(times)} rows")
     return np.asarray(times.dt.as_unit("us").astype("int64"), dtype=np.int64)

@@ -84,4 +84,5 @@ def _read(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = pa.csv.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
         return frame
     except (ValueError, OSError) as error:
-        raise InputError(f"--entities {path} cannot be read as {path.suffix[1:] or 'Parquet'}: {error}") from None
+        kind = "CSV" if path.suffix == ".csv" else "Parquet, which all but .csv is taken for"
+        raise InputError(f"--entities {path} cannot be read as {kind}: {error}") from None
