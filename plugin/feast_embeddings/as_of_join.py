@@ -79,7 +79,9 @@ def join_as_of(
     """
     files = sorted(history.glob("*.parquet"))
     if not files:
-        raise ArtifactError(f"{history} holds no versions; train one, or restore the folder")
+        raise ArtifactError(
+            f"{history} holds no versions; train one, restore the folder, or run feast apply if the repo was moved"
+        )
     candidates = _candidates(files, f"{entity}_id", ids, selection)
     chosen = candidates.newest(_codes(ids), times, int((ttl or timedelta()) / timedelta(microseconds=1)))
     return _take(files, candidates.files[chosen], candidates.rows[chosen], chosen > 0, dim)

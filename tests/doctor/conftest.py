@@ -58,8 +58,10 @@ def repo(healthy: Shop) -> Repo:
 def doctor(repo: Repo, command: Command) -> Doctor:
     """Ask the doctor: the exit code, what is not ok, and all that it says."""
 
-    def ask(*arguments: object) -> tuple[int, Found, dict[str, Any]]:
-        answer = command("doctor", "--repo", repo.path, "--json", *arguments)
+    default = repo.path
+
+    def ask(*arguments: object, repo: Path = default) -> tuple[int, Found, dict[str, Any]]:
+        answer = command("doctor", "--repo", repo, "--json", *arguments)
         report = json.loads(answer.out)
         bad = [(found["check"], found["level"]) for found in report["findings"] if found["level"] != "ok"]
         assert all(bool(found["mend"]) == (found["level"] != "ok") for found in report["findings"])

@@ -11,7 +11,7 @@ import pytest
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.repo import Repo
 
-from .conftest import Doctor, Mend, mending
+from .conftest import Doctor, Mend, copy, mending
 
 
 @pytest.mark.parametrize("broken", ["users.parquet", "manifest.json", "items.parquet"])
@@ -69,3 +69,26 @@ def test_a_history_that_is_not_in_line(doctor: Doctor, repo: Repo, mend: Mend) -
     assert first.stem in next(row["message"] for row in report["findings"] if row["mend"])
     mend(mending(report, "history"))
     assert doctor()[1] == []
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_repo_at_another_place(doctor: Doctor, repo: Repo, mend: Mend, how: str) -> None:
+    """The registry holds absolute paths: a training frame would read the old place, if it is there still."""
+    other = repo.path.with_name(how)
+    copy(repo.path, other)
+    if how == "moved":
+        shutil.rmtree(repo.data)
+    _, bad, report = doctor(repo=other)
+    assert bad == [("history", "problem")]
+    assert str(repo.data) in next(row["message"] for row in report["findings"] if row["mend"])
+    mend(mending(report, "history"))
+    assert doctor(repo=other)[1] == []
+
+
+def test_a_live_version_that_is_gone(doctor: Doctor, repo: Repo) -> None:
+    """Queries go on, and nobody can be folded in; the history says so too."""
+    live = max(path for path in (repo.data / "shop").iterdir() if path.name.startswith("2"))
+    shutil.rmtree(live)
+    _, bad, report = doctor()
+    assert bad == [("history", "problem"), ("live", "warning")]
+    assert f"{live.name} is live and not on disk" in " ".join(row["message"] for row in report["findings"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+from feast import FileSource
 
 from feast_embeddings.artifact import ENTITIES, STALE_SECONDS, Artifact, version_folders
 from feast_embeddings.doctor.findings import Finding
@@ -12,6 +15,7 @@ from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError
 from feast_embeddings.history import history_folder
 from feast_embeddings.manifest import read_manifest
+from feast_embeddings.views import view_name
 
 __all__ = ["artifacts", "history"]
 
@@ -50,7 +54,7 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
 
 
 def history(patient: Patient) -> Iterator[Finding]:
-    """Training frames read the history: has it each version, and no other?"""
+    """Training frames read the history: has it each version, and no other, and does Feast read this one?"""
     for model in patient.models:
         folder = patient.repo.data / model
         versions = {path.name for path in version_folders(patient.repo.data, model)}
@@ -64,8 +68,23 @@ def history(patient: Patient) -> Iterator[Finding]:
                 message = f"{place} lacks versions ({lost}) or has too many ({extra}): training frames are wrong"
                 yield Finding("history", "problem", message, patient.command("prune", model, *_REFRESH), model)
                 break
+            if elsewhere := _elsewhere(patient, view_name(model, entity), place):
+                message = (
+                    f"Feast reads {elsewhere} instead of {place}, as when a repo was moved or copied after its apply"
+                )
+                yield Finding("history", "problem", message, patient.feast("apply"), model)
+                break
         else:
             yield Finding("history", "ok", f"has {_several(len(versions), 'version')}", model=model)
+
+
+def _elsewhere(patient: Patient, view: str, place: Path) -> str:
+    """The folder of files that a registered view reads, if it is another than this one."""
+    registered = (patient.views or {}).get(view)
+    source = None if registered is None else registered.batch_source
+    if not isinstance(source, FileSource) or "://" in source.path or Path(source.path).resolve() == place:
+        return ""
+    return source.path
 
 
 def _several(n: int, what: str) -> str:

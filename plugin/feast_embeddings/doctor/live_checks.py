@@ -75,6 +75,7 @@ def live(patient: Patient) -> Iterator[Finding]:
             yield Finding("live", "problem", f"only the {next(iter(counts))}s are live", publish, model)
         else:
             yield _counted(patient, found, counts)
+            yield from _gone(patient, found)
 
 
 def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Finding:
@@ -86,6 +87,15 @@ def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Findi
             return Finding("live", "problem", message, _write_again(patient, found), found.model)
     points = f"{counts['user']} users, {counts['item']} items"
     return Finding("live", "ok", f"{' and '.join(sorted(found.versions))}: {points}", model=found.model)
+
+
+def _gone(patient: Patient, found: _Live) -> Iterator[Finding]:
+    """A live version that is on no disk any more; where none is at all, `artifacts` says so."""
+    folders = {path.name for path in version_folders(patient.repo.data, found.model)}
+    if len(found.versions) == 1 and folders and not found.versions & folders:
+        (version,) = found.versions
+        message = f"{version} is live and not on disk, so nobody can be folded into it; restore its folder from a copy"
+        yield Finding("live", "warning", message, patient.command("publish", found.model), found.model)
 
 
 def _write_again(patient: Patient, found: _Live) -> str:
