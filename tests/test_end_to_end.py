@@ -260,7 +260,8 @@ def test_queries_by_hand(by_hand: ByHand, command: Command) -> None:
         assert answer.err == ""
         found = json.loads(answer.out)
         assert found["version"] == expected.version == by_hand.versions[1]
-        assert found["neighbours"] == json.loads(json.dumps(expected.to_dicts(), default=str))
+        rows = json.dumps(expected.to_dicts(), default=lambda time: f"{time:%Y-%m-%dT%H:%M:%SZ}")
+        assert found["neighbours"] == json.loads(rows)
         assert len(found["neighbours"]) > 0
     unseen = {row["item_id"] for row in json.loads(answers[-1].out)["neighbours"]}
     again = command("rank", "u-5", "-k", "100", "--include-seen", "--repo", by_hand.folder / "repo", "--json")
