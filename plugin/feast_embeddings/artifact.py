@@ -95,7 +95,8 @@ class Artifact:
         """
         file = self.verified(entity)
         # partitioning=None: otherwise Arrow reads columns out of folder names such as "model=shop".
-        table = pq.read_table(file, partitioning=None)
+        table = pq.read_table(file, partitioning=None, pre_buffer=False)
+        pa.default_memory_pool().release_unused()  # as much again, which reading took
         self._check(entity, file, table)
         return table
 

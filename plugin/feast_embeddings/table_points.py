@@ -35,8 +35,10 @@ def encode_table(
     codec: PointCodec, table: pa.Table, *, timestamp_field: str = "event_timestamp"
 ) -> Iterator[PointBatch]:
     """Points for a table, in batches that bound the memory taken; see `encode_batch`."""
-    for batch in table.combine_chunks().to_batches(max_chunksize=_ROWS):
-        yield encode_batch(codec, batch, timestamp_field=timestamp_field)
+    for start in range(0, table.num_rows, _ROWS):
+        # The chunks of a table may be small, and those of all of it together would be a second table.
+        for batch in table.slice(start, _ROWS).combine_chunks().to_batches():
+            yield encode_batch(codec, batch, timestamp_field=timestamp_field)
 
 
 def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: str = "event_timestamp") -> PointBatch:
