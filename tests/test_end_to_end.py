@@ -315,12 +315,12 @@ def test_training_frame_by_hand(by_hand: ByHand, command: Command, monkeypatch: 
     )
     labels.to_csv(by_hand.folder / "labels.csv", index=False)
     monkeypatch.chdir(by_hand.folder)
-    arguments = ("training-frame", "--repo", "repo", "--entities", "labels.csv", "--out", "frame.parquet", "--json")
+    arguments = ("training-frame", "--repo", "repo", "--entities", "labels.csv", "--output", "frame.parquet", "--json")
     report = json.loads(command(*arguments, "--allow-mixed-spaces").out)
     first, second = by_hand.versions
     assert report == {
         "rows": 4,
-        "out": "frame.parquet",
+        "output": "frame.parquet",
         "with_embedding": {"user_version": 2, "item_version": 3},
     }
     written = pd.read_parquet(by_hand.folder / "frame.parquet")

@@ -123,7 +123,7 @@ def test_all_the_way(tmp_path: Path, command: Command, users: list[Any], items: 
     labels.to_csv(tmp_path / "labels.csv", index=False)
     for name in ("labels.parquet", "labels.csv"):
         frame_command = command(
-            "training-frame", *place, "--entities", tmp_path / name, "--out", tmp_path / "frame.parquet", "--json"
+            "training-frame", *place, "--entities", tmp_path / name, "--output", tmp_path / "frame.parquet", "--json"
         )
         assert frame_command.code == 0, frame_command.err
         frame = pd.read_parquet(tmp_path / "frame.parquet")
@@ -420,7 +420,7 @@ def test_labels_that_cannot_be_joined(case: str, shop: Repo, tmp_path: Path, com
     labels = tmp_path / next(iter(files), "labels.csv")
     out = tmp_path / "frame.parquet"
     before = state(shop.path)
-    answer = command("training-frame", "--repo", shop.path, "--entities", labels, "--out", out)
+    answer = command("training-frame", "--repo", shop.path, "--entities", labels, "--output", out)
     assert_refused(answer, *parts)
     assert sorted(os.listdir(tmp_path)) == sorted(files)
     assert state(shop.path) == before
@@ -431,8 +431,8 @@ def test_a_frame_that_cannot_be_written(out: str, shop: Repo, tmp_path: Path, co
     """A place that cannot be written to is said before the join, and nothing is left there."""
     write_files(tmp_path, {"labels.csv": "user_id,event_timestamp\nu-1,2026-01-01\n", "folder.parquet": None})
     labels = tmp_path / "labels.csv"
-    answer = command("training-frame", "--repo", shop.path, "--entities", labels, "--out", tmp_path / out)
-    assert_refused(answer, "--out")
+    answer = command("training-frame", "--repo", shop.path, "--entities", labels, "--output", tmp_path / out)
+    assert_refused(answer, "--output")
     assert sorted(os.listdir(tmp_path)) == ["folder.parquet", "labels.csv"]
 
 
@@ -440,7 +440,7 @@ def test_an_empty_file_of_labels_is_an_empty_frame(shop: Repo, tmp_path: Path, c
     """No rows are no error: the frame has the columns and no rows."""
     (tmp_path / "labels.csv").write_text("user_id,event_timestamp,label\n")
     out = tmp_path / "frame.parquet"
-    answer = command("training-frame", "--repo", shop.path, "--entities", tmp_path / "labels.csv", "--out", out)
+    answer = command("training-frame", "--repo", shop.path, "--entities", tmp_path / "labels.csv", "--output", out)
     assert (answer.code, answer.err) == (0, "")
     frame = pd.read_parquet(out)
     assert len(frame) == 0
@@ -457,7 +457,7 @@ def test_an_empty_file_of_labels_is_an_empty_frame(shop: Repo, tmp_path: Path, c
         ["versions"],
         ["rank", "u-1"],
         ["item-embedding", "a"],
-        ["training-frame", "--entities", "log.csv", "--out", "frame.parquet"],
+        ["training-frame", "--entities", "log.csv", "--output", "frame.parquet"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--entities", required=True, metavar="FILE", help="Parquet or CSV with event_timestamp and ids.")
-@click.option("--out", required=True, metavar="FILE", help="Parquet to write.")
+@click.option("--output", required=True, metavar="FILE", help="Parquet to write.")
 @click.option(
     "--vectors",
     type=click.Choice(["lists", "columns"]),
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @json_option
 def training_frame(
     entities: str,
-    out: str,
+    output: str,
     vectors: Literal["lists", "columns"],
     version: str | None,
     space: str | None,
@@ -43,7 +43,7 @@ def training_frame(
     as_json: bool,
 ) -> None:
     """Join to each row of a file the embeddings that existed at its time."""
-    target = parquet_path("--out", out)
+    target = parquet_path("--output", output)
     store = open_store(repo, model)
     labels = _read(Path(entities))
     frame = store.training_frame(
@@ -55,13 +55,13 @@ def training_frame(
         name: int(frame[name].notna().sum()) for name in ("user_version", "item_version") if name in frame.columns
     }
     if as_json:
-        print_json({"rows": len(frame), "out": out, "with_embedding": matched})
+        print_json({"rows": len(frame), "output": output, "with_embedding": matched})
         return
     for name, count in matched.items():
         click.echo(f"{count} of {len(frame)} rows have an embedding of their {name.removesuffix('_version')}")
     shown = frame[[*labels.columns, *matched]]
     click.echo(shown.head(6).to_string(index=False))
-    click.echo(f"wrote {out}")
+    click.echo(f"wrote {output}")
 
 
 def _read(path: Path) -> pd.DataFrame:

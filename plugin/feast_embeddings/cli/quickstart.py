@@ -71,7 +71,7 @@ def quickstart(directory: str, seed: int) -> None:
     labels = folder / "labels.csv"
     times = [earlier - timedelta(days=1), earlier + timedelta(days=1), last + timedelta(days=1)]
     pd.DataFrame({"user_id": _USER, "event_timestamp": times, "churned": [0, 0, 1]}).to_csv(labels, index=False)
-    files = ("--entities", str(labels), "--out", str(folder / "frame.parquet"))
+    files = ("--entities", str(labels), "--output", str(folder / "frame.parquet"))
     _step("training-frame", *where, *files)
 
     _say("Try next:")
