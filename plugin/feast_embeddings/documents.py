@@ -22,7 +22,6 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.collection import VectorField, parse_metric
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, Engine, PointId, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.filter_keys import needs_acorn
 from feast_embeddings.filters import QdrantFilterTranslator
 from feast_embeddings.points import PointCodec
 from feast_embeddings.text_search import bm25, reciprocal_rank_fusion
@@ -239,15 +238,7 @@ def _nearest(
         if spec.vectors[name].distance == query.distance:
             # Zero against the bias: the bias of an item is part of a rank, not of a distance.
             padded = np.append(vector, np.zeros(spec.vectors[name].size - dim, dtype=np.float32))
-            hits = engine.query(
-                collection,
-                name,
-                padded,
-                limit=limit,
-                filter=conditions,
-                search_ef=spec.search_ef,
-                acorn=needs_acorn(spec, conditions),
-            )
+            hits = engine.query(collection, name, padded, limit=limit, filter=conditions, search_ef=spec.search_ef)
             return [hit.id for hit in hits]
     best: list[tuple[float, PointId]] = []
     for points in engine.scroll(collection, payload=[], vectors=[field.name], filter=conditions):

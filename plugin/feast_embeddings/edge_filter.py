@@ -13,7 +13,7 @@ from qdrant_client import models
 
 from feast_embeddings.errors import EngineError
 
-__all__ = ["to_edge"]
+__all__ = ["filter_keys", "to_edge"]
 
 
 def to_edge(filter: models.Filter) -> edge.Filter:
@@ -29,6 +29,19 @@ def to_edge(filter: models.Filter) -> edge.Filter:
         should=_conditions(filter.should),
         must_not=_conditions(filter.must_not),
     )
+
+
+def filter_keys(filter: models.Filter) -> set[str]:
+    """The names of the join keys and features that the filter reads."""
+    names: set[str] = set()
+    for part in (filter.must, filter.should, filter.must_not):
+        for condition in part if isinstance(part, list) else [part]:
+            match condition:
+                case models.Filter():
+                    names |= filter_keys(condition)
+                case models.FieldCondition():
+                    names.add(condition.key.strip('"'))
+    return names
 
 
 def _conditions(conditions: Any) -> list[Any] | None:

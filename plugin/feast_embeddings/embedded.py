@@ -18,9 +18,10 @@ import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import models
 
-from feast_embeddings.edge_filter import to_edge
+from feast_embeddings.edge_filter import filter_keys, to_edge
 from feast_embeddings.edge_shard import complete, create_indexes, edge_config, engine_errors, without_older
 from feast_embeddings.engine import (
+    ACORN_SELECTIVITY,
     CollectionSpec,
     Hnsw,
     Page,
@@ -35,7 +36,6 @@ from feast_embeddings.engine import (
     stored_points,
 )
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.filter_keys import filter_keys
 from feast_embeddings.filters import payload_keys
 from feast_embeddings.loaded_shards import LoadedShards
 from feast_embeddings.shard_filler import ShardFiller, as_rows, usable_processes
@@ -108,7 +108,6 @@ class EmbeddedEngine:
         exact: bool = False,
         search_ef: int = 0,
         enough_ef: int = 0,
-        acorn: bool = False,
     ) -> list[ScoredPoint]:
         request = edge.QueryRequest(
             limit=limit,
@@ -118,7 +117,7 @@ class EmbeddedEngine:
             params=edge.SearchParams(
                 hnsw_ef=self._hnsw.candidates(search_ef, enough_ef),
                 exact=exact,
-                acorn=edge.AcornSearchParams(enable=acorn),
+                acorn=edge.AcornSearchParams(enable=filter is not None, max_selectivity=ACORN_SELECTIVITY),
             ),
         )
         with engine_errors(f"search {collection!r}"):

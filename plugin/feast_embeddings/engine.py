@@ -31,6 +31,7 @@ from feast_embeddings.engine_points import (
 )
 
 __all__ = [
+    "ACORN_SELECTIVITY",
     "DEFAULT_EF",
     "TIMESTAMP_KEY",
     "CollectionSpec",
@@ -59,6 +60,8 @@ IndexType = Literal["keyword", "integer", "lookup", "unlinked", "float", "bool"]
 # Qdrant's default of 100 finds 93 % of the ten nearest of 48,000 trained item vectors, 512 finds 99.7 %
 # (tests/benchmarks/read.py).
 DEFAULT_EF = 512
+# A filter that takes out less than the rest leaves a graph whole enough (tests/benchmarks/filtered.py).
+ACORN_SELECTIVITY = 0.6
 
 
 class _Frozen(BaseModel):
@@ -206,17 +209,17 @@ class Engine(Protocol):
         exact: bool = False,
         search_ef: int = 0,
         enough_ef: int = 0,
-        acorn: bool = False,
     ) -> list[ScoredPoint]:
         """The nearest points to a vector, nearest first.
+
+        A filter takes points out of the graph, so a search with one looks behind those that it takes out where many
+        are (ACORN: Patel et al., SIGMOD 2024, arXiv:2403.04871). That finds more, and takes longer.
 
         Args:
             payload: the keys to return with each; None returns all.
             exact: look at every point that passes the filter. A search of the graph may find fewer than `limit`.
             search_ef: fewest candidates to keep, e.g. what the collection's spec says; more if the settings say so.
             enough_ef: candidates to keep if the settings say nothing; 0: by `search_ef`.
-            acorn: in a graph without edges for the filter, look behind the points that it takes out (Patel et al.,
-                SIGMOD 2024, arXiv:2403.04871); takes some times as long as with edges.
         """
         ...
 

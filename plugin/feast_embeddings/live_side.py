@@ -21,7 +21,6 @@ from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import CursorError, IdTypeError
 from feast_embeddings.exact_numbers import native_value
-from feast_embeddings.filter_keys import needs_acorn
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
 from feast_embeddings.points import PointCodec, from_microseconds
 
@@ -159,7 +158,6 @@ class LiveSide:
                 payload=payload,
                 search_ef=max(self.spec.search_ef, _CANDIDATES * limit),
                 enough_ef=self.spec.enough_ef if filter is None and limit <= _ENOUGH_FOR else 0,
-                acorn=needs_acorn(self.spec, filter),
             )
             left_out = set(excluded)
             hits = [hit for hit in found if hit.id not in left_out][:k]

@@ -232,7 +232,6 @@ class ServerEngine:
         exact: bool = False,
         search_ef: int = 0,
         enough_ef: int = 0,
-        acorn: bool = False,
     ) -> list[ScoredPoint]:
         with engine_errors(f"search {collection!r}"):
             hits = self._client.query_points(
@@ -243,7 +242,10 @@ class ServerEngine:
                 query_filter=filter,
                 with_payload=payload_keys(payload),
                 search_params=search_parameters(
-                    self._storage, exact=exact, candidates=self._hnsw.candidates(search_ef, enough_ef), acorn=acorn
+                    self._storage,
+                    exact=exact,
+                    candidates=self._hnsw.candidates(search_ef, enough_ef),
+                    filtered=filter is not None,
                 ),
             ).points
         return scored_points(hits)

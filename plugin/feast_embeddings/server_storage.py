@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from feast_embeddings.engine import CollectionSpec, Hnsw, IndexType
+from feast_embeddings.engine import ACORN_SELECTIVITY, CollectionSpec, Hnsw, IndexType
 
 __all__ = ["Storage", "creation_parameters", "index_schema", "search_parameters"]
 
@@ -56,7 +56,7 @@ def creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> d
     }
 
 
-def search_parameters(storage: Storage, *, exact: bool, candidates: int, acorn: bool) -> models.SearchParams:
+def search_parameters(storage: Storage, *, exact: bool, candidates: int, filtered: bool) -> models.SearchParams:
     """Of every search."""
     return models.SearchParams(
         hnsw_ef=candidates,
@@ -64,7 +64,7 @@ def search_parameters(storage: Storage, *, exact: bool, candidates: int, acorn: 
         quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
         if storage.quantization
         else None,
-        acorn=models.AcornSearchParams(enable=True) if acorn else None,
+        acorn=models.AcornSearchParams(enable=True, max_selectivity=ACORN_SELECTIVITY) if filtered else None,
     )
 
 

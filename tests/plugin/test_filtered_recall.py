@@ -1,4 +1,4 @@
-"""A filter on how much an item was interacted with finds the nearest, though the graph has no edges for it."""
+"""A search with a filter finds the nearest of what passes, also where the graph has no edges for the filter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from feast_embeddings import edge_shard, live_side, verify
+from feast_embeddings import edge_shard, embedded, verify
 from feast_embeddings.artifact import TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.repo import init_repo
@@ -81,5 +81,5 @@ def test_the_nearest_of_those_that_pass(
 ) -> None:
     """Recall@10 against numpy, in a graph where it is far worse without looking behind what the filter takes out."""
     assert recall(store, items, condition, int(N * share)) >= 0.95
-    monkeypatch.setattr(live_side, "needs_acorn", lambda *_: False)
+    monkeypatch.setattr(embedded, "ACORN_SELECTIVITY", 0.0)
     assert recall(store, items, condition, int(N * share)) <= 0.85
