@@ -19,7 +19,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ __all__ = [
     "FoldedIn",
     "Manifest",
     "TrainerInfo",
+    "check_schemas",
     "delete_artifacts",
     "embedding_matrix",
     "list_artifacts",
@@ -170,6 +171,16 @@ def load_artifact(data: Path, model: str, version: str | None = None) -> Artifac
     if version not in versions:
         raise InputError(f"model {model!r} has no version {version!r}; it has {', '.join(versions[-5:])}")
     return Artifact(folder / version, read_manifest(folder / version))
+
+
+def check_schemas(data: Path, model: str, schemas: Mapping[Entity, pa.Schema]) -> None:
+    """Check whether tables with these columns can become a version, before anything is computed for it.
+
+    Raises:
+        InputError: a column has another type than in an earlier version, and the two do not mix; or two names
+            differ only in case.
+    """
+    check_columns(version_folders(data, model), {f"{entity}s.parquet": schema for entity, schema in schemas.items()})
 
 
 def write_artifact(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from embedding_trainers.preparation import Preparation
 from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.svd import SVD, SVDConfig
 from embedding_trainers.train import train_model
-from embedding_trainers.trainer import RunOptions
+from embedding_trainers.trainer import RunOptions, find_trainer
 from embedding_trainers.tuning import Search, Tuning, tune
 from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.errors import InputError
@@ -193,6 +194,27 @@ def test_failure_leaves_nothing(repo: Path, log: Path, changes: dict[str, Any], 
         train_model(repo, arguments.pop("model"), arguments.pop("interactions"), **arguments)
     assert message in str(error.value)
     assert [path for path in repo.glob("data/**/*") if path.name != "m"] == []
+
+
+@pytest.mark.parametrize(
+    ("log_of", "price", "message"), [(1, "9.5", "user_id"), ("u{}", "dear", "price")], ids=["ids", "attribute"]
+)
+def test_a_column_of_another_type_is_refused_before_the_fit(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_of: Any, price: str, message: str
+) -> None:
+    """What cannot join the versions that are there is said before anything was computed."""
+
+    def write(user: Any, price: str) -> dict[str, Any]:
+        users = [user.format(n) if isinstance(user, str) else user + n for n in (1, 2, 3)]
+        pq.write_table(pa.table({"user_id": users, "item_id": ["a", "b", "a"]}), tmp_path / "log.parquet")
+        (tmp_path / "items.csv").write_text(f"item_id,price\na,{price}\n")
+        return {"interactions": tmp_path / "log.parquet", "item_attributes": tmp_path / "items.csv"}
+
+    train_model(repo, "m", **write("u{}", "9.5"), parameters=FEW, evaluation=False)
+    unable = replace(find_trainer("bpr"), train=lambda *_: pytest.fail("it was fitted"))
+    monkeypatch.setattr("embedding_trainers.train.find_trainer", lambda _: unable)
+    with pytest.raises(InputError, match=f"changed its type.*{message}"):
+        train_model(repo, "m", **write(log_of, price), parameters=FEW, evaluation=False)
 
 
 def test_repository_is_needed(tmp_path: Path, log: Path) -> None:

@@ -31,6 +31,7 @@ from feast_embeddings.artifact import (
     EmbeddingTable,
     Entity,
     TrainerInfo,
+    check_schemas,
     load_artifact,
     trained_models,
     validate_model_name,
@@ -142,6 +143,11 @@ def train_model(
         log = read_interactions(interactions, columns, preparation)
         of_users = user_attributes and read_attributes(user_attributes, columns.user, log.users)
         of_items = item_attributes and read_attributes(item_attributes, columns.item, log.items)
+        schemas: dict[Entity, pa.Schema] = {
+            "user": _schema("user", log.users, of_users),
+            "item": _schema("item", log.items, of_items),
+        }
+        check_schemas(repo / "data", model, schemas)
         if previous and align_to != LATEST:
             shared = count_shared(previous, {"user": log.users, "item": log.items})
             if reason := too_few(previous, shared, config.factors):
@@ -190,6 +196,11 @@ def train_model(
             tuning=None if tuning is None else tuning.to_json(),
         )
     return Training(artifact, judged, tuning, stop, seconds)
+
+
+def _schema(entity: Entity, ids: pa.Array, attributes: pa.Table | None) -> pa.Schema:
+    """The columns of a new version that may differ from those of earlier ones."""
+    return pa.schema([(f"{entity}_id", ids.type), *(attributes.schema if attributes is not None else ())])
 
 
 def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
