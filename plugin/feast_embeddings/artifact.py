@@ -221,7 +221,7 @@ def write_artifact(
         "users.parquet": to_arrow("user", users, *stamp),
         "items.parquet": to_arrow("item", items, *stamp),
     }
-    check_columns(sorted(_version_paths(folder)), {name: table.schema for name, table in tables.items()})
+    check_schemas(data, model, {"user": tables["users.parquet"].schema, "item": tables["items.parquet"].schema})
     folder.mkdir(parents=True, exist_ok=True)
     _clear_stale(folder)
     temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"

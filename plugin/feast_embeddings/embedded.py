@@ -117,7 +117,9 @@ class EmbeddedEngine:
             params=edge.SearchParams(
                 hnsw_ef=self._hnsw.candidates(search_ef, enough_ef),
                 exact=exact,
-                acorn=edge.AcornSearchParams(enable=filter is not None, max_selectivity=ACORN_SELECTIVITY),
+                acorn=None
+                if filter is None
+                else edge.AcornSearchParams(enable=True, max_selectivity=ACORN_SELECTIVITY),
             ),
         )
         with engine_errors(f"search {collection!r}"):

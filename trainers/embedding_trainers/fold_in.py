@@ -18,6 +18,7 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
 from embedding_trainers.source import Source
 from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_trainer
+from embedding_trainers.vocabulary import exact_cast
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import InputError
 
@@ -171,12 +172,8 @@ def _side(log: Interactions, entity: Entity) -> tuple[pa.Array, npt.NDArray[np.i
 
 def _typed(ids: pa.Array, dtype: pa.DataType, entity: Entity, version: str) -> pa.Array:
     """The ids of a log in the type of the version's: a CSV file does not say whether 7 is a number or text."""
-    try:
-        typed = ids.cast(dtype)
-        if typed.cast(ids.type).equals(ids):  # 007 is not 7
-            return typed
-    except pa.ArrowInvalid:
-        pass
+    if (typed := exact_cast(ids, dtype)) is not None:
+        return typed
     example = next(id for id in ids.to_pylist() if not _is_whole(id))
     raise InputError(f"the {entity} ids of version {version} are 64-bit whole numbers, but the log has {example!r}")
 

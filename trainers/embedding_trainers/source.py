@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from embedding_trainers.vocabulary import exact_cast
 from feast_embeddings.errors import InputError
 
 __all__ = ["ArrowStream", "Source", "missing_column", "read_pieces", "read_table", "source_name"]
@@ -174,8 +175,5 @@ def _regroup(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _whole_numbers_if_all_are(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        numbers = column.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return column
-    return numbers if numbers.cast(pa.string()).equals(column) else column
+    numbers = exact_cast(column, pa.int64())
+    return column if numbers is None else numbers

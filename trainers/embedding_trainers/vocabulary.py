@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["IdNumbering", "Numbers", "as_ids"]
+__all__ = ["IdNumbering", "Numbers", "as_ids", "exact_cast"]
 
 Numbers = npt.NDArray[np.int32]
 
@@ -114,6 +114,15 @@ class IdNumbering:
             self._numbers.append(places.indices.to_numpy()[part])
         self._waiting, self._n_waiting = [], 0
         return merged.chunks[-1].dictionary
+
+
+def exact_cast(values: pa.Array | pa.ChunkedArray, dtype: pa.DataType) -> pa.Array | pa.ChunkedArray | None:
+    """The values in another type, if each is written there as it is here (007 is not 7); or None."""
+    try:
+        cast = values.cast(dtype)
+    except pa.ArrowInvalid:
+        return None
+    return cast if cast.cast(values.type).equals(values) else None
 
 
 def as_ids(values: pa.Array | pa.ChunkedArray, what: str) -> pa.Array | pa.ChunkedArray:
