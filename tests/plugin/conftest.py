@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import yaml
 from feast import FeatureStore
 from qdrant_client import QdrantClient
 
-from feast_embeddings import embedding_views
+from feast_embeddings import edge_shard, embedding_views, verify
 from feast_embeddings._feast import online_store_of
 from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
@@ -95,6 +96,32 @@ def write_version(
         n_interactions=2 * n_users,
         alignment=alignment,
     )
+
+
+def write_tables(data: Path, users: EmbeddingTable, items: EmbeddingTable) -> Artifact:
+    """A version of these tables, said to be of a trainer."""
+    return write_artifact(
+        data,
+        "shop",
+        users=users,
+        items=items,
+        as_of=AS_OF,
+        trainer=TrainerInfo(name="random", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="0" * 64,
+        n_interactions=1,
+    )
+
+
+@contextlib.contextmanager
+def graphs_of_few() -> Iterator[None]:
+    """What is published in the block gets graphs, however few the vectors, and whatever the graphs find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edge_shard, "_GRAPH_KB", 1)
+        patch.setattr(verify, "_LARGE_BYTES", 1)
+        patch.setattr(verify, "MIN_RECALL", 0.0)
+        yield
 
 
 def alignment_to(artifact: Artifact) -> Alignment:

@@ -9,13 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.artifact import TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FilterError, InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, Shop, apply, item_table, user_table
+from .conftest import AS_OF, Shop, apply, item_table, user_table, write_tables
 
 
 @pytest.fixture
@@ -142,17 +141,8 @@ def test_any_id_is_served(tmp_path: Path, ids: list[str | int]) -> None:
     """Ids of any size, sign and script go through artifact, Feast and Qdrant and come back as they are."""
     repo = init_repo(tmp_path / "repo")
     rng = np.random.default_rng(0)
-    artifact = write_artifact(
-        repo.data,
-        "shop",
-        users=user_table(rng, pa.array(ids), [[ids[0]]] * len(ids)),
-        items=item_table(rng, pa.array(ids)),
-        as_of=AS_OF,
-        trainer=TrainerInfo(name="random", config={}),
-        seed=0,
-        metrics={},
-        fingerprint="0" * 64,
-        n_interactions=1,
+    artifact = write_tables(
+        repo.data, user_table(rng, pa.array(ids), [[ids[0]]] * len(ids)), item_table(rng, pa.array(ids))
     )
     feature_store = apply(repo)
     publish_artifact(feature_store, artifact)

@@ -11,15 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feast_embeddings import edge_shard, verify
 from feast_embeddings.answers import Id
-from feast_embeddings.artifact import TrainerInfo, write_artifact
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import DEFAULT_EF, Hnsw
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, Shop, apply, item_table, user_table
+from .conftest import Shop, apply, graphs_of_few, item_table, user_table, write_tables
 
 N, DIM, CLUSTERS = 1500, 8, 12
 
@@ -40,22 +38,10 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     items, users = item_table(rng, pa.array(range(N)), DIM), user_table(rng, pa.array([0]), [[0]], DIM)
     centres = 20 * rng.standard_normal((CLUSTERS, DIM), dtype=np.float32)
     vectors = items.embedding + centres[np.arange(N) % CLUSTERS]
-    artifact = write_artifact(
-        repo.data,
-        "shop",
-        users=users,
-        items=type(items)(items.ids, vectors, items.n_interactions, items.bias, None, items.attributes),
-        as_of=AS_OF,
-        trainer=TrainerInfo(name="random", config={}),
-        seed=0,
-        metrics={},
-        fingerprint="0" * 64,
-        n_interactions=1,
+    artifact = write_tables(
+        repo.data, users, type(items)(items.ids, vectors, items.n_interactions, items.bias, None, items.attributes)
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edge_shard, "_GRAPH_KB", 1)  # a graph, for so few
-        patch.setattr(verify, "_LARGE_BYTES", 1)
-        patch.setattr(verify, "MIN_RECALL", 0.0)
+    with graphs_of_few():
         yield Shop(repo, artifact, apply(repo)).publish().live()
 
 

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from feast_embeddings import edge_shard, embedded, verify
-from feast_embeddings.artifact import TrainerInfo, write_artifact
+from feast_embeddings import embedded
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, Shop, apply, item_table, user_table
+from .conftest import Shop, apply, graphs_of_few, item_table, user_table, write_tables
 
 N, DIM, K = 4000, 32, 10
 
@@ -36,22 +35,10 @@ def store(
     (repo.path / "feature_store.yaml").write_text(yaml.safe_dump(config))
     rng, (vectors, counts) = np.random.default_rng(0), items
     table, users = item_table(rng, pa.array(range(N)), DIM), user_table(rng, pa.array([0]), [[0]], DIM)
-    artifact = write_artifact(
-        repo.data,
-        "shop",
-        users=users,
-        items=type(table)(table.ids, vectors, counts, table.bias, None, table.attributes),
-        as_of=AS_OF,
-        trainer=TrainerInfo(name="random", config={}),
-        seed=0,
-        metrics={},
-        fingerprint="0" * 64,
-        n_interactions=1,
+    artifact = write_tables(
+        repo.data, users, type(table)(table.ids, vectors, counts, table.bias, None, table.attributes)
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edge_shard, "_GRAPH_KB", 1)  # a graph, for so few
-        patch.setattr(verify, "_LARGE_BYTES", 1)
-        patch.setattr(verify, "MIN_RECALL", 0.0)
+    with graphs_of_few():
         return Shop(repo, artifact, apply(repo)).publish()
 
 

@@ -20,7 +20,7 @@ from feast_embeddings.gates import Gates
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
-from .conftest import AS_OF, ENGINES, Shop, apply, item_table, served_shop, user_table, write_version
+from .conftest import AS_OF, ENGINES, Shop, apply, item_table, served_shop, user_table, write_tables, write_version
 from .publishing import publish_any
 
 
@@ -237,17 +237,10 @@ def test_always_k_where_so_many_match(tmp_path: Path) -> None:
     order = np.argsort(-scores)
     seen = [order[:m].tolist() for m in (100, 300, 1200, 3990)]
     repo = init_repo(tmp_path / "repo")
-    artifact = write_artifact(
+    artifact = write_tables(
         repo.data,
-        "shop",
-        users=type(users)(users.ids, vectors[[0] * 4], users.n_interactions, None, pa.array(seen), users.attributes),
-        items=type(items)(items.ids, vectors, items.n_interactions, None, None, items.attributes),
-        as_of=AS_OF,
-        trainer=TrainerInfo(name="random", config={}),
-        seed=0,
-        metrics={},
-        fingerprint="0" * 64,
-        n_interactions=1,
+        type(users)(users.ids, vectors[[0] * 4], users.n_interactions, None, pa.array(seen), users.attributes),
+        type(items)(items.ids, vectors, items.n_interactions, None, None, items.attributes),
     )
     feature_store = apply(repo)
     publish_artifact(feature_store, artifact)
