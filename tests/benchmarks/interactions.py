@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -70,8 +69,10 @@ def pandas(path: Path) -> object:
 WAYS = {"ours": ours, "pandas": pandas}
 
 
-def memory() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def measure(way: str, path: Path) -> dict[str, float]:
@@ -80,26 +81,15 @@ def measure(way: str, path: Path) -> dict[str, float]:
 
     import embedding_trainers.interactions  # noqa: F401
 
-    before = memory()
-    peak = [before]
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], memory())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    before = peak_memory()
     start = time.perf_counter()
     matrix = WAYS[way](path)
     seconds = time.perf_counter() - start
-    done.set()
-    watcher.join()
     parts = (matrix.data, matrix.indices, matrix.indptr)  # type: ignore[attr-defined]
     return {
         "seconds": seconds,
         "cpu_seconds": time.process_time(),
-        "peak": max(peak[0], memory()) - before,
+        "peak": peak_memory() - before,
         "matrix": sum(part.nbytes for part in parts),
         "pairs": len(matrix.data),  # type: ignore[attr-defined]
         "sum": float(matrix.data.sum(dtype=np.float64)),  # type: ignore[attr-defined]

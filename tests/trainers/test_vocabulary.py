@@ -14,7 +14,7 @@ from feast_embeddings.errors import InputError
 def number_ids(*pieces: pa.ChunkedArray) -> tuple[pa.Array, Numbers]:
     numbering = IdNumbering("ids")
     for piece in pieces:
-        numbering.add(numbering.encode(piece))
+        numbering.add(piece)
     return numbering.finish()
 
 

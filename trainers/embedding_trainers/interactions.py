@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.preparation import Preparation, core, decay, event_weights
 from embedding_trainers.source import Source, missing_column, read_pieces, source_name
 from embedding_trainers.timestamps import as_datetime, as_microseconds, to_microseconds
-from embedding_trainers.vocabulary import Encoded, IdNumbering, Numbers
+from embedding_trainers.vocabulary import IdNumbering, Numbers
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,10 +89,17 @@ class Interactions:
         Raises:
             MissingExtraError: scipy is not installed.
         """
-        weights = np.ones(len(self), dtype=np.float32) if self.weights is None else self.weights
-        matrix = import_extra("scipy.sparse").csr_matrix(
-            (weights, (self.user_numbers, self.item_numbers)), shape=(len(self.users), len(self.items))
-        )
+        sparse = import_extra("scipy.sparse")
+
+        def sum_up(rows: slice) -> Any:
+            users, items = self.user_numbers[rows], self.item_numbers[rows]
+            weights = np.ones(len(users), dtype=np.float32) if self.weights is None else self.weights[rows]
+            return sparse.csr_matrix((weights, (users, items)), shape=(len(self.users), len(self.items)))
+
+        middle = len(self) // 2
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(sum_up, (slice(0, middle), slice(middle, None)))
+        matrix: csr_matrix = first + second
         matrix.sort_indices()
         return matrix
 
@@ -184,20 +191,23 @@ def _read(source: Source, columns: Columns, name: str) -> tuple[list[tuple[pa.Ar
 
     numberings = {c: IdNumbering(f"{name}: column {c!r}", noun) for c, noun in numbered.items()}
     rest: list[pa.Table] = []
-    # Two threads encode a piece, while this one reads the next and merges the last.
-    with ThreadPoolExecutor(2) as pool:
-        running: list[tuple[IdNumbering, Future[Encoded]]] = []
-        for piece in chain(read_pieces(source, select=select, ids=numbered), [None]):
-            done = [(numbering, work.result()) for numbering, work in running]
-            if piece is not None:
-                running = [(n, pool.submit(n.encode, piece[c])) for c, n in numberings.items()]
-                rest.append(piece.select(list(dict.fromkeys(others))))
+    with ExitStack() as stack:
+        # A thread for each column, while this one reads the next piece.
+        workers = [stack.enter_context(ThreadPoolExecutor(1)) for _ in numberings]
+        running: list[Future[None]] = []
+        for piece in read_pieces(source, select=select, ids=numbered):
+            before = running
+            running = [w.submit(n.add, piece[c]) for w, (c, n) in zip(workers, numberings.items(), strict=True)]
+            rest.append(piece.select(list(dict.fromkeys(others))))
             del piece
-            for numbering, encoded in done:
-                numbering.add(encoded)
+            for work in before:
+                work.result()
             # What earlier pieces took; Arrow's allocator would keep it.
             pa.default_memory_pool().release_unused()
-        finished = dict(zip(numberings, pool.map(IdNumbering.finish, numberings.values()), strict=True))
+        for work in running:
+            work.result()
+        ends = [worker.submit(numbering.finish) for worker, numbering in zip(workers, numberings.values(), strict=True)]
+        finished = {column: end.result() for column, end in zip(numberings, ends, strict=True)}
     return [finished[c] for c in (columns.user, columns.item, *filter(None, [columns.event]))], pa.concat_tables(rest)
 
 

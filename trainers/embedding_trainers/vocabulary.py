@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,18 +17,12 @@ Numbers = npt.NDArray[np.int32]
 _WAITING = 2
 
 
-class Encoded(NamedTuple):
-    """Rows of a column: how many, how many without an id, and if all have one the distinct ids and their places."""
-
-    rows: int
-    nulls: int
-    ids: tuple[pa.Array, Numbers] | None
-
-
 class IdNumbering:
     """Numbers the distinct ids of a column that comes in pieces, in sorted order (text by its UTF-8 bytes).
 
-    Each piece is dictionary-encoded by itself, so of its text only the distinct ids are kept.
+    Of a piece's text only the distinct ids are kept. Rows are encoded together with the known ids while those are
+    fewer, which hashes no row more than twice; else by themselves, and their distinct ids are merged with the known
+    ones once enough of them wait.
 
     Args:
         what: what to call the column in an error.
@@ -45,34 +37,33 @@ class IdNumbering:
         self._n_waiting = 0
         self._numbers: list[Numbers] = []
 
-    def encode(self, column: pa.ChunkedArray) -> Encoded:
-        """Encode some rows, for `add`. Rows may be encoded in several threads at once.
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take the next rows.
 
         Raises:
             InputError: ids that are neither text nor whole numbers.
         """
+        self._rows += len(column)
+        # Rows without an id are counted, for the error that `finish` raises.
+        self._nulls += column.null_count
         if column.null_count or not len(column):
-            return Encoded(len(column), column.null_count, None)
+            return
         ids = as_ids(column, self._what)
         if ids.null_count:  # of a dictionary that has a null
-            return Encoded(len(column), ids.null_count, None)
-        # One table of ids goes through all chunks, so the last dictionary is that of all of them.
-        encoded = ids.dictionary_encode()
-        numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-        return Encoded(len(column), 0, (encoded.chunks[-1].dictionary, numbers))
-
-    def add(self, encoded: Encoded) -> None:
-        """Take the next rows."""
-        self._rows += encoded.rows
-        self._nulls += encoded.nulls
-        if encoded.ids is None:
+            self._nulls += ids.null_count
             return
-        if self._known is None:
-            self._known, numbers = encoded.ids
+        together = self._known is not None and not self._waiting and len(self._known) <= len(ids)
+        known = [self._known] if together else []
+        # One table of ids goes through all chunks, so the last dictionary is that of all of them.
+        encoded = pa.chunked_array([*known, *ids.chunks]).dictionary_encode()
+        numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks[len(known) :]])
+        distinct = encoded.chunks[-1].dictionary
+        if self._known is None or together:
+            self._known = distinct
             self._numbers.append(numbers)
             return
-        self._waiting.append(encoded.ids)
-        self._n_waiting += len(encoded.ids[0])
+        self._waiting.append((distinct, numbers))
+        self._n_waiting += len(distinct)
         if self._n_waiting > _WAITING * len(self._known):
             self._known = self._merged(self._known)
 
