@@ -123,4 +123,4 @@ class Embeddings:
     @property
     def missing(self) -> list[Id]:
         """The ids that have no embedding."""
-        return [id for id, found in zip(self.ids, self.found, strict=True) if not found]
+        return [id for id, found in zip(self.ids, self.found.tolist(), strict=True) if not found]

@@ -20,7 +20,7 @@ from feast_embeddings.service.operation_routes import operation_routes
 from feast_embeddings.service.page_routes import page_routes
 from feast_embeddings.service.permissions import feast_auth
 from feast_embeddings.service.problems import add_handlers
-from feast_embeddings.service.quick_route import QuickRoute
+from feast_embeddings.service.quick_paths import QuickPaths
 from feast_embeddings.service.settings import ServiceSettings
 from feast_embeddings.service.vector_routes import add_vector_routes
 from feast_embeddings.service.version_routes import add_version_routes
@@ -56,7 +56,6 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         prefix="/v1/models",
         dependencies=feast_auth(models.feature_store),
         responses=PROBLEMS,
-        route_class=QuickRoute,
     )
     calls = Calls(models, settings)
     # Matched in this order, so those that are asked most come first.
@@ -66,6 +65,8 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
     app.include_router(operation_routes(models))
     app.include_router(page_routes())
     add_handlers(app)
+    # The one that is added last is the first to see a request.
+    app.add_middleware(QuickPaths, router=model_routes, service=app)
     app.add_middleware(Gate, settings=settings, keys=KeyRing(settings.key_file) if keys is None else keys)
     if settings.cors_origins:
         # Outside the gate: a browser asks without a key whether it may ask at all.

@@ -57,7 +57,7 @@ class Calls:
                 _at_most(self.settings.max_queries, name, ids)
                 ids = [id for each in ids if isinstance(each, list) for id in each]
             _at_most(self.settings.max_ids, name, ids)
-        limit = getattr(request, "limit", 1)
+        limit = vars(request).get("limit", 1)
         if limit > self.settings.max_limit:
             text = f"at most {self.settings.max_limit:,}, got {limit:,}"
             raise ProblemError(422, f"limit: {text}", [FieldError(field="limit", message=text)])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
-import uuid
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.service.keys import ApiKey, KeyRing
-from feast_embeddings.service.metrics import REQUESTS, SECONDS
+from feast_embeddings.service.metrics import count_request
 from feast_embeddings.service.problems import problem_response
 from feast_embeddings.service.settings import ServiceSettings
 
@@ -41,7 +41,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, request_id = time.perf_counter(), 0, uuid.uuid4().hex
+        started, status, request_id = time.perf_counter(), 0, secrets.token_hex(16)
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -75,8 +75,7 @@ class Gate:
             seconds = time.perf_counter() - started
             route = scope.get("route")
             endpoint = getattr(route, "path", "other")
-            REQUESTS.labels(endpoint, status).inc()
-            SECONDS.labels(endpoint).observe(seconds)
+            count_request(endpoint, status, seconds)
             if self._settings.access_log:
                 _access.info(
                     "request",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -14,13 +15,13 @@ from prometheus_client.registry import Collector
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.service.models import Models
 
-__all__ = ["MISSING", "REQUESTS", "SECONDS", "exposition"]
+__all__ = ["MISSING", "count_request", "exposition"]
 
 _registry = CollectorRegistry()
-REQUESTS = Counter(
+_REQUESTS = Counter(
     "feast_embeddings_requests", "Requests by endpoint and HTTP status.", ["endpoint", "status"], registry=_registry
 )
-SECONDS = Histogram(
+_SECONDS = Histogram(
     "feast_embeddings_request_seconds",
     "Time to answer, by endpoint.",
     ["endpoint"],
@@ -33,6 +34,16 @@ MISSING = Counter(
     ["model"],
     registry=_registry,
 )
+
+
+# Finding the metric of some labels costs more than counting.
+_requests_of, _seconds_of = lru_cache(_REQUESTS.labels), lru_cache(_SECONDS.labels)
+
+
+def count_request(endpoint: str, status: int, seconds: float) -> None:
+    """One more request, answered after so many seconds; 0 is the status of one that was not."""
+    _requests_of(endpoint, status).inc()
+    _seconds_of(endpoint).observe(seconds)
 
 
 class _Live(Collector):

@@ -87,8 +87,8 @@ class Request(BaseModel):
 
     def id_lists(self) -> Iterator[tuple[str, list[Any]]]:
         """The fields that hold lists of ids."""
-        for name in type(self).model_fields:
-            if isinstance(value := getattr(self, name), list):
+        for name, value in vars(self).items():
+            if isinstance(value, list):
                 yield name, value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Header, Response
 
 from feast_embeddings.answers import Embeddings, Id
@@ -30,7 +31,7 @@ def add_vector_routes(router: APIRouter, calls: Calls) -> None:
             return store.user_embeddings(ids) if entity == "user" else store.item_embeddings(ids)
 
         found = await calls.one(model, len(ids) <= _LIGHT, ask)
-        if missing := len(ids) - int(found.found.sum()):
+        if missing := len(ids) - int(np.count_nonzero(found.found)):
             MISSING.labels(model).inc(missing)
         accepted: requests.Encoding = "arrow" if ARROW in accept else "numpy" if NUMPY in accept else "float"
         return answers.embedding_response(model, entity, found, encoding or accepted)
