@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CLIENT", "Load", "ask", "for_seconds", "load"]
+__all__ = ["CLIENT", "Connection", "Load", "ask", "for_seconds", "load", "prepared"]
 
 CLIENT = "wrk" if shutil.which("wrk") else "asyncio"
 
@@ -88,15 +89,46 @@ def load(port: int, path: str, bodies: Sequence[Any], connections: int, seconds:
     return Load(**json.loads(done.stdout.split("RESULT ")[1]))
 
 
+def prepared(path: str, body: Any) -> bytes:
+    """The bytes of a request."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+class Connection:
+    """One connection that is kept open, over which to ask and wait: as little of a client as can be."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def seconds(self, request: bytes) -> float:
+        """How long it took until the whole answer to a prepared request was here."""
+        started = time.perf_counter()
+        self._socket.sendall(request)
+        answer = self._socket.recv(2**20)
+        while b"\r\n\r\n" not in answer:
+            answer += self._socket.recv(2**20)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        left = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(body)
+        while left:
+            left -= len(self._socket.recv(left))
+        seconds = time.perf_counter() - started
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"expected an answer of status 200, got {answer[:500]!r}")
+        return seconds
+
+
 def ask(
     port: int, path: str, bodies: Sequence[Any], connections: int, stop: Callable[[], bool]
 ) -> tuple[Load, list[tuple[int, bytes]]]:
     """The same from here, with each answer and the number of the request that it is to."""
-    contents = [json.dumps(body).encode() for body in bodies]
-    requests = [
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        .encode() + content for content in contents
-    ]  # fmt: skip
+    requests = [prepared(path, body) for body in bodies]
     times: list[float] = []
     answers: list[tuple[int, bytes]] = []
     position = failed = 0
