@@ -12,8 +12,8 @@ __all__ = ["Matrix", "highest", "kth_best_scores", "matrix_blocks", "unit"]
 
 Matrix = npt.NDArray[np.float32]
 
-# Rows that are compared with all queries at a time.
-_BLOCK = 65_536
+# Rows that are compared with all queries at a time: so few that their scores stay in the processor's cache.
+_BLOCK = 4096
 # Columns of a group, where the highest of many columns are looked for.
 _WIDTH = 64
 
