@@ -1,6 +1,6 @@
 """How fast `feast materialize` is with this package, beside Feast's own engine and beside the engine's own limit.
 
-    python tests/benchmarks/materialize.py --rows 100000
+    python -m tests.benchmarks.materialize --rows 100000
 
 One process starts everything, one after the other, on a table made here: an int64 id, a float32 vector, and three
 scalars (int64, float64, text). Only ratios of one run mean something on another machine.
@@ -9,10 +9,8 @@ scalars (int64, float64, text). Only ratios of one run mean something on another
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,6 +25,7 @@ import yaml
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String
+from tests.benchmarks.peak_memory import PeakMemory
 
 from feast_embeddings._feast import table_id
 from feast_embeddings.collection import collection_spec
@@ -99,40 +98,6 @@ def timed(action: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), sum(os.times()[:4])
     action()
     return time.perf_counter() - wall, sum(os.times()[:4]) - cpu
-
-
-class PeakMemory:
-    """Highest resident memory of this process and those that it starts, together, while the block runs, in GiB.
-
-    Sampled every 20 ms.
-    """
-
-    highest = 0.0
-    """Over all blocks."""
-
-    def __enter__(self) -> PeakMemory:
-        self.gib = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        PeakMemory.highest = max(PeakMemory.highest, self.gib)
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.02):
-            pages = _pages("self")
-            for children in Path("/proc/self/task").glob("*/children"):
-                with contextlib.suppress(OSError):  # a thread, or a process, that has ended
-                    pages += sum(map(_pages, children.read_text().split()))
-            self.gib = max(self.gib, pages * os.sysconf("SC_PAGE_SIZE") / 2**30)
-
-
-def _pages(pid: str) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
 
 
 def report(what: str, rows: int, seconds: tuple[float, float], memory: PeakMemory) -> float:

@@ -1,4 +1,4 @@
-"""Publish of random versions: each step's time, beside the embedded engine fed ready-made points.
+"""Publish of random versions: each step's time and memory, beside the embedded engine fed ready-made points.
 
 Prints both sides from one process, the share of the checks, and the memory over what the engine alone takes. Both
 build the graphs, which takes most of the time; --no-graphs leaves them out on both sides, to look at the load alone.
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tests.benchmarks.materialize import PeakMemory
+from tests.benchmarks.peak_memory import PeakMemory
 
 from feast_embeddings import edge_shard, embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
@@ -83,7 +83,7 @@ def raw(folder: Path, graphs: bool, answer: Any) -> None:
 
         gc.collect()
         with PeakMemory() as before:
-            time.sleep(0.1)
+            pass
         with PeakMemory() as memory:
             start = time.perf_counter()
             engine.create(target.collection, target.spec, batches())
@@ -126,9 +126,10 @@ def main() -> None:
         rate = options.rows / seconds
         print(f"the engine, fed ready points: {seconds:.1f} s, {rate:,.0f} rows/s, {engine_gib:.2f} GiB", flush=True)
         with PeakMemory() as memory:
-            result = publish_artifact(store, artifact)
+            result = publish_artifact(store, artifact, on_step=memory.begin)
         for step, of_step in result.step_seconds.items():
-            print(f"  {step:9s} {of_step:8.2f} s  {of_step / result.seconds:6.1%}")
+            share, gib = of_step / result.seconds, memory.of_step[step]
+            print(f"  {step:9s} {of_step:8.2f} s  {share:6.1%}  {gib:6.2f} GiB")
         print(
             f"publish: {result.seconds:.1f} s, peak {memory.gib:.2f} GiB; recall {result.recall}, ef {result.search_ef}"
         )
