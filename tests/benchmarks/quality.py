@@ -79,7 +79,7 @@ def main() -> None:
     held_back.add_argument("--newest", action="store_true", help="hold back as train does")
     parser.add_argument("--user-column", default="user_id")
     parser.add_argument("--item-column", default="item_id")
-    parser.add_argument("--defaults", nargs="*", default=["als", "bpr", "svd"], metavar="TRAINER")
+    parser.add_argument("--defaults", nargs="*", default=["als", "bpr", "softmax", "svd"], metavar="TRAINER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

@@ -39,11 +39,12 @@ def test_gpu_that_is_not_there(
         trainer.train(checkerboard, trainer.config(), RunOptions(device="gpu"))
 
 
-def test_trainer_without_gpu(checkerboard: csr_matrix) -> None:
+@pytest.mark.parametrize("name", ["softmax", "svd"])
+def test_trainer_without_gpu(checkerboard: csr_matrix, name: str) -> None:
     """A trainer that has no GPU code says so."""
-    svd = find_trainer("svd")
-    with pytest.raises(InputError, match="'svd' runs on the CPU only"):
-        svd.train(checkerboard, svd.config(), RunOptions(device="gpu"))
+    trainer = find_trainer(name)
+    with pytest.raises(InputError, match=f"{name!r} runs on the CPU only"):
+        trainer.train(checkerboard, trainer.config(), RunOptions(device="gpu"))
 
 
 @pytest.mark.skipif(not implicit_gpu.HAS_CUDA, reason="implicit finds no CUDA device here")

@@ -35,7 +35,7 @@ from feast_embeddings.shop import generate_shop, write_shop
 Floats = npt.NDArray[np.float32]
 Side = Literal["user", "item"]
 ONE_THREAD = RunOptions(seed=3, threads=1)
-NAMES = ["als", "bpr", "svd"]
+NAMES = ["als", "bpr", "softmax", "svd"]
 
 
 def sparse(rng: np.random.Generator, shape: tuple[int, int], density: float = 0.2) -> csr_matrix:

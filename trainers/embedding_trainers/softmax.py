@@ -44,11 +44,11 @@ class SoftmaxConfig(TrainerConfig):
         json_schema_extra={"search": {"low": 0.005, "high": 0.05, "log": True}},
     )
     temperature: float = Field(
-        default=0.15,
+        default=0.2,
         gt=0,
         le=10,
         description="what cosines are divided by; the lower, the more the closest of the wrong items count",
-        json_schema_extra={"search": {"low": 0.05, "high": 0.3, "log": True}},
+        json_schema_extra={"search": {"low": 0.05, "high": 0.5, "log": True}},
     )
 
 
