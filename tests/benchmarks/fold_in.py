@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import read_interactions
@@ -102,7 +103,8 @@ def fold_users(trainer: str, hidden: Hidden, learned: Factors, config: Any) -> t
     some = np.diff(given.indptr) > 0
     method, start = find_trainer(trainer), time.process_time()
     assert method.fold_in is not None
-    folded = method.fold_in(given[some], known, config, RunOptions(seed=1))
+    with threadpool_limits(1, "blas"):  # as the package does
+        folded = method.fold_in(given[some], known, config, RunOptions(seed=1))
     seconds = time.process_time() - start
     users = learned.user_factors.copy()
     users[hidden.rows[some]] = folded.factors
@@ -134,7 +136,8 @@ def of_items(trainer: str, parameters: dict[str, Any], matrix: csr_matrix, seed:
     some = np.diff(given.indptr) > 0
     method, start = find_trainer(trainer), time.process_time()
     assert method.fold_in is not None
-    folded = method.fold_in(given[some], known, config, RunOptions(seed=1))
+    with threadpool_limits(1, "blas"):  # as the package does
+        folded = method.fold_in(given[some], known, config, RunOptions(seed=1))
     seconds = time.process_time() - start
     items, bias = learned.item_factors.copy(), learned.item_bias.copy()
     items[hidden.rows[some]], bias[hidden.rows[some]] = folded.factors, folded.bias

@@ -22,7 +22,8 @@ ONE_THREAD = RunOptions(seed=1, threads=1)
 
 
 def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    normed: npt.NDArray[Any] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return normed
 
 
 def loss(own: Any, entries: Any, others: Any, drawn: Any, log_weights: Any, temperature: float) -> float:

@@ -34,7 +34,8 @@ class Directions:
     def unit(self, rows: _Rows = slice(None)) -> _Floats:
         """Vectors of length 1."""
         values = self._values[rows]
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
+        unit: _Floats = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return unit
 
     def descend(self, rows: _Rows, gradient: _Floats, rate: float) -> None:
         """Take a step.

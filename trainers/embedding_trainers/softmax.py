@@ -167,7 +167,7 @@ def forces(
         float32, shape (b, m); and csr like `entries`.
     """
     heat = np.float32(1 / temperature)
-    mass = (own * heat) @ drawn.T + log_weights
+    mass: _Floats = (own * heat) @ drawn.T + log_weights
     highest = mass.max(axis=1, keepdims=True)
     np.exp(mass - highest, out=mass)
     total = mass.sum(axis=1)
@@ -213,7 +213,8 @@ def _start(entries: csr_matrix, factors: _Floats) -> _Floats:
     sums = np.asarray(entries @ factors, np.float32)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     # Entries that cancel out have none: any is as good.
-    return np.divide(sums, lengths, out=np.ones_like(sums), where=lengths > 0)
+    start: _Floats = np.divide(sums, lengths, out=np.ones_like(sums), where=lengths > 0)
+    return start
 
 
 SOFTMAX = Trainer(SoftmaxConfig, train_softmax, fold_in_softmax)
