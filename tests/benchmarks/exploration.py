@@ -1,6 +1,6 @@
 """What was tried on the way to configs/gowalla, each on a fifth of each user's training items held back.
 
-    python -m tests.benchmarks.exploration --train gowalla_train.parquet [als] [bpr] [svd]
+    python -m tests.benchmarks.exploration --train gowalla_train.parquet [als] [bpr] [softmax] [svd]
 
 Every line differs from the config in what it says and in nothing else. The test file has no part in it.
 """
@@ -133,11 +133,24 @@ def of_bpr(split: Split) -> Iterator[Tried]:
             )
 
 
+def of_softmax(split: Split) -> Iterator[Tried]:
+    yield from varied(
+        split, "softmax-64",
+        [{"temperature": 0.07}, {"temperature": 0.14}, {"temperature": 0.2}, {"learning_rate": 0.01},
+         {"iterations": 40}],
+    )  # fmt: skip
+
+
 def _with_bias(factors: Factors, more: npt.NDArray[np.float32]) -> Factors:
     return dataclasses.replace(factors, item_bias=factors.item_bias + more)
 
 
-TRIED: dict[str, Callable[[Split], Iterator[Tried]]] = {"als": of_als, "bpr": of_bpr, "svd": of_svd}
+TRIED: dict[str, Callable[[Split], Iterator[Tried]]] = {
+    "als": of_als,
+    "bpr": of_bpr,
+    "softmax": of_softmax,
+    "svd": of_svd,
+}
 
 
 def main() -> None:

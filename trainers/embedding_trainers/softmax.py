@@ -167,7 +167,7 @@ def forces(
         float32, shape (b, m); and csr like `entries`.
     """
     heat = np.float32(1 / temperature)
-    mass: _Floats = (own * heat) @ drawn.T + log_weights
+    mass = np.asarray((own * heat) @ drawn.T + log_weights, np.float32)
     highest = mass.max(axis=1, keepdims=True)
     np.exp(mass - highest, out=mass)
     total = mass.sum(axis=1)
