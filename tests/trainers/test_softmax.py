@@ -148,3 +148,11 @@ def test_fold_in_of_a_row_depends_on_that_row(rng: np.random.Generator) -> None:
     for row in (0, 511, 512, 699):
         alone = fold_in_softmax(entries[row], known, SoftmaxConfig(factors=5), ONE_THREAD).factors
         np.testing.assert_allclose(alone[0], together[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("extreme", [{"learning_rate": 1}, {"temperature": 0.001}, {"temperature": 10}])
+def test_extreme_settings_give_vectors(extreme: dict[str, float]) -> None:
+    """Whatever is allowed ends in vectors of length 1, without a warning."""
+    found = train_softmax(checkerboard(), SoftmaxConfig(factors=8, iterations=100, **extreme), ONE_THREAD)
+    np.testing.assert_allclose(np.linalg.norm(found.user_factors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found.item_factors, axis=1), 1, atol=1e-5)

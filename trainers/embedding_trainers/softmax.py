@@ -40,12 +40,13 @@ class SoftmaxConfig(TrainerConfig):
     learning_rate: float = Field(
         default=0.03,
         gt=0,
+        le=1,
         description="first step of Adam; it falls to 0 in equal parts",
         json_schema_extra={"search": {"low": 0.005, "high": 0.05, "log": True}},
     )
     temperature: float = Field(
         default=0.2,
-        gt=0,
+        ge=0.001,
         le=10,
         description="what cosines are divided by; the lower, the more the closest of the wrong items count",
         json_schema_extra={"search": {"low": 0.05, "high": 0.5, "log": True}},
