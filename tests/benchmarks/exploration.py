@@ -136,8 +136,7 @@ def of_bpr(split: Split) -> Iterator[Tried]:
 def of_softmax(split: Split) -> Iterator[Tried]:
     yield from varied(
         split, "softmax-64",
-        [{"temperature": 0.07}, {"temperature": 0.14}, {"learning_rate": 0.01},
-         {"iterations": 40}],
+        [{"temperature": 0.07}, {"temperature": 0.14}, {"learning_rate": 0.01}, {"iterations": 40}],
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import read_interactions
 from embedding_trainers.ranking import factors_ranking
-from embedding_trainers.trainer import Factors, KnownSide, RunOptions, find_trainer, known_trainers
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, find_trainer, known_trainers
 
 FILES = {"ml-100k": "ml-100k_interactions.parquet", "gowalla": "gowalla_train.parquet"}
 AT_LEAST = 4  # items of a user, or users of an item, that may be hidden
@@ -92,6 +92,15 @@ def train(trainer: str, parameters: dict[str, Any], matrix: csr_matrix, seed: in
     return Factors(user_factors, item_factors, bias), config
 
 
+def fold(trainer: str, given: csr_matrix, known: KnownSide, config: Any) -> tuple[Folded, float]:
+    """What the trainer folds in, and the processor seconds that took."""
+    method, start = find_trainer(trainer), time.process_time()
+    assert method.fold_in is not None
+    with threadpool_limits(1, "blas"):  # as the package does
+        folded = method.fold_in(given, known, config, RunOptions(seed=1))
+    return folded, time.process_time() - start
+
+
 def fold_users(trainer: str, hidden: Hidden, learned: Factors, config: Any) -> tuple[Factors, float]:
     """The factors with the hidden users folded in, and the processor seconds that took."""
     counts = np.asarray((hidden.rest > 0).sum(axis=0)).ravel()
@@ -101,11 +110,7 @@ def fold_users(trainer: str, hidden: Hidden, learned: Factors, config: Any) -> t
     given.sort_indices()
     # Who has nothing that is known keeps the zeros.
     some = np.diff(given.indptr) > 0
-    method, start = find_trainer(trainer), time.process_time()
-    assert method.fold_in is not None
-    with threadpool_limits(1, "blas"):  # as the package does
-        folded = method.fold_in(given[some], known, config, RunOptions(seed=1))
-    seconds = time.process_time() - start
+    folded, seconds = fold(trainer, given[some], known, config)
     users = learned.user_factors.copy()
     users[hidden.rows[some]] = folded.factors
     return Factors(users, learned.item_factors, learned.item_bias), seconds
@@ -134,11 +139,7 @@ def of_items(trainer: str, parameters: dict[str, Any], matrix: csr_matrix, seed:
     given = hidden.given[hidden.rows][:, users].tocsr()
     given.sort_indices()
     some = np.diff(given.indptr) > 0
-    method, start = find_trainer(trainer), time.process_time()
-    assert method.fold_in is not None
-    with threadpool_limits(1, "blas"):  # as the package does
-        folded = method.fold_in(given[some], known, config, RunOptions(seed=1))
-    seconds = time.process_time() - start
+    folded, seconds = fold(trainer, given[some], known, config)
     items, bias = learned.item_factors.copy(), learned.item_bias.copy()
     items[hidden.rows[some]], bias[hidden.rows[some]] = folded.factors, folded.bias
     seen = (rest + hidden.given.T).tocsr()

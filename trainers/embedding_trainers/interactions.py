@@ -193,11 +193,11 @@ def _read(source: Source, columns: Columns, name: str) -> tuple[list[tuple[pa.Ar
     rest: list[pa.Table] = []
     with ExitStack() as stack:
         # A thread for each column, while this one reads the next piece.
-        workers = [stack.enter_context(ThreadPoolExecutor(1)) for _ in numberings]
+        workers = {c: stack.enter_context(ThreadPoolExecutor(1)) for c in numberings}
         running: list[Future[None]] = []
         for piece in read_pieces(source, select=select, ids=numbered):
             before = running
-            running = [w.submit(n.add, piece[c]) for w, (c, n) in zip(workers, numberings.items(), strict=True)]
+            running = [workers[c].submit(n.add, piece[c]) for c, n in numberings.items()]
             rest.append(piece.select(list(dict.fromkeys(others))))
             del piece
             for work in before:
@@ -206,8 +206,8 @@ def _read(source: Source, columns: Columns, name: str) -> tuple[list[tuple[pa.Ar
             pa.default_memory_pool().release_unused()
         for work in running:
             work.result()
-        ends = [worker.submit(numbering.finish) for worker, numbering in zip(workers, numberings.values(), strict=True)]
-        finished = {column: end.result() for column, end in zip(numberings, ends, strict=True)}
+        ends = {c: workers[c].submit(n.finish) for c, n in numberings.items()}
+        finished = {c: end.result() for c, end in ends.items()}
     return [finished[c] for c in (columns.user, columns.item, *filter(None, [columns.event]))], pa.concat_tables(rest)
 
 

@@ -194,7 +194,9 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
         config: as trained.
         options: seed of the draws.
     """
-    sample = Sampler(known.degrees, _FOLD_DRAWS).draw(np.random.default_rng(options.seed))
+    sample = known.kept(
+        ("sample", options.seed), lambda: Sampler(known.degrees, _FOLD_DRAWS).draw(np.random.default_rng(options.seed))
+    )
     drawn = known.factors[sample.rows]
     folded = np.empty((interactions.shape[0], known.factors.shape[1]), np.float32)
     for start in range(0, len(folded), _LARGEST):

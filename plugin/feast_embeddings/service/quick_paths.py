@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
 from fastapi import APIRouter, FastAPI
@@ -25,7 +25,6 @@ class _Quick(NamedTuple):
     route: APIRoute
     read_model: Callable[[str], Any]
     read_body: Callable[[bytes], Any]
-    endpoint: Callable[..., Awaitable[Response]]
     takes_accept: bool
 
 
@@ -72,7 +71,7 @@ class QuickPaths:
             if quick.takes_accept:
                 asked.append(headers.get("accept", ""))
             scope["route"] = quick.route
-            response = await quick.endpoint(*asked)
+            response: Response = await quick.route.endpoint(*asked)
         except Exception as error:
             await ExceptionMiddleware(_raising(error), self._service.exception_handlers)(
                 scope, _again(received, receive), send
@@ -88,7 +87,7 @@ def _quick(route: APIRoute) -> _Quick | None:
     if set(hints) not in _SIMPLE or route.dependant.dependencies:
         return None
     read_model, read_body = TypeAdapter(hints["model"]).validate_python, TypeAdapter(hints["request"]).validate_json
-    return _Quick(route, read_model, read_body, route.endpoint, "accept" in hints)
+    return _Quick(route, read_model, read_body, "accept" in hints)
 
 
 async def _body(receive: Receive, received: list[Message]) -> bytes:
