@@ -16,7 +16,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, read_interactions
 from embedding_trainers.split import Split, split_against, split_by_user, split_interactions
-from embedding_trainers.trainer import Factors, RunOptions, find_trainer
+from embedding_trainers.trainer import Device, Factors, RunOptions, find_trainer
 from embedding_trainers.trainer_options import read_config
 
 Train = Callable[[], Factors]
@@ -82,10 +82,11 @@ def main() -> None:
     parser.add_argument("--defaults", nargs="*", default=["als", "bpr", "softmax", "svd"], metavar="TRAINER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="gpu: of trainers that can use one")
     arguments = parser.parse_args()
 
     columns = Columns(user=arguments.user_column, item=arguments.item_column)
-    options = RunOptions(seed=arguments.seed, threads=arguments.threads, device="cpu")
+    options = RunOptions(seed=arguments.seed, threads=arguments.threads, device=arguments.device)
     split = read_split(arguments.train, arguments.test, columns, newest=arguments.newest)
     print(
         f"{split.train.shape[0]:,} users × {split.train.shape[1]:,} items, {split.train.nnz:,} pairs; "

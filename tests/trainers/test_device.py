@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -26,17 +29,50 @@ def test_without_gpu_the_cpu(device: Device) -> None:
     assert use_gpu(RunOptions(device=device)) is False
 
 
+def test_one_thread_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread promises the same bytes, which a GPU does not give: auto takes none then, unless it is asked for."""
+    monkeypatch.setattr(implicit_gpu, "HAS_CUDA", True)
+    found = {
+        (device, n): use_gpu(RunOptions(device=device, threads=n)) for device in get_args(Device) for n in (0, 1, 2)
+    }
+    assert [key for key, on_gpu in found.items() if on_gpu] == [
+        ("auto", 0), ("auto", 2), ("gpu", 0), ("gpu", 1), ("gpu", 2),
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("name", ["als", "bpr"])
-@pytest.mark.parametrize(("rmm", "why"), [(False, "pip install rmm-cu13"), (True, "no CUDA device or driver")])
-def test_gpu_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch, checkerboard: csr_matrix, name: str, rmm: bool, why: str
-) -> None:
-    """Asking for a GPU where there is none says what is missing."""
-    monkeypatch.setattr(implicit_gpu, "HAS_RMM", rmm)
+def test_gpu_without_rmm(monkeypatch: pytest.MonkeyPatch, checkerboard: csr_matrix, name: str) -> None:
+    """Asking for a GPU without the package that implicit wants for it says what to install."""
+    monkeypatch.setattr(implicit_gpu, "HAS_RMM", False)
     trainer = find_trainer(name)
-    with pytest.raises(InputError, match=rf"implicit cannot use a GPU here: .*{why}.*--device cpu"):
+    with pytest.raises(InputError, match=r"implicit cannot use a GPU here: .*feast-embeddings\[gpu\].*--device cpu"):
         trainer.train(checkerboard, trainer.config(), RunOptions(device="gpu"))
+
+
+def raises(error: Exception) -> Callable[[], int]:
+    def call() -> int:
+        raise error
+
+    return call
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("cuda", "why"),
+    [
+        (None, r"cannot be loaded \(.*_cuda.*\); it needs the libraries of CUDA 13, and rmm as in pip install"),
+        (raises(RuntimeError("no CUDA-capable device")), r"no CUDA device or driver .* \(no CUDA-capable device\)"),
+        (lambda: 1, "no CUDA device when it was imported"),
+    ],
+)
+def test_gpu_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, cuda: Callable[[], int] | None, why: str) -> None:
+    """What implicit puts into a warning at its first import is in the error: a library, the driver, the device."""
+    monkeypatch.setattr(implicit_gpu, "HAS_RMM", True)
+    module = cuda and SimpleNamespace(get_device_count=cuda)
+    monkeypatch.setitem(sys.modules, "implicit.gpu._cuda", module)  # None there is an import that fails
+    with pytest.raises(InputError, match=rf"implicit cannot use a GPU here: .*{why}.*--device cpu"):
+        use_gpu(RunOptions(device="gpu"))
 
 
 @pytest.mark.parametrize("name", ["softmax", "svd"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
+from types import ModuleType
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import RunOptions
@@ -12,7 +14,7 @@ __all__ = ["refuse_gpu", "use_gpu"]
 
 
 def use_gpu(options: RunOptions) -> bool:
-    """Whether to train on a GPU: as asked, and for ``auto`` where implicit can.
+    """Whether to train on a GPU: as asked, and for ``auto`` where implicit can and repeating exactly is not asked for.
 
     Raises:
         InputError: a GPU is asked for, and implicit cannot use one.
@@ -22,13 +24,23 @@ def use_gpu(options: RunOptions) -> bool:
         warnings.simplefilter("always")
         gpu = import_extra("implicit.gpu")
     if options.device == "gpu" and not gpu.HAS_CUDA:
-        why = (
-            "it found no CUDA device or driver that it can use"
-            if getattr(gpu, "HAS_RMM", True)
-            else "its GPU part needs the package rmm; pip install rmm-cu13, or rmm-cu12 for CUDA 12"
-        )
-        raise InputError(f"device gpu: implicit cannot use a GPU here: {why}. Or take --device cpu")
-    return options.device != "cpu" and bool(gpu.HAS_CUDA)
+        raise InputError(f"device gpu: implicit cannot use a GPU here: {_why_not(gpu)}. Or take --device cpu")
+    # One thread is for the same bytes everywhere, and bpr's threads on a GPU race.
+    wanted = options.device == "gpu" or (options.device == "auto" and options.threads != 1)
+    return wanted and bool(gpu.HAS_CUDA)
+
+
+def _why_not(gpu: ModuleType) -> str:
+    install = "pip install 'feast-embeddings[gpu]'"
+    if not getattr(gpu, "HAS_RMM", True):
+        return f"its GPU part needs the package rmm; {install}"
+    try:  # what implicit did, and put into a warning
+        importlib.import_module("implicit.gpu._cuda").get_device_count()
+    except ImportError as error:
+        return f"its GPU part cannot be loaded ({error}); it needs the libraries of CUDA 13, and rmm as in {install}"
+    except RuntimeError as error:
+        return f"it found no CUDA device or driver that it can use ({error})"
+    return "it found no CUDA device when it was imported"
 
 
 def refuse_gpu(options: RunOptions, trainer: str) -> None:

@@ -56,11 +56,11 @@ class RunOptions:
     """What a run is given beside its hyper-parameters.
 
     Attributes:
-        seed: of all randomness, 0 to 2³² - 1. Results repeat to the byte with `threads` = 1.
+        seed: of all randomness, 0 to 2³² - 1. Results repeat to the byte with `threads` = 1, but on a GPU.
         threads: 0 takes one per core.
         progress: show a bar on standard error.
-        device: ``auto`` takes a GPU if the trainer and the machine have one; a trainer that cannot use one refuses
-            ``gpu``.
+        device: ``auto`` takes a GPU if the trainer and the machine have one and `threads` is not 1; a trainer that
+            cannot use one refuses ``gpu``.
         watch: called after each iteration with its number, from 1, and a function that gives the factors so far.
             Training ends with that iteration if it returns True. Trainers without iterations do not call it.
     """

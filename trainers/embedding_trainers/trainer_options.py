@@ -67,7 +67,7 @@ _OPTIONS = (
         type=click.Choice(["auto", "cpu", "gpu"]),
         default="auto",
         show_default=True,
-        help="auto takes a GPU if implicit can use one.",
+        help="auto takes a GPU if implicit can use one and threads is not 1.",
     ),
     click.option("--quiet", is_flag=True, help="No progress bar."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
