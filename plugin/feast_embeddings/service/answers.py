@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from binascii import b2a_base64
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 from starlette.responses import Response
 
-from feast_embeddings.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import Entity
-from feast_embeddings.service.requests import Encoding
+from feast_embeddings.live_side import LiveSide
 
 __all__ = [
     "ARROW",
@@ -28,7 +28,8 @@ __all__ = [
     "PageAnswer",
     "PublishAnswer",
     "batch_response",
-    "embedding_response",
+    "embedding_file",
+    "embedding_json",
     "json_response",
     "neighbours_response",
     "page_response",
@@ -165,43 +166,24 @@ def page_response(model: str, page: Page, *, metadata: bool) -> Response:
     return json_response({"model": model, "version": page.version, "rows": rows, "next_cursor": page.cursor})
 
 
-def embedding_response(model: str, entity: Entity, found: Embeddings, encoding: Encoding) -> Response:
-    """An `EmbeddingAnswer`, or the same as an Arrow stream or a NumPy file."""
+def embedding_json(model: str, side: LiveSide, ids: Sequence[Id], rows: Sequence[bytes | None]) -> Response:
+    """An `EmbeddingAnswer` of rows that are written already; None is one without a vector."""
+    spec = side.spec
+    about = {"model": model, "version": spec.version, "space": spec.space, "as_of": spec.as_of, "dim": side.dim}
+    unknown = {"vector": None, "version": spec.version, "as_of": spec.as_of, "event_timestamp": None}
+    missing = [id for id, row in zip(ids, rows, strict=True) if row is None]
+    listed = b",".join(
+        orjson.dumps({"id": id} | unknown) if row is None else row for id, row in zip(ids, rows, strict=True)
+    )
+    body = b'%b,"embeddings":[%b],"missing":%b}' % (orjson.dumps(about)[:-1], listed, orjson.dumps(missing))
+    return Response(body, media_type="application/json")
+
+
+def embedding_file(model: str, entity: Entity, found: Embeddings, encoding: Literal["arrow", "numpy"]) -> Response:
+    """The same as an Arrow stream or a NumPy file."""
     if encoding == "arrow":
         return Response(_arrow(model, entity, found), media_type=ARROW)
-    if encoding == "numpy":
-        return Response(_npy(found), media_type=NUMPY, headers=_headers(found))
-    vectors: list[Any]
-    if encoding == "base64":
-        little, size = found.vectors.astype("<f4", copy=False).tobytes(), 4 * found.vectors.shape[1]
-        starts = range(0, size * len(found.ids), size)
-        vectors = [b2a_base64(little[start : start + size], newline=False).decode() for start in starts]
-    else:
-        vectors = list(found.vectors)
-    # Most are the same time.
-    times = {time: None if time is None else time.isoformat() for time in set(found.event_timestamps)}
-    return json_response(
-        {
-            "model": model,
-            "version": found.version,
-            "space": found.space,
-            "as_of": found.as_of,
-            "dim": found.vectors.shape[1],
-            "embeddings": [
-                {
-                    "id": id,
-                    "vector": vector if present else None,
-                    "version": found.version,
-                    "as_of": found.as_of,
-                    "event_timestamp": times[time],
-                }
-                for id, vector, present, time in zip(
-                    found.ids, vectors, found.found.tolist(), found.event_timestamps, strict=True
-                )
-            ],
-            "missing": found.missing,
-        }
-    )
+    return Response(_npy(found), media_type=NUMPY, headers=_headers(found))
 
 
 def _arrow(model: str, entity: Entity, found: Embeddings) -> bytes:

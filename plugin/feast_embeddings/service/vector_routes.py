@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Header, Response
 
-from feast_embeddings.answers import Embeddings, Id
+from feast_embeddings.answers import Id
 from feast_embeddings.artifact import Entity
-from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.live_model import LiveModel
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.answers import ARROW, NUMPY
 from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.json_rows import JsonRows
 from feast_embeddings.service.metrics import MISSING
 
 __all__ = ["add_vector_routes"]
@@ -24,17 +24,27 @@ _LIGHT = 200
 def add_vector_routes(router: APIRouter, calls: Calls) -> None:
     """Add them to the router of the models."""
 
-    async def embeddings(
-        model: str, entity: Entity, ids: list[Id], encoding: requests.Encoding | None, accept: str
-    ) -> Response:
-        def ask(store: EmbeddingStore) -> Embeddings:
-            return store.user_embeddings(ids) if entity == "user" else store.item_embeddings(ids)
+    json_rows = JsonRows()
 
-        found = await calls.one(model, len(ids) <= _LIGHT, ask)
-        if missing := len(ids) - int(np.count_nonzero(found.found)):
+    async def embeddings(
+        model: str, entity: Entity, ids: list[Id], asked: requests.Encoding | None, accept: str
+    ) -> Response:
+        light = len(ids) <= _LIGHT
+        encoding = asked or ("arrow" if ARROW in accept else "numpy" if NUMPY in accept else "float")
+
+        def found(live: LiveModel) -> tuple[Response, int]:
+            side = live.side(entity)
+            if encoding == "float" or encoding == "base64":
+                # Many ids at once are a job's, not those that many ask for.
+                rows = json_rows.of(side, ids, encoding, keep=light)
+                return answers.embedding_json(model, side, ids, rows), rows.count(None)
+            embeddings = side.embeddings(ids)
+            return answers.embedding_file(model, entity, embeddings, encoding), len(embeddings.missing)
+
+        response, missing = await calls.one(model, light, lambda store: store.answer(found))
+        if missing:
             MISSING.labels(model).inc(missing)
-        accepted: requests.Encoding = "arrow" if ARROW in accept else "numpy" if NUMPY in accept else "float"
-        return answers.embedding_response(model, entity, found, encoding or accepted)
+        return response
 
     vectors: dict[int | str, dict[str, Any]] = {
         200: {"model": answers.EmbeddingAnswer, "content": {ARROW: {}, NUMPY: {}}, "description": "The embeddings."}
