@@ -128,12 +128,21 @@ def _run_container() -> Iterator[QdrantServer]:
         gc.collect()
     if problem:
         pytest.skip(f"no Qdrant server: QDRANT_URL is not set, no qdrant on the PATH, no Docker engine ({problem})")
+    from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 
-    with DockerContainer("qdrant/qdrant:v1.16.3").with_exposed_ports(6333, 6334) as container:
+    container = DockerContainer("qdrant/qdrant:v1.16.3").with_exposed_ports(6333, 6334)
+    try:
+        container.start()
+    except DockerException as error:  # an image that cannot be had, mostly
+        container.stop()
+        pytest.skip(f"no Qdrant server: QDRANT_URL is not set, no qdrant on the PATH, and Docker says {error}")
+    try:
         url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
         _wait_until_ready(url, None)
         yield QdrantServer(url, int(container.get_exposed_port(6334)))
+    finally:
+        container.stop()
 
 
 def _docker_problem() -> str | None:

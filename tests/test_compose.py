@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -215,37 +217,61 @@ def test_from_nothing_to_the_first_answer(compose: dict[str, Any], tmp_path: Pat
     assert key not in (repo / "feature_store.yaml").read_text()
 
 
-def docker(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Docker's own command, where it is and knows Compose; else the test is skipped."""
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
-    ):
+class Compose:
+    """Docker's own command, for a project and ports that no other has."""
+
+    def __init__(self) -> None:
+        ports = dict(zip(("SERVICE_PORT", "QDRANT_REST_PORT", "QDRANT_GRPC_PORT"), free_ports(3), strict=True))
+        self.address = f"http://127.0.0.1:{ports['SERVICE_PORT']}"
+        self._command = ["docker", "compose", "--project-name", f"test-{secrets.token_hex(4)}"]
+        self._environment = {**os.environ, "QDRANT_API_KEY": "", **{name: str(port) for name, port in ports.items()}}
+
+    def __call__(self, *arguments: str) -> str:
+        """What it printed, which went well."""
+        command = [*self._command, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def docker() -> Compose:
+    """Where there is a docker program that knows Compose."""
+    program = shutil.which("docker")
+    if program is None or subprocess.run([program, "compose", "version"], capture_output=True).returncode:
         pytest.skip("no docker program with Compose on the PATH")
-    environment = {**os.environ, "QDRANT_API_KEY": ""}
-    return subprocess.run(
-        ["docker", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **more
-    )
+    return Compose()
 
 
-def test_docker_reads_the_file() -> None:
+def test_docker_reads_the_file(docker: Compose) -> None:
     """As `docker compose config` does."""
-    done = docker("compose", "config", "--quiet")
-    assert done.returncode == 0, done.stderr
+    assert docker("config", "--services").split() == ["qdrant", "train", "service"]
 
 
 @pytest.mark.slow
-def test_up() -> None:
-    """The real `up`, in containers, to the first answer; needs a Docker engine and some minutes."""
-    if docker("info").returncode:
+def test_up(docker: Compose) -> None:
+    """The real `up`, in containers, to the first answer and over a restart; needs a Docker engine and some minutes."""
+    if subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("no Docker engine answers")
+
+    def live() -> str:
+        headers = {"Authorization": f"Bearer {docker('exec', '-T', 'service', 'cat', '/repo/client.key')}"}
+        (model,) = httpx.get(f"{docker.address}/v1/models", headers=headers).raise_for_status().json()["models"]
+        return str(model["live_version"])
+
     try:
-        for _ in range(2):
-            done = docker("compose", "up", "--detach", "--wait", timeout=1800)
-            assert done.returncode == 0, done.stderr
-        key = docker("compose", "exec", "service", "cat", "/repo/client.key").stdout.strip()
-        headers = {"Authorization": f"Bearer {key}"}
-        assert httpx.get("http://127.0.0.1:8080/v1/models", headers=headers).json()["models"][0]["live_version"]
-        assert docker("compose", "exec", "service", "id", "--user").stdout.strip() == "10001"
+        docker("up", "--detach", "--wait", "--build")
+        assert httpx.get(f"{docker.address}/v1/models").status_code == 401
+        first = live()
+        assert docker("exec", "-T", "service", "id", "--user") == "10001"
+        checks = json.loads(docker("exec", "-T", "service", "feast-embeddings", "doctor", "--repo", "/repo", "--json"))
+        assert {check["status"] for check in checks["checks"]} == {"ok"}
+        printed = docker("logs")
+        for key in ("/repo/client.key", "/run/qdrant/api_key"):
+            assert docker("exec", "-T", "service", "cat", key) not in printed
+
+        docker("down")
+        docker("up", "--detach", "--wait")
+        assert live() == first
     finally:
-        docker("compose", "down", "--volumes", timeout=300)
+        docker("down", "--volumes")

@@ -33,14 +33,14 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
     """The embedded engine under the repo's folder, or the clients of a server, to which nothing is sent yet.
 
     Raises:
-        InputError: the file of CA certificates cannot be read, or holds none.
+        InputError: the file of the API key or of CA certificates cannot be read, or holds none.
         EngineError: the address of the server is not one.
     """
     hnsw = Hnsw(settings.hnsw_m, settings.hnsw_ef_construct, settings.search_ef)
     if settings.url is None:
         return EmbeddedEngine(embedded_folder(settings, repo), lock_timeout=settings.lock_timeout, hnsw=hnsw)
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"api_key": _api_key(settings, repo)}
     certificates = None
     if settings.ca_certificate is not None:
         path = repo / settings.ca_certificate
@@ -56,7 +56,6 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
                 warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return kind(
                 url=settings.url,
-                api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
                 prefer_grpc=settings.prefer_grpc,
                 grpc_port=settings.grpc_port,
                 timeout=settings.timeout,
@@ -76,6 +75,20 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
         storage=Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor),
         connect=lambda: with_async_retries(connect(AsyncQdrantClient), settings.retries),
     )
+
+
+def _api_key(settings: OnlineStoreSettings, repo: Path) -> str | None:
+    if settings.api_key_file is None:
+        return None if settings.api_key is None else settings.api_key.get_secret_value()
+    path = repo / settings.api_key_file
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not ASCII text"
+        raise InputError(f"online_store: api_key_file {path} cannot be read: {reason}") from None
+    if len(key.split()) != 1:
+        raise InputError(f"online_store: api_key_file {path} must hold one key and nothing else")
+    return key
 
 
 def _authorities(path: Path) -> ssl.SSLContext:

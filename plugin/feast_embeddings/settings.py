@@ -23,7 +23,7 @@ __all__ = ["OnlineStoreSettings"]
 
 _EMBEDDED_ONLY = {"lock_timeout"}
 _SERVER_ONLY = {
-    *("api_key", "ca_certificate", "prefer_grpc", "grpc_port", "timeout", "retries"),
+    *("api_key", "api_key_file", "ca_certificate", "prefer_grpc", "grpc_port", "timeout", "retries"),
     *("on_disk", "quantization", "shard_number", "replication_factor"),
 }
 
@@ -48,6 +48,8 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     """Address of a Qdrant server, e.g. http://localhost:6333; selects the server engine."""
     api_key: SecretStr | None = None
     """Server: API key; write ${QDRANT_API_KEY} and set the environment variable."""
+    api_key_file: str | None = None
+    """Server: file with the API key, relative to the repo, as Docker and Kubernetes mount secrets."""
     ca_certificate: str | None = None
     """Server: PEM file, relative to the repo, of the authority that signed the certificate of an https url."""
     prefer_grpc: bool = True
@@ -82,6 +84,8 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
         if idle:
             needs = "needs url, a Qdrant server" if settings.url is None else "is for the embedded engine, without url"
             raise InputError(f"online_store: {min(idle)} {needs}; it would have no effect")
+        if settings.api_key is not None and settings.api_key_file is not None:
+            raise InputError("online_store: set api_key or api_key_file, not both")
         if settings.ca_certificate is not None and not (settings.url or "").lower().startswith("https://"):
             raise InputError("online_store: ca_certificate needs an https url; it would have no effect")
         key = "" if settings.api_key is None else settings.api_key.get_secret_value()

@@ -251,6 +251,8 @@ def test_the_event_loop_is_free_meanwhile(
     [
         ({"url": "http://x", "path": "y"}, "not both"),
         ({"api_key": "k"}, "api_key needs url"),
+        ({"api_key_file": "k"}, "api_key_file needs url"),
+        ({"url": "http://x", "api_key": "k", "api_key_file": "k"}, "api_key or api_key_file, not both"),
         ({"url": "http://x", "api_key": "${NO_SUCH_VARIABLE}"}, "that environment variable is not set"),
         ({"url": "http://x", "shards": 2}, "Extra inputs are not permitted"),
         ({"url": "http://x", "timeout": 0}, "greater than 0"),

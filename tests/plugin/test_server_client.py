@@ -18,7 +18,7 @@ import pytest
 from qdrant_client import grpc as qdrant_grpc
 
 from feast_embeddings.engine import CollectionSpec, Engine, VectorSpec
-from feast_embeddings.errors import EngineError
+from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.open_engine import open_engine
 
@@ -209,3 +209,33 @@ def test_the_same_over_grpc(server: Failing, code: grpc.StatusCode, requests: in
                 engine.aliases()
         assert len(calls) == requests
         engine.close()
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_the_key_of_a_file_is_sent(server: Failing, tmp_path: Path, end: str) -> None:
+    """As it stands there, without the line's end that an editor leaves."""
+    path = tmp_path / "api_key"
+    path.write_text("a-very-secret-key" + end, newline="")
+    calls: list[str] = []
+    with grpc_node(calls, grpc.StatusCode.OK, 0) as port:
+        assert engine_at(server.server_port, grpc_port=port, api_key_file=str(path)).aliases() == {"a": "c"}
+    assert calls == ["a-very-secret-key"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "must hold one key"),
+        (b"secret one\nsecret two\n", "must hold one key"),
+        ("schlüssel-secret".encode(), "cannot be read: it is not ASCII"),
+    ],
+)
+def test_a_file_that_holds_no_key(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    """It is bad input, named, before anything is sent, and what is in it is not shown."""
+    path = tmp_path / "api_key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"api_key_file {path} {reason}") as caught:
+        engine_at(1, api_key_file=str(path))
+    assert "secret" not in str(caught.value)
