@@ -16,7 +16,7 @@
     ├── FoldInError                the live version cannot fold in here
     ├── WriterLockedError          another process is writing to the embedded store
     ├── EngineError                Qdrant refused or failed
-    └── MissingExtraError          an optional dependency is not installed
+    └── MissingExtraError          an optional dependency is not installed, or cannot be loaded
 
 Messages say what was expected, what came, and what to do. The command line prints them on one line.
 """
@@ -108,11 +108,14 @@ class EngineError(EmbeddingsError):
 
 
 class MissingExtraError(EmbeddingsError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed, or `reason`, what the import says, keeps it from being loaded."""
 
-    def __init__(self, purpose: str, extra: str, module: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package {module!r}, which is not installed: "
-            f"run pip install 'feast-embeddings[{extra}]'"
-        )
+    def __init__(self, purpose: str, extra: str, module: str, reason: str = "") -> None:
+        what = f"is not installed: run pip install 'feast-embeddings[{extra}]'"
+        if reason:
+            what = f"cannot be loaded: {reason}"
+            # implicit's wheels take the one of the system, which slim images do not have.
+            if "libgomp.so.1" in reason:
+                what += "; on Debian and Ubuntu run apt-get install libgomp1"
+        super().__init__(f"{purpose} needs the package {module!r}, which {what}")
         self.extra = extra

@@ -80,6 +80,15 @@ def test_packages_of_other_versions(doctor: Doctor, monkeypatch: pytest.MonkeyPa
     }
 
 
+def test_a_package_that_cannot_be_loaded(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is installed, but not what it needs of the system."""
+    monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)  # an import that fails
+    code, bad, report = doctor()
+    assert (code, bad) == (1, [("installation", "problem")])
+    assert "'implicit', which cannot be loaded: import of implicit.cpu.als halted" in report["findings"][0]["message"]
+    assert mending(report, "installation") == "apt-get install libgomp1"
+
+
 def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, mend: Mend) -> None:
     """Is named by line, without what is written there; what needs it is not looked at, the files are."""
     file = repo.path / "feature_store.yaml"

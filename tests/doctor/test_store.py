@@ -126,7 +126,10 @@ def test_who_writes(doctor: Doctor, repo: Repo) -> None:
         file.write_text(json.dumps(holder))
         _, bad, report = doctor()
         assert bad == [("writer", "warning")]
-        subprocess.run(mending(report, "writer").split(), check=True, capture_output=True)
+        mend = mending(report, "writer").split()
+        assert (mend[0], str(os.getpid()) in mend) == ("ps", True)
+        if shutil.which("ps"):  # a slim image has none
+            subprocess.run(mend, check=True, capture_output=True)
         file.write_text("")
         assert doctor()[1] == [("writer", "warning")]
     assert doctor()[1] == []

@@ -14,10 +14,12 @@ def import_extra(module: str) -> ModuleType:
     """Import a module of the extra ``trainers``, e.g. ``scipy.sparse``.
 
     Raises:
-        MissingExtraError: its package, or one that it needs, is not installed.
+        MissingExtraError: its package, or one that it needs, is not installed, or lacks a library of the system.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
         raise MissingExtraError("training", "trainers", package) from None
+    except ImportError as error:
+        raise MissingExtraError("training", "trainers", module.partition(".")[0], str(error)) from None

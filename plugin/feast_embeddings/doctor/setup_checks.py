@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import platform
 import shlex
 import stat
@@ -18,7 +19,7 @@ from packaging.requirements import Requirement
 from feast_embeddings.artifact import Entity, version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient, Registered
-from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.errors import ArtifactError, InputError, MissingExtraError
 from feast_embeddings.manifest import read_manifest
 from feast_embeddings.publish_plan import schema_difference
 from feast_embeddings.service.keys import KeyRing
@@ -49,6 +50,11 @@ def installation(patient: Patient) -> Iterator[Finding]:
                 "installation", "problem", message, shlex.join([sys.executable, "-m", "pip", "install", text])
             )
             fine = False
+    if _installed("implicit") and (reason := _unloadable("implicit.cpu.als")):
+        message = str(MissingExtraError("training", "trainers", "implicit", reason))
+        # The other libraries come with its wheel.
+        yield Finding("installation", "problem", message, "apt-get install libgomp1")
+        fine = False
     if fine:
         versions = [f"{name} {found}" for name in _NAMED if (found := _installed(name))]
         yield Finding(
@@ -61,6 +67,14 @@ def _installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _unloadable(module: str) -> str:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return str(error)
+    return ""
 
 
 def configuration(patient: Patient) -> Iterator[Finding]:
