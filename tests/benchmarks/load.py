@@ -7,8 +7,8 @@ Client and server share the machine. Latencies and rates are those that `tests.b
 where it is installed. Answers during publishes are collected from Python, to check each; one request at a time is
 asked from Python too, in turn with the Python call.
 
-The service keeps the rows of ids that are asked for often. So ids are drawn in two ways: as people ask, some items more
-than others by Zipf's law; and each item in its turn, so that none comes again before its row is gone.
+The service keeps the rows of ids that are asked for often. So ids are drawn in three ways: as people ask, some items
+more than others by Zipf's law; all alike; and each item in its turn, so that none comes again before its row is gone.
 """
 
 from __future__ import annotations
@@ -180,7 +180,11 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     unit = {version.manifest.version: unit_vectors(version) for version in versions}
     rng = np.random.default_rng(0)
     asked = rng.choice(options.items, 5000).tolist()
-    spreads = {"popular": popular(rng, options.items), "in turn": in_turn(rng, options.items)}
+    spreads = {
+        "popular": popular(rng, options.items),
+        "at random": at_random(rng, options.items),
+        "in turn": in_turn(rng, options.items),
+    }
     store = EmbeddingStore(feature_store, "shop")
     print(f"client {CLIENT}, load average {os.getloadavg()}", flush=True)
 
@@ -214,6 +218,11 @@ def popular(rng: np.random.Generator, n_items: int) -> list[list[int]]:
     items, chances = rng.permutation(n_items), np.cumsum(1 / np.arange(1, n_items + 1))
     draws = (items[np.searchsorted(chances, chances[-1] * rng.random(1000))].tolist() for _ in range(n_items // 10))
     return [list(dict.fromkeys(drawn))[:100] for drawn in draws]
+
+
+def at_random(rng: np.random.Generator, n_items: int) -> list[list[int]]:
+    """As many hundreds of items, each item as likely as any other."""
+    return [rng.choice(n_items, 100, replace=False).tolist() for _ in range(n_items // 10)]
 
 
 def in_turn(rng: np.random.Generator, n_items: int) -> list[list[int]]:
