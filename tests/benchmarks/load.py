@@ -198,7 +198,11 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         if options.publishes:
             publishes(port, repo, versions, asked, unit, options)
         if options.requests:
-            remember(port, server, asked, options)
+            similar_bodies = [{"item_id": id} for id in asked]
+            remember(port, server, "similar_items", similar_bodies, options.requests, options)
+            # Those of which rows are kept; of each a hundred.
+            of_hundreds = [{"item_ids": ids} for ids in spreads["at random"]]
+            remember(port, server, "create_item_embedding", of_hundreds, options.requests // 10, options)
     print(f"load average {os.getloadavg()}", flush=True)
 
 
@@ -346,17 +350,19 @@ def publishes(
     )
 
 
-def remember(port: int, server: psutil.Process, asked: list[int], options: argparse.Namespace) -> None:
+def remember(
+    port: int, server: psutil.Process, name: str, bodies: list[Any], n_requests: int, options: argparse.Namespace
+) -> None:
     """Memory over many requests."""
-    bodies, counts, sizes, failed = [{"item_id": id} for id in asked], [0], [memory(server)], 0
-    print(f"memory of all processes, MiB, RSS (USS): {sizes[0][0]:.0f} ({sizes[0][1]:.0f})", end="")
+    counts, sizes, failed = [0], [memory(server)], 0
+    print(f"{name}, memory of all processes, MiB, RSS (USS): {sizes[0][0]:.0f} ({sizes[0][1]:.0f})", end="")
     seconds = 10.0
-    while counts[-1] < options.requests:
-        result = load(port, PATH + "similar_items", bodies, options.connections, seconds)
+    while counts[-1] < n_requests:
+        result = load(port, PATH + name, bodies, options.connections, seconds)
         failed += result.failed
         counts.append(counts[-1] + result.requests)
         sizes.append(memory(server))
-        seconds = _STEP / result.rate
+        seconds = min(_STEP, n_requests // 4) / result.rate
         print(f", {counts[-1]:,}: {sizes[-1][0]:.0f} ({sizes[-1][1]:.0f})", end="", flush=True)
     slopes = np.polyfit(counts, np.array(sizes), 1)[0] * 100_000
     print(f"\n  slope in 100,000 requests {slopes[0]:+.2f} ({slopes[1]:+.2f}) MiB; {failed} failed   (bar: flat)")

@@ -57,7 +57,8 @@ class JsonRows:
                 return _written(side, ids, encoding)
             rows = [written[id] if row is None else row for id, row in zip(ids, rows, strict=True)]
             if next(self._requests) % _EACH == 0:
-                kept |= {id: row for id, row in written.items() if row is not None}
+                # Copied, as what orjson gives has a buffer of several times its length.
+                kept |= {id: bytes(memoryview(row)) for id, row in written.items() if row is not None}
         if kept:
             self._keep(of, kept)
         return rows
