@@ -28,7 +28,8 @@ def blocks() -> list[tuple[str, str]]:
 
 def test_the_documentation_works_as_pasted(tmp_path: Path) -> None:
     """Every block, one after the other in one empty folder, exits with 0."""
-    found = [(language, code) for language, code in blocks() if shutil.which("curl") or "curl" not in code]
+    every = blocks()
+    found = [(language, code) for language, code in every if shutil.which("curl") or "curl" not in code]
     assert {language for language, _ in found} == {"bash", "python"}
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, code in found:
@@ -36,8 +37,8 @@ def test_the_documentation_works_as_pasted(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-    if left_out := len(blocks()) - len(found):
-        pytest.skip(f"no curl on the PATH: {left_out} of {len(blocks())} blocks were left out, the others passed")
+    if left_out := len(every) - len(found):
+        pytest.skip(f"no curl on the PATH: {left_out} of {len(every)} blocks were left out, the others passed")
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -244,9 +244,9 @@ def embeddings(
     for encoding in ("float", "base64", "numpy"):
         requests = [prepared(path, {"item_ids": ids, "encoding": encoding}) for ids in hundreds]
         pairs = []
-        # In turn, some milliseconds of each: the machine is not as fast in one second as in the next.
         for request in requests[: len(requests) // 2]:
             connection.seconds(request)  # so that as much is kept as will be
+        # In turn, some milliseconds of each: the machine is not as fast in one second as in the next.
         for turn in range(30 + int(20 * options.seconds)):
             chosen = [(len(requests) // 2 + turn * block + i) % len(requests) for i in range(block)]
             http = [connection.seconds(requests[i]) for i in chosen]
@@ -271,7 +271,7 @@ def _seconds(store: EmbeddingStore, ids: list[int]) -> float:
 
 def beside_feast(ours: int, repo: Repo, spreads: dict[str, list[list[int]]], options: argparse.Namespace) -> None:
     """create_item_embedding and the same ids from `feast serve`, in turn."""
-    theirs, seconds = free_port(), options.seconds / 5
+    path, theirs, seconds = PATH + "create_item_embedding", free_port(), options.seconds / 5
     feast = [BIN / "feast", "-c", repo.path, "serve", "-p", theirs, "-w", options.workers]
     with serving([*feast, "--no-access-log", "--max-requests", 0], theirs, "/health"):
         for spread, hundreds in spreads.items():
@@ -279,12 +279,8 @@ def beside_feast(ours: int, repo: Repo, spreads: dict[str, list[list[int]]], opt
                 {"features": ["shop_item_embeddings:embedding"], "entities": {"item_id": ids}} for ids in hundreds
             ]
             asked: dict[str, tuple[int, str, list[Any]]] = {
-                "float": (ours, PATH + "create_item_embedding", [{"item_ids": ids} for ids in hundreds]),
-                "base64": (
-                    ours,
-                    PATH + "create_item_embedding",
-                    [{"item_ids": ids, "encoding": "base64"} for ids in hundreds],
-                ),
+                "float": (ours, path, [{"item_ids": ids} for ids in hundreds]),
+                "base64": (ours, path, [{"item_ids": ids, "encoding": "base64"} for ids in hundreds]),
                 "feast serve": (theirs, "/get-online-features", online),
             }
             rates: dict[str, list[float]] = {name: [] for name in asked}
@@ -296,12 +292,8 @@ def beside_feast(ours: int, repo: Repo, spreads: dict[str, list[list[int]]], opt
                     if result.failed:
                         print(f"{name}: {result}")
             medians = {name: float(np.median(found)) for name, found in rates.items()}
-            print(f"100 ids over {options.connections} connections, {spread}: ", end="")
-            print(
-                ", ".join(f"{n} {r:,.0f}/s ({r / medians['feast serve']:.1f} times)" for n, r in medians.items()),
-                end="",
-            )
-            print("   (bar: 3 times)", flush=True)
+            told = ", ".join(f"{n} {r:,.0f}/s ({r / medians['feast serve']:.1f} times)" for n, r in medians.items())
+            print(f"100 ids over {options.connections} connections, {spread}: {told}   (bar: 3 times)", flush=True)
 
 
 def publishes(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import orjson
 import pandas as pd
 import pytest
@@ -24,6 +23,7 @@ from .asking import Asking
 from .conftest import AS_OF, DIM, ENGINES, Shop, served_shop, write_version
 from .publishing import publish_any
 from .serving import service_of
+from .test_late_rows import late_user, push
 
 PATH = "/v1/models/shop/create_user_embedding"
 USERS = [f"u-{number}" for number in range(20)]
@@ -65,21 +65,9 @@ def expected(shop: Shop, ids: Sequence[Id], encoding: str) -> bytes:
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def push(shop: Shop, user: str, number: float) -> None:
-    """Write one user into the live version, as a fold-in does."""
-    manifest, at = shop.artifact.manifest, AS_OF + timedelta(hours=number)
-    row = {
-        "user_id": user,
-        "embedding": [np.full(DIM, number, dtype=np.float32)],
-        "n_interactions": 1,
-        "seen_items": [["sku-3"]],
-        "country": "FR",
-        "version": manifest.version,
-        "space": manifest.space_id,
-        "event_timestamp": at,
-        "created_timestamp": at,
-    }
-    shop.feature_store.write_to_online_store("shop_user_embeddings", pd.DataFrame(row))
+def at(number: float) -> datetime:
+    """When a number is written: the higher one is the newer one."""
+    return AS_OF + timedelta(hours=number)
 
 
 def first_numbers(rows: list[bytes | None]) -> list[float | None]:
@@ -122,8 +110,8 @@ def test_a_write_and_a_publish_are_seen_by_the_next_request(shop: Shop) -> None:
         return content
 
     before = [ask() for _ in range(2 * ENOUGH)][-1]
-    push(shop, "u-1", 3)
-    push(shop, "late", 4)
+    push(shop, "u-1", 3, at(3))
+    push(shop, "late", 4, at(4))
     written = [ask() for _ in range(2 * ENOUGH)]
     assert set(written) == {expected(shop, ids, "float")} != {before}
     assert [row["vector"][0] for row in orjson.loads(written[0])["embeddings"] if row["id"] != "u-2"] == [3, 4]
@@ -145,8 +133,8 @@ def test_rows_of_before_and_after_a_write_are_not_mixed(shop: Shop, monkeypatch:
     def writing_first(side: LiveSide, *arguments: Any) -> Any:
         while writes:
             number = writes.pop()
-            push(shop, "u-1", number)
-            push(shop, "u-2", number)
+            push(shop, "u-1", number, at(number))
+            push(shop, "u-2", number, at(number))
         return points(side, *arguments)
 
     monkeypatch.setattr(LiveSide, "points", writing_first)
@@ -214,20 +202,7 @@ def test_many_threads_never_see_two_states_in_one_answer(shop: Shop) -> None:
     last = 6
 
     def write(number: float) -> None:
-        manifest, at = shop.artifact.manifest, AS_OF + timedelta(hours=number)
-        frame = pd.DataFrame(
-            {
-                "user_id": ["u-1", "u-2"],
-                "embedding": [np.full(DIM, number, dtype=np.float32)] * 2,
-                "n_interactions": 1,
-                "seen_items": [["sku-3"]] * 2,
-                "country": "FR",
-                "version": manifest.version,
-                "space": manifest.space_id,
-                "event_timestamp": at,
-                "created_timestamp": at,
-            }
-        )
+        frame = pd.concat([late_user(shop, user, number, at(number)) for user in ("u-1", "u-2")])
         shop.feature_store.write_to_online_store("shop_user_embeddings", frame)
 
     def ask(order: Callable[[list[str]], list[str]]) -> list[float]:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from feast_embeddings.answers import Embeddings, Id, Neighbours, NeighboursBatch, Page
 from feast_embeddings.artifact import Entity
+from feast_embeddings.engine import CollectionSpec
 from feast_embeddings.live_side import LiveSide
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "batch_response",
     "embedding_file",
     "embedding_json",
+    "embedding_row",
     "json_response",
     "neighbours_response",
     "page_response",
@@ -166,14 +168,25 @@ def page_response(model: str, page: Page, *, metadata: bool) -> Response:
     return json_response({"model": model, "version": page.version, "rows": rows, "next_cursor": page.cursor})
 
 
+def embedding_row(spec: CollectionSpec, id: Id, vector: Any, timestamp: str | None) -> bytes:
+    """An `EmbeddingRow` as JSON; of an id without a vector both are None."""
+    row = {
+        "id": id,
+        "vector": vector,
+        "version": spec.version,
+        "as_of": spec.as_of,
+        "event_timestamp": timestamp,
+    }
+    return orjson.dumps(row, None, orjson.OPT_SERIALIZE_NUMPY)
+
+
 def embedding_json(model: str, side: LiveSide, ids: Sequence[Id], rows: Sequence[bytes | None]) -> Response:
     """An `EmbeddingAnswer` of rows that are written already; None is one without a vector."""
     spec = side.spec
     about = {"model": model, "version": spec.version, "space": spec.space, "as_of": spec.as_of, "dim": side.dim}
-    unknown = {"vector": None, "version": spec.version, "as_of": spec.as_of, "event_timestamp": None}
     missing = [id for id, row in zip(ids, rows, strict=True) if row is None]
     listed = b",".join(
-        orjson.dumps({"id": id} | unknown) if row is None else row for id, row in zip(ids, rows, strict=True)
+        embedding_row(spec, id, None, None) if row is None else row for id, row in zip(ids, rows, strict=True)
     )
     body = b'%b,"embeddings":[%b],"missing":%b}' % (orjson.dumps(about)[:-1], listed, orjson.dumps(missing))
     return Response(body, media_type="application/json")

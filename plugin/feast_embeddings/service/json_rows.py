@@ -9,12 +9,12 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import numpy.typing as npt
-import orjson
 
 from feast_embeddings.answers import Id
 from feast_embeddings.engine import TIMESTAMP_KEY
 from feast_embeddings.live_side import LiveSide
 from feast_embeddings.points import from_microseconds
+from feast_embeddings.service.answers import embedding_row
 
 __all__ = ["JsonRows"]
 
@@ -84,14 +84,7 @@ def _written(side: LiveSide, ids: Sequence[Id], encoding: Literal["float", "base
         if time not in times:  # most are the same
             times[time] = from_microseconds(time).isoformat()
         vector = point.vectors[name][:dim]
-        row = {
-            "id": id,
-            "vector": vector if encoding == "float" else _base64(vector),
-            "version": spec.version,
-            "as_of": spec.as_of,
-            "event_timestamp": times[time],
-        }
-        rows.append(orjson.dumps(row, None, orjson.OPT_SERIALIZE_NUMPY))
+        rows.append(embedding_row(spec, id, vector if encoding == "float" else _base64(vector), times[time]))
     return rows
 
 
