@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.attributes import normalise_attributes
+from feast_embeddings.attributes import RESERVED_COLUMNS, normalise_attributes
 from feast_embeddings.embedding_table import ENTITIES, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.history import check_columns, refresh_history
@@ -37,6 +37,7 @@ from feast_embeddings.manifest import FORMAT_VERSION, Alignment, FileInfo, Manif
 __all__ = [
     "ENTITIES",
     "FORMAT_VERSION",
+    "RESERVED_COLUMNS",
     "STALE_SECONDS",
     "Alignment",
     "Artifact",

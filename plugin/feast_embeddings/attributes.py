@@ -44,12 +44,17 @@ class _AttributeType:
 
 def _is_text(dtype: pa.DataType) -> bool:
     # A column without a single value has Arrow's null type; text is the least surprising reading of it.
-    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_null(dtype))
+    return bool(
+        pa.types.is_string(dtype)
+        or pa.types.is_large_string(dtype)
+        or pa.types.is_string_view(dtype)
+        or pa.types.is_null(dtype)
+    )
 
 
 def _is_list_of(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
     def check(dtype: pa.DataType) -> bool:
-        is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype)
+        is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_list_view(dtype)
         return bool(is_list and accepts(dtype.value_type))
 
     return check
@@ -100,6 +105,8 @@ def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
+    if pa.types.is_decimal(column.type) and column.type.scale <= 0:
+        column = _whole_decimals(column)
     for target, spec in _TYPES.items():
         if not spec.accepts(column.type):
             continue
@@ -107,6 +114,16 @@ def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
             if target == TIMESTAMP and pa.types.is_timestamp(column.type) and column.type.tz is None:
                 # A timestamp without a zone is UTC, as everywhere in Feast.
                 return pc.assume_timezone(column.cast(pa.timestamp("us"), safe=False), "UTC")
+            if target == pa.float64() and column.type != pa.float64():
+                # By way of how it is written: a float32 of 0.3 is 0.30000001192… as a float64, and Arrow makes
+                # 19.990000000000002 of a decimal 19.99.
+                return (
+                    column.cast(pa.float32() if pa.types.is_float16(column.type) else column.type)
+                    .cast(pa.string())
+                    .cast(target)
+                )
+            if pa.types.is_list(target):
+                _refuse_nulls_within(column, what)
             return column.cast(target, safe=target != TIMESTAMP)
         except pa.ArrowInvalid as error:
             raise InputError(f"{what} does not fit {target}: {error}") from None
@@ -114,3 +131,23 @@ def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
         f"{what} has type {column.type}, which cannot be served; expected text, a whole or real number, "
         "true/false, a date or time, or a list of text or whole numbers; convert it or leave it out"
     )
+
+
+def _whole_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers, or their text where one has more than 64 bits."""
+    text = column.cast(pa.string())
+    try:
+        return text.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return text
+
+
+def _refuse_nulls_within(column: pa.ChunkedArray, what: str) -> None:
+    flat = pc.list_flatten(column)
+    if flat.null_count:
+        parents = pc.list_parent_indices(column)
+        row = parents.filter(pc.is_null(flat))[0].as_py()
+        raise InputError(
+            f"{what}: {flat.null_count:,} nulls within lists, first in row {row + 1}; Feast's lists hold none: leave "
+            "them out, or write a value that stands for them"
+        )

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pandas.api.types import is_bool_dtype, is_float_dtype
+from pandas.api.types import is_bool_dtype, is_float_dtype, is_object_dtype, is_string_dtype
 
 from feast_embeddings.errors import InputError
 
 __all__ = ["typed_ids"]
+
+_WHOLE = r"-?(0|[1-9][0-9]*)"
 
 
 def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
@@ -29,10 +31,25 @@ def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
             f"expected {'text' if is_text else 'whole numbers'}"
         )
     try:
+        if not is_text:
+            _refuse_other_spellings(column, name)
         ids = column.astype("string" if is_text else "Int64")
     except (ValueError, TypeError) as error:
         raise InputError(f"{name}: the ids of this model are whole numbers: {error}") from None
     return pa.array(ids.array, pa.string() if is_text else pa.int64())
+
+
+def _refuse_other_spellings(column: pd.Series[Any], name: str) -> None:
+    """Text that pandas takes for a whole number though it is not written as one: 007, 1_0, ７."""
+    if not (is_object_dtype(column.dtype) or is_string_dtype(column.dtype)):
+        return
+    texts = column.reset_index(drop=True)
+    texts = texts[[isinstance(value, str) for value in texts]]
+    other = texts[~texts.astype("string").str.fullmatch(_WHOLE).astype(bool)]
+    if len(other):
+        raise InputError(
+            f"{name}: the ids of this model are whole numbers, but row {other.index[0] + 1} has {other.iloc[0]!r}"
+        )
 
 
 def _is_whole(column: pd.Series[Any]) -> bool:

@@ -15,9 +15,10 @@ def test_order_of_the_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     genres = pa.array([["a"], [], None], pa.list_(pa.string()))
     pq.write_table(pa.table({"sku": ["c", "a", "z"], "title": ["C", "A", "Z"], "genres": genres}), path)
-    attributes = read_attributes(path, "sku", pa.array(["a", "b", "c"]))
+    attributes, without = read_attributes(path, "sku", pa.array(["a", "b", "c"]))
 
     assert attributes.to_pydict() == {"title": ["A", None, "C"], "genres": [[], None, ["a"]]}
+    assert without == 1
     assert pa.list_(pa.string()) == attributes.schema.field("genres").type
 
 
@@ -28,7 +29,7 @@ def test_ids_compare_as_text(tmp_path: Path, vocabulary: list[str] | list[int], 
     (tmp_path / "items.csv").write_text("item_id,rank\n2,20\n10,100\n")
     pq.write_table(pa.table({"item_id": ["2", "10"], "rank": [20, 100]}), tmp_path / "text.parquet")
     pq.write_table(pa.table({"item_id": [2, 10], "rank": [20, 100]}), tmp_path / "numbers.parquet")
-    attributes = read_attributes(tmp_path / name, "item_id", pa.array(vocabulary))
+    attributes, _ = read_attributes(tmp_path / name, "item_id", pa.array(vocabulary))
 
     assert [int(i) * 10 for i in vocabulary] == attributes["rank"].to_pylist()
 
@@ -38,14 +39,14 @@ def test_table_of_ids_only(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_text("item_id\n1\n")
 
-    assert read_attributes(path, "item_id", pa.array([1])).column_names == []
+    assert read_attributes(path, "item_id", pa.array([1]))[0].column_names == []
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("itemid,x\n1,2\n", "has no column 'item_id'; its columns are 'itemid', 'x'; did you mean 'itemid'?"),
-        ("item_id,x\n1,2\n,3\n", "column 'item_id': 1 of 2 rows have no id"),
+        ("item_id,x\n1,2\n,3\n", "column 'item_id': 1 of 2 rows have no id, the first is row 2"),
         ("item_id,x\n1,2\n3,4\n3,5\n", "column 'item_id': 1 of 3 rows repeat an id, e.g. '3'"),
         (
             "item_id,x\nsku-1,2\n",

@@ -72,7 +72,7 @@ def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("what,title\n2,Two\n")
     run(
         repo, tmp_path / "log.csv", "--quiet",
-        "--user-column", "who", "--item-column", "what", "--timestamp-column", "when", "--weight-column", "much",
+        "--user-column", "who", "--item-column", "what", "--timestamp-column", "when", "--weight-column", "much", "--id-type", "text",
         "--until", "2024-01-02", "--users", str(tmp_path / "users.csv"), "--items", str(tmp_path / "items.csv"),
     )  # fmt: skip
     artifact = load_artifact(repo / "data", "m")
@@ -80,10 +80,10 @@ def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
     assert (artifact.table("user").select(["user_id", "age", "seen_items"]).to_pydict()) == {
         "user_id": ["a", "b"],
         "age": [None, 30],
-        "seen_items": [[1], [2]],
+        "seen_items": [["1"], ["2"]],
     }
     assert (artifact.table("item").select(["item_id", "title"]).to_pydict()) == {
-        "item_id": [1, 2],
+        "item_id": ["1", "2"],
         "title": [None, "Two"],
     }
 
@@ -113,9 +113,29 @@ def test_preparation(repo: Path, tmp_path: Path) -> None:
             "until": None,
             "event_weights": {"view": 1, "buy": 5, "like": 0},
             "half_life": "P30D",
+            "drop_duplicates": False,
+            "max_user_interactions": None,
             "min_user_interactions": 2,
             "min_item_interactions": 2,
         },
+        "reading": {
+            "user_ids": None,
+            "item_ids": None,
+            "time_format": None,
+            "allow_future": False,
+            "on_bad_rows": "error",
+        },
+        "rows": {
+            "rows": 7,
+            "n_bad": 0,
+            "bad": {},
+            "left_out": {
+                "of weight 0": 1,
+                "outside of --since and --until": 1,
+                "of users or items with too few": 1,
+            },
+        },
+        "types": {"ids": {"user": "text", "item": "text"}, "attributes": {"user": {}, "item": {}}},
     }
 
 

@@ -15,6 +15,8 @@ from embedding_trainers.interactions import Columns, Interactions, read_interact
 from embedding_trainers.preparation import Preparation
 from feast_embeddings.errors import InputError
 
+SECOND = 1_700_000_000
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -87,17 +89,17 @@ def test_csr_sums_duplicates(path: Path) -> None:
 
 def test_weight_zero_is_no_interaction(path: Path) -> None:
     """Rows of weight 0 go, and with them ids and times that only they had."""
-    write(path, user_id=["a", "b"], item_id=["x", "y"], w=[1, 0], timestamp=[1, 2])
+    write(path, user_id=["a", "b"], item_id=["x", "y"], w=[1, 0], timestamp=[SECOND, SECOND + 1])
     log = read_interactions(path, Columns(weight="w"))
 
     assert (log.users.to_pylist(), log.items.to_pylist(), len(log)) == (["a"], ["x"], 1)
-    assert datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC) == log.as_of
+    assert datetime.fromtimestamp(SECOND, UTC) == log.as_of
 
 
 def test_until(path: Path) -> None:
     """What happened at the instant is kept, what happened after it is not."""
-    write(path, user_id=["a", "b", "c"], item_id=["x", "x", "y"], timestamp=[10, 20, 21])
-    log = read_interactions(path, preparation=Preparation(until=datetime(1970, 1, 1, 0, 0, 20, tzinfo=UTC)))
+    write(path, user_id=["a", "b", "c"], item_id=["x", "x", "y"], timestamp=[SECOND, SECOND + 10, SECOND + 11])
+    log = read_interactions(path, preparation=Preparation(until=datetime.fromtimestamp(SECOND + 10, UTC)))
 
     assert (log.users.to_pylist(), log.items.to_pylist()) == (["a", "b"], ["x"])
 
@@ -122,24 +124,24 @@ def test_unusual_ids(path: Path, values: list[Any]) -> None:
         (Columns(timestamp="time"), {}, "has no column 'time'"),
         (Columns(timestamp="timestamp"), {"timestamp": None}, "has no column 'timestamp'"),
         (Columns(weight="weight"), {}, "has no column 'weight'"),
-        (Columns(), {"user_id": ["a", None]}, "column 'user_id': 1 of 2 rows have no id"),
-        (Columns(), {"item_id": [None, None]}, "column 'item_id': 2 of 2 rows have no id"),
-        (Columns(), {"item_id": ["x", ""]}, "column 'item_id': 1 of 2 rows have an empty id"),
+        (Columns(), {"user_id": ["a", None]}, "1 of 2 rows cannot be used: 1 without user_id (row 2); correct"),
+        (Columns(), {"item_id": [None, None]}, "2 of 2 rows cannot be used: 2 without item_id (row 1, row 2); no row"),
+        (Columns(), {"item_id": ["x", ""]}, "1 whose item_id is empty (row 2)"),
         (Columns(), {"item_id": [1.5, 2]}, "column 'item_id': ids must be text or whole numbers"),
-        (Columns(), {"timestamp": [1, None]}, "column 'timestamp': 1 of 2 rows have no time"),
-        (Columns(weight="w"), {"w": [float("nan"), 1]}, "column 'w': 1 of 2 weights are missing, NaN or infinite"),
-        (Columns(weight="w"), {"w": [float("inf"), 1]}, "column 'w': 1 of 2 weights are missing, NaN or infinite"),
-        (Columns(weight="w"), {"w": [1e300, 1]}, "column 'w': 1 of 2 weights are missing, NaN or infinite"),
-        (Columns(weight="w"), {"w": [None, 1]}, "column 'w': 1 of 2 weights are missing, NaN or infinite"),
-        (Columns(weight="w"), {"w": [-1, -0.5]}, "column 'w': 2 of 2 weights are negative"),
-        (Columns(weight="w"), {"w": ["1", "2"]}, "column 'w': weights must be numbers, but the type is string"),
-        (Columns(weight="w"), {"w": [0, 0]}, "every row has weight 0"),
+        (Columns(), {"timestamp": [SECOND, None]}, "1 without timestamp (row 2)"),
+        (Columns(weight="w"), {"w": [float("nan"), 1]}, "1 whose w is not a finite number (row 1 'nan')"),
+        (Columns(weight="w"), {"w": [float("inf"), 1]}, "1 whose w is not a finite number (row 1 'inf')"),
+        (Columns(weight="w"), {"w": [1e300, 1]}, "1 whose w is not a finite number (row 1 '1e+300')"),
+        (Columns(weight="w"), {"w": [None, 1]}, "1 without w (row 1)"),
+        (Columns(weight="w"), {"w": [-1, -0.5]}, "2 whose w is negative (row 1 '-1.0', row 2 '-0.5')"),
+        (Columns(weight="w"), {"w": ["1", "much"]}, "1 whose w is not a finite number (row 2 'much')"),
+        (Columns(weight="w"), {"w": [0, 0]}, "all weights are 0"),
         (Columns(), {"user_id": [], "item_id": [], "timestamp": [], "w": []}, "has no rows"),
     ],
 )
 def test_refused(path: Path, columns: Columns, changes: dict[str, Any], message: str) -> None:
     """A log that cannot be used is one line that names file and column, with counts."""
-    table = {"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [1, 2], "w": [1, 2]} | changes
+    table = {"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [SECOND, SECOND + 1], "w": [1, 2]} | changes
     write(path, **{name: values for name, values in table.items() if values is not None})
 
     with pytest.raises(InputError) as error:
@@ -172,12 +174,12 @@ def test_fingerprint(rows: list[Any], other: list[Any], data: st.DataObject) -> 
 
 
 def test_fingerprint_tells_types_and_columns_apart(path: Path) -> None:
-    """Ids 1 and "1", absent times and times of zero, and absent weights and weights of 1 differ."""
+    """Ids 1 and "1", absent times and times, and absent weights and weights of 1 differ."""
     numbers = {"user_id": [1], "item_id": [1]}
     seen = {
         read_interactions(write(path, **numbers)).fingerprint(),
         read_interactions(write(path, user_id=["1"], item_id=[1])).fingerprint(),
-        read_interactions(write(path, **numbers, timestamp=[0])).fingerprint(),
+        read_interactions(write(path, **numbers, timestamp=[SECOND])).fingerprint(),
         read_interactions(write(path, **numbers, w=[1]), Columns(weight="w")).fingerprint(),
     }
     assert len(seen) == 4

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from embedding_trainers import source
-from embedding_trainers.interactions import Columns, Interactions, read_interactions
+from embedding_trainers.interactions import Columns, Interactions, Reading, read_interactions
 from embedding_trainers.preparation import Preparation, core, decay
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading import scan
 
 COLUMNS = Columns("user", "item", "time", "weight", "event")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,6 +52,12 @@ def obvious(rows: list[Row], preparation: Preparation) -> dict[tuple[str, int], 
         late = preparation.until is not None and row.time > preparation.until
         if weight > 0 and not early and not late:
             kept.append(row._replace(weight=weight))
+    if preparation.drop_duplicates:
+        kept = list(dict.fromkeys((row.user, row.item, row.time, row.weight) for row in kept))
+        kept = [Row(user, item, "any", weight, time) for user, item, time, weight in kept]
+    if preparation.max_user_interactions is not None:
+        users = Counter(row.user for row in kept)
+        kept = [row for row in kept if users[row.user] <= preparation.max_user_interactions]
     while True:
         users, items = Counter(row.user for row in kept), Counter(row.item for row in kept)
         poor = [
@@ -104,6 +110,8 @@ preparations = st.builds(
     lambda window, **others: Preparation(**window, **others),
     windows,
     event_weights=st.fixed_dictionaries({"view": st.sampled_from([0, 1]), "buy": st.sampled_from([0, 2.5])}),
+    drop_duplicates=st.booleans(),
+    max_user_interactions=st.none() | st.integers(1, 6),
     half_life=st.none() | st.sampled_from([timedelta(hours=12), timedelta(days=3)]),
     min_user_interactions=st.integers(1, 3),
     min_item_interactions=st.integers(1, 3),
@@ -115,9 +123,9 @@ def test_as_a_dictionary_would_do_it(rows: list[Row], preparation: Preparation |
     """All settings together, on a log that comes in pieces, give what one row at a time gives."""
     preparation = preparation or Preparation(event_weights={"view": 1, "buy": 1})
     expected = obvious(rows, preparation)
-    with patch.object(source, "PIECE_ROWS", piece_rows):
+    with patch.object(scan, "BATCH_ROWS", piece_rows):
         if not expected:
-            with pytest.raises(InputError, match=r"weight 0|no interactions"):
+            with pytest.raises(InputError, match=r"weights are 0|no interactions|every user"):
                 read_interactions(table(rows), COLUMNS, preparation)
             return
         log = read_interactions(table(rows), COLUMNS, preparation)
@@ -170,7 +178,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_all_forms_agree(sources: dict[str, Any]) -> None:
     """Files of every format and frames of every library give the same log."""
     preparation = Preparation(event_weights={"view": 1, "buy": 3})
-    logs = {form: read_interactions(log, COLUMNS, preparation) for form, log in sources.items()}
+    # CSV does not say that items are numbers.
+    logs = {
+        form: read_interactions(log, COLUMNS, preparation, Reading(item_ids="int" if form == "CSV" else None))
+        for form, log in sources.items()
+    }
 
     assert len(set(logs)) == 13
     assert {log.fingerprint() for log in logs.values()} == {logs["Parquet"].fingerprint()}
@@ -178,14 +190,14 @@ def test_all_forms_agree(sources: dict[str, Any]) -> None:
 
 
 def test_columns_of_a_folder_may_differ_in_order_and_width(tmp_path: Path) -> None:
-    """Files of a folder are brought to the columns of the first."""
+    """Columns are found by name, and integers of any width are one; a column that a file lacks is null in its rows."""
     pq.write_table(pa.table({"user_id": ["a"], "item_id": pa.array([1], pa.int64())}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"x": [0], "item_id": pa.array([2], pa.int32()), "user_id": ["b"]}), tmp_path / "2.parquet")
     log = read_interactions(tmp_path)
     assert as_dictionary(log) == {("a", 1): 1, ("b", 2): 1}
 
     pq.write_table(pa.table({"user_id": ["c"]}), tmp_path / "3.parquet")
-    with pytest.raises(InputError, match=r"3\.parquet has no column 'item_id'"):
+    with pytest.raises(InputError, match=r"1 of 3 rows .* 1 without item_id \(.*3\.parquet row 1\)"):
         read_interactions(tmp_path)
 
 
@@ -194,7 +206,7 @@ def test_columns_of_a_folder_may_differ_in_order_and_width(tmp_path: Path) -> No
     [
         ([("a", "x")], "expected a path, or a table of Arrow, pandas, polars or DuckDB .* but got list"),
         (pd.DataFrame({"user_id": ["a"]}), "the DataFrame has no column 'item_id'; its columns are 'user_id'"),
-        (pd.DataFrame({"user_id": ["a", None], "item_id": 1}), "the DataFrame: column 'user_id': 1 of 2 rows have no"),
+        (pd.DataFrame({"user_id": ["a", None], "item_id": 1}), "the DataFrame: 1 of 2 rows .* 1 without user_id"),
         (pd.DataFrame({"user_id": ["a", 7], "item_id": 1}), "the DataFrame cannot be read as an Arrow stream: "),
         (pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}), "has no rows"),
     ],
@@ -211,7 +223,10 @@ def test_event_types_need_weights() -> None:
     log = table([Row("a", 1, event, 1, START) for event in ("view", "view", "buy", "like")])
     with pytest.raises(InputError) as error:
         read_interactions(log, COLUMNS, Preparation(event_weights={"view": 1, "gift": 2}))
-    assert "column 'event': 2 of 3 event types have no weight: 'buy', 'like'" in str(error.value)
+    assert "2 whose event has no weight (--event-weights) (row 3 'buy', row 4 'like')" in str(error.value)
+    with pytest.raises(InputError) as error:
+        read_interactions(log, COLUMNS)
+    assert "column 'event': 3 of 3 event types have no weight: 'buy', 'like', 'view'" in str(error.value)
     assert "0 to those to leave out (--event-weights buy=0)" in str(error.value)
 
     kept = read_interactions(log, COLUMNS, Preparation(event_weights={"view": 1, "gift": 2, "buy": 0, "like": 0}))
@@ -219,7 +234,7 @@ def test_event_types_need_weights() -> None:
     with pytest.raises(InputError, match="no event column is named"):
         read_interactions(log, replace(COLUMNS, event=None), Preparation(event_weights={"view": 1}))
     holes = log.set_column(2, "event", pa.array(["view", None, "view", "view"]))
-    with pytest.raises(InputError, match="column 'event': 1 of 4 rows have no event type"):
+    with pytest.raises(InputError, match=r"1 of 4 rows .* 1 without event \(row 2\)"):
         read_interactions(holes, COLUMNS, Preparation(event_weights={"view": 1}))
 
 
@@ -256,6 +271,7 @@ def test_decay_never_reaches_zero() -> None:
         ({"event_weights": {"x": float("nan")}}, "must be 0 or more, but it is nan"),
         ({"half_life": timedelta()}, "half-life must be longer than 0, but it is 0:00:00"),
         ({"min_user_interactions": 0}, "min_user_interactions must be 1 or more, but it is 0"),
+        ({"max_user_interactions": 0}, "max_user_interactions must be 1 or more, but it is 0"),
         ({"min_item_interactions": -1}, "min_item_interactions must be 1 or more, but it is -1"),
     ],
 )

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.source import missing_column, read_table
-from embedding_trainers.vocabulary import as_ids
 from feast_embeddings.artifact import normalise_attributes
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading import ColumnType, missing_column, read_table
 
 __all__ = ["read_attributes"]
 
 
-def read_attributes(path: Path, id_column: str, ids: pa.Array) -> pa.Table:
+def read_attributes(
+    path: Path, id_column: str, ids: pa.Array, types: Mapping[str, ColumnType] | None = None
+) -> tuple[pa.Table, int]:
     """Read a table with one row per user or item.
 
     Ids are compared as text, so 7 in one file and "7" in the other are the same id. Rows of other ids are
     left out; ids without a row get nulls.
 
     Args:
-        path: Parquet, CSV, JSON lines, or a folder of Parquet.
+        path: a file, a folder or a glob; see docs/input.md.
         id_column: the column of `path` that holds the ids.
         ids: the vocabulary, string or int64, shape (n,).
+        types: what columns are to be; the others as they are, or as they look in CSV.
 
     Returns:
-        The other columns of `path`, in the types that can be served; row i belongs to ids[i].
+        The other columns of `path`, in the types that can be served; row i belongs to ids[i]. And how many rows of
+        the file are of other ids.
 
     Raises:
         InputError: the file cannot be read, an id is null or occurs twice, the file knows none of the ids,
             or a column cannot be served.
     """
-
-    def select(names: list[str]) -> list[str]:
-        if id_column not in names:
-            raise missing_column(path, id_column, names)
-        return names
-
-    table = read_table(path, select=select, ids=(id_column,))
+    table = read_table(path, ids=(id_column,), types=types)
+    if id_column not in table.column_names:
+        raise missing_column(str(path), id_column, table.column_names)
     what = f"{path}: column {id_column!r}"
-    column = table[id_column].combine_chunks()
-    if column.null_count:
-        raise InputError(f"{what}: {column.null_count:,} of {len(column):,} rows have no id")
-    keys = as_ids(column, what).cast(pa.string())
+    keys = table[id_column].combine_chunks()
+    if not len(keys):
+        raise InputError(f"{path} has no rows")
     distinct = pc.count_distinct(keys).as_py()
     if distinct != len(keys):
         counts = keys.value_counts()
@@ -59,4 +58,5 @@ def read_attributes(path: Path, id_column: str, ids: pa.Array) -> pa.Table:
             f"{what}: none of its ids (e.g. {keys[0].as_py()!r}) is among those of the interactions "
             f"(e.g. {ids[0].as_py()!r}); check that both files use the same ids"
         )
-    return normalise_attributes(table.drop_columns([id_column]).take(rows), source=str(path))
+    attributes = normalise_attributes(table.drop_columns([id_column]).take(rows), source=str(path))
+    return attributes, len(keys) - (len(rows) - rows.null_count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ from embedding_trainers.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
+    from embedding_trainers.interactions import LogReport
     from embedding_trainers.train import Training
     from feast_embeddings.artifact import Manifest
 
@@ -37,6 +39,12 @@ __all__ = ["train"]
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Attributes of items, one row each; queries can filter on them.",
+)
+@click.option(
+    "--attribute-types",
+    metavar="NAME=TYPE,…",
+    help="Types of attributes: text, int, float, bool or time, e.g. price=float,zip=text.  [default: as in the "
+    "version before; else what every value of a column of CSV is written as]",
 )
 @trainer_options
 @click.option(
@@ -73,6 +81,7 @@ def train(
     source: InteractionSource,
     users: Path | None,
     items: Path | None,
+    attribute_types: str | None,
     choice: TrainerChoice,
     evaluate: bool,
     align_to: str | None,
@@ -86,6 +95,7 @@ def train(
     from embedding_trainers.timestamps import parse_duration
     from embedding_trainers.train import LATEST, train_model
     from embedding_trainers.tuning import Search
+    from feast_embeddings.reading import parse_types
 
     if no_align and align_to is not None:
         raise InputError("--align-to and --no-align exclude each other; give one of them")
@@ -98,16 +108,20 @@ def train(
         source.path,
         columns=source.columns,
         preparation=source.preparation,
+        reading=source.reading,
         trainer=choice.name,
         parameters=choice.parameters,
         options=choice.options,
         user_attributes=users,
         item_attributes=items,
+        attribute_types=None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
         evaluation=evaluate,
         align_to=None if no_align else align_to or LATEST,
         search=None if tune is None else Search(tune, None if tune_time is None else parse_duration(tune_time)),
         patience=patience,
     )
+    for warning in training.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
 
 
@@ -117,6 +131,8 @@ def _as_json(training: Training) -> dict[str, object]:
     return manifest | {
         "path": str(training.artifact.path),
         "evaluation": evaluation and {"method": evaluation.method, "n_users": evaluation.n_users},
+        "rows": dataclasses.asdict(training.log),
+        "warnings": training.warnings,
         "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
         "seconds": {step: round(seconds, 3) for step, seconds in training.seconds.items()},
     }
@@ -129,6 +145,7 @@ def _summary(training: Training, repo: Path) -> str:
         f"  {manifest.n_users:,} users, {manifest.n_items:,} items, {manifest.n_interactions:,} interactions "
         f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC; {manifest.dim} dimensions",
     ]
+    lines += _rows(training.log)
     if evaluation and evaluation.metrics:
         scores = ", ".join(
             f"{name} {value:.3f} (most popular: {evaluation.metrics[f'popular_{name}']:.3f})"
@@ -150,6 +167,17 @@ def _summary(training: Training, repo: Path) -> str:
     folder = shlex.quote(str(repo))
     lines.append(f"next: feast -c {folder} apply && feast-embeddings publish --repo {folder} --model {manifest.model}")
     return "\n".join(lines)
+
+
+def _rows(log: LogReport) -> list[str]:
+    lines = []
+    if log.n_bad:
+        kinds = "; ".join(f"{count:,} {kind}" for kind, count in log.bad.items())
+        lines.append(f"  {log.n_bad:,} of {log.rows:,} rows cannot be used and were dropped: {kinds}")
+    if log.left_out:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in log.left_out.items())
+        lines.append(f"  of {log.rows:,} rows left out: {reasons}")
+    return lines
 
 
 def _space(manifest: Manifest) -> str:

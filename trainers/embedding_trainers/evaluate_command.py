@@ -36,7 +36,7 @@ SourceOf = Callable[[Path], InteractionSource]
     "log",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Log to train on: Parquet, CSV, JSON lines, or a folder of Parquet. A part is held back, or --test is given.",
+    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held back, or --test is given.",
 )
 @click.option("--model", metavar="NAME", help="Instead of training: a model of --repo, evaluated on --test.")
 @click.option("--version", metavar="V", help="The version of --model.  [default: the newest]")
@@ -105,7 +105,7 @@ def evaluate(
         _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
         if test is None:
             raise InputError("name the interactions that the version is to foretell with --test")
-        what, factors, parts, attributes = _load(repo, str(model), version, source_of(test).read(), segments)
+        what, factors, parts, attributes = _load(repo, str(model), version, source_of(test), segments)
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
     click.echo(json.dumps(what | dataclasses.asdict(report)) if as_json else report_text(name, report))
@@ -153,17 +153,24 @@ def _from_file(path: Path | None, segments: tuple[str, ...], id_column: str, par
 
     if (path is None) != (not segments):
         raise InputError("--segment and --users go together: a column, and the file that has it")
-    return {} if path is None else _columns(read_attributes(path, id_column, parts.users), segments, str(path))
+    return {} if path is None else _columns(read_attributes(path, id_column, parts.users)[0], segments, str(path))
 
 
 def _load(
-    repo: Path, model: str, version: str | None, test: Interactions, segments: tuple[str, ...]
+    repo: Path, model: str, version: str | None, test: InteractionSource, segments: tuple[str, ...]
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, pa.Array]]:
+    from embedding_trainers.column_types import types_of_version
     from embedding_trainers.version_split import version_split
     from feast_embeddings.artifact import load_artifact
 
     artifact = load_artifact(repo / "data", model, version)
-    factors, parts = version_split(artifact, test)
+    types = types_of_version(artifact)
+    reading = dataclasses.replace(
+        test.reading,
+        user_ids=test.reading.user_ids or types.ids["user"],
+        item_ids=test.reading.item_ids or types.ids["item"],
+    )
+    factors, parts = version_split(artifact, dataclasses.replace(test, reading=reading).read())
     attributes = _columns(artifact.table("user"), segments, f"the users of version {artifact.manifest.version}")
     return {"model": model, "version": artifact.manifest.version}, factors, parts, attributes
 

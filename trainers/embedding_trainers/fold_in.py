@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
-from embedding_trainers.source import Source
 from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_trainer
 from embedding_trainers.vocabulary import exact_cast
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading import Source
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

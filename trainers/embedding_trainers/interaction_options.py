@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
-    from embedding_trainers.interactions import Columns, Interactions
+    from embedding_trainers.interactions import Columns, Interactions, Reading
     from embedding_trainers.preparation import Preparation
 
 __all__ = ["InteractionSource", "interaction_options", "reading_options"]
@@ -26,12 +26,13 @@ class InteractionSource:
     path: Path
     columns: Columns
     preparation: Preparation
+    reading: Reading
 
     def read(self) -> Interactions:
         """Read it; see `read_interactions`."""
         from embedding_trainers.interactions import read_interactions
 
-        return read_interactions(self.path, self.columns, self.preparation)
+        return read_interactions(self.path, self.columns, self.preparation, self.reading)
 
     def to_foretell(self, path: Path) -> InteractionSource:
         """Another log of the same form, of which all counts that is an interaction at all."""
@@ -40,13 +41,15 @@ class InteractionSource:
         )
 
 
+LOG_HELP = "Parquet, CSV or JSON, a folder or a glob of them; see docs/input.md."
+
 _LOG = click.option(
     "--interactions",
     "path",
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Parquet, CSV, JSON lines, or a folder of Parquet.",
+    help=LOG_HELP,
 )
 _OPTIONS = (
     click.option("--user-column", default="user_id", show_default=True, metavar="NAME"),
@@ -54,8 +57,27 @@ _OPTIONS = (
     click.option(
         "--timestamp-column",
         metavar="NAME",
-        help="Times: timestamps, dates, ISO 8601 or whole numbers since "
-        "1970 in s, ms, µs or ns.  [default: timestamp, if there is one]",
+        help="Times: timestamps, dates, ISO 8601 or numbers since 1970 in s, ms, µs or ns.  "
+        "[default: timestamp, if there is one]",
+    ),
+    click.option(
+        "--time-format",
+        metavar="FORMAT",
+        help="How times are written, if in another way, e.g. %Y%m%d%H%M%S (strptime).",
+    ),
+    click.option("--allow-future", is_flag=True, help="Keep rows that are more than a day ahead of the clock."),
+    click.option(
+        "--id-type",
+        type=click.Choice(["text", "int"]),
+        help="Take all ids for text, or for whole numbers.  [default: as in the version before; else text is text, "
+        "and numbers of Parquet and JSON are numbers]",
+    ),
+    click.option(
+        "--on-bad-rows",
+        type=click.Choice(["error", "drop"]),
+        default="error",
+        show_default=True,
+        help="Rows that cannot be used are an error that lists them by kind; or go on without, and say how many.",
     ),
     click.option(
         "--weight-column",
@@ -79,6 +101,13 @@ _OPTIONS = (
         help="Leave out what happened before TIME (ISO 8601, UTC unless it says otherwise).",
     ),
     click.option("--until", metavar="TIME", help="Leave out what happened after TIME."),
+    click.option("--drop-duplicates", is_flag=True, help="Of rows alike in user, item, time and weight, take one."),
+    click.option(
+        "--max-user-interactions",
+        type=click.IntRange(1),
+        metavar="INT",
+        help="Leave out users with more, as bots have.",
+    ),
     click.option(
         "--min-user-interactions",
         type=click.IntRange(1),
@@ -119,17 +148,23 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         user_column: str,
         item_column: str,
         timestamp_column: str | None,
+        time_format: str | None,
+        allow_future: bool,
+        id_type: Literal["text", "int"] | None,
+        on_bad_rows: Literal["error", "drop"],
         weight_column: str | None,
         event_column: str | None,
         event_weights: str | None,
         half_life: str | None,
         since: str | None,
         until: str | None,
+        drop_duplicates: bool,
+        max_user_interactions: int | None,
         min_user_interactions: int,
         min_item_interactions: int,
         **others: Any,
     ) -> None:
-        from embedding_trainers.interactions import Columns
+        from embedding_trainers.interactions import Columns, Reading
         from embedding_trainers.preparation import Preparation
         from embedding_trainers.timestamps import parse_duration, parse_time
 
@@ -139,10 +174,13 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
             until=None if until is None else parse_time(until),
             event_weights={} if event_weights is None else _weights(event_weights),
             half_life=None if half_life is None else parse_duration(half_life),
+            drop_duplicates=drop_duplicates,
+            max_user_interactions=max_user_interactions,
             min_user_interactions=min_user_interactions,
             min_item_interactions=min_item_interactions,
         )
-        command(source_of=lambda path: InteractionSource(path, columns, preparation), **others)
+        reading = Reading(id_type, id_type, _strptime(time_format), allow_future, on_bad_rows)
+        command(source_of=lambda path: InteractionSource(path, columns, preparation, reading), **others)
 
     for option in reversed(_OPTIONS):
         with_reading = option(with_reading)
@@ -164,3 +202,9 @@ def _weights(text: str) -> dict[str, float]:
             raise InputError(f"--event-weights gives {event!r} twice")
         weights[event] = number
     return weights
+
+
+def _strptime(form: str | None) -> str | None:
+    if form is not None and "%" not in form:
+        raise InputError(f"--time-format {form!r}: expected a form of strptime, e.g. %Y%m%d%H%M%S for 20260131235959")
+    return form

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,19 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
-from embedding_trainers.preparation import Preparation, core, decay, event_weights
-from embedding_trainers.source import Source, missing_column, read_pieces, source_name
-from embedding_trainers.timestamps import as_datetime, as_microseconds, to_microseconds
+from embedding_trainers.preparation import Preparation, core, decay, event_weights, first_of_each
+from embedding_trainers.timestamps import as_datetime, as_microseconds
 from embedding_trainers.vocabulary import IdNumbering, Numbers
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading import IdType, OnBadRows, Rules, Scan, Source, Wanted
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Columns", "Interactions", "read_interactions"]
+__all__ = ["CLOCKS_DIFFER", "Columns", "Interactions", "LogReport", "Reading", "read_interactions", "read_log"]
 
 _TIMESTAMP = "timestamp"
 _FINGERPRINT_ROWS = 1 << 20
+# Rows this far ahead of the clock here are not of the future: clocks differ, and so do time zones that nobody named.
+CLOCKS_DIFFER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -132,90 +134,163 @@ class Interactions:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the values of a log are understood; see docs/input.md.
+
+    Attributes:
+        user_ids, item_ids: make ids ``text`` or ``int``; None takes text as text and whole numbers as such.
+        time_format: strptime's pattern for times; None takes ISO 8601 and numbers since 1970.
+        allow_future: keep rows that are more than a day ahead of the clock.
+        on_bad_rows: refuse a log with rows that cannot be used, or leave them out and count them.
+    """
+
+    user_ids: IdType | None = None
+    item_ids: IdType | None = None
+    time_format: str | None = None
+    allow_future: bool = False
+    on_bad_rows: OnBadRows = "error"
+
+
+@dataclass
+class LogReport:
+    """What became of the rows of a log.
+
+    Attributes:
+        rows: how many there were.
+        bad: rows that cannot be used, by what is wrong with them.
+        n_bad: how many these are; a row may be bad in two ways.
+        left_out: rows that were not to be used, by why.
+    """
+
+    rows: int = 0
+    n_bad: int = 0
+    bad: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def leave_out(self, why: str, rows: int) -> None:
+        """Count rows that are left out."""
+        if rows:
+            self.left_out[why] = self.left_out.get(why, 0) + rows
+
+
 def read_interactions(
-    source: Source, columns: Columns | None = None, preparation: Preparation | None = None
+    source: Source,
+    columns: Columns | None = None,
+    preparation: Preparation | None = None,
+    reading: Reading | None = None,
 ) -> Interactions:
+    """Read an interaction log and prepare it for training; see `read_log`."""
+    return read_log(source, columns, preparation, reading)[0]
+
+
+def read_log(
+    source: Source,
+    columns: Columns | None = None,
+    preparation: Preparation | None = None,
+    reading: Reading | None = None,
+) -> tuple[Interactions, LogReport]:
     """Read an interaction log and prepare it for training.
 
     Rows of weight 0 are no interactions and are left out; ids that occur in no other row go with them.
 
     Args:
-        source: a Parquet, CSV or JSON lines file, a folder of Parquet, or a table in memory that speaks Arrow's
-            C stream interface (Arrow, pandas, polars, DuckDB).
+        source: a file, a folder or a glob of Parquet, CSV or JSON, or a table in memory that speaks Arrow's C stream
+            interface (Arrow, pandas, polars, DuckDB); see docs/input.md.
         columns: what the columns are called.
         preparation: which rows count, and how much; all of them and the same by default.
+        reading: how values are understood, and what is done about bad rows.
+
+    Returns:
+        The interactions, and what became of the rows.
 
     Raises:
-        InputError: the source cannot be read, lacks a column, holds a null or empty id, a null time, an event type
-            without a weight, or a weight that is null, negative or not finite; or no row remains.
+        InputError: the source cannot be read, lacks a column, or has rows that cannot be used: a null or empty id,
+            something that is not a time, an event type without a weight, or a weight that is null, negative or not
+            finite; or no row remains.
     """
-    columns, preparation = columns or Columns(), preparation or Preparation()
+    columns, preparation, reading = columns or Columns(), preparation or Preparation(), reading or Reading()
     if preparation.event_weights and columns.event is None:
         raise InputError("there are weights of event types, but no event column is named (--event-column)")
-    name = source_name(source)
-    numberings, rest = _read(source, columns, name)
-    (users, user_numbers), (items, item_numbers), *events = numberings
-
-    weights = timestamps = None
+    wanted = [
+        Wanted(columns.user, "id", id_type=reading.user_ids),
+        Wanted(columns.item, "id", id_type=reading.item_ids),
+        Wanted(columns.timestamp or _TIMESTAMP, "time", required=columns.timestamp is not None),
+    ]
     if columns.weight is not None:
-        weights = _weights(rest[columns.weight], f"{name}: column {columns.weight!r}")
-    if events:
-        of_event = event_weights(*events[0], preparation.event_weights, f"{name}: column {columns.event!r}")
-        weights = of_event if weights is None else weights * of_event
+        wanted.append(Wanted(columns.weight, "number"))
+    if columns.event is not None:
+        wanted.append(Wanted(columns.event, "text", known=tuple(preparation.event_weights)))
+    if twice := next((c.name for c in wanted if [w.name for w in wanted].count(c.name) > 1), None):
+        raise InputError(f"the column {twice!r} is named for two purposes; name one for each")
+    latest = None if reading.allow_future else as_microseconds(datetime.now(UTC) + CLOCKS_DIFFER)
     timestamp = columns.timestamp or _TIMESTAMP
-    if timestamp in rest.column_names:
-        timestamps = to_microseconds(rest[timestamp], f"{name}: column {timestamp!r}")
-    elif setting := preparation.needs_times:
-        raise InputError(f"{name} has no column {timestamp!r}, which {setting} needs; name the column")
-    del rest
-    pa.default_memory_pool().release_unused()
+    with Scan(source, wanted, Rules(reading.time_format, latest)) as scan:
+        if timestamp not in scan.columns and (setting := preparation.needs_times):
+            raise InputError(f"{scan.name} has no column {timestamp!r}, which {setting} needs; name the column")
+        numberings, rest = _read(scan, columns)
+    faults = scan.faults
+    if not faults.rows:
+        raise InputError(f"{scan.name} has no rows")
+    faults.settle(scan.name, reading.on_bad_rows)
+    report = LogReport(faults.rows, faults.bad, dict(faults.counts))
 
-    log = Interactions(users, items, user_numbers, item_numbers, weights, timestamps)
-    return _prepare(log, preparation, name)
+    (users, user_numbers), (items, item_numbers), *events = numberings
+    weights = rest.get(columns.weight or "")
+    if events:
+        what = f"{scan.name}: column {columns.event!r}"
+        of_event = event_weights(*events[0], preparation.event_weights, what)
+        weights = of_event if weights is None else weights * of_event
+    log = Interactions(users, items, user_numbers, item_numbers, weights, rest.get(timestamp))
+    return _prepare(log, preparation, scan.name, report), report
 
 
-def _read(source: Source, columns: Columns, name: str) -> tuple[list[tuple[pa.Array, Numbers]], pa.Table]:
+def _read(scan: Scan, columns: Columns) -> tuple[list[tuple[pa.Array, Numbers]], dict[str, npt.NDArray[Any]]]:
     """Vocabulary and numbers of users, items and, if there are any, event types; and the other columns."""
-    numbered = {columns.user: "id", columns.item: "id"} | ({columns.event: "event type"} if columns.event else {})
-    others = [column for column in (columns.timestamp, columns.weight) if column is not None]
-    optional = _TIMESTAMP if columns.timestamp is None else None
-
-    def select(names: list[str]) -> list[str]:
-        for column in (*numbered, *others):
-            if column not in names:
-                raise missing_column(source, column, names)
-        if optional in names:
-            others.append(optional)
-        # A column may serve twice, but is read once.
-        return list(dict.fromkeys([*numbered, *others]))
-
-    numberings = {c: IdNumbering(f"{name}: column {c!r}", noun) for c, noun in numbered.items()}
-    rest: list[pa.Table] = []
+    numbered = [name for name in (columns.user, columns.item, columns.event) if name is not None]
+    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in scan.columns if name not in numbered}
     with ExitStack() as stack:
-        # A thread for each column, while this one reads the next piece.
-        workers = {c: stack.enter_context(ThreadPoolExecutor(1)) for c in numberings}
-        running: list[Future[None]] = []
-        for piece in read_pieces(source, select=select, ids=numbered):
-            before = running
-            running = [workers[c].submit(n.add, piece[c]) for c, n in numberings.items()]
-            rest.append(piece.select(list(dict.fromkeys(others))))
-            del piece
-            for work in before:
-                work.result()
-            # What earlier pieces took; Arrow's allocator would keep it.
-            pa.default_memory_pool().release_unused()
-        for work in running:
-            work.result()
-        ends = {c: workers[c].submit(n.finish) for c, n in numberings.items()}
-        finished = {c: end.result() for c, end in ends.items()}
-    return [finished[c] for c in (columns.user, columns.item, *filter(None, [columns.event]))], pa.concat_tables(rest)
+        # A thread for each column of ids: Arrow lets others run while it hashes.
+        pools = {name: stack.enter_context(ThreadPoolExecutor(1)) for name in numbered}
+        numberings = {name: IdNumbering() for name in numbered}
+        pending: list[Future[None]] = []
+        for batch in scan:
+            for future in pending:
+                future.result()
+            pending = [pools[name].submit(numberings[name].add, batch.column(name)) for name in numbered]
+            for name, parts in kept.items():
+                values = batch.column(name).to_numpy(zero_copy_only=False)
+                parts.append(values.astype(np.float32) if name == columns.weight else values.copy())
+        for future in pending:
+            future.result()
+        if scan.faults.bad == scan.faults.rows:
+            empty = (pa.array([], pa.string()), np.empty(0, np.int32))
+            return [empty] * len(numbered), {}
+        ended = [pools[name].submit(numberings[name].finish, whole=name in scan.wholes) for name in numbered]
+        vocabularies = [future.result() for future in ended]
+    rest = {name: _joined(parts) for name, parts in kept.items()}
+    pa.default_memory_pool().release_unused()
+    return vocabularies, rest
 
 
-def _prepare(log: Interactions, preparation: Preparation, name: str) -> Interactions:
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The parts in one array; each is freed as soon as it is copied."""
+    joined = np.empty(sum(map(len, parts)), parts[0].dtype)
+    end = len(joined)
+    while parts:
+        part = parts.pop()
+        joined[end - len(part) : end] = part
+        end -= len(part)
+    return joined
+
+
+def _prepare(log: Interactions, preparation: Preparation, name: str, report: LogReport) -> Interactions:
     if log.weights is not None:
-        log = log.where(log.weights > 0)
+        counted = log.where(log.weights > 0)
+        report.leave_out("of weight 0", len(log) - len(counted))
+        log = counted
         if not len(log):
-            raise InputError(f"{name}: every row has weight 0")
+            raise InputError(f"{name}: all weights are 0, which leaves no interaction")
     since, until = preparation.since, preparation.until
     if log.timestamps is not None and (since or until):
         times = log.timestamps
@@ -224,6 +299,7 @@ def _prepare(log: Interactions, preparation: Preparation, name: str) -> Interact
             keep &= times >= as_microseconds(since)
         if until:
             keep &= times <= as_microseconds(until)
+        report.leave_out("outside of --since and --until", int((~keep).sum()))
         log = log.where(keep)
         if not len(log):
             window = " ".join(f"{word} {instant}" for word, instant in (("since", since), ("until", until)) if instant)
@@ -231,9 +307,23 @@ def _prepare(log: Interactions, preparation: Preparation, name: str) -> Interact
                 f"{name} has no interactions {window}; the first is at {as_datetime(int(times.min()))}, "
                 f"the last at {as_datetime(int(times.max()))}"
             )
+    if preparation.drop_duplicates:
+        alike: list[npt.NDArray[Any]] = [log.user_numbers, log.item_numbers]
+        alike += [values for values in (log.timestamps, log.weights) if values is not None]
+        keep = first_of_each(alike)
+        report.leave_out("that repeat another", int((~keep).sum()))
+        log = log.where(keep)
+    if (most := preparation.max_user_interactions) is not None:
+        keep = (np.bincount(log.user_numbers) <= most)[log.user_numbers]
+        report.leave_out(f"of users with more than {most:,}", int((~keep).sum()))
+        log = log.where(keep)
+        if not len(log):
+            raise InputError(f"{name}: every user has more than {most:,} interactions; allow more")
     least = preparation.min_user_interactions, preparation.min_item_interactions
     if max(least) > 1:
-        log = log.where(core(log.user_numbers, log.item_numbers, *least))
+        enough = log.where(core(log.user_numbers, log.item_numbers, *least))
+        report.leave_out("of users or items with too few", len(log) - len(enough))
+        log = enough
         if not len(log):
             raise InputError(
                 f"{name}: no interactions are left when each user has at least {least[0]} and each item at least "
@@ -246,20 +336,6 @@ def _prepare(log: Interactions, preparation: Preparation, name: str) -> Interact
             weights = np.maximum(weights * log.weights, np.finfo(np.float32).tiny)
         log = replace(log, weights=weights)
     return log
-
-
-def _weights(column: pa.ChunkedArray, what: str) -> npt.NDArray[np.float32]:
-    dtype = column.type
-    if not (pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)):
-        raise InputError(f"{what}: weights must be numbers, but the type is {dtype}")
-    # Arrow turns nulls of a number column into NaN here.
-    with np.errstate(over="ignore"):
-        weights: npt.NDArray[np.float32] = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
-    if bad := int((~np.isfinite(weights)).sum()):
-        raise InputError(f"{what}: {bad:,} of {len(weights):,} weights are missing, NaN or infinite")
-    if negative := int((weights < 0).sum()):
-        raise InputError(f"{what}: {negative:,} of {len(weights):,} weights are negative")
-    return weights
 
 
 def _used(ids: pa.Array, numbers: Numbers) -> tuple[pa.Array, Numbers]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pyarrow as pa
 from embedding_trainers.vocabulary import Numbers
 from feast_embeddings.errors import InputError
 
-__all__ = ["Preparation", "core", "decay", "event_weights"]
+__all__ = ["Preparation", "core", "decay", "event_weights", "first_of_each"]
 
 _MOST_SHOWN = 5
 
@@ -27,13 +28,16 @@ class Preparation:
 
     where what is not given is 1, and age is the time from the row to the newest one that is kept. The weights of
     the rows of one user and item are summed. The steps go in this order: rows of weight 0 and rows outside of
-    `since` and `until` are left out; then users and items with too few rows; then the age counts.
+    `since` and `until` are left out; then duplicates; then users with too many rows; then users and items with too
+    few; then the age counts.
 
     Attributes:
         since: leave out what happened before this instant (with a time zone).
         until: leave out what happened after this instant (with a time zone).
         event_weights: a weight for each type in the event column, as text; 0 leaves the type out.
         half_life: after this time an interaction counts half.
+        drop_duplicates: of rows that are alike in user, item, time and weight, take one.
+        max_user_interactions: leave out users with more rows, as bots have.
         min_user_interactions: leave out users with fewer rows; see `core`.
         min_item_interactions: leave out items with fewer rows.
 
@@ -45,6 +49,8 @@ class Preparation:
     until: datetime | None = None
     event_weights: Mapping[str, float] = field(default_factory=dict)
     half_life: timedelta | None = None
+    drop_duplicates: bool = False
+    max_user_interactions: int | None = None
     min_user_interactions: int = 1
     min_item_interactions: int = 1
 
@@ -60,9 +66,10 @@ class Preparation:
                 raise InputError(f"the weight of the event type {event!r} must be 0 or more, but it is {weight}")
         if self.half_life is not None and self.half_life <= timedelta():
             raise InputError(f"the half-life must be longer than 0, but it is {self.half_life}")
-        for name in ("min_user_interactions", "min_item_interactions"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be 1 or more, but it is {getattr(self, name)}")
+        for name in ("min_user_interactions", "min_item_interactions", "max_user_interactions"):
+            least = getattr(self, name)
+            if least is not None and least < 1:
+                raise InputError(f"{name} must be 1 or more, but it is {least}")
 
     @property
     def needs_times(self) -> str | None:
@@ -96,6 +103,27 @@ def event_weights(
         )
     by_type: npt.NDArray[np.float32] = np.array([weights[name] for name in names], dtype=np.float32)
     return by_type[numbers]
+
+
+def first_of_each(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    """Which rows are the first of those that are alike in all columns.
+
+    Args:
+        columns: each of shape (n,).
+
+    Returns:
+        shape (n,).
+    """
+    order = np.lexsort(columns[::-1])
+    new = np.zeros(len(order), dtype=bool)
+    new[:1] = True
+    for column in columns:
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    keep = np.zeros(len(order), dtype=bool)
+    # lexsort is stable, so the first of each group in its order is the first in the log.
+    keep[order[new]] = True
+    return keep
 
 
 def core(users: Numbers, items: Numbers, min_user: int, min_item: int) -> npt.NDArray[np.bool_]:

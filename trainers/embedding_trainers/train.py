@@ -18,11 +18,12 @@ from pydantic import TypeAdapter
 
 from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
 from embedding_trainers.attribute_file import read_attributes
+from embedding_trainers.column_types import types_of, types_of_newest
 from embedding_trainers.early_stop import EarlyStop, find_iterations
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import Columns, Interactions, read_interactions
+from embedding_trainers.interactions import Columns, Interactions, LogReport, Reading, read_log
+from embedding_trainers.log_warnings import log_warnings, refuse_weights_without_effect
 from embedding_trainers.preparation import Preparation
-from embedding_trainers.source import Source
 from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_trainer
 from embedding_trainers.tuning import Search, Tuning, tune
@@ -38,6 +39,7 @@ from feast_embeddings.artifact import (
     write_artifact,
 )
 from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.reading import ColumnType, Source
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -71,6 +73,8 @@ class Training:
         evaluation: None if it was not asked for.
         tuning: None if it was not asked for.
         early_stop: None if it was not asked for.
+        log: what became of the rows of the log.
+        warnings: what the user should know, a sentence each.
         seconds: wall time of the steps read, tune, early stop, evaluate, fit, align and write.
     """
 
@@ -78,6 +82,8 @@ class Training:
     evaluation: Evaluation | None
     tuning: Tuning | None
     early_stop: EarlyStop | None
+    log: LogReport
+    warnings: list[str]
     seconds: dict[str, float]
 
 
@@ -88,11 +94,13 @@ def train_model(
     *,
     columns: Columns | None = None,
     preparation: Preparation | None = None,
+    reading: Reading | None = None,
     trainer: str = "bpr",
     parameters: Mapping[str, Any] | None = None,
     options: RunOptions | None = None,
     user_attributes: Path | None = None,
     item_attributes: Path | None = None,
+    attribute_types: Mapping[str, ColumnType] | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
     search: Search | None = None,
@@ -103,14 +111,16 @@ def train_model(
     Args:
         repo: a Feast repository; the version goes to its folder ``data``.
         model: name of the model.
-        interactions: see `read_interactions`.
+        interactions: see `read_log`.
         columns: names of the columns of `interactions`. The attributes use the same id columns.
         preparation: which of the interactions count, and how much.
+        reading: how the values of the log are understood. Types that it does not name are those of the newest version.
         trainer: name of an installed trainer.
         parameters: hyper-parameters that differ from the trainer's defaults.
         options: seed, threads, progress.
         user_attributes: a file with a row per user, whose columns go with the embeddings.
         item_attributes: the same for items.
+        attribute_types: types of attributes by name; others are those of the newest version, or as they look.
         evaluation: first fit without a part of the interactions and see whether it ranks them high. The
             version itself is then fitted on all of them.
         align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
@@ -129,24 +139,39 @@ def train_model(
         raise InputError(f"{repo} has no feature_store.yaml; run feast-embeddings init, or name the folder with --repo")
     validate_model_name(model)
     columns, preparation, options = columns or Columns(), preparation or Preparation(), options or RunOptions()
+    newest = types_of_newest(repo / "data", model)
+    reading = reading or Reading()
+    reading = dataclasses.replace(
+        reading,
+        user_ids=reading.user_ids or newest.ids.get("user"),
+        item_ids=reading.item_ids or newest.ids.get("item"),
+    )
     method = find_trainer(trainer)
     config = method.configure(parameters or {})
     previous, new_space = _previous(repo / "data", model, align_to, config.factors)
-    if preparation.half_life is not None and not method.uses_weights:
-        raise InputError(
-            f"{trainer} asks only whether a pair occurs, not how much, so a half-life would change nothing; "
-            "leave out what is old with --since, or take a trainer that weighs"
-        )
+    refuse_weights_without_effect(trainer, method, preparation)
     seconds: dict[str, float] = {}
 
     with _timed(seconds, "read"):
-        log = read_interactions(interactions, columns, preparation)
-        of_users = user_attributes and read_attributes(user_attributes, columns.user, log.users)
-        of_items = item_attributes and read_attributes(item_attributes, columns.item, log.items)
-        schemas: dict[Entity, pa.Schema] = {
-            "user": _schema("user", log.users, of_users),
-            "item": _schema("item", log.items, of_items),
+        log, report = read_log(interactions, columns, preparation, reading)
+        warnings = log_warnings(log, columns, trainer, method)
+        files: dict[Entity, tuple[Path | None, str, pa.Array]] = {
+            "user": (user_attributes, columns.user, log.users),
+            "item": (item_attributes, columns.item, log.items),
         }
+        attributes: dict[Entity, pa.Table | None] = {"user": None, "item": None}
+        unused = set(attribute_types or ())
+        for entity, (path, id_column, ids) in files.items():
+            if path is not None:
+                types = {**newest.attributes.get(entity, {}), **(attribute_types or {})}
+                table, without = read_attributes(path, id_column, ids, types)
+                attributes[entity] = table
+                unused.difference_update(table.column_names)
+                if without:
+                    warnings.append(f"{without:,} {entity}s of {path} have no interaction, and get no vector")
+        if unused:
+            raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
+        schemas = {entity: _schema(entity, ids, attributes[entity]) for entity, (_, _, ids) in files.items()}
         check_schemas(repo / "data", model, schemas)
         if previous and align_to != LATEST:
             shared = count_shared(previous, {"user": log.users, "item": log.items})
@@ -170,7 +195,7 @@ def train_model(
     with _timed(seconds, "fit"):
         user_items = log.to_csr()
         factors = method.train(user_items, config, options)
-    aligned = Aligned(factor_tables(log, user_items, factors, of_users, of_items), None, new_space)
+    aligned = Aligned(factor_tables(log, user_items, factors, attributes["user"], attributes["item"]), None, new_space)
     if previous:
         with _timed(seconds, "align"):
             aligned = _align(previous, aligned.tables, align_to)
@@ -192,10 +217,13 @@ def train_model(
             interactions={
                 "columns": dataclasses.asdict(columns),
                 "preparation": TypeAdapter(Preparation).dump_python(preparation, mode="json"),
+                "reading": dataclasses.asdict(reading),
+                "rows": dataclasses.asdict(report),
+                "types": types_of(schemas).to_json(),
             },
             tuning=None if tuning is None else tuning.to_json(),
         )
-    return Training(artifact, judged, tuning, stop, seconds)
+    return Training(artifact, judged, tuning, stop, report, warnings, seconds)
 
 
 def _schema(entity: Entity, ids: pa.Array, attributes: pa.Table | None) -> pa.Schema:

@@ -7,9 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.errors import InputError
-
-__all__ = ["IdNumbering", "Numbers", "as_ids", "exact_cast"]
+__all__ = ["IdNumbering", "Numbers", "exact_cast"]
 
 Numbers = npt.NDArray[np.int32]
 
@@ -23,39 +21,24 @@ class IdNumbering:
     Of a piece's text only the distinct ids are kept. Rows are encoded together with the known ids while those are
     fewer, which hashes no row more than twice; else by themselves, and their distinct ids are merged with the known
     ones once enough of them wait.
-
-    Args:
-        what: what to call the column in an error.
-        noun: what to call one of its values.
     """
 
-    def __init__(self, what: str, noun: str = "id") -> None:
-        self._what, self._noun = what, noun
-        self._rows = self._nulls = 0
+    def __init__(self) -> None:
+        self._rows = 0
         self._known: pa.Array | None = None
         self._waiting: list[tuple[pa.Array, Numbers]] = []
         self._n_waiting = 0
         self._numbers: list[Numbers] = []
 
-    def add(self, column: pa.ChunkedArray) -> None:
-        """Take the next rows.
-
-        Raises:
-            InputError: ids that are neither text nor whole numbers.
-        """
-        self._rows += len(column)
-        # Rows without an id are counted, for the error that `finish` raises.
-        self._nulls += column.null_count
-        if column.null_count or not len(column):
-            return
-        ids = as_ids(column, self._what)
-        if ids.null_count:  # of a dictionary that has a null
-            self._nulls += ids.null_count
+    def add(self, ids: pa.Array) -> None:
+        """Take the next rows: string or int64, without nulls."""
+        self._rows += len(ids)
+        if not len(ids):
             return
         together = self._known is not None and not self._waiting and len(self._known) <= len(ids)
         known = [self._known] if together else []
         # One table of ids goes through all chunks, so the last dictionary is that of all of them.
-        encoded = pa.chunked_array([*known, *ids.chunks]).dictionary_encode()
+        encoded = pa.chunked_array([*known, ids]).dictionary_encode()
         numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks[len(known) :]])
         distinct = encoded.chunks[-1].dictionary
         if self._known is None or together:
@@ -67,20 +50,20 @@ class IdNumbering:
         if self._n_waiting > _WAITING * len(self._known):
             self._known = self._merged(self._known)
 
-    def finish(self) -> tuple[pa.Array, Numbers]:
+    def finish(self, *, whole: bool = False) -> tuple[pa.Array, Numbers]:
         """End the column.
+
+        Args:
+            whole: make text whole numbers, if all of them fit 64 bits.
 
         Returns:
             The vocabulary, distinct and ascending, string or int64, shape (n,); and for each row the number of
             its id, so that ``vocabulary[numbers]`` is the column again.
-
-        Raises:
-            InputError: null or empty ids.
         """
-        if self._nulls:
-            raise InputError(f"{self._what}: {self._nulls:,} of {self._rows:,} rows have no {self._noun}")
         assert self._known is not None  # noqa: S101 (a source has rows)
         known, self._known = self._merged(self._known), None
+        if whole and (numbers_of := exact_cast(known, pa.int64())) is not None:
+            known = numbers_of
         order = pc.sort_indices(known)
         vocabulary = known.take(order)
         ranks = np.empty(len(vocabulary), dtype=np.int32)
@@ -91,9 +74,6 @@ class IdNumbering:
             part = self._numbers.pop()
             numbers[end - len(part) : end] = ranks[part]
             end -= len(part)
-        if vocabulary.type == pa.string() and vocabulary[0].as_py() == "":
-            empty = int((numbers == 0).sum())
-            raise InputError(f"{self._what}: {empty:,} of {self._rows:,} rows have an empty {self._noun}")
         return vocabulary, numbers
 
     def _merged(self, known: pa.Array) -> pa.Array:
@@ -114,25 +94,3 @@ def exact_cast(values: pa.Array | pa.ChunkedArray, dtype: pa.DataType) -> pa.Arr
     except pa.ArrowInvalid:
         return None
     return cast if cast.cast(values.type).equals(values) else None
-
-
-def as_ids(values: pa.Array | pa.ChunkedArray, what: str) -> pa.Array | pa.ChunkedArray:
-    """Cast ids of any text or integer type to string or int64.
-
-    Raises:
-        InputError: another type, or whole numbers that do not fit 64 bits with a sign.
-    """
-    dtype = values.type
-    if pa.types.is_dictionary(dtype):
-        # Not cast: Arrow cannot for the string views of polars.
-        chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
-        texts = [as_ids(chunk.dictionary, what).take(chunk.indices) for chunk in chunks]
-        return pa.chunked_array(texts) if isinstance(values, pa.ChunkedArray) else texts[0]
-    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
-        return values.cast(pa.string())
-    if pa.types.is_integer(dtype):
-        try:
-            return values.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{what}: ids do not fit 64-bit integers ({error}); make them text") from None
-    raise InputError(f"{what}: ids must be text or whole numbers, but the type is {dtype}")

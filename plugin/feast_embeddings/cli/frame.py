@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import parquet_path, written_whole
-from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @click.command()
-@click.option("--entities", required=True, metavar="FILE", help="Parquet or CSV with event_timestamp and ids.")
+@click.option("--entities", required=True, metavar="FILE", help="Parquet, CSV or JSON with event_timestamp and ids.")
 @click.option("--output", required=True, metavar="FILE", help="Parquet to write.")
 @click.option(
     "--vectors",
@@ -45,7 +43,7 @@ def training_frame(
     """Join to each row of a file the embeddings that existed at its time."""
     target = parquet_path("--output", output)
     store = open_store(repo, model)
-    labels = _read(Path(entities))
+    labels = _read(entities)
     frame = store.training_frame(
         labels, vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )
@@ -64,25 +62,16 @@ def training_frame(
     click.echo(f"wrote {output}")
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: str) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.csv
 
-    if not path.is_file():
-        raise InputError(f"--entities {path}: there is no such file")
-    try:
-        if path.suffix != ".csv":
-            return pd.read_parquet(path)
-        # Ids as written: 007 is not 7, and NA is an id. Only an empty field is a null.
-        convert = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(("user_id", "item_id", "event_timestamp"), pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        parse = pa.csv.ParseOptions(newlines_in_values=True)
-        frame: pd.DataFrame = pa.csv.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
-        return frame
-    except (ValueError, OSError) as error:
-        kind = "CSV" if path.suffix == ".csv" else "Parquet, which all but .csv is taken for"
-        raise InputError(f"--entities {path} cannot be read as {kind}: {error}") from None
+    from feast_embeddings.reading import read_table
+
+    # Ids and times as written: 007 is not 7.
+    table = read_table(path, as_text=("user_id", "item_id", "event_timestamp"))
+    # pandas makes real numbers of whole ones where one is missing, unless told otherwise.
+    whole = {pa.int64(): pd.Int64Dtype()}
+    has_missing = any(column.null_count and column.type == pa.int64() for column in table.columns)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=whole.get if has_missing else None)
+    return frame

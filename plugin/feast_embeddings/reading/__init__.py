@@ -1,0 +1,23 @@
+"""Tables as people have them: files of many formats, folders, globs, and tables in memory. See docs/input.md."""
+
+from feast_embeddings.reading.expressions import IdType
+from feast_embeddings.reading.faults import Faults, OnBadRows
+from feast_embeddings.reading.relation import Source
+from feast_embeddings.reading.scan import Rules, Scan, Wanted, missing_column, source_name
+from feast_embeddings.reading.table import COLUMN_TYPES, ColumnType, parse_types, read_table
+
+__all__ = [
+    "COLUMN_TYPES",
+    "ColumnType",
+    "Faults",
+    "IdType",
+    "OnBadRows",
+    "Rules",
+    "Scan",
+    "Source",
+    "Wanted",
+    "missing_column",
+    "parse_types",
+    "read_table",
+    "source_name",
+]

@@ -1,0 +1,130 @@
+"""CSV and its relatives: values between commas, semicolons, tabs or bars, under a line of names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.expressions import identifier, quoted
+from feast_embeddings.reading.files import DataFile
+from feast_embeddings.reading.lines import TextLines, look_at, opened
+from feast_embeddings.reading.relation import BadRow, path_literal
+
+_DELIMITERS = (",", ";", "\t", "|")
+_HEADER_BYTES = 1 << 20
+_LEAST_LINE = 2 << 20
+# What DuckDB calls the faults of a row.
+_KINDS = {
+    "MISSING COLUMNS": "with too few values",
+    "TOO MANY COLUMNS": "with too many values",
+    "UNQUOTED VALUE": "with a quote that is never closed",
+    "INVALID ENCODING": "not UTF-8",
+    "INVALID STATE": "with a stray quote",
+}
+
+
+class DelimitedRelation:
+    """A CSV file, or one with another delimiter. All of its values are text.
+
+    The delimiter is the one that the line of names has most of. An empty value is a null, nothing else is.
+
+    Args:
+        scratch: a folder for a copy of the file without its bad lines, if it has any.
+    """
+
+    format = "CSV"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile, scratch: Path) -> None:
+        self.name = str(file)
+        self._connection, self._file, self._scratch = connection, file, scratch
+        self._delimiter, self.names = _header(file)
+        self._lines = TextLines()
+
+    def type_of(self, column: str) -> str | None:
+        return "TEXT" if column in self.names else None
+
+    def sql_of(self, column: str) -> str:
+        return identifier(f"c{self.names.index(column)}")
+
+    def source(self, columns: Sequence[str]) -> str:
+        lines = self._lines = look_at(self._file, self._delimiter)
+        path, compression = self._file.path, self._file.compression
+        if lines.bad:
+            with tempfile.NamedTemporaryFile(dir=self._scratch, suffix=".csv", delete=False) as copy:
+                look_at(self._file, self._delimiter, copy)
+            path, compression = Path(copy.name), "none"
+        longest = max(_LEAST_LINE, lines.longest + 1)
+        names = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(self.names)))
+        quote = quoted('"' if lines.has_quotes else "")
+        self._forget()
+        return (
+            f"read_csv({path_literal(path)}, columns = {{{names}}}, delim = {quoted(self._delimiter)}, "
+            f"quote = {quote}, escape = {quote}, "
+            f"compression = '{compression}', header = true, auto_detect = false, all_varchar = true, "
+            f"hive_partitioning = false, store_rejects = true, max_line_size = {longest}, "
+            f"buffer_size = {max(4 * longest, 8 << 20)})"
+        )
+
+    def bad_rows(self, rows: int) -> list[BadRow]:
+        rejected = self._connection.execute(
+            "SELECT line, any_value(error_type), any_value(column_idx), any_value(left(csv_line, 80)) "
+            "FROM reject_errors GROUP BY line ORDER BY line"
+        ).fetchall()
+        self._forget()
+        expected = self._lines.records - 1  # the line of names
+        # A blank line of a file with one column is a row with a null.
+        if rows + len(rejected) != expected and len(self.names) > 1:
+            raise InputError(
+                f"{self.name}: quotes do not pair up: {expected:,} lines of values were read as {rows:,} rows and "
+                f"{len(rejected):,} bad ones; quote values with '\"' and double the quotes within them"
+            )
+        bad = [BadRow("with a quote that is never closed", f"line {line}", text) for line, text in self._lines.bad]
+        for line, kind, _, text in rejected:
+            known = _KINDS.get(kind.replace("_", " "), f"not CSV ({kind.lower()})")
+            bad.append(BadRow(known, f"line {self._lines.line_of(line)}", text or ""))
+        return bad
+
+    def _forget(self) -> None:
+        for table in ("reject_errors", "reject_scans"):
+            self._connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _header(file: DataFile) -> tuple[str, list[str]]:
+    with opened(file) as stream:
+        start = bytes(stream.read(_HEADER_BYTES))
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{file} is UTF-16, expected UTF-8; save it as UTF-8")
+    # Cut after a line, lest a character is cut in two.
+    line_end = max(start.rfind(b"\n"), start.rfind(b"\r")) + 1 if len(start) == _HEADER_BYTES else len(start)
+    lines = start[:line_end].removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True)
+    first = next((number for number, line in enumerate(lines) if line.strip(b"\r\n")), None)
+    if first is None:
+        raise InputError(f"{file} is empty; expected a line of column names")
+    best: tuple[str, list[str]] = (",", [])
+    for delimiter in _DELIMITERS:
+        try:
+            # A name may go on in the next line.
+            text = io.StringIO(b"".join(lines[first : first + 100]).decode(), newline="")
+            names = next(csv.reader(text, delimiter=delimiter))
+        except UnicodeDecodeError as error:
+            text = io.StringIO(lines[first].decode(errors="replace"), newline="")
+            if not _is_utf8(lines[first]):
+                raise InputError(f"{file}: the column names are not UTF-8 ({error.reason}); save it as UTF-8") from None
+            names = next(csv.reader(text, delimiter=delimiter))
+        if len(names) > len(best[1]):
+            best = delimiter, names
+    return best
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

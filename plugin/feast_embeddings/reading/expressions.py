@@ -1,0 +1,280 @@
+"""DuckDB expressions that turn a column as people have it into ids, times, numbers or text, and say what is wrong.
+
+Each takes one column and gives SQL. A value that cannot be used is null there, and its fault is text: the kind, a
+separator, and the value as it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from feast_embeddings.errors import InputError
+
+IdType = Literal["text", "int"]
+IdKind = Literal["text", "int", "json", "null"]
+
+SEPARATOR = "\x1f"
+# DuckDB's type of a column without a value.
+NULL = '"NULL"'
+UNITS = ("", "seconds", "milliseconds", "microseconds", "nanoseconds")
+
+_NARROW = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT")
+_WHOLE = r"-?(0|[1-9][0-9]*)"
+_MOST_SHOWN = 80
+
+# 1990-01-01 in seconds. A number is told by where it lies: seconds of 1990 to 5138, milliseconds likewise, and so on;
+# numbers between these ranges, as dates written as one number are, belong to none.
+_FIRST = 631_152_000
+_LAST = 10**11
+# Dates and times in digits alone would be milliseconds of the years 2600 to 2635.
+_IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
+_DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
+# Beside what DuckDB's own cast reads, which is most of ISO 8601 with or without a zone.
+_MORE_FORMS = (
+    "%Y%m%dT%H%M%S%z",
+    "%Y%m%dT%H%M%SZ",
+    "%Y%m%dT%H%M%S",
+    "%Y%m%dT%H%MZ",
+    "%Y%m%dT%H%M",
+    "%Y-%m-%d %H",
+    "%Y-%m-%dT%H",
+    "%Y-%m-%dT%HZ",
+    "%G-W%V-%u",
+    "%Y-%j",
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of one file.
+
+    Attributes:
+        name: what it is called there.
+        sql: an expression for it, cheap to repeat.
+        result: what the value made of it is called where its fault is asked for.
+        type: DuckDB's type; ``TEXT`` for text of which nobody said what it means, as in CSV; ``JSON``.
+    """
+
+    name: str
+    sql: str
+    type: str
+    result: str
+
+    @property
+    def base(self) -> str:
+        """The type without its parameters."""
+        return self.type.partition("(")[0]
+
+    @property
+    def text(self) -> str:
+        """The value as it is written."""
+        return f"({self.sql} ->> '$')" if self.type == "JSON" else f"CAST({self.sql} AS VARCHAR)"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """SQL for the values of a column.
+
+    Attributes:
+        value: the value, null where it cannot be used.
+        fault: the fault of a value that cannot, else null; in terms of the column's `sql` and `result`.
+        extra: more about the value: the unit of a time as an index of `UNITS`, whether a JSON id is a number.
+    """
+
+    value: str
+    fault: str
+    extra: str = "NULL::TINYINT"
+
+
+def id_kind(column: Column, what: str) -> tuple[IdKind, bool]:
+    """What the ids of a column are, and whether they may be too large for int64.
+
+    Raises:
+        InputError: neither text nor whole numbers.
+    """
+    base = column.base
+    if base in ("TEXT", "VARCHAR", "UUID", "ENUM"):
+        return "text", False
+    if base == NULL:
+        return "null", False
+    if base == "JSON":
+        return "json", True
+    if base in _NARROW:
+        return "int", False
+    if base in _WIDE or base == "DECIMAL":
+        return "int", True
+    hint = ""
+    if base in ("DOUBLE", "FLOAT"):
+        hint = " (real numbers; pandas makes them of whole numbers where one is missing: convert with astype('Int64'))"
+    raise InputError(f"{what}: ids must be text or whole numbers, but the type is {column.type}{hint}")
+
+
+def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Expression:
+    """Ids: text character by character, or int64.
+
+    Args:
+        wanted: what the ids are to be; None takes them as they come.
+        as_text: give whole numbers as text too, as they may be too large or mixed with text.
+    """
+    if column.base in _NARROW and not as_text:
+        return Expression(f"CAST({column.sql} AS BIGINT)", _faults((f"{column.sql} IS NULL", _absent(column))))
+    text, extra, good = column.text, "NULL::TINYINT", ""
+    if column.base == "DECIMAL":
+        text = f"regexp_replace({text}, '\\.0+$', '')"
+        good = f"NOT contains({text}, '.')"
+    elif column.base == "JSON":
+        is_text = f"json_type({column.sql}) = 'VARCHAR'"
+        extra = f"CAST(NOT ({is_text}) AS TINYINT)"
+        good = f"({is_text} OR regexp_full_match({text}, '{_WHOLE}'))"
+    if wanted == "int":
+        value = f"CASE WHEN regexp_full_match({text}, '{_WHOLE}') THEN TRY_CAST({text} AS BIGINT) END"
+        problem = f"whose {column.name} is not a whole number of 64 bits"
+    else:
+        value = f"nullif({text}, '')"
+        value = f"CASE WHEN {good} THEN {value} END" if good else value
+        problem = f"whose {column.name} is neither text nor a whole number"
+    fault = _faults(
+        (f"{column.result} IS NOT NULL", None),
+        (f"{text} IS NULL", _absent(column)),
+        (f"{text} = ''", _fault(f"whose {column.name} is empty")),
+        ("true", _fault(problem, column.text)),
+    )
+    return Expression(value, fault, extra)
+
+
+def time_expression(column: Column, form: str | None, latest: int | None) -> Expression:
+    """Times as microseconds since 1970 in UTC, int64.
+
+    Args:
+        form: strptime's pattern for text and numbers; None takes ISO 8601 and numbers since 1970.
+        latest: the last microsecond that is not in the future; None for no limit.
+
+    Raises:
+        InputError: the column holds something else.
+    """
+    base, text, result = column.base, column.text, column.result
+    unit = "0::TINYINT"
+    if base.startswith("TIMESTAMP"):
+        value = _microseconds(column.sql)
+    elif base == "DATE":
+        value = _microseconds(f"CAST({column.sql} AS TIMESTAMP)")
+    elif form is not None:
+        value = _microseconds(f"try_strptime({text}, {quoted(form)})")
+    elif base in (*_NARROW, *_WIDE):
+        value, unit = _of_number(column.sql, "HUGEINT")
+    elif base in ("FLOAT", "DOUBLE", "DECIMAL"):
+        value, unit = _of_number(column.sql, "DOUBLE")
+    elif base in ("TEXT", "VARCHAR", "ENUM", "JSON", NULL):
+        value, unit = _of_text(text)
+    else:
+        raise InputError(
+            f"column {column.name!r}: expected a timestamp, a date, ISO 8601 text or a number since 1970, but the "
+            f"type is {column.type}"
+        )
+    absent = f"{text} IS NULL OR {text} IN ('', 'nan')"
+    in_digits = f"whose {column.name} is a date in digits (say how with --time-format, e.g. %Y%m%d)"
+    future = f"{result} > {latest}" if latest is not None else "false"
+    fault = _faults(
+        (f"{result} IS NULL AND ({absent})", _absent(column)),
+        (f"{result} IS NULL AND regexp_full_match({text}, '{_DIGITS}')", _fault(in_digits, text)),
+        (f"{result} IS NULL", _fault(f"whose {column.name} is not a time", text)),
+        (f"{result} <= 0", _fault(f"whose {column.name} is 1970-01-01 or before", text)),
+        (future, _fault(f"whose {column.name} is in the future (--allow-future keeps them)", text)),
+    )
+    return Expression(value, fault, unit)
+
+
+def number_expression(column: Column) -> Expression:
+    """Weights: finite and not negative, float64.
+
+    Raises:
+        InputError: the column holds no numbers.
+    """
+    base = column.base
+    numbers = (*_NARROW, *_WIDE, "FLOAT", "DOUBLE", "DECIMAL")
+    if base not in (*numbers, "TEXT", "JSON", "VARCHAR", "ENUM", NULL):
+        raise InputError(f"column {column.name!r}: weights must be numbers, but the type is {column.type}")
+    text, result = column.text, column.result
+    value = f"CAST({column.sql} AS DOUBLE)" if base in numbers else f"TRY_CAST({text} AS DOUBLE)"
+    # Trainers take float32.
+    finite = f"isfinite({result}) AND TRY_CAST({result} AS FLOAT) IS NOT NULL"
+    fault = _faults(
+        (f"{result} IS NULL AND ({text} IS NULL OR {text} = '')", _absent(column)),
+        (f"{result} IS NULL OR NOT ({finite})", _fault(f"whose {column.name} is not a finite number", text)),
+        (f"{result} < 0", _fault(f"whose {column.name} is negative", text)),
+    )
+    return Expression(value, fault)
+
+
+def text_expression(column: Column, known: Collection[str]) -> Expression:
+    """Text of a few kinds.
+
+    Args:
+        known: the values that there may be.
+    """
+    values = ", ".join(map(quoted, known))
+    no_weight = f"whose {column.name} has no weight (--event-weights)"
+    fault = _faults(
+        (f"{column.result} IS NULL OR {column.result} = ''", _absent(column)),
+        (f"{column.result} NOT IN ({values})" if known else "false", _fault(no_weight, column.text)),
+    )
+    return Expression(column.text, fault)
+
+
+def quoted(text: str) -> str:
+    """A SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A SQL name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _faults(*cases: tuple[str, str | None]) -> str:
+    """The fault of the first case that holds."""
+    branches = " ".join(f"WHEN {case} THEN {fault or 'NULL'}" for case, fault in cases)
+    return f"CASE {branches} END"
+
+
+def _absent(column: Column) -> str:
+    return _fault(f"without {column.name}")
+
+
+def _fault(kind: str, text: str | None = None) -> str:
+    shown = f" || left({text}, {_MOST_SHOWN})" if text else ""
+    return f"{quoted(kind + SEPARATOR)}{shown}"
+
+
+def _microseconds(timestamp: str) -> str:
+    return f"CASE WHEN isfinite({timestamp}) THEN epoch_us({timestamp}) END"
+
+
+def _of_number(sql: str, dtype: str) -> tuple[str, str]:
+    number = f"TRY_CAST({sql} AS {dtype})"
+    values, units = "", ""
+    for unit, name in enumerate(UNITS[1:], 1):
+        scale = 1000 ** (unit - 1)
+        last = f"AND {number} < {_LAST * scale}" if name != "nanoseconds" else f"AND {number} < {2**63}"
+        if name == "milliseconds":
+            last += f" AND {number} NOT BETWEEN {_IN_DIGITS[0]} AND {_IN_DIGITS[1]}"
+        condition = f"WHEN {number} >= {_FIRST * scale} {last}"
+        values += f"{condition} THEN CAST(round({number} * 1000000 / {scale}) AS BIGINT) "
+        units += f"{condition} THEN {unit} "
+    if dtype == "HUGEINT":
+        values = values.replace("round(", "(").replace(" * 1000000 /", " * 1000000 //")
+    return f"CASE {values} END", f"CAST(CASE {units} END AS TINYINT)"
+
+
+def _of_text(text: str) -> tuple[str, str]:
+    # A comma before the fraction, and a space before the offset, are ISO 8601 too, or nearly.
+    neat = f"regexp_replace(replace(upper(trim({text})), ',', '.'), ' ([+-][0-9:]+)$', '\\1')"
+    forms = "[" + ", ".join(map(quoted, _MORE_FORMS)) + "]"
+    iso = f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), TRY_CAST({neat} AS TIMESTAMPTZ), try_strptime({neat}, {forms}))"
+    whole, whole_unit = _of_number(f"TRY_CAST(regexp_extract({text}, '^[0-9]+$') AS HUGEINT)", "HUGEINT")
+    real, real_unit = _of_number(f"TRY_CAST(regexp_extract({text}, '^[0-9]+[.][0-9]*$') AS DOUBLE)", "DOUBLE")
+    unit = f"CASE WHEN {iso} IS NOT NULL THEN 0::TINYINT ELSE coalesce({whole_unit}, {real_unit}) END"
+    return f"coalesce({_microseconds(iso)}, {whole}, {real})", unit

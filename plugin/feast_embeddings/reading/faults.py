@@ -1,0 +1,69 @@
+"""Rows that cannot be used: counted by kind, with examples, for one error about all of them or one report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from feast_embeddings.errors import InputError
+
+OnBadRows = Literal["error", "drop"]
+
+_MOST_EXAMPLES = 3
+_MOST_SHOWN = 60
+_ADVICE = "correct them, or leave them out with --on-bad-rows drop"
+
+
+@dataclass
+class Faults:
+    """The bad rows of one table.
+
+    Attributes:
+        rows: how many rows there were, bad ones included.
+        bad: how many of them are bad; one that is bad in two ways counts once.
+        counts: rows by kind of fault.
+    """
+
+    rows: int = 0
+    bad: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def wants_example(self, kind: str) -> bool:
+        """Whether one more example of this kind would be shown."""
+        return len(self._examples.get(kind, ())) < _MOST_EXAMPLES
+
+    def add(self, kind: str, count: int = 1) -> None:
+        """Count rows of one kind of fault."""
+        self.counts[kind] = self.counts.get(kind, 0) + count
+
+    def add_example(self, kind: str, place: str, value: str | None) -> None:
+        """Remember where a fault of this kind is, and the value, if there is one."""
+        if self.wants_example(kind):
+            shown = "" if value is None else f" {shortened(value)!r}"
+            self._examples.setdefault(kind, []).append(place + shown)
+
+    def settle(self, name: str, on_bad_rows: OnBadRows, advice: str = _ADVICE) -> None:
+        """Go on without the bad rows, or not.
+
+        Args:
+            name: what to call the table.
+            advice: what to do about bad rows.
+
+        Raises:
+            InputError: there are bad rows and they are an error, or no other rows are left.
+        """
+        if not self.bad or (on_bad_rows == "drop" and self.bad < self.rows):
+            return
+        kinds = "; ".join(
+            f"{count:,} {kind} ({', '.join(self._examples.get(kind, ()))}{', …' if count > _MOST_EXAMPLES else ''})"
+            for kind, count in sorted(self.counts.items(), key=lambda entry: -entry[1])
+        )
+        if self.bad == self.rows:
+            advice = "no row is left"
+        raise InputError(f"{name}: {self.bad:,} of {self.rows:,} rows cannot be used: {kinds}; {advice}")
+
+
+def shortened(value: str) -> str:
+    """A value as it is shown in an error."""
+    return value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…"

@@ -1,0 +1,111 @@
+"""JSON: an object a line, or an array of objects. Each value is read as it is written, whatever others are."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.expressions import identifier, quoted
+from feast_embeddings.reading.files import DataFile
+from feast_embeddings.reading.lines import TextLines, look_at, opened
+from feast_embeddings.reading.relation import BadRow, path_literal
+
+# Nobody lists the columns of JSON: these many objects are asked for them.
+_SAMPLED_OBJECTS = 20_480
+_LEAST_OBJECT = 16 << 20
+_ARRAY_OBJECT = 64 << 20
+
+
+class JsonRelation:
+    """A file of JSON objects. Any column may be asked for; where it is not, it is null.
+
+    Args:
+        scratch: a folder for a copy of the file without a byte order mark, if it has one.
+    """
+
+    format = "JSON"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile, scratch: Path) -> None:
+        self.name = str(file)
+        self._connection, self._scratch = connection, scratch
+        self._path, compression = file.path, file.compression
+        self._form = _form(file)
+        self._lines = TextLines()
+        largest = _ARRAY_OBJECT
+        if self._form == "newline_delimited":
+            self._lines = look_at(file, None)
+            largest = max(_LEAST_OBJECT, 2 * self._lines.longest)
+            if not self._lines.records:
+                raise InputError(f"{file} has no rows")
+        if self._lines.has_mark:
+            with tempfile.NamedTemporaryFile(dir=scratch, suffix=".json", delete=False) as copy:
+                look_at(file, None, copy)
+            self._path, compression = Path(copy.name), "none"
+        self._options = (
+            f"format = '{self._form}', compression = '{compression}', maximum_object_size = {largest}, "
+            f"ignore_errors = {'true' if self._form == 'newline_delimited' else 'false'}, hive_partitioning = false"
+        )
+        self._compression = compression
+        sample = connection.execute(
+            f"SELECT json_keys(json) FROM read_json_objects({path_literal(self._path)}, {self._options}) "  # noqa: S608
+            f"WHERE json_type(json) = 'OBJECT' LIMIT {_SAMPLED_OBJECTS}"
+        ).fetchall()
+        self.names = list(dict.fromkeys(key for (keys,) in sample for key in keys))
+
+    def type_of(self, column: str) -> str | None:
+        return "JSON" if column in self.names or self._has(column) else None
+
+    def sql_of(self, column: str) -> str:
+        return identifier(column)
+
+    def source(self, columns: Sequence[str]) -> str:
+        listed = ", ".join(f"{quoted(column)}: 'JSON'" for column in columns)
+        return f"read_json({path_literal(self._path)}, columns = {{{listed}}}, {self._options})"
+
+    def bad_rows(self, rows: int) -> list[BadRow]:
+        return []
+
+    def _has(self, column: str) -> bool:
+        """Whether any object has a column that the first ones do not have. This reads the file."""
+        found = self._connection.execute(
+            f"SELECT 1 FROM {self.source([column])} WHERE {self.sql_of(column)} IS NOT NULL LIMIT 1"  # noqa: S608
+        ).fetchall()
+        if found:
+            self.names.append(column)
+        return bool(found)
+
+    def not_objects(self) -> npt.NDArray[np.int64]:
+        """Which rows, counted from 1, are no JSON object; they are read as if they had nothing in them."""
+        if self._form != "newline_delimited":
+            return np.empty(0, dtype=np.int64)
+        source = (
+            f"read_csv({path_literal(self._path)}, columns = {{line: 'VARCHAR'}}, delim = '\\x01', quote = '', "
+            f"escape = '', header = false, auto_detect = false, compression = '{self._compression}', "
+            f"max_line_size = {max(2 << 20, self._lines.longest + 1)}, "
+            f"buffer_size = {max(4 * self._lines.longest, 8 << 20)})"
+        )
+        found = (
+            self._connection.cursor()
+            .execute(
+                "SELECT number FROM (SELECT row_number() OVER () AS number, line FROM "  # noqa: S608
+                f"(SELECT line FROM {source} WHERE trim(line, ' \\t\\r') <> '')) "
+                "WHERE CASE WHEN json_valid(line) THEN json_type(line) <> 'OBJECT' ELSE true END"
+            )
+            .fetchnumpy()
+        )
+        return np.asarray(found["number"], dtype=np.int64)
+
+
+def _form(file: DataFile) -> str:
+    with opened(file) as stream:
+        start = bytes(stream.read(1 << 16)).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"["):
+        return "array"
+    # Objects that each take several lines.
+    return "unstructured" if start.partition(b"\n")[0].strip() == b"{" else "newline_delimited"

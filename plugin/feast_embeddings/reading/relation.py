@@ -1,0 +1,186 @@
+"""A file, or a table in memory, as DuckDB reads it: its columns, the FROM clause, and the rows that it leaves out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.expressions import identifier, quoted
+from feast_embeddings.reading.files import DataFile
+
+# The index that pandas writes beside the columns of a frame that was filtered or sorted.
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+
+
+class ArrowStream(Protocol):
+    """Arrow's PyCapsule interface: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html"""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+Source = Path | str | ArrowStream
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that the reader of a format leaves out: what is wrong, where, and how it is written."""
+
+    kind: str
+    place: str
+    text: str
+
+
+class Relation(Protocol):
+    """One file, or a table in memory.
+
+    Attributes:
+        name: what to call it in an error.
+        format: what it is read as.
+        names: its columns; of JSON those of the first objects.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def type_of(self, column: str) -> str | None:
+        """DuckDB's type, ``TEXT`` for text that may mean anything, ``JSON``; None for a column that is not there."""
+
+    def sql_of(self, column: str) -> str:
+        """SQL for a column that is there."""
+
+    def source(self, columns: Sequence[str]) -> str:
+        """The FROM clause for these columns."""
+
+    def bad_rows(self, rows: int) -> list[BadRow]:
+        """The rows that the reader left out of the last scan, which gave `rows`.
+
+        Raises:
+            InputError: rows are lost, nobody knows which.
+        """
+
+
+class ParquetRelation:
+    """A Parquet file."""
+
+    format = "Parquet"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile) -> None:
+        self.name = str(file)
+        self._source = f"read_parquet({path_literal(file.path)}, hive_partitioning = false)"
+        # DuckDB renames columns whose names differ only in case; the order is that of the file.
+        described = connection.execute(f"DESCRIBE SELECT * FROM {self._source}").fetchall()  # noqa: S608
+        with pq.ParquetFile(file.path) as parquet:
+            names = parquet.schema_arrow.names
+        self._columns = {
+            name: (identifier(known), dtype)
+            for name, (known, dtype, *_) in zip(names, described, strict=True)
+            if not _PANDAS_INDEX.fullmatch(name)
+        }
+        self.names = list(self._columns)
+
+    def type_of(self, column: str) -> str | None:
+        return self._columns[column][1] if column in self._columns else None
+
+    def sql_of(self, column: str) -> str:
+        return self._columns[column][0]
+
+    def source(self, columns: Sequence[str]) -> str:
+        return self._source
+
+    def bad_rows(self, rows: int) -> list[BadRow]:
+        return []
+
+
+class StreamRelation:
+    """A table in memory that speaks Arrow's C stream interface. It can be read once."""
+
+    format = "an Arrow stream"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, stream: ArrowStream) -> None:
+        if not hasattr(stream, "__arrow_c_stream__"):
+            raise InputError(
+                "expected a path, or a table of Arrow, pandas, polars or DuckDB (anything with __arrow_c_stream__), "
+                f"but got {type(stream).__name__}"
+            )
+        self.name = f"the {type(stream).__name__}"
+        self._connection = connection
+        try:
+            self._reader = pa.RecordBatchReader.from_stream(stream)
+        except pa.ArrowException as error:
+            # pandas converts its columns of objects here.
+            reason = " ".join(map(str, error.args))
+            raise InputError(f"{self.name} cannot be read as {self.format}: {reason}") from None
+        self.names = [name for name in self._reader.schema.names if not _PANDAS_INDEX.fullmatch(name)]
+
+    def type_of(self, column: str) -> str | None:
+        if column not in self.names:
+            return None
+        field = self._reader.schema.field(self._reader.schema.names.index(column))
+        self._connection.register("empty", pa.schema([("x", _readable(field.type))]).empty_table())
+        dtype: str = self._connection.execute("DESCRIBE SELECT x FROM empty").fetchall()[0][1]
+        return dtype
+
+    def sql_of(self, column: str) -> str:
+        return identifier(f"c{self.names.index(column)}")
+
+    def source(self, columns: Sequence[str]) -> str:
+        schema = self._reader.schema
+        places = [schema.names.index(column) for column in columns]
+        chosen = pa.schema(
+            [
+                (f"c{self.names.index(name)}", _readable(schema.field(place).type))
+                for name, place in zip(columns, places, strict=True)
+            ]
+        )
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in self._reader:
+                arrays = [batch.column(place) for place in places]
+                yield pa.record_batch(
+                    [_as(array, field.type) for array, field in zip(arrays, chosen, strict=True)], schema=chosen
+                )
+
+        self._connection.register("stream", pa.RecordBatchReader.from_batches(chosen, batches()))
+        return "stream"
+
+    def bad_rows(self, rows: int) -> list[BadRow]:
+        return []
+
+
+def path_literal(path: Path) -> str:
+    """A path as a SQL literal; DuckDB takes paths for patterns."""
+    return quoted(re.sub(r"([*?\[])", r"[\1]", str(path)))
+
+
+def _readable(dtype: pa.DataType) -> pa.DataType:
+    """The type, or one that DuckDB has which holds the same values."""
+    if pa.types.is_dictionary(dtype):
+        return _readable(dtype.value_type)
+    if pa.types.is_string_view(dtype):
+        return pa.string()
+    if pa.types.is_float16(dtype):
+        return pa.float32()
+    if pa.types.is_decimal256(dtype) and dtype.precision <= 38:
+        return pa.decimal128(dtype.precision, dtype.scale)
+    if pa.types.is_decimal256(dtype):
+        return pa.string()
+    return dtype
+
+
+def _as(array: pa.Array, dtype: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        # Arrow can neither take from the string views of polars nor cast to them.
+        array = array.dictionary.cast(dtype).take(array.indices)
+    return array.cast(dtype)

@@ -1,0 +1,348 @@
+"""The rows of a log, some million at a time, with ids, times, weights and event types that can be used as they are."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.delimited import DelimitedRelation
+from feast_embeddings.reading.expressions import (
+    SEPARATOR,
+    UNITS,
+    Column,
+    Expression,
+    IdType,
+    id_expression,
+    id_kind,
+    number_expression,
+    quoted,
+    text_expression,
+    time_expression,
+)
+from feast_embeddings.reading.faults import Faults
+from feast_embeddings.reading.files import DataFile, find_files
+from feast_embeddings.reading.jsonl import JsonRelation
+from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
+
+Role = Literal["id", "time", "number", "text"]
+
+BATCH_ROWS = 1 << 20
+_RECORD = "\x1e"
+_MEMORY = "1GB"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A column that a log is asked for.
+
+    Attributes:
+        required: whether it is an error when no file has it.
+        id_type: make ids ``text`` or ``int``; None takes text as text and whole numbers as such.
+        known: the values that a column of the role ``text`` may have; empty for any.
+    """
+
+    name: str
+    role: Role
+    required: bool = True
+    id_type: IdType | None = None
+    known: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How values are understood.
+
+    Attributes:
+        time_format: strptime's pattern for times; None takes ISO 8601 and numbers since 1970.
+        latest: the last microsecond since 1970 that is not in the future; None for no limit.
+    """
+
+    time_format: str | None = None
+    latest: int | None = None
+
+
+@dataclass
+class _Place:
+    """Where a kind of value was first seen."""
+
+    first: dict[str, str] = field(default_factory=dict)
+
+    def see(self, kind: str, place: str) -> None:
+        self.first.setdefault(kind, place)
+
+
+class Scan:
+    """One pass over a log. Enter it, iterate once, then look at what it found.
+
+    Batches have a column for each one that was wanted and is there, by its name: ids as string or int64, times as
+    int64 microseconds since 1970 in UTC, weights as float64, text as string. Bad rows are left out, and counted.
+
+    Args:
+        source: a file, a folder, a glob, or a table in memory.
+        wanted: the columns.
+
+    Attributes:
+        faults: the bad rows; settle them after the pass.
+        columns: names of the columns that are there.
+        wholes: id columns whose ids are whole numbers, even where they come as text.
+
+    Raises:
+        InputError: no such file, a column is missing or has another type; while iterating, a file that cannot be
+            read, or files that do not agree.
+    """
+
+    def __init__(self, source: Source, wanted: Sequence[Wanted], rules: Rules) -> None:
+        self.faults = Faults()
+        self.wholes: set[str] = set()
+        self._source, self._wanted, self._rules = source, wanted, rules
+        self.name = source_name(source)
+        self._exit = ExitStack()
+        scratch = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="feast-embeddings-")))
+        self._connection = self._exit.enter_context(connect(scratch))
+        try:
+            self._relations = open_relations(self._connection, source, scratch)
+            self.columns = self._resolve()
+            self._units: dict[str, _Place] = {}
+            self._json: dict[str, _Place] = {}
+            self._as_text = {column.name: self._id_as_text(column) for column in wanted if column.role == "id"}
+        except BaseException:
+            self._exit.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for relation, file in self._relations:
+            yield from self._scan(relation, file)
+        self._check_units()
+        self.wholes.update(name for name, seen in self._json.items() if "a number" in seen.first)
+
+    def _resolve(self) -> list[str]:
+        present = []
+        for column in self._wanted:
+            if any(column_of(relation, file, column.name) for relation, file in self._relations):
+                present.append(column.name)
+            elif column.required:
+                relation, file = self._relations[0]
+                raise missing_column(self.name, column.name, [*relation.names, *(file.partitions if file else ())])
+            for relation, _ in self._relations:
+                if list(relation.names).count(column.name) > 1:
+                    raise InputError(f"{relation.name} has two columns {column.name!r}; rename one")
+        return present
+
+    def _column(self, relation: Relation, file: DataFile | None, name: str, place: int) -> tuple[Column, str]:
+        """A column of a file, and SQL for it; a null where the file does not have it."""
+        dtype, sql = column_of(relation, file, name) or ("TEXT", "NULL::VARCHAR")
+        return Column(name, f"c{place}", dtype, f"v{place}"), sql
+
+    def _id_as_text(self, wanted: Wanted) -> bool:
+        """Whether the ids come as text; all files must agree on what they are."""
+        name = wanted.name
+        if wanted.id_type is not None:
+            return wanted.id_type == "text"
+        seen: dict[str, str] = {}
+        as_text = False
+        for relation, file in self._relations:
+            if column_of(relation, file, name) is None:
+                continue
+            column, _ = self._column(relation, file, name, 0)
+            kind, wide = id_kind(column, f"{relation.name}: column {name!r}")
+            seen.setdefault(kind, relation.name)
+            as_text = as_text or wide or kind == "text"
+        if "text" in seen and "int" in seen:
+            raise InputError(
+                f"column {name!r} is text in {seen['text']} and whole numbers in {seen['int']}; make them alike, or "
+                "say what ids are with --id-type"
+            )
+        if "int" in seen:
+            self.wholes.add(name)
+            if "json" in seen:
+                self._json[name] = _Place({"a number": seen["int"]})
+        elif "text" in seen and "json" in seen:
+            self._json[name] = _Place({"text": seen["text"]})
+        return as_text
+
+    def _scan(self, relation: Relation, file: DataFile | None) -> Iterator[pa.RecordBatch]:
+        names = [column for column in self._wanted if column.name in self.columns]
+        expressions, sources = [], []
+        for place, wanted in enumerate(names):
+            column, sql = self._column(relation, file, wanted.name, place)
+            sources.append(f"{sql} AS c{place}")
+            expressions.append(self._expression(wanted, column, relation))
+        inner = ", ".join(f"{e.value} AS v{n}, {e.extra} AS x{n}" for n, e in enumerate(expressions))
+        faults = ", ".join(e.fault for e in expressions)
+        outer = ", ".join(f"v{n}, x{n}" for n in range(len(expressions)))
+        chosen = [column.name for column in names if relation.type_of(column.name)]
+        rows = 0
+        try:
+            query = (
+                f"SELECT {outer}, nullif(concat_ws({quoted(_RECORD)}, {faults}), '') AS fault FROM (SELECT *, {inner} "  # noqa: S608
+                f"FROM (SELECT {', '.join(sources)} FROM {relation.source(chosen)}))"
+            )
+            for batch in self._connection.sql(query).to_arrow_reader(BATCH_ROWS):
+                good = self._judge(batch, relation, names, rows)
+                rows += len(batch)
+                if len(good):
+                    arrays = [good.column(f"v{n}") for n in range(len(names))]
+                    yield pa.record_batch(arrays, names=[column.name for column in names])
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
+        left_out = relation.bad_rows(rows)
+        self.faults.rows += rows + len(left_out)
+        self.faults.bad += len(left_out)
+        for row in left_out:
+            self.faults.add(row.kind)
+            self.faults.add_example(row.kind, self._place(relation, row.place), row.text)
+
+    def _expression(self, wanted: Wanted, column: Column, relation: Relation) -> Expression:
+        try:
+            if wanted.role == "id":
+                return id_expression(column, wanted.id_type, as_text=self._as_text[wanted.name])
+            if wanted.role == "time":
+                return time_expression(column, self._rules.time_format, self._rules.latest)
+            if wanted.role == "number":
+                return number_expression(column)
+            return text_expression(column, wanted.known)
+        except InputError as error:
+            raise InputError(f"{relation.name}: {error}") from None
+
+    def _judge(self, batch: pa.RecordBatch, relation: Relation, wanted: Sequence[Wanted], start: int) -> pa.RecordBatch:
+        """The good rows of a batch; count the others, and see what the values are."""
+        for n, column in enumerate(wanted):
+            extra = batch.column(f"x{n}")
+            if column.role in ("id", "time") and extra.null_count < len(extra):
+                self._see(column, relation, extra, start)
+        fault = batch.column("fault")
+        if fault.null_count == len(fault):
+            return batch
+        bad = np.flatnonzero(pc.is_valid(fault).to_numpy(zero_copy_only=False))
+        texts = fault.take(pa.array(bad))
+        if isinstance(relation, JsonRelation):
+            broken = np.isin(bad + start + 1, relation.not_objects())
+            texts = pc.if_else(pa.array(broken), f"not a JSON object{SEPARATOR}", texts)
+        self.faults.bad += len(bad)
+        pieces = pc.list_flatten(pc.split_pattern(texts, _RECORD))
+        kinds = pc.list_element(pc.split_pattern(pieces, SEPARATOR, max_splits=1), 0)
+        for counted in kinds.value_counts().to_pylist():
+            kind = counted["values"]
+            self.faults.add(kind, counted["counts"])
+            if self.faults.wants_example(kind):
+                found = np.flatnonzero(pc.match_substring(texts, kind + SEPARATOR).to_numpy(zero_copy_only=False))
+                for number in found[:3].tolist():
+                    piece = next(p for p in texts[number].as_py().split(_RECORD) if p.startswith(kind + SEPARATOR))
+                    place = self._place(relation, f"row {bad[number] + start + 1}")
+                    self.faults.add_example(kind, place, piece.partition(SEPARATOR)[2] or None)
+        return batch.filter(pc.is_null(fault))
+
+    def _see(self, column: Wanted, relation: Relation, extra: pa.Array, start: int) -> None:
+        for code in pc.unique(extra).to_pylist():
+            if code is None:
+                continue
+            first = pc.index(extra, pa.scalar(code, extra.type)).as_py()
+            place = self._place(relation, f"row {start + first + 1}")
+            if column.role == "time":
+                self._units.setdefault(column.name, _Place()).see(UNITS[code], place)
+            else:
+                seen = self._json.setdefault(column.name, _Place())
+                seen.see("a number" if code else "text", place)
+                if len(seen.first) > 1 and column.id_type is None:
+                    raise InputError(
+                        f"{self.name}: column {column.name!r} is a number in {seen.first['a number']} and text in "
+                        f"{seen.first['text']}; make them alike, or say what ids are with --id-type"
+                    )
+
+    def _check_units(self) -> None:
+        for name, seen in self._units.items():
+            units = {unit: place for unit, place in seen.first.items() if unit}
+            if len(units) > 1:
+                listed = " and ".join(f"{unit} ({place})" for unit, place in units.items())
+                raise InputError(
+                    f"{self.name}: column {name!r} holds times in {listed} since 1970; one of them must be wrong"
+                )
+
+    def _place(self, relation: Relation, place: str) -> str:
+        return place if len(self._relations) == 1 else f"{relation.name} {place}"
+
+
+def column_of(relation: Relation, file: DataFile | None, name: str) -> tuple[str, str] | None:
+    """Type and SQL of a column of a file, or of one that its folders name; None where it has no such column."""
+    if dtype := relation.type_of(name):
+        return dtype, relation.sql_of(name)
+    if file is not None and name in file.partitions:
+        value = file.partitions[name]
+        return "TEXT", "NULL::VARCHAR" if value is None else quoted(value)
+    return None
+
+
+def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB with bounded memory, which takes times without a zone for UTC.
+
+    Args:
+        scratch: a folder for what does not fit into memory.
+    """
+    threads = max(1, min(4, os.cpu_count() or 1))
+    connection = duckdb.connect(
+        config={"threads": threads, "memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def open_relations(
+    connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path
+) -> list[tuple[Relation, DataFile | None]]:
+    """The files of a source.
+
+    Raises:
+        InputError: no such file, or one that is not of its format.
+    """
+    if not isinstance(source, Path | str):
+        return [(StreamRelation(connection, source), None)]
+    relations: list[tuple[Relation, DataFile | None]] = []
+    for file in find_files(source):
+        try:
+            if file.format == "parquet":
+                relation: Relation = ParquetRelation(connection, file)
+            elif file.format == "csv":
+                relation = DelimitedRelation(connection, file, scratch)
+            else:
+                relation = JsonRelation(connection, file, scratch)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            kind = {"parquet": "Parquet", "csv": "CSV", "json": "JSON"}[file.format]
+            raise InputError(f"{file} cannot be read as {kind}: {first_line(error)}") from None
+        relations.append((relation, file))
+    return relations
+
+
+def source_name(source: Source) -> str:
+    """What to call a source in an error."""
+    return str(source) if isinstance(source, Path | str) else f"the {type(source).__name__}"
+
+
+def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
+    """The error for a column that is not there; it names those that are."""
+    close = difflib.get_close_matches(name, names, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    columns = ", ".join(map(repr, names))
+    return InputError(f"{source} has no column {name!r}; its columns are {columns}{guess}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of a library, which writes several."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

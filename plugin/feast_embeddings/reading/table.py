@@ -1,0 +1,304 @@
+"""A table that fits into memory, of users, items or labels, with columns in the types that their values have."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.expressions import Column, id_expression, id_kind
+from feast_embeddings.reading.faults import Faults, shortened
+from feast_embeddings.reading.files import DataFile
+from feast_embeddings.reading.jsonl import JsonRelation
+from feast_embeddings.reading.relation import BadRow, Relation, Source
+from feast_embeddings.reading.scan import column_of, connect, first_line, open_relations, source_name
+
+ColumnType = Literal["text", "int", "float", "bool", "time"]
+COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
+
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "text": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "time": pa.timestamp("us", "UTC"),
+}
+_NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time in ISO 8601"}
+
+# How a value must be written for a column of text to be numbers: in the one way that gives it back, so that a zip
+# code, an article code such as 4E3, a telephone number and an id of 20 digits stay what they are.
+_WHOLE = r"^-?(0|[1-9][0-9]*)$"
+_REAL = r"^-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-][0-9]+)?$"
+_BOOL = r"^(true|false|True|False|TRUE|FALSE)$"
+_TIME = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
+    r"( ?UTC|Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$"
+)
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """Columns of ids, and columns whose type is given."""
+
+    ids: Collection[str]
+    declared: Collection[str]
+
+
+def read_table(
+    source: Source,
+    *,
+    ids: Collection[str] = (),
+    as_text: Collection[str] = (),
+    types: Mapping[str, ColumnType] | None = None,
+) -> pa.Table:
+    """Read a whole table.
+
+    Parquet and tables in memory have types. Of text, as in CSV, a column is numbers, true and false, or times only
+    if every value is written as one in the plain way; JSON knows numbers from text. An empty value is a null.
+
+    Args:
+        source: a file, a folder, a glob, or a table in memory.
+        ids: columns of ids, which come as text: a whole number as it is written, nothing null or empty.
+        as_text: columns that stay text where they are text.
+        types: what columns are to be.
+
+    Raises:
+        InputError: the source cannot be read, has rows that cannot, or a value is not of the type in `types`.
+    """
+    name = source_name(source)
+    with ExitStack() as exit_stack:
+        scratch = Path(exit_stack.enter_context(tempfile.TemporaryDirectory(prefix="feast-embeddings-")))
+        connection = exit_stack.enter_context(connect(scratch))
+        relations = open_relations(connection, source, scratch)
+        columns = list(
+            dict.fromkeys(
+                column
+                for relation, file in relations
+                for column in [*relation.names, *(file.partitions if file is not None else ())]
+            )
+        )
+        faults = Faults()
+        parts = [_read(connection, *pair, columns, _Wishes(ids, set(types or ())), faults, name) for pair in relations]
+        faults.settle(name, "error", advice="correct them")
+        plain = {
+            column for column in columns for relation, file in relations if _is_plain(relation, file, column)
+        }.difference(as_text, ids)
+        table = _together(parts, [relation.name for relation, _ in relations])
+        for place, column in enumerate(table.column_names):
+            wanted = (types or {}).get(column)
+            if wanted is not None:
+                typed = _converted(connection, table[column], wanted, f"{name}: column {column!r}")
+            elif column in plain and pa.types.is_string(table[column].type):
+                plain_type = _plainest(connection, table[column])
+                typed = _converted(connection, table[column], plain_type, f"{name}: column {column!r}")
+            else:
+                continue
+            table = table.set_column(place, column, typed)
+        return table
+
+
+def _plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> ColumnType:
+    """The type that every value of a column of text is written as."""
+    values = column.drop_null()
+    if not len(values):
+        return "text"
+
+    def all_match(pattern: str) -> bool:
+        return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
+
+    if all_match(_REAL):
+        whole = values.filter(pc.match_substring_regex(values, _WHOLE))
+        try:
+            numbers = whole.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return "text"  # too long to be counted with
+        if len(whole) == len(values):
+            return "int"
+        exact = pc.all(pc.less_equal(pc.abs(numbers), 2**53)).as_py()
+        return "text" if exact is False else "float"
+    if all_match(_BOOL):
+        return "bool"
+    if not all_match(_TIME):
+        return "text"
+    connection.register("column", pa.table({"x": values}))
+    found = connection.execute('SELECT bool_and(TRY_CAST(x AS TIMESTAMPTZ) IS NOT NULL) FROM "column"').fetchall()
+    return "time" if found[0][0] else "text"
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection,
+    relation: Relation,
+    file: DataFile | None,
+    columns: list[str],
+    wishes: _Wishes,
+    faults: Faults,
+    name: str,
+) -> pa.Table:
+    for column in columns:
+        if list(relation.names).count(column) > 1:
+            raise InputError(f"{relation.name} has two columns {column!r}; rename one")
+    try:
+        present = {column: found for column in columns if (found := column_of(relation, file, column))}
+        chosen = [column for column in present if relation.type_of(column)]
+        listed = [
+            f"{_value(connection, relation, column, *found, wishes)} AS c{place}"
+            for place, (column, found) in enumerate(present.items())
+        ]
+        query = f"SELECT {', '.join(listed)} FROM {relation.source(chosen)}"  # noqa: S608
+        table = connection.sql(query).to_arrow_table().rename_columns(list(present))
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
+    for column in wishes.ids:
+        if column in table.column_names and (absent := table[column].null_count):
+            row = pc.index(pc.is_null(table[column]), True).as_py() + 1
+            what = f"{relation.name}: column {column!r}"
+            raise InputError(f"{what}: {absent:,} of {len(table):,} rows have no id, the first is row {row}")
+    left_out = relation.bad_rows(len(table))
+    faults.rows += len(table) + len(left_out)
+    if isinstance(relation, JsonRelation):
+        left_out = [BadRow("not a JSON object", f"row {row}", "") for row in relation.not_objects()]
+    faults.bad += len(left_out)
+    for row in left_out:
+        faults.add(row.kind)
+        faults.add_example(row.kind, row.place if relation.name == name else f"{relation.name} {row.place}", row.text)
+    return table
+
+
+def _value(
+    connection: duckdb.DuckDBPyConnection, relation: Relation, column: str, dtype: str, sql: str, wishes: _Wishes
+) -> str:
+    if column in wishes.ids:
+        described = Column(column, sql, dtype, "unused")
+        id_kind(described, f"{relation.name}: column {column!r}")
+        return id_expression(described, "text", as_text=True).value
+    if dtype == "JSON":
+        return _json(connection, relation, column, column in wishes.declared)
+    # Arrow has these as types of their own, which few know.
+    return f"CAST({sql} AS VARCHAR)" if dtype in ("UUID", "TEXT") or dtype.startswith("ENUM") else sql
+
+
+def _json(connection: duckdb.DuckDBPyConnection, relation: Relation, column: str, declared: bool) -> str:
+    """SQL for a column of JSON, in the one type that its values have; as text, if somebody says what that is to be."""
+    sql = relation.sql_of(column)
+    if declared:
+        return f"({sql} ->> '$')"
+    inner = f"json_type({sql})"
+    kinds = {
+        kind
+        for (kind,) in connection.execute(
+            f"SELECT DISTINCT {inner} FROM {relation.source([column])} WHERE {sql} IS NOT NULL"  # noqa: S608
+        ).fetchall()
+    }
+    text = f"({sql} ->> '$')"
+    if kinds <= {"VARCHAR"}:
+        return text
+    if kinds <= {"BIGINT", "UBIGINT"}:
+        too_large = connection.execute(
+            f"SELECT bool_or(TRY_CAST({text} AS BIGINT) IS NULL) FROM {relation.source([column])} "  # noqa: S608
+            f"WHERE {sql} IS NOT NULL"
+        ).fetchall()
+        return text if too_large[0][0] else f"CAST({text} AS BIGINT)"
+    if kinds <= {"BIGINT", "UBIGINT", "DOUBLE"}:
+        return f"CAST({text} AS DOUBLE)"
+    if kinds <= {"BOOLEAN"}:
+        return f"CAST({text} AS BOOLEAN)"
+    if kinds <= {"ARRAY"}:
+        elements = {
+            kind
+            for (kind,) in connection.execute(
+                f"SELECT DISTINCT json_type(e) FROM (SELECT unnest(CAST({sql} AS JSON[])) AS e "  # noqa: S608
+                f"FROM {relation.source([column])}) WHERE e IS NOT NULL"
+            ).fetchall()
+        } - {"NULL"}
+        if elements <= {"VARCHAR"}:
+            return f"CAST({sql} AS VARCHAR[])"
+        if elements <= {"BIGINT", "UBIGINT"}:
+            return f"CAST({sql} AS BIGINT[])"
+        kinds = {f"lists of {' and '.join(sorted(elements)).lower()}"}
+    shown = " and ".join(sorted(_JSON_NOUNS.get(kind, kind) for kind in kinds))
+    raise InputError(
+        f"{relation.name}: column {column!r} holds {shown}, which cannot be one column; make them alike, leave the "
+        f"column out, or take all of it as text (--attribute-types {column}=text)"
+    )
+
+
+_JSON_NOUNS = {
+    "VARCHAR": "text",
+    "BIGINT": "whole numbers",
+    "UBIGINT": "whole numbers",
+    "DOUBLE": "real numbers",
+    "BOOLEAN": "true and false",
+    "OBJECT": "objects",
+    "ARRAY": "lists",
+}
+
+
+def _is_plain(relation: Relation, file: DataFile | None, column: str) -> bool:
+    """Whether a column is text of which nobody said what it means."""
+    found = column_of(relation, file, column)
+    return found is not None and found[0] == "TEXT"
+
+
+def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
+    together = parts[0]
+    for part, name in zip(parts[1:], names[1:], strict=True):
+        try:
+            together = pa.concat_tables([together, part], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(f"{names[0]} and {name} do not agree: {first_line(error)}") from None
+    return together
+
+
+def _converted(
+    connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray, wanted: ColumnType, what: str
+) -> pa.ChunkedArray:
+    """A column in another type, or an error that names the first value that is not of it."""
+    if column.type == _ARROW[wanted]:
+        return column
+    connection.register("column", pa.table({"x": column}))
+    target = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "time": "TIMESTAMPTZ"}[wanted]
+    is_text = pa.types.is_string(column.type)
+    value = f"TRY_CAST(x AS {target})"
+    if wanted == "int" and is_text:
+        # DuckDB would round 1.5.
+        value = f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+') THEN {value} END"
+    elif wanted == "int" and pa.types.is_floating(column.type):
+        value = f"CASE WHEN x = trunc(x) THEN {value} END"
+    converted = connection.sql(
+        f'SELECT {value} AS y, CASE WHEN {value} IS NULL THEN CAST(x AS VARCHAR) END AS bad FROM "column"'  # noqa: S608
+    ).to_arrow_table()
+    bad = converted["bad"]
+    if bad.null_count < len(bad):
+        row = pc.index(pc.is_valid(bad), True).as_py()
+        name = what.rpartition("column ")[2].strip("'")
+        raise InputError(
+            f"{what}: {len(bad) - bad.null_count:,} of {len(bad):,} values are not {_NOUNS.get(wanted, wanted)}, first "
+            f"in row {row + 1}: {shortened(bad[row].as_py())!r}; correct them, or say --attribute-types {name}=text"
+        )
+    return converted["y"].cast(_ARROW[wanted])
+
+
+def parse_types(text: str, option: str) -> dict[str, ColumnType]:
+    """Read ``price=float,zip=text``.
+
+    Raises:
+        InputError: not of that form, a name twice, or an unknown type.
+    """
+    types: dict[str, ColumnType] = {}
+    for part in text.split(","):
+        name, _, word = part.rpartition("=")
+        name, word = name.strip(), word.strip()
+        if not name or word not in COLUMN_TYPES:
+            raise InputError(f"{option} {part!r}: expected NAME=TYPE, with a type of {', '.join(COLUMN_TYPES)}")
+        if name in types:
+            raise InputError(f"{option} gives {name!r} twice")
+        types[name] = word
+    return types
