@@ -88,8 +88,10 @@ class ServerEngine:
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
         with engine_errors("list collections"):
             names = [c.name for c in self._client.get_collections().collections]
-        # Names start with the alias; another alias may too, so the metadata decides.
-        specs = {name: spec_in(self._info(name)) for name in names if name.startswith(alias)}
+        # Names start with the alias, or with what older releases made of it; another alias may too, so the metadata
+        # decides.
+        start = alias.partition("@")[0]
+        specs = {name: spec_in(self._info(name)) for name in names if name.startswith(start)}
         return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
 
     def describe(self, collection: str) -> CollectionSpec:

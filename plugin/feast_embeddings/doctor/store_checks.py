@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import portalocker
+from feast import RepoConfig
 from packaging.specifiers import SpecifierSet
 
+from feast_embeddings._feast import may_have_older_names
 from feast_embeddings.artifact import version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
@@ -18,6 +20,7 @@ from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.open_engine import embedded_folder, open_engine
 from feast_embeddings.publish_plan import superseded
 from feast_embeddings.server import ServerEngine
+from feast_embeddings.table_names import older_names
 
 __all__ = ["leftovers", "store", "writer"]
 
@@ -43,6 +46,7 @@ def store(patient: Patient) -> Iterator[Finding]:
         patient.engine = engine
         there = "" if folder.exists() else ", which is yet to be made"
         yield Finding("store", "ok", f"embedded, in {folder}{there}")
+        yield from _older_names(patient, config)
         return
     try:
         server = open_engine(settings.model_copy(update={"retries": 0, "timeout": _SECONDS}), patient.repo.path)
@@ -58,6 +62,13 @@ def store(patient: Patient) -> Iterator[Finding]:
     else:
         mend = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
         yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", mend)
+    yield from _older_names(patient, config)
+
+
+def _older_names(patient: Patient, config: RepoConfig) -> Iterator[Finding]:
+    if may_have_older_names(config) and (older := older_names(patient.need_engine(), config.project)):
+        message = f"tables have the names that an older release gave them: {', '.join(sorted(older))}"
+        yield Finding("store", "warning", message, patient.feast("apply"))
 
 
 def writer(patient: Patient) -> Iterator[Finding]:
