@@ -16,7 +16,7 @@ import portalocker
 
 from feast_embeddings.errors import WriterLockedError
 
-__all__ = ["writer_lock"]
+__all__ = ["is_held", "writer_lock"]
 
 _POLL_SECONDS = 0.05
 
@@ -54,6 +54,19 @@ def writer_lock(path: Path, *, timeout: float) -> Iterator[None]:
         )
         handle.flush()
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds this lock now."""
+    if not path.is_file():
+        return False
+    # Shared, so that two who ask do not see each other; let go at once.
+    with path.open() as handle:
+        try:
+            portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException:
+            return True
+    return False
 
 
 def _holder(path: Path) -> str:

@@ -6,9 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
-import portalocker
 from feast import RepoConfig
 from packaging.specifiers import SpecifierSet
 
@@ -21,6 +19,7 @@ from feast_embeddings.open_engine import embedded_folder, open_engine
 from feast_embeddings.publish_plan import superseded
 from feast_embeddings.server import ServerEngine
 from feast_embeddings.table_names import older_names
+from feast_embeddings.writer_lock import is_held
 
 __all__ = ["leftovers", "store", "writer"]
 
@@ -77,7 +76,7 @@ def writer(patient: Patient) -> Iterator[Finding]:
     if settings.url is not None:
         return
     file = embedded_folder(settings, patient.repo.path) / "writer.lock"
-    if not file.is_file() or not _is_held(file):
+    if not is_held(file):
         yield Finding("writer", "ok", "nobody writes")
         return
     try:
@@ -92,16 +91,6 @@ def writer(patient: Patient) -> Iterator[Finding]:
         yield Finding("writer", "warning", f"{who}, which is long", f"ps -o pid,etime,args -p {int(holder['pid'])}")
     else:
         yield Finding("writer", "ok", who)
-
-
-def _is_held(file: Path) -> bool:
-    # Shared, so that two doctors do not see each other; let go at once.
-    with file.open() as handle:
-        try:
-            portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            return True
-    return False
 
 
 def leftovers(patient: Patient) -> Iterator[Finding]:
