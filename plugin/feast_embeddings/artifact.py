@@ -115,11 +115,27 @@ class Artifact:
                 f"found {table.num_rows} rows with the columns {', '.join(table.column_names)}, dimension {dim}; "
                 "restore it or train a new version"
             )
+        if manifest.format_version > 1:
+            return
+        said = {"version": manifest.version, "space": manifest.space_id, "event_timestamp": manifest.as_of}
+        for name, value in said.items():
+            if found := set(table[name].unique().to_pylist()) - {value}:
+                raise ArtifactError(
+                    f"{file} has another {name} than its manifest: expected {value}, found {found.pop()}; "
+                    "restore it or train a new version"
+                )
 
 
 def list_artifacts(data: Path, model: str) -> list[Artifact]:
-    """All versions of a model, oldest first."""
-    return [Artifact(path, read_manifest(path)) for path in version_folders(data, model)]
+    """All versions of a model, oldest first; without those that go while this looks."""
+    found = []
+    for path in version_folders(data, model):
+        try:
+            found.append(Artifact(path, read_manifest(path)))
+        except ArtifactError:
+            if path.is_dir():
+                raise
+    return found
 
 
 def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -82,7 +83,17 @@ def check_columns(versions: list[Path], new: dict[str, pa.Schema]) -> None:
             differ only in case.
     """
     for name, schema in new.items():
-        _union([pq.read_schema(path / name) for path in versions] + [schema])
+        _union([*_schemas(path / name for path in versions), schema])
+
+
+def _schemas(tables: Iterable[Path]) -> Iterator[pa.Schema]:
+    """Of those tables whose versions are not deleted meanwhile, as this looks without the lock."""
+    for table in tables:
+        try:
+            yield pq.read_schema(table)
+        except FileNotFoundError:
+            if table.parent.is_dir():
+                raise
 
 
 def _union(schemas: list[pa.Schema]) -> pa.Schema:

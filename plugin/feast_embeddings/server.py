@@ -91,8 +91,18 @@ class ServerEngine:
         # Names start with the alias, or with what older releases made of it; another alias may too, so the metadata
         # decides.
         start = alias.partition("@")[0]
-        specs = {name: spec_in(self._info(name)) for name in names if name.startswith(start)}
+        specs = {name: self._spec(name) for name in names if name.startswith(start)}
         return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
+
+    def _spec(self, collection: str) -> CollectionSpec | None:
+        """What a listed collection holds; None if this package has not made it, or it is gone since."""
+        try:
+            return spec_in(self._info(collection))
+        except EngineError:
+            with engine_errors(f"describe {collection!r}"):
+                if self._client.collection_exists(collection):
+                    raise
+            return None
 
     def describe(self, collection: str) -> CollectionSpec:
         if (spec := self._catalog.spec(collection)) is not None:

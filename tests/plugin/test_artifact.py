@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -316,3 +317,15 @@ def test_artifacts_of_every_format_still_load(number: int) -> None:
         {"item_id": "a", "title": "A", "price": 1.5, "tags": ["x"]},
         {"item_id": "b b", "title": "é 🎈", "price": None, "tags": []},
     ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("space_id", "golden-other"), ("as_of", "2027-01-02T03:04:05.678901Z")])
+def test_a_manifest_without_a_checksum_is_held_against_its_tables(name: str, value: str, tmp_path: Path) -> None:
+    """Format 1 has none, but the tables say the space and the time as well."""
+    golden = load_artifact(Path(__file__).parents[1] / "artifacts" / "v1", "golden").path
+    copied = shutil.copytree(golden, tmp_path / "golden" / golden.name)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {name: value}))
+    artifact = load_artifact(tmp_path, "golden")
+    with pytest.raises(ArtifactError, match="than its manifest: expected"):
+        artifact.table("user")

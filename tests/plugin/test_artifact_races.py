@@ -18,6 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from feast_embeddings import artifact as artifact_module
 from feast_embeddings.artifact import ENTITIES, delete_artifacts, list_artifacts, load_artifact, version_folders
 from feast_embeddings.history import history_folder
+from feast_embeddings.repo import init_repo
+from feast_embeddings.versions import list_versions
 
 from . import process_jobs as jobs
 from .job import Job
@@ -86,6 +88,24 @@ def test_killed_and_raced(
     with capsys.disabled():
         written = len(said[0]) + len(said[1])
         print(f"\n{rounds} processes killed, {written} versions written, {len(deleted)} deleted, none lost")
+
+
+def test_listing_while_versions_go(tmp_path: Path, start: Start) -> None:
+    """What a prune deletes between the look at the folder and the look into it is not listed, and no error."""
+    repo = init_repo(tmp_path / "repo")
+    jobs.write_random(repo.data, 0)
+    feature_store = repo.feature_store()
+    writer, pruner = start(jobs.write_versions, repo.data, 0), start(jobs.delete_versions, repo.data)
+    seen = 0
+    for _ in range(15):
+        writer.receive()
+        for listed in (list_versions(feature_store, repo.data, jobs.MODEL), list_artifacts(repo.data, jobs.MODEL)):
+            assert listed
+            seen += len(listed)
+        assert all(row.manifest and row.bytes_on_disk for row in list_versions(feature_store, repo.data, jobs.MODEL))
+    writer.kill()
+    assert pruner.kill()
+    assert seen
 
 
 class Clock(datetime):

@@ -28,19 +28,25 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
     """Manifests and checksums of all versions, and what trainings left that were killed."""
     data = patient.repo.data
     for model in patient.models:
-        whole = 0
+        whole, unsigned = 0, 0
         for folder in version_folders(data, model):
             try:
                 artifact = Artifact(folder, read_manifest(folder))
                 for entity in ENTITIES:
                     artifact.verified(entity)
                 whole += 1
+                unsigned += artifact.manifest.format_version == 1
             except (ArtifactError, OSError) as error:
+                if not folder.is_dir():  # deleted since it was listed
+                    continue
                 mend = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
                 message = f"version {folder.name} is damaged: {error} (or restore it from a copy)"
                 yield Finding("artifacts", "problem", message, mend, model)
         if whole:
-            yield Finding("artifacts", "ok", f"{_several(whole, 'version')} with the right checksums", model=model)
+            message = f"{_several(whole, 'version')} with the right checksums"
+            if unsigned:
+                message += f"; {unsigned} of format 1, whose metrics and settings have none"
+            yield Finding("artifacts", "ok", message, model=model)
         elif not version_folders(data, model):
             message = f"no version is on disk in {data / model}; restore the folder from a copy, or train again"
             mend = patient.command("train", model, "--interactions", "LOG")
