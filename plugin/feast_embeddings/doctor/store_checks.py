@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from feast import RepoConfig
 from packaging.specifiers import SpecifierSet
@@ -15,6 +19,7 @@ from feast_embeddings.artifact import version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.loaded_shards import ROOM_BYTES
 from feast_embeddings.open_engine import embedded_folder, open_engine
 from feast_embeddings.publish_plan import superseded
 from feast_embeddings.server import ServerEngine
@@ -40,11 +45,15 @@ def store(patient: Patient) -> Iterator[Finding]:
             engine.aliases()
         except Exception as error:  # a file of the folder is whatever it is
             message = f"{folder} cannot be read: {first_line(error)}"
-            yield Finding("store", "problem", message, patient.load_again())
+            yield Finding("store", "problem", message, patient.load_again(error))
             return
         patient.engine = engine
-        there = "" if folder.exists() else ", which is yet to be made"
-        yield Finding("store", "ok", f"embedded, in {folder}{there}")
+        if folder.exists() and (reason := _no_room(folder)):
+            message = f"{folder} {reason}: nothing can be written, and reading takes a copy in {tempfile.gettempdir()}"
+            yield Finding("store", "warning", message, patient.look_at_disk())
+        else:
+            there = "" if folder.exists() else ", which is yet to be made"
+            yield Finding("store", "ok", f"embedded, in {folder}{there}")
         yield from _older_names(patient, config)
         return
     try:
@@ -62,6 +71,12 @@ def store(patient: Patient) -> Iterator[Finding]:
         mend = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
         yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", mend)
     yield from _older_names(patient, config)
+
+
+def _no_room(folder: Path) -> str:
+    if not os.access(folder, os.W_OK):
+        return "cannot be written by this user, or is on a disk that is mounted read-only"
+    return "is on a full disk" if shutil.disk_usage(folder).free < ROOM_BYTES else ""
 
 
 def _older_names(patient: Patient, config: RepoConfig) -> Iterator[Finding]:
