@@ -78,6 +78,14 @@ def write_versions(pipe: Connection, data: Path, first_seed: int) -> None:
         pipe.send(write_random(data, seed, varied=True).manifest.version)
 
 
+def apply_registry(pipe: Connection, repo: Path) -> None:
+    """Write a repo's registry again and again until killed."""
+    registry = FeatureStore(repo_path=str(repo)).registry
+    pipe.send("ready")
+    while True:
+        registry.commit()  # type: ignore[no-untyped-call]
+
+
 def delete_versions(pipe: Connection, data: Path) -> None:
     """Delete all but the newest three versions again and again until killed; name what is about to be deleted."""
     while True:
