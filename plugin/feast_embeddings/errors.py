@@ -106,7 +106,7 @@ class FoldInError(EmbeddingsError):
 
 
 class WriterLockedError(EmbeddingsError):
-    """Another process holds the writer lock of the embedded store."""
+    """Another process holds the writer lock, or the file system has none that works."""
 
 
 class EngineError(EmbeddingsError):

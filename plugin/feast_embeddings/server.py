@@ -311,5 +311,8 @@ class ServerEngine:
                 with engine_errors(f"drop {collection!r}"):
                     self._client.delete_collection(collection)
 
+    def leftovers(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         self._client.close()

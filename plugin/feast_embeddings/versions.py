@@ -50,10 +50,11 @@ class Version:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted, or would be."""
+    """What was deleted, or would be; `leftovers` are of writers to the embedded engine that were killed."""
 
     collections: list[str]
     artifacts: list[str]
+    leftovers: list[str]
 
 
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
@@ -157,10 +158,11 @@ def prune_versions(
         # Where nothing is live, only the newest on disk can be what somebody waits for.
         waiting = max(live) if live else on_disk[-1] if on_disk else ""
         unwanted = [v for v in others[: max(0, len(others) - keep)] if v < waiting and v != on_disk[-1]]
+    left = engine.leftovers()
     if not dry_run:
         engine.drop(collections)
         delete_artifacts(data, model, unwanted)
-    return Pruned(collections, unwanted)
+    return Pruned(collections, unwanted, left)
 
 
 def _aliases(feature_store: FeatureStore, model: str) -> tuple[Engine, dict[Entity, str]]:

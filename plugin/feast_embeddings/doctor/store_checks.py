@@ -111,7 +111,12 @@ def writer(patient: Patient) -> Iterator[Finding]:
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """Collections that no query will ever ask: of publishes that did not finish, and too many old ones."""
     engine = patient.need_engine()
+    left = engine.leftovers()
     for model, sides in patient.registered():
+        if left:
+            message = f"writers that were killed left {len(left)} copies of collections: {', '.join(left)}"
+            yield Finding("leftovers", "warning", message, patient.command("prune", model), model)
+            left = []
         live = patient.live(sides)
         on_disk = {folder.name for folder in version_folders(patient.repo.data, model)}
         unneeded: list[str] = []
