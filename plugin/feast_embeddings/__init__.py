@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from feast_embeddings.gates import Gates
     from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
     from feast_embeddings.publish import publish_artifact
+    from feast_embeddings.registry_store import AtomicFileRegistryStore
     from feast_embeddings.views import embedding_views
 
 __all__ = [
     "ArrowComputeEngine",
     "ArrowComputeEngineConfig",
+    "AtomicFileRegistryStore",
     "EmbeddingFeatures",
     "EmbeddingStore",
     "EmbeddingsError",
@@ -34,6 +36,7 @@ __all__ = [
 _HOME = {
     "ArrowComputeEngine": "compute_engine",
     "ArrowComputeEngineConfig": "compute_engine",
+    "AtomicFileRegistryStore": "registry_store",
     "EmbeddingFeatures": "embedding_features",
     "EmbeddingStore": "embedding_store",
     "EmbeddingsError": "errors",

@@ -8,18 +8,21 @@ from typing import Any
 import pyarrow as pa
 from feast import Entity, FeatureStore, FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.helpers import compute_table_id
+from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
 
+from feast_embeddings.table_names import table_name
+
 __all__ = [
     "EntityKeyProto",
     "ValueProto",
     "encode_entity_key",
     "is_table_of",
+    "may_have_older_names",
     "online_store_of",
     "source_columns",
     "table_id",
@@ -36,14 +39,22 @@ def encode_entity_key(key: EntityKeyProto) -> bytes:
 
 
 def table_id(config: RepoConfig, view: FeatureView) -> str:
-    """Feast's name for the online table of a view: project, view and, where enabled, the view's version."""
+    """The name of the online table of a view: project, view and, where Feast's versioning is on, the view's version."""
     versioned = bool(config.registry.enable_online_feature_view_versioning)
-    return str(compute_table_id(config.project, view, versioned))
+    suffix = str(compute_versioned_name(view, versioned)).removeprefix(view.name)
+    return table_name(config.project, view.name, int(suffix.removeprefix("_v") or 0))
+
+
+def may_have_older_names(config: RepoConfig) -> bool:
+    """Whether an older release may have named the tables of this project otherwise; see `table_names`."""
+    return "_" in config.project or bool(config.registry.enable_online_feature_view_versioning)
 
 
 def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:
-    """Whether an online table has the name that Feast gives to that of some version of the view."""
-    return re.fullmatch(re.escape(str(compute_table_id(config.project, view, False))) + r"(_v\d+)?", table) is not None
+    """Whether an online table is that of some version of the view."""
+    first = table_name(config.project, view.name, 0)
+    version = ("" if "@" in first else "@") + r"v\d+"
+    return re.fullmatch(f"{re.escape(first)}({version})?", table) is not None
 
 
 def online_store_of(feature_store: FeatureStore) -> OnlineStore:

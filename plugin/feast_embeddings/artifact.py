@@ -8,18 +8,18 @@
       items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
 
 An artifact is written to a temporary sibling and renamed, so it exists whole or not at all, and is never
-changed afterwards. Versions of one model lie side by side; together they are the offline history.
+changed afterwards. Versions of one model lie side by side; together they are the offline history. Whoever writes or
+deletes one holds the model's lock, so that each version is newer than all before, and what a killed process left can
+be told from what another one is writing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
-import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,12 +33,19 @@ from feast_embeddings.embedding_table import ENTITIES, EmbeddingTable, Entity, F
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.history import check_columns, refresh_history
 from feast_embeddings.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
+from feast_embeddings.model_folder import (
+    time_after,
+    trained_models,
+    validate_model_name,
+    version_at,
+    version_folders,
+    writing,
+)
 
 __all__ = [
     "ENTITIES",
     "FORMAT_VERSION",
     "RESERVED_COLUMNS",
-    "STALE_SECONDS",
     "Alignment",
     "Artifact",
     "EmbeddingTable",
@@ -58,11 +65,6 @@ __all__ = [
     "version_folders",
     "write_artifact",
 ]
-
-_MODEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_VERSION = re.compile(r"\d{8}T\d{9}Z")
-# Leftovers of runs that were killed are cleared once no run can still be writing them.
-STALE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -114,45 +116,43 @@ class Artifact:
                 f"found {table.num_rows} rows with the columns {', '.join(table.column_names)}, dimension {dim}; "
                 "restore it or train a new version"
             )
-
-
-def validate_model_name(model: str) -> str:
-    """Return the name if it can stand in paths, Feast names and Qdrant names; raise `InputError` if not."""
-    if not _MODEL.fullmatch(model):
-        raise InputError(
-            f"model name {model!r}: expected 1 to 40 lower-case letters, digits and '_', starting with a letter"
-        )
-    return model
-
-
-def trained_models(data: Path) -> list[str]:
-    """Names of the models that have at least one version under the data folder, sorted."""
-    if not data.is_dir():
-        return []
-    return sorted(p.name for p in data.iterdir() if _MODEL.fullmatch(p.name) and any(_version_paths(p)))
-
-
-def version_folders(data: Path, model: str) -> list[Path]:
-    """The folders of all versions of a model, oldest first, damaged or not."""
-    return sorted(_version_paths(data / validate_model_name(model)))
+        if manifest.format_version > 1:
+            return
+        said = {"version": manifest.version, "space": manifest.space_id, "event_timestamp": manifest.as_of}
+        for name, value in said.items():
+            if found := set(table[name].unique().to_pylist()) - {value}:
+                raise ArtifactError(
+                    f"{file} has another {name} than its manifest: expected {value}, found {found.pop()}; "
+                    "restore it or train a new version"
+                )
 
 
 def list_artifacts(data: Path, model: str) -> list[Artifact]:
-    """All versions of a model, oldest first."""
-    return [Artifact(path, read_manifest(path)) for path in version_folders(data, model)]
+    """All versions of a model, oldest first; without those that go while this looks."""
+    found = []
+    for path in version_folders(data, model):
+        try:
+            found.append(Artifact(path, read_manifest(path)))
+        except ArtifactError:
+            if path.is_dir():
+                raise
+    return found
 
 
 def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:
     """Delete versions from the disk, and from the offline history. Each goes whole or not at all."""
     folder = data / validate_model_name(model)
+    if not folder.is_dir():
+        return
     unwanted = set(versions)
-    for path in version_folders(data, model):
-        if path.name in unwanted:
-            # Out of sight first; what a crash leaves of it is cleared as other leftovers are.
-            hidden = folder / f".{path.name}.{uuid.uuid4().hex[:8]}"
-            path.rename(hidden)
-            shutil.rmtree(hidden)
-    refresh_history(folder, version_folders(data, model))
+    with writing(folder):
+        for path in version_folders(data, model):
+            if path.name in unwanted:
+                # Out of sight first; what a crash leaves of it is cleared as other leftovers are.
+                hidden = folder / f".{path.name}.{uuid.uuid4().hex[:8]}"
+                path.rename(hidden)
+                shutil.rmtree(hidden)
+        refresh_history(folder, version_folders(data, model))
 
 
 def load_artifact(data: Path, model: str, version: str | None = None) -> Artifact:
@@ -163,7 +163,7 @@ def load_artifact(data: Path, model: str, version: str | None = None) -> Artifac
         ArtifactError: the manifest is damaged or of a newer format.
     """
     folder = data / validate_model_name(model)
-    versions = sorted(p.name for p in _version_paths(folder)) if folder.is_dir() else []
+    versions = [path.name for path in version_folders(data, model)]
     if not versions:
         known = ", ".join(trained_models(data)) or "none"
         raise InputError(f"no trained version of model {model!r} under {data} (models there: {known}); run train")
@@ -204,7 +204,8 @@ def write_artifact(
 ) -> Artifact:
     """Write a new version of a model and return it. Nothing is left behind when it fails.
 
-    The version is the time of writing, so versions sort by age.
+    The version is the time of writing, or a millisecond after the newest version where the clock is not past that; so
+    versions sort by age, whatever the clock does.
 
     Args:
         alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
@@ -215,49 +216,60 @@ def write_artifact(
     """
     folder = data / validate_model_name(model)
     created_at = datetime.now(UTC)
-    version = created_at.strftime("%Y%m%dT%H%M%S") + f"{created_at.microsecond // 1000:03d}Z"
-    space = alignment.space_id if alignment else f"{model}-{version}"
-    stamp = (as_of, created_at, version, space)
-    tables = {
-        "users.parquet": to_arrow("user", users, *stamp),
-        "items.parquet": to_arrow("item", items, *stamp),
-    }
-    check_schemas(data, model, {"user": tables["users.parquet"].schema, "item": tables["items.parquet"].schema})
+
+    def tables(created_at: datetime) -> dict[Entity, pa.Table]:
+        version = version_at(created_at)
+        stamp = (as_of, created_at, version, alignment.space_id if alignment else f"{model}-{version}")
+        return {"user": to_arrow("user", users, *stamp), "item": to_arrow("item", items, *stamp)}
+
+    # Before the folder is there: what cannot be served leaves nothing.
+    made = tables(created_at)
+    schemas = {entity: table.schema for entity, table in made.items()}
+    check_schemas(data, model, schemas)
     folder.mkdir(parents=True, exist_ok=True)
-    _clear_stale(folder)
-    temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
-    temporary.mkdir()
-    try:
-        files = {name: _write_table(table, temporary / name) for name, table in tables.items()}
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            model=model,
-            version=version,
-            space_id=space,
-            as_of=as_of,
-            created_at=created_at,
-            trainer=trainer,
-            seed=seed,
-            dim=users.embedding.shape[1],
-            n_users=len(users.ids),
-            n_items=len(items.ids),
-            n_interactions=n_interactions,
-            metrics=metrics,
-            evaluated_on=evaluated_on,
-            fingerprint=fingerprint,
-            interactions=interactions,
-            tuning=tuning,
-            files=files,
-            **_alignment_fields(alignment, new_space_reason),
-        ).signed()
-        _write_durably(temporary / "manifest.json", manifest.to_bytes())
-        target = folder / version
-        temporary.rename(target)
-        _fsync(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    refresh_history(folder, sorted(_version_paths(folder)))
+    with writing(folder):
+        existing = version_folders(data, model)
+        check_schemas(data, model, schemas)  # against what was written since
+        if existing and version_at(created_at) <= existing[-1].name:
+            created_at = time_after(existing[-1])
+            made = tables(created_at)
+        version = version_at(created_at)
+        temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
+        temporary.mkdir()
+        try:
+            files = {
+                f"{entity}s.parquet": _write_table(table, temporary / f"{entity}s.parquet")
+                for entity, table in made.items()
+            }
+            manifest = Manifest(
+                format_version=FORMAT_VERSION,
+                model=model,
+                version=version,
+                space_id=alignment.space_id if alignment else f"{model}-{version}",
+                as_of=as_of,
+                created_at=created_at,
+                trainer=trainer,
+                seed=seed,
+                dim=users.embedding.shape[1],
+                n_users=len(users.ids),
+                n_items=len(items.ids),
+                n_interactions=n_interactions,
+                metrics=metrics,
+                evaluated_on=evaluated_on,
+                fingerprint=fingerprint,
+                interactions=interactions,
+                tuning=tuning,
+                files=files,
+                **_alignment_fields(alignment, new_space_reason),
+            ).signed()
+            _write_durably(temporary / "manifest.json", manifest.to_bytes())
+            target = folder / version
+            temporary.rename(target)
+            _fsync(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        refresh_history(folder, version_folders(data, model))
     return Artifact(target, manifest)
 
 
@@ -266,16 +278,6 @@ def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any
         return {"new_space_reason": reason}
     measured = alignment.model_dump(exclude={"version", "space_id"})
     return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
-
-
-def _version_paths(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.iterdir() if _VERSION.fullmatch(p.name)) if folder.is_dir() else iter(())
-
-
-def _clear_stale(folder: Path) -> None:
-    for path in folder.glob(".*Z.*"):
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_table(table: pa.Table, path: Path) -> FileInfo:

@@ -32,6 +32,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 
 from feast_embeddings._feast import source_columns
 from feast_embeddings.errors import InputError
+from feast_embeddings.history import folder_of_source
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.points import to_microseconds
 
@@ -242,7 +243,7 @@ def _open(source: Any, repo_path: Path) -> ds.Dataset:
         raise _NotUnderstoodError("its source is not of Parquet files")
     if "://" in source.path or source.s3_endpoint_override:
         raise _NotUnderstoodError("its source is not on this machine")
-    path = repo_path / source.path
+    path = repo_path / folder_of_source(source.path)
     if path.is_dir():
         files = sorted(path.iterdir())
         if not files or any(not file.is_file() or file.suffix != ".parquet" for file in files):

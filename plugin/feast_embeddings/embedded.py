@@ -219,12 +219,15 @@ class EmbeddedEngine:
 
     def drop(self, collections: Iterable[str]) -> None:
         unwanted = set(collections)
-        if not unwanted & set(self._folder.pointer().collections):
+        if not unwanted & set(self._folder.pointer().collections) and not self.leftovers():
             return
         with self._folder.writing() as pointer:
             gone = unwanted - set(pointer.aliases.values())
             kept = {name: c for name, c in pointer.collections.items() if name not in gone}
             self._folder.replace(Pointer(aliases=pointer.aliases, collections=kept))
+
+    def leftovers(self) -> list[str]:
+        return self._folder.leftovers()
 
     def close(self) -> None:
         self._shards.close()

@@ -270,7 +270,14 @@ class Engine(Protocol):
         ...
 
     def drop(self, collections: Iterable[str]) -> None:
-        """Delete collections; those that do not exist are ignored, and those that an alias names are left."""
+        """Delete collections; those that do not exist are ignored, and those that an alias names are left.
+
+        Clears the `leftovers`, too, whichever collections are given.
+        """
+        ...
+
+    def leftovers(self) -> list[str]:
+        """What writers left that were killed, and no collection: a server has none."""
         ...
 
     def close(self) -> None:

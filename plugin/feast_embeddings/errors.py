@@ -23,6 +23,9 @@ Messages say what was expected, what came, and what to do. The command line prin
 
 from __future__ import annotations
 
+import errno
+import re
+
 __all__ = [
     "ArtifactError",
     "CursorError",
@@ -39,7 +42,10 @@ __all__ = [
     "UnknownIdError",
     "VersionMismatchError",
     "WriterLockedError",
+    "is_refused_write",
 ]
+
+_REFUSED = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
 
 
 class EmbeddingsError(Exception):
@@ -100,7 +106,7 @@ class FoldInError(EmbeddingsError):
 
 
 class WriterLockedError(EmbeddingsError):
-    """Another process holds the writer lock of the embedded store."""
+    """Another process holds the writer lock, or the file system has none that works."""
 
 
 class EngineError(EmbeddingsError):
@@ -119,3 +125,17 @@ class MissingExtraError(EmbeddingsError):
                 what += "; on Debian and Ubuntu run apt-get install libgomp1"
         super().__init__(f"{purpose} needs the package {module!r}, which {what}")
         self.extra = extra
+
+
+def is_refused_write(error: BaseException | None) -> bool:
+    """Whether something failed as a folder is read-only, full or another user's: its content may be as it should be.
+
+    Qdrant's engine and `shutil` say the number only in the text of their errors.
+    """
+    while error is not None:
+        said = re.search(r"(?:os error |\[Errno )(\d+)", str(error))
+        number = (error.errno if isinstance(error, OSError) else None) or (int(said[1]) if said else None)
+        if number in _REFUSED:
+            return True
+        error = error.__cause__
+    return False

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import shutil
+import tempfile
 import threading
 import weakref
+from pathlib import Path
 
 import qdrant_edge as edge
 
+from feast_embeddings.errors import EngineError, is_refused_write
 from feast_embeddings.shard_folder import ShardFolder
 
-__all__ = ["LoadedShards"]
+__all__ = ["ROOM_BYTES", "LoadedShards"]
+
+_log = logging.getLogger(__name__)
+
+# What loading a shard may write.
+ROOM_BYTES = 2**20
 
 # Those of this process, to be made usable again in a forked child.
 _ALL: weakref.WeakSet[LoadedShards] = weakref.WeakSet()
@@ -40,7 +51,7 @@ class LoadedShards:
                     # Those that a write has replaced are closed when the last query on them is done.
                     self._shards = {name: shard for name, shard in self._shards.items() if name in pointer.shards}
                     try:
-                        self._shards[name] = edge.EdgeShard.load(str(self._folder.shard_path(name)))
+                        self._shards[name] = _load(self._folder, name)
                     except Exception:
                         # A writer may have replaced and cleared it between our two looks.
                         if self._folder.pointer().collection(collection).shard == name:
@@ -60,6 +71,37 @@ class LoadedShards:
         # Kept, because closing a shard would wait for its threads.
         self._before_fork.append(self._shards)
         self._shards = {}
+
+
+def _load(folder: ShardFolder, name: str) -> edge.EdgeShard:
+    """A shard from where it is or, where it cannot be written, from a copy of its files that has no name any more.
+
+    Qdrant Edge opens its files for writing, and makes temporary ones, also for what is only read. It maps them into
+    memory, so a disk that fills up meanwhile ends the process.
+    """
+    path = folder.shard_path(name)
+    if shutil.disk_usage(path).free >= ROOM_BYTES:
+        try:
+            return edge.EdgeShard.load(str(path))
+        except Exception as error:  # qdrant_edge raises plain Exception
+            if not is_refused_write(error):
+                raise
+    # Its files stay as long as the shard has them open; a process that is killed leaves none.
+    with tempfile.TemporaryDirectory(prefix="feast-embeddings-", ignore_cleanup_errors=True) as copies:
+        copy = Path(copies) / name
+        try:
+            folder.copy_shard(name, copy)
+            if shutil.disk_usage(copies).free < ROOM_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
+            raise EngineError(
+                f"{folder.path} cannot be written, and the copy that could be read instead does not fit into "
+                f"{tempfile.gettempdir()} ({reason}); make room, or name a folder with room in TMPDIR"
+            ) from error
+        shard = edge.EdgeShard.load(str(copy))
+    _log.warning("%s cannot be written, so a copy of %s in %s is read", folder.path, name, tempfile.gettempdir())
+    return shard
 
 
 def _after_fork_in_child() -> None:

@@ -26,7 +26,7 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 
-from feast_embeddings._feast import EntityKeyProto, table_id
+from feast_embeddings._feast import EntityKeyProto, may_have_older_names, table_id
 from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
@@ -39,6 +39,7 @@ from feast_embeddings.points import FeastRow, PointCodec
 from feast_embeddings.server import ServerEngine
 from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.settings import OnlineStoreSettings
+from feast_embeddings.table_names import rename_tables
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
 
@@ -80,7 +81,10 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
                         f"the online store of this repo is {settings.type!r}; set online_store.type to "
                         "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml"
                     )
-                self._engine = open_engine(settings, Path(config.repo_path or "."))
+                engine = open_engine(settings, Path(config.repo_path or "."))
+                if may_have_older_names(config):
+                    rename_tables(engine, config.project)
+                self._engine = engine
             return self._engine
 
     def codec(self, config: RepoConfig, view: FeatureView) -> PointCodec:

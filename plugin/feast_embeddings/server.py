@@ -88,9 +88,21 @@ class ServerEngine:
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
         with engine_errors("list collections"):
             names = [c.name for c in self._client.get_collections().collections]
-        # Names start with the alias; another alias may too, so the metadata decides.
-        specs = {name: spec_in(self._info(name)) for name in names if name.startswith(alias)}
+        # Names start with the alias, or with what older releases made of it; another alias may too, so the metadata
+        # decides.
+        start = alias.partition("@")[0]
+        specs = {name: self._spec(name) for name in names if name.startswith(start)}
         return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
+
+    def _spec(self, collection: str) -> CollectionSpec | None:
+        """What a listed collection holds; None if this package has not made it, or it is gone since."""
+        try:
+            return spec_in(self._info(collection))
+        except EngineError:
+            with engine_errors(f"describe {collection!r}"):
+                if self._client.collection_exists(collection):
+                    raise
+            return None
 
     def describe(self, collection: str) -> CollectionSpec:
         if (spec := self._catalog.spec(collection)) is not None:
@@ -298,6 +310,9 @@ class ServerEngine:
             if collection not in self.aliases().values():
                 with engine_errors(f"drop {collection!r}"):
                     self._client.delete_collection(collection)
+
+    def leftovers(self) -> list[str]:
+        return []
 
     def close(self) -> None:
         self._client.close()

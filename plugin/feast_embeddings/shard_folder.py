@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feast_embeddings.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
-from feast_embeddings.writer_lock import writer_lock
+from feast_embeddings.writer_lock import is_held, writer_lock
 
 __all__ = ["Collection", "Pointer", "ShardFolder"]
 
@@ -171,11 +171,18 @@ class ShardFolder:
                 if path.suffix == ".building":
                     # A builder makes its lock first and its folder a moment later; leave a young lock alone.
                     young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
-                    if not young and not path.with_suffix("").exists() and not _is_locked(path):
+                    if not young and not path.with_suffix("").exists() and not is_held(path):
                         path.unlink()
-                elif path.name not in referenced and not _is_locked(path.with_suffix(".building")):
+                elif path.name not in referenced and not is_held(path.with_suffix(".building")):
                     shutil.rmtree(path, ignore_errors=True)
                     path.with_suffix(".building").unlink(missing_ok=True)
+
+    def leftovers(self) -> list[str]:
+        """Shards of writers that were killed, or that a writer could not delete; the next one clears them."""
+        folders = [path for path in self._shards.iterdir() if path.is_dir()] if self._shards.is_dir() else []
+        idle = [path.name for path in folders if not is_held(path.with_suffix(".building"))]
+        # After the looks at the locks: a builder moves the pointer before it lets go.
+        return sorted(set(idle) - self.pointer().shards)
 
     def forget_locks(self) -> None:
         """After a fork, in the child: another thread of the parent may have held the guard."""
@@ -205,14 +212,3 @@ def _copy_without_holes(source: str, target: str) -> None:
             writing.seek(position)
             while position < end:
                 position += os.sendfile(writing.fileno(), reading.fileno(), position, end - position)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with path.open("r+") as handle:
-            portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-    except FileNotFoundError:
-        return False
-    except portalocker.LockException:
-        return True
-    return False

@@ -17,6 +17,7 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
 from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
 from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.history import folder_of_source
 from feast_embeddings.id_column import typed_ids
 from feast_embeddings.model_view import model_view
 
@@ -157,7 +158,7 @@ def _history(view: FeatureView) -> Path:
             f"feature view {view.name!r} reads from {type(view.batch_source).__name__}, not from the history that "
             "training writes; use Feast's get_historical_features"
         )
-    return Path(view.batch_source.path)
+    return folder_of_source(view.batch_source.path)
 
 
 def _check_selection(history: Path, model: str, selection: Selection) -> None:

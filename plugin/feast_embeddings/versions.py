@@ -13,7 +13,7 @@ from feast import FeatureStore
 from feast_embeddings._feast import table_id
 from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifacts, load_artifact, version_folders
 from feast_embeddings.engine import CollectionSpec, Engine
-from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
+from feast_embeddings.errors import ArtifactError, EngineError, InputError, NotPublishedError
 from feast_embeddings.gates import Gates
 from feast_embeddings.manifest import read_manifest
 from feast_embeddings.model_view import model_view, qdrant_store
@@ -50,10 +50,11 @@ class Version:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted, or would be."""
+    """What was deleted, or would be; `leftovers` are of writers to the embedded engine that were killed."""
 
     collections: list[str]
     artifacts: list[str]
+    leftovers: list[str]
 
 
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
@@ -62,13 +63,17 @@ def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[V
     try:
         engine, aliases = _aliases(feature_store, model)
     except InputError:
-        return [_version(name, folder, {}, {}, frozenset()) for name, folder in folders.items()]
+        found = [_version(name, folder, {}, {}, frozenset()) for name, folder in folders.items()]
+        return [version for version in found if version.on_disk]
     live = frozenset(spec.version for _, spec in live_sides(engine, aliases).values())
     loaded = _loaded(engine, aliases)
-    return [
-        _version(name, folders.get(name), loaded.get(name, {}), _points(engine, loaded.get(name, {})), live)
-        for name in sorted(folders.keys() | loaded.keys())
+    names = sorted(folders.keys() | loaded.keys())
+    found = [
+        _version(name, folders.get(name), sides, _points(engine, sides), live)
+        for name, sides in ((name, loaded.get(name, {})) for name in names)
     ]
+    # What a prune deletes meanwhile is nowhere any more.
+    return [version for version in found if version.on_disk or version.points]
 
 
 def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str | None = None) -> PublishResult:
@@ -153,10 +158,11 @@ def prune_versions(
         # Where nothing is live, only the newest on disk can be what somebody waits for.
         waiting = max(live) if live else on_disk[-1] if on_disk else ""
         unwanted = [v for v in others[: max(0, len(others) - keep)] if v < waiting and v != on_disk[-1]]
+    left = engine.leftovers()
     if not dry_run:
         engine.drop(collections)
         delete_artifacts(data, model, unwanted)
-    return Pruned(collections, unwanted)
+    return Pruned(collections, unwanted, left)
 
 
 def _aliases(feature_store: FeatureStore, model: str) -> tuple[Engine, dict[Entity, str]]:
@@ -182,26 +188,37 @@ def _is_whole(sides: Sides) -> bool:
 
 
 def _points(engine: Engine, sides: Sides) -> dict[Entity, int]:
-    return {entity: engine.count(name) for entity, (name, _) in sides.items()}
+    points = {}
+    for entity, (name, spec) in sides.items():
+        try:
+            points[entity] = engine.count(name)
+        except EngineError:
+            if name in engine.collections(spec.alias):
+                raise
+    return points
 
 
 def _version(
     version: str, folder: Path | None, sides: Sides, points: dict[Entity, int], live: frozenset[str]
 ) -> Version:
-    manifest, problem = None, None
+    manifest, problem, size = None, None, 0
     if folder is not None:
         try:
             manifest = read_manifest(folder)
         except ArtifactError as error:
             problem = str(error)
+        try:
+            size = sum(path.stat().st_size for path in folder.iterdir())
+        except FileNotFoundError:  # deleted since it was listed
+            folder, manifest, problem = None, None, None
     spec = next((spec for _, spec in sides.values()), None)
     return Version(
         version=version,
         live=version in live,
-        kept=_is_whole(sides),
+        kept=_is_whole(sides) and points.keys() == sides.keys(),
         on_disk=folder is not None,
         points=points,
-        bytes_on_disk=sum(path.stat().st_size for path in folder.iterdir()) if folder is not None else 0,
+        bytes_on_disk=size,
         space=manifest.space_id if manifest else spec.space if spec else "",
         as_of=manifest.as_of.isoformat() if manifest else spec.as_of if spec else "",
         manifest=manifest,

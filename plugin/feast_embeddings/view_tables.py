@@ -20,12 +20,7 @@ __all__ = ["drop_tables", "valid_from"]
 def drop_tables(engine: Engine, config: RepoConfig, view: FeatureView) -> None:
     """Drop the collections of every version of a view, live or kept, and the aliases to them."""
     live = engine.aliases()
-    # The table of a version is named like the table of another view might be: version 2 of items, and items_v2.
-    tables = {table_id(config, view)} | {
-        alias
-        for alias, collection in live.items()
-        if is_table_of(config, view, alias) and engine.describe(collection).view == view.name
-    }
+    tables = {table_id(config, view)} | {alias for alias in live if is_table_of(config, view, alias)}
     engine.switch({alias: None for alias in tables if alias in live})
     for alias in tables:
         engine.drop(engine.collections(alias))

@@ -19,7 +19,7 @@ from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String,
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.attributes import feast_type_name
 from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
-from feast_embeddings.history import history_folder
+from feast_embeddings.history import history_source
 
 __all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
 
@@ -100,7 +100,7 @@ def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) ->
     )
     source = FileSource(
         name=f"{model}_{entity}_history",
-        path=str(history_folder(folder, entity)),
+        path=history_source(folder, entity),
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",

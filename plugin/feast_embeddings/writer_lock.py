@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import portalocker
 
 from feast_embeddings.errors import WriterLockedError
 
-__all__ = ["writer_lock"]
+__all__ = ["is_held", "writer_lock"]
 
 _POLL_SECONDS = 0.05
 
@@ -26,21 +27,21 @@ def writer_lock(path: Path, *, timeout: float) -> Iterator[None]:
     """Hold the lock for the length of the block. The operating system frees it when the process dies.
 
     Raises:
-        WriterLockedError: another thread or process still held it after `timeout` seconds.
+        WriterLockedError: another thread or process still held it after `timeout` seconds, or the file system has no
+            locks that keep one out.
     """
     deadline = time.monotonic() + timeout
     with path.open("a+") as handle:
-        while True:
-            try:
-                portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-                break
-            except portalocker.LockException:
-                if time.monotonic() >= deadline:
-                    raise WriterLockedError(
-                        f"{path.parent} is being written by {_holder(path)}; waited {timeout:g} s. "
-                        "Wait for it to finish, or stop it"
-                    ) from None
-                time.sleep(_POLL_SECONDS)
+        while not _try(path, handle):
+            if time.monotonic() >= deadline:
+                raise WriterLockedError(
+                    f"{path.parent} is being written by {_holder(path)}; waited {timeout:g} s. "
+                    "Wait for it to finish, or stop it"
+                )
+            time.sleep(_POLL_SECONDS)
+        with path.open("a+") as second:
+            if _try(path, second):
+                raise _no_locks(path, "two at a time get the lock")
         handle.truncate(0)
         handle.write(
             json.dumps(
@@ -54,6 +55,38 @@ def writer_lock(path: Path, *, timeout: float) -> Iterator[None]:
         )
         handle.flush()
         yield
+
+
+def _try(path: Path, handle: IO[str]) -> bool:
+    try:
+        portalocker.lock(handle, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.AlreadyLocked:
+        return False
+    except portalocker.LockException as error:
+        raise _no_locks(path, str(error)) from None
+    return True
+
+
+def _no_locks(path: Path, reason: str) -> WriterLockedError:
+    return WriterLockedError(
+        f"the file system of {path.parent} has no working file locks ({reason}), so two writers would lose each "
+        "other's rows; use a local disk, or a Qdrant server"
+    )
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds this lock now."""
+    if not path.is_file():
+        return False
+    # Shared, so that two who ask do not see each other; let go at once.
+    with path.open() as handle:
+        try:
+            portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.AlreadyLocked:
+            return True
+        except portalocker.LockException:  # no locks on this file system, so nobody holds one
+            return False
+    return False
 
 
 def _holder(path: Path) -> str:

@@ -17,7 +17,15 @@ import pyarrow as pa
 from feast import FeatureStore
 
 from feast_embeddings import shard_filler
-from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, load_artifact, write_artifact
+from feast_embeddings.artifact import (
+    Artifact,
+    EmbeddingTable,
+    TrainerInfo,
+    delete_artifacts,
+    load_artifact,
+    version_folders,
+    write_artifact,
+)
 from feast_embeddings.cli.output_file import written_whole
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
@@ -68,6 +76,22 @@ def write_versions(pipe: Connection, data: Path, first_seed: int) -> None:
     """Write versions until killed; name each one that is whole."""
     for seed in itertools.count(first_seed):
         pipe.send(write_random(data, seed, varied=True).manifest.version)
+
+
+def apply_registry(pipe: Connection, repo: Path) -> None:
+    """Write a repo's registry again and again until killed."""
+    registry = FeatureStore(repo_path=str(repo)).registry
+    pipe.send("ready")
+    while True:
+        registry.commit()  # type: ignore[no-untyped-call]
+
+
+def delete_versions(pipe: Connection, data: Path) -> None:
+    """Delete all but the newest three versions again and again until killed; name what is about to be deleted."""
+    while True:
+        for version in [path.name for path in version_folders(data, MODEL)][:-3]:
+            pipe.send(version)
+            delete_artifacts(data, MODEL, [version])
 
 
 def train_versions(pipe: Connection, data: Path, first_seed: int) -> None:

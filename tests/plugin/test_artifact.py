@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feast_embeddings import artifact as artifact_module
 from feast_embeddings.artifact import (
     ENTITIES,
     Artifact,
@@ -23,7 +26,7 @@ from feast_embeddings.artifact import (
     write_artifact,
 )
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.history import history_folder
+from feast_embeddings.history import folder_of_source, history_folder, history_source
 
 from .conftest import AS_OF, alignment_to, item_table, user_table, write_version
 
@@ -169,12 +172,72 @@ def test_the_history_joins_versions_with_different_columns(tmp_path: Path) -> No
     assert rows == [(1, None, 8), (2, None, 8), (1, "x", 4), (2, None, 4), (3, "z", 4), (2.5, "q", 8)]
 
 
-def test_equal_columns_cost_no_copy(tmp_path: Path) -> None:
-    """The history of versions of one schema is hard links to the artifacts."""
-    artifacts = [write_version(tmp_path, seed=seed) for seed in (1, 2)]
+def test_an_artifact_has_no_other_name(tmp_path: Path) -> None:
+    """Whatever is written into the history, also where an older release made a hard link, no artifact changes."""
+    first = write_version(tmp_path, seed=1)
+    copy = history_folder(tmp_path / "shop", "item") / f"{first.manifest.version}.parquet"
+    copy.unlink()
+    copy.hardlink_to(first.path / "items.parquet")
+    artifacts = [first, write_version(tmp_path, seed=2)]
+    for path in (tmp_path / "shop" / "history").rglob("*.parquet"):
+        path.write_bytes(b"")
     for artifact in artifacts:
-        link = tmp_path / "shop" / "history" / "items" / f"{artifact.manifest.version}.parquet"
-        assert link.samefile(artifact.path / "items.parquet")
+        for entity in ENTITIES:
+            artifact.verified(entity)
+    write_version(tmp_path, seed=3)
+    folder = history_folder(tmp_path / "shop", "item")
+    assert duckdb.read_parquet(str(folder)).aggregate("count(*)").fetchall() == [(3 * 40,)]
+
+
+@pytest.mark.parametrize("name", ["prod", "[prod]", "a*b", "what?", "[a-z]*", "x[", "]", "{a,b}"])
+def test_a_repo_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    """What is special in a pattern of files is not in the path of the history that Feast gets."""
+    folder = tmp_path / name
+    write_version(folder)
+    for other in ("p", "ab", "whatx", "a"):
+        write_version(tmp_path / other, n_items=3)
+    for entity, rows in (("user", 20), ("item", 40)):
+        path = history_source(folder / "shop", entity)
+        assert duckdb.read_parquet(path).aggregate("count(*)").fetchall() == [(rows,)]
+        assert folder_of_source(path) == history_folder(folder / "shop", entity)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, time: datetime) -> None:
+    """What the clock says from now on."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return time.astimezone(tz)
+
+    monkeypatch.setattr(artifact_module, "datetime", Clock)
+
+
+def test_a_new_version_is_the_newest_whatever_the_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice in one millisecond, and with a clock that was set back by years."""
+    now = datetime(2026, 3, 1, 23, 59, 59, 999_900, tzinfo=UTC)
+    expected = ["20260301T235959999Z", "20260302T000000000Z", "20260302T000000001Z", "20270101T000000000Z"]
+    clock = [now, now, now.replace(year=1999), now.replace(year=2027, month=1, day=1, hour=0, minute=0, second=0)]
+    clock[-1] = clock[-1].replace(microsecond=0)
+    for time, version in zip(clock, expected, strict=True):
+        at(monkeypatch, time)
+        artifact = write_version(tmp_path)
+        assert artifact.manifest.version == version
+        assert load_artifact(tmp_path, "shop") == artifact
+        assert artifact.table("item")["version"].unique().to_pylist() == [version]
+        assert artifact.table("item")["space"].unique().to_pylist() == [f"shop-{version}"]
+        assert artifact.table("item")["created_timestamp"].unique().to_pylist() == [artifact.manifest.created_at]
+
+
+@pytest.mark.parametrize("name", ["99991231T235959999Z", "20261399T000000000Z"])
+def test_no_version_can_be_after_the_end_of_time(name: str, tmp_path: Path) -> None:
+    """The error names the folder, and nothing is left."""
+    last = write_version(tmp_path).path.rename(tmp_path / "shop" / name)
+    before = sorted(path.name for path in (tmp_path / "shop").iterdir())
+    with pytest.raises(ArtifactError, match=f"{name} is named like a version"):
+        write_version(tmp_path)
+    assert last.is_dir()
+    assert sorted(path.name for path in (tmp_path / "shop").iterdir()) == before
 
 
 def test_a_column_cannot_change_from_text_to_number(tmp_path: Path) -> None:
@@ -254,3 +317,15 @@ def test_artifacts_of_every_format_still_load(number: int) -> None:
         {"item_id": "a", "title": "A", "price": 1.5, "tags": ["x"]},
         {"item_id": "b b", "title": "é 🎈", "price": None, "tags": []},
     ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("space_id", "golden-other"), ("as_of", "2027-01-02T03:04:05.678901Z")])
+def test_a_manifest_without_a_checksum_is_held_against_its_tables(name: str, value: str, tmp_path: Path) -> None:
+    """Format 1 has none, but the tables say the space and the time as well."""
+    golden = load_artifact(Path(__file__).parents[1] / "artifacts" / "v1", "golden").path
+    copied = shutil.copytree(golden, tmp_path / "golden" / golden.name)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {name: value}))
+    artifact = load_artifact(tmp_path, "golden")
+    with pytest.raises(ArtifactError, match="than its manifest: expected"):
+        artifact.table("user")

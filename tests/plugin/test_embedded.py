@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from feast import ValueType
 
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import CollectionSpec, Hnsw, VectorSpec
-from feast_embeddings.errors import EngineError
+from feast_embeddings.errors import EngineError, WriterLockedError
 from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
 from feast_embeddings.shard_folder import Pointer
 from feast_embeddings.writer_lock import writer_lock
@@ -172,3 +173,20 @@ def test_the_graph_finds_what_a_scan_finds(
         right += sum(scores[row, hit.payload["n"]] >= tenth[row] - 1e-6 for hit in hits)
     engine.close()
     assert least <= right / (10 * len(sample)) <= most
+
+
+@pytest.mark.parametrize("how", ["useless", "unsupported"])
+def test_a_file_system_without_locks_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two writers get the lock, or none can, nothing is written, and nobody waits for another writer."""
+
+    def flock(*_: object) -> None:
+        if how == "unsupported":
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    # No file system whose locks do nothing can be had in a test.
+    monkeypatch.setattr("portalocker.portalocker.LOCKER", flock)
+    engine = EmbeddedEngine(tmp_path / "store")
+    with pytest.raises(WriterLockedError, match="has no working file locks"):
+        engine.switch({"a": None})
+    assert engine.aliases() == {}
+    assert not (tmp_path / "store" / "pointer.json").exists()

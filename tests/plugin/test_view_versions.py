@@ -9,6 +9,8 @@ import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float32, Int64, String
 
+from feast_embeddings.table_names import table_name
+
 from .conftest import MakeStore, qdrant
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -40,10 +42,10 @@ def read(feature_store: FeatureStore, *refs: str) -> dict[str, list[Any]]:
 
 
 def collections(feature_store: FeatureStore) -> list[str]:
-    """The live tables of the project, without the project's name."""
+    """The live tables of the project, without the project's name and its length."""
     aliases = qdrant(feature_store).engine(feature_store.config).aliases()
-    prefix = feature_store.project + "_"
-    return sorted(alias.removeprefix(prefix) for alias in aliases if alias.startswith(prefix))
+    prefix, length = feature_store.project + "_", f"@{len(feature_store.project)}"
+    return sorted(alias.removeprefix(prefix).replace(length, "") for alias in aliases if alias.startswith(prefix))
 
 
 def test_versions_are_read_side_by_side(make_store: MakeStore) -> None:
@@ -54,7 +56,7 @@ def test_versions_are_read_side_by_side(make_store: MakeStore) -> None:
         assert (view.current_version_number or 0) == version
         assert read(store, "docs:title")["docs__title"] == [None]
         write(store, "docs", dim, title=[f"title {model}"], **({"note": ["only b"]} if extra else {}))
-    assert collections(store) == ["docs", "docs_v1", "docs_v2"]
+    assert collections(store) == ["docs", "docsv1", "docsv2"]
     assert read(store, "docs:title", "docs:vector") == {
         "doc_id": [1],
         "docs__title": ["title c"],
@@ -83,12 +85,12 @@ def test_a_deleted_view_takes_its_versions_with_it(make_store: MakeStore) -> Non
         write(store, "docs", 2, title=[model])
     apply(store, "a", name="docs_v7")
     write(store, "docs_v7", 2, title=["another view"])
-    assert collections(store) == ["docs", "docs_v1", "docs_v7"]
+    assert collections(store) == ["docs", "docs_v7", "docsv1"]
     store.apply([], objects_to_delete=[view], partial=False)
     assert collections(store) == ["docs_v7"]
     assert read(store, "docs_v7:title")["docs_v7__title"] == ["another view"]
     engine = qdrant(store).engine(store.config)
-    assert [engine.collections(f"{store.project}_docs{suffix}") for suffix in ("", "_v1")] == [{}, {}]
+    assert [engine.collections(table_name(store.project, "docs", version)) for version in (0, 1)] == [{}, {}]
 
 
 def test_without_versioning_there_is_one_table(make_store: MakeStore) -> None:

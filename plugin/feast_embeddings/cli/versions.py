@@ -132,9 +132,14 @@ def prune(repo: str, model: str | None, keep: int, artifacts: bool, dry_run: boo
         print_json(dataclasses.asdict(pruned))
         return
     done = "to be deleted" if dry_run else "deleted"
-    for what in (*pruned.collections, *(f"version {version} on disk" for version in pruned.artifacts)):
+    gone = [
+        *pruned.collections,
+        *(f"version {version} on disk" for version in pruned.artifacts),
+        *(f"what a killed writer left in {name}" for name in pruned.leftovers),
+    ]
+    for what in gone:
         click.echo(f"{done}: {what}")
-    if not (pruned.collections or pruned.artifacts):
+    if not gone:
         click.echo("nothing to delete")
 
 

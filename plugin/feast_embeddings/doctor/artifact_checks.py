@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from feast import FileSource
 
-from feast_embeddings.artifact import ENTITIES, STALE_SECONDS, Artifact, version_folders
+from feast_embeddings.artifact import ENTITIES, Artifact, version_folders
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError
-from feast_embeddings.history import history_folder
+from feast_embeddings.history import folder_of_source, history_folder
 from feast_embeddings.manifest import read_manifest
+from feast_embeddings.model_folder import artifact_lock, leftovers
 from feast_embeddings.views import view_name
+from feast_embeddings.writer_lock import is_held
 
 __all__ = ["artifacts", "history"]
 
-# Deletes nothing, and brings the history in line with what is on disk.
+# Deletes no version, clears what processes left that were killed, and brings the history in line with what is on disk.
 _REFRESH = ("--artifacts", "--keep", "1000000")
 
 
@@ -27,27 +28,32 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
     """Manifests and checksums of all versions, and what trainings left that were killed."""
     data = patient.repo.data
     for model in patient.models:
-        whole = 0
+        whole, unsigned = 0, 0
         for folder in version_folders(data, model):
             try:
                 artifact = Artifact(folder, read_manifest(folder))
                 for entity in ENTITIES:
                     artifact.verified(entity)
                 whole += 1
+                unsigned += artifact.manifest.format_version == 1
             except (ArtifactError, OSError) as error:
+                if not folder.is_dir():  # deleted since it was listed
+                    continue
                 mend = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
                 message = f"version {folder.name} is damaged: {error} (or restore it from a copy)"
                 yield Finding("artifacts", "problem", message, mend, model)
         if whole:
-            yield Finding("artifacts", "ok", f"{_several(whole, 'version')} with the right checksums", model=model)
+            message = f"{_several(whole, 'version')} with the right checksums"
+            if unsigned:
+                message += f"; {unsigned} of format 1, whose metrics and settings have none"
+            yield Finding("artifacts", "ok", message, model=model)
         elif not version_folders(data, model):
             message = f"no version is on disk in {data / model}; restore the folder from a copy, or train again"
             mend = patient.command("train", model, "--interactions", "LOG")
             yield Finding("artifacts", "problem", message, mend, model)
-        left = [path for path in (data / model).glob(".*Z.*") if time.time() - path.stat().st_mtime > STALE_SECONDS]
-        if left:
+        if not is_held(artifact_lock(data / model)) and (left := leftovers(data / model)):
             message = f"{_several(len(left), 'folder')} left by trainings that were killed"
-            yield Finding("artifacts", "warning", message, shlex.join(["rm", "-r", *map(str, left)]), model)
+            yield Finding("artifacts", "warning", message, patient.command("prune", model, *_REFRESH), model)
     if not patient.models:
         message = f"no model is trained under {data}"
         yield Finding("artifacts", "warning", message, patient.command("train", "NAME", "--interactions", "LOG"))
@@ -82,7 +88,7 @@ def _elsewhere(patient: Patient, view: str, place: Path) -> str:
     """The folder of files that a registered view reads, if it is another than this one."""
     registered = (patient.views or {}).get(view)
     source = None if registered is None else registered.batch_source
-    if not isinstance(source, FileSource) or "://" in source.path or Path(source.path).resolve() == place:
+    if not isinstance(source, FileSource) or "://" in source.path or folder_of_source(source.path).resolve() == place:
         return ""
     return source.path
 

@@ -67,7 +67,7 @@ def live(patient: Patient) -> Iterator[Finding]:
             found = _look(patient, model, sides)
             counts = {entity: engine.count(collection) for entity, (collection, _) in found.collections.items()}
         except EngineError as error:
-            yield Finding("live", "problem", f"what is live cannot be read: {error}", patient.load_again(), model)
+            yield Finding("live", "problem", f"what is live cannot be read: {error}", patient.load_again(error), model)
             continue
         if not found.collections:
             yield Finding("live", "warning", "no version is live", publish, model)

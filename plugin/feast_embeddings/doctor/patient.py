@@ -14,6 +14,7 @@ from feast import FeatureStore, FeatureView, RepoConfig
 from feast_embeddings._feast import table_id
 from feast_embeddings.artifact import ENTITIES, Entity, trained_models
 from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.errors import is_refused_write
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.open_engine import embedded_folder
 from feast_embeddings.points import PointCodec
@@ -105,14 +106,24 @@ class Patient:
         """What is live of a model; `EngineError` where that cannot be read."""
         return live_sides(self.need_engine(), {entity: side.alias for entity, side in sides.items()})
 
-    def load_again(self) -> str:
-        """Every model published anew; the embedded engine's folder is put aside, a server can only be asked again."""
+    def load_again(self, error: Exception) -> str:
+        """After this error every model is published anew; the embedded engine's folder is put aside.
+
+        Not where the folder only cannot be written, on a full or read-only disk: what is in it is good, and rows that
+        were pushed are nowhere else.
+        """
+        if is_refused_write(error):
+            return self.look_at_disk()
         settings = self.need_config().online_store
         commands = [self.command("publish", model) for model in self.models]
         if settings.url is None:
             folder = embedded_folder(settings, self.repo.path)
             commands.insert(0, shlex.join(["mv", str(folder), f"{folder}.broken"]))
         return " && ".join(commands)
+
+    def look_at_disk(self) -> str:
+        """How full the disk of the embedded engine's folder is, and what it is."""
+        return shlex.join(["df", "-h", str(embedded_folder(self.need_config().online_store, self.repo.path))])
 
     def command(self, name: str, model: str = "", *more: str) -> str:
         """One of this package's commands, for this repo."""

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import portalocker
+from feast import RepoConfig
 from packaging.specifiers import SpecifierSet
 
+from feast_embeddings._feast import may_have_older_names
 from feast_embeddings.artifact import version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.loaded_shards import ROOM_BYTES
 from feast_embeddings.open_engine import embedded_folder, open_engine
 from feast_embeddings.publish_plan import superseded
 from feast_embeddings.server import ServerEngine
+from feast_embeddings.table_names import older_names
+from feast_embeddings.writer_lock import is_held
 
 __all__ = ["leftovers", "store", "writer"]
 
@@ -38,11 +45,16 @@ def store(patient: Patient) -> Iterator[Finding]:
             engine.aliases()
         except Exception as error:  # a file of the folder is whatever it is
             message = f"{folder} cannot be read: {first_line(error)}"
-            yield Finding("store", "problem", message, patient.load_again())
+            yield Finding("store", "problem", message, patient.load_again(error))
             return
         patient.engine = engine
-        there = "" if folder.exists() else ", which is yet to be made"
-        yield Finding("store", "ok", f"embedded, in {folder}{there}")
+        if folder.exists() and (reason := _no_room(folder)):
+            message = f"{folder} {reason}: nothing can be written, and reading takes a copy in {tempfile.gettempdir()}"
+            yield Finding("store", "warning", message, patient.look_at_disk())
+        else:
+            there = "" if folder.exists() else ", which is yet to be made"
+            yield Finding("store", "ok", f"embedded, in {folder}{there}")
+        yield from _older_names(patient, config)
         return
     try:
         server = open_engine(settings.model_copy(update={"retries": 0, "timeout": _SECONDS}), patient.repo.path)
@@ -58,6 +70,19 @@ def store(patient: Patient) -> Iterator[Finding]:
     else:
         mend = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
         yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", mend)
+    yield from _older_names(patient, config)
+
+
+def _no_room(folder: Path) -> str:
+    if not os.access(folder, os.W_OK):
+        return "cannot be written by this user, or is on a disk that is mounted read-only"
+    return "is on a full disk" if shutil.disk_usage(folder).free < ROOM_BYTES else ""
+
+
+def _older_names(patient: Patient, config: RepoConfig) -> Iterator[Finding]:
+    if may_have_older_names(config) and (older := older_names(patient.need_engine(), config.project)):
+        message = f"tables have the names that an older release gave them: {', '.join(sorted(older))}"
+        yield Finding("store", "warning", message, patient.feast("apply"))
 
 
 def writer(patient: Patient) -> Iterator[Finding]:
@@ -66,7 +91,7 @@ def writer(patient: Patient) -> Iterator[Finding]:
     if settings.url is not None:
         return
     file = embedded_folder(settings, patient.repo.path) / "writer.lock"
-    if not file.is_file() or not _is_held(file):
+    if not is_held(file):
         yield Finding("writer", "ok", "nobody writes")
         return
     try:
@@ -83,20 +108,15 @@ def writer(patient: Patient) -> Iterator[Finding]:
         yield Finding("writer", "ok", who)
 
 
-def _is_held(file: Path) -> bool:
-    # Shared, so that two doctors do not see each other; let go at once.
-    with file.open() as handle:
-        try:
-            portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            return True
-    return False
-
-
 def leftovers(patient: Patient) -> Iterator[Finding]:
     """Collections that no query will ever ask: of publishes that did not finish, and too many old ones."""
     engine = patient.need_engine()
+    left = engine.leftovers()
     for model, sides in patient.registered():
+        if left:
+            message = f"writers that were killed left {len(left)} copies of collections: {', '.join(left)}"
+            yield Finding("leftovers", "warning", message, patient.command("prune", model), model)
+            left = []
         live = patient.live(sides)
         on_disk = {folder.name for folder in version_folders(patient.repo.data, model)}
         unneeded: list[str] = []

@@ -1,0 +1,48 @@
+"""Feast's registry file, replaced as a whole. Selected in feature_store.yaml::
+
+    registry:
+      registry_store_type: feast_embeddings.AtomicFileRegistryStore
+      path: data/registry.db
+
+Feast's own store rewrites the file in place: a process that is killed meanwhile leaves half of it, which
+`feast apply` cannot read. The file is the same, so a repo can change from the one to the other at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from datetime import UTC, datetime
+
+from feast.infra.registry.file import FileRegistryStore
+from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
+
+__all__ = ["AtomicFileRegistryStore"]
+
+# No writer is at it any more.
+_STALE_SECONDS = 3600
+
+
+class AtomicFileRegistryStore(FileRegistryStore):
+    """Readers find the file before a write or after it, whenever the writer is killed."""
+
+    def _write_registry(self, registry_proto: RegistryProto) -> None:
+        registry_proto.version_id = str(uuid.uuid4())
+        registry_proto.last_updated.FromDatetime(datetime.now(UTC))
+        path = self._filepath.resolve()
+        path.parent.mkdir(exist_ok=True)
+        start = f".{path.name}."
+        for left in [other for other in path.parent.iterdir() if other.name.startswith(start)]:
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink(missing_ok=True)
+        temporary = path.with_name(start + uuid.uuid4().hex)
+        try:
+            with temporary.open("xb") as file:
+                file.write(registry_proto.SerializeToString())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
