@@ -153,9 +153,8 @@ def test_a_publish_drops_and_mixes_nothing(served: Served, shop: Shop) -> None:
 def test_what_has_begun_is_answered_before_the_end(served: Served) -> None:
     """SIGTERM with a request half sent: the rest is read and answered, then the processes end with 0."""
     body = b'{"item_ids": ["sku-1"], "limit": 3}'
-    head = (
-        f"POST {SIMILAR} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST {SIMILAR} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", served.port), timeout=TIMEOUT) as connection:
         connection.sendall(head.encode() + body[:10])
         # Another request has been answered by the time the worker has surely read the first half.
