@@ -43,15 +43,16 @@ def operation_routes(models: Models) -> GuardedRouter:
         """Whether a version of some model is live, so that there is something to answer from."""
 
         def trouble() -> str | None:
-            found = "no version of any model is live yet"
-            for name in models.names():
+            names = models.names()
+            found = "no version of any model is live yet" if models.listed else "the feature views cannot be read"
+            for name in names:
                 try:
                     if models.get(name).live_version() is not None:
                         return None
                 except EmbeddingsError as error:
                     _log.warning("not ready", extra={"model": name, "reason": str(error)})
                     found = "the vector store cannot be reached"
-            return found if models.listed else "the feature views of the repo cannot be read"
+            return found
 
         detail = await anyio.to_thread.run_sync(trouble, abandon_on_cancel=True)
         if detail is not None:

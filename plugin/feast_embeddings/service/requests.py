@@ -70,11 +70,11 @@ class _Closed(BaseModel):
     @classmethod
     def _few_unknown(cls, sent: Any) -> Any:
         """Leave only some of the unknown fields for pydantic to name."""
-        if not isinstance(sent, dict) or len(sent) <= len(cls.model_fields):
+        fields = cls.model_fields
+        if not isinstance(sent, dict) or len(sent) <= len(fields):
             return sent
-        known = {name: value for name, value in sent.items() if name in cls.model_fields}
-        unknown = ((name, value) for name, value in sent.items() if name not in cls.model_fields)
-        return known | dict(itertools.islice(unknown, _NAMED))
+        unknown = (name for name in sent if name not in fields)
+        return {name: sent[name] for name in [*(fields.keys() & sent.keys()), *itertools.islice(unknown, _NAMED)]}
 
 
 class Interaction(_Closed):
