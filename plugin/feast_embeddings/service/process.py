@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import ipaddress
 import os
 import signal
@@ -82,11 +81,7 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
 
 def worker_app() -> FastAPI:
     """The app of one worker process."""
-    app = create_app(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
-    # What was loaded until now stays, so it need not be looked through again and again.
-    gc.collect()
-    gc.freeze()
-    return app
+    return create_app(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
 
 
 def _is_loopback(host: str) -> bool:
