@@ -14,6 +14,7 @@
     ├── NotPublishedError          nothing is live for a model or a feature view
     ├── VersionMismatchError       vectors of different versions or spaces would have met
     ├── FoldInError                the live version cannot fold in here
+    ├── OutOfTimeError             a query took longer than it may
     ├── WriterLockedError          another process is writing to the embedded store
     ├── EngineError                Qdrant refused or failed
     └── MissingExtraError          an optional dependency is not installed, or cannot be loaded
@@ -39,6 +40,7 @@ __all__ = [
     "MetricError",
     "MissingExtraError",
     "NotPublishedError",
+    "OutOfTimeError",
     "UnknownIdError",
     "VersionMismatchError",
     "WriterLockedError",
@@ -103,6 +105,10 @@ class VersionMismatchError(EmbeddingsError):
 
 class FoldInError(EmbeddingsError):
     """Visitors cannot be folded into a version: it is not on this disk, or its trainer is not here or cannot."""
+
+
+class OutOfTimeError(EmbeddingsError):
+    """A query took longer than the time limit of whoever asked it."""
 
 
 class WriterLockedError(EmbeddingsError):

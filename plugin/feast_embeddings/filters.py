@@ -140,7 +140,11 @@ def _value(node: Any) -> str | int | float | bool:
     text = str(literal.this)
     if literal.is_string:
         return text
-    if math.isinf(float(text)):
+    try:
+        is_finite = math.isfinite(float(text))
+    except ValueError:  # of ``1e`` and ``1_`` sqlglot makes numbers too
+        raise _unreadable(f"{text[:40]!r} is not a number") from None
+    if not is_finite:
         raise _unreadable(f"the number {text[:40]} is out of range")
     number = int(text) if text.isdecimal() else float(text)
     return -number if negative else number

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from feast_embeddings.answers import Id, Neighbours, NeighboursBatch
 from feast_embeddings.artifact import Entity
+from feast_embeddings.deadline import check_time
 from feast_embeddings.engine import PointId, ScoredPoint
 from feast_embeddings.errors import InputError, NotPublishedError, VersionMismatchError
 from feast_embeddings.live_side import Filter, LiveSide
@@ -54,6 +55,7 @@ class LiveModel:
         payload = None if attributes else [live.side.id_name]
         answers: list[Neighbours | None] = []
         for point in live.points(ids, name):
+            check_time()
             if point is None:
                 answers.append(None)
                 continue
@@ -95,6 +97,7 @@ class LiveModel:
         ranked = self.ranking(k, filter=filter, item_ids=item_ids, attributes=attributes)
         answers: list[Neighbours | None] = []
         for point in points:
+            check_time()
             if point is None:
                 answers.append(None)
                 continue
@@ -121,6 +124,7 @@ class LiveModel:
         ranked = self.ranking(k, filter=filter, item_ids=item_ids, attributes=attributes)
         answers: list[Neighbours | None] = []
         for visitor, excluded in zip(visitors, seen, strict=True):
+            check_time()
             if visitor.vector is None:
                 answers.append(None)
                 continue
@@ -196,6 +200,7 @@ def _unseen(search: Callable[[int], list[ScoredPoint]], item_id: Id, k: int) -> 
     """The k best users who have not seen the item: lists of what users saw are too long to have an index."""
     n = k
     while True:
+        check_time()
         hits = search(n)
         unseen = [hit for hit in hits if item_id not in (hit.payload.get(_SEEN) or ())]
         if len(unseen) >= k or len(hits) < n:

@@ -92,9 +92,8 @@ def load(port: int, path: str, bodies: Sequence[Any], connections: int, seconds:
 def prepared(path: str, body: Any) -> bytes:
     """The bytes of a request."""
     content = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(content)}\r\n\r\n"
     return head.encode() + content
 
 

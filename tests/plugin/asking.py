@@ -21,7 +21,9 @@ class Asking:
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(self._app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://service", headers=self._headers) as http:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost", headers=self._headers
+            ) as http:
                 return await http.request(method, path, **more)
 
         return asyncio.run(ask())

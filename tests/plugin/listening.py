@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from feast_embeddings.service.connection import BoundedConnection
+
 __all__ = ["listening"]
 
 
@@ -19,7 +21,7 @@ def listening(app: FastAPI) -> Iterator[str]:
     """The address under which the app answers."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=BoundedConnection))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:

@@ -156,7 +156,7 @@ def test_it_works_where_it_is_mounted(common_shop: Shop, monkeypatch: pytest.Mon
     mount(app, common_shop.repo.path)
     assert len(files(Asking(app), "/embeddings/")) == len(files(Asking(app), "/embeddings/")) > 10
     led = Asking(app).get("/embeddings")
-    assert (led.status_code, led.headers["location"]) == (307, "http://service/embeddings/")
+    assert (led.status_code, led.headers["location"]) == (307, "http://localhost/embeddings/")
 
 
 # --- what a browser makes of it

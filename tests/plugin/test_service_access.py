@@ -213,7 +213,7 @@ def test_sockets_and_lifespans_pass(make: Make) -> None:
 
     from feast_embeddings.service.gate import Gate
 
-    gate = Gate(app, ServiceSettings(repo=Path()), KeyRing(None))
+    gate = Gate(app, ServiceSettings(repo=Path()))
     none: Any = None
     asyncio.run(gate({"type": "lifespan"}, none, none))
     assert seen == ["lifespan"]

@@ -243,9 +243,9 @@ def test_a_provider_that_does_not_answer(repo: Repo, provider: Provider, tmp_pat
 def test_a_registry_without_permissions(
     repo: Repo, provider: Provider, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Everybody with a token may do everything, as at Feast's own servers."""
+    """Nobody may do anything; Feast's own servers would let everybody with a token do everything."""
     feature_store = repo.feature_store()
     monkeypatch.setattr(feature_store.registry, "list_permissions", lambda **_: [])
     monkeypatch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: feature_store)
     status: Status = request.getfixturevalue("status")
-    assert (status(provider.token("nobody")), status(None)) == (200, 401)
+    assert (status(provider.token("nobody")), status(None)) == (403, 401)

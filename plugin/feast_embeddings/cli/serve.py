@@ -9,15 +9,33 @@ import click
 
 from feast_embeddings.cli.options import json_option, print_json, repo_option
 
+_COUNT = click.IntRange(min=1)
+
 
 @click.command()
 @repo_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that answer.")
+@click.option("--workers", default=1, show_default=True, type=_COUNT, help="Processes that answer.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="File of API keys, as api-key prints them.")
 @click.option("--time-limit", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds.")
-@click.option("--max-ids", default=10_000, show_default=True, type=click.IntRange(min=1), help="Ids in one request.")
+@click.option("--max-ids", default=10_000, show_default=True, type=_COUNT, help="Ids in one request.")
+@click.option("--max-queries", default=256, show_default=True, type=_COUNT, help="Queries in one rank/batch etc.")
+@click.option("--max-limit", default=1_000, show_default=True, type=_COUNT, help="Results of one query.")
+@click.option("--max-results", default=50_000, show_default=True, type=_COUNT, help="Results in one batch.")
+@click.option(
+    "--max-requests",
+    default=64,
+    show_default=True,
+    type=_COUNT,
+    help="Requests at once in a worker.",
+)
+@click.option("--allow-writes", is_flag=True, help="Let everybody publish where no API keys are asked for.")
+@click.option(
+    "--allowed-host",
+    multiple=True,
+    help="Name (Host) to answer under; may be repeated.",
+)
 @click.option("--cors-origin", multiple=True, help="Origin whose pages may ask from a browser; may be repeated.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log every request.")
 @click.option(
@@ -35,6 +53,12 @@ def serve(
     key_file: Path | None,
     time_limit: float,
     max_ids: int,
+    max_queries: int,
+    max_limit: int,
+    max_results: int,
+    max_requests: int,
+    allow_writes: bool,
+    allowed_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
     access_log: bool,
     log_level: str,
@@ -48,6 +72,12 @@ def serve(
         key_file=None if key_file is None else key_file.resolve(),
         time_limit=time_limit,
         max_ids=max_ids,
+        max_queries=max_queries,
+        max_limit=max_limit,
+        max_results=max_results,
+        max_requests=max_requests,
+        allow_writes=allow_writes,
+        allowed_hosts=allowed_host or None,
         cors_origins=cors_origin,
         access_log=access_log,
     )

@@ -6,21 +6,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.calls import PROBLEMS, Calls
-from feast_embeddings.service.gate import Gate
+from feast_embeddings.service.gate import Gate, OwnOrigin
+from feast_embeddings.service.guard import Guard, GuardedRoute, GuardedRouter
 from feast_embeddings.service.keys import KeyRing
 from feast_embeddings.service.models import Models
 from feast_embeddings.service.neighbour_routes import add_neighbour_routes
 from feast_embeddings.service.operation_routes import operation_routes
 from feast_embeddings.service.page_routes import page_routes
-from feast_embeddings.service.permissions import feast_auth
+from feast_embeddings.service.permissions import feast_user
 from feast_embeddings.service.problems import add_handlers
-from feast_embeddings.service.quick_paths import QuickPaths
 from feast_embeddings.service.settings import ServiceSettings
 from feast_embeddings.service.vector_routes import add_vector_routes
 from feast_embeddings.service.version_routes import add_version_routes
@@ -35,6 +36,10 @@ _DESCRIPTION = (
 )
 
 
+# As `Host` says it, without the port.
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+
 def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAPI:
     """The service of one repo, as an ASGI app.
 
@@ -45,29 +50,38 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         InputError: there is no repo, its online store is not ours, or a key file cannot be used.
     """
     models = Models(Repo.open(settings.repo).feature_store())
+    keys = KeyRing(settings.key_file) if keys is None else keys
+    user = feast_user(models.feature_store)
     app = FastAPI(
         title="feast-embeddings",
         version=version("feast-embeddings"),
         description=_DESCRIPTION,
-        docs_url=None,  # these two load their scripts from elsewhere
+        # Each of these would be a route of its own without a guard; and the pages load their scripts from elsewhere.
+        openapi_url=None,
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to whatever host the request names
     )
-    model_routes = APIRouter(
-        prefix="/v1/models",
-        dependencies=feast_auth(models.feature_store),
-        responses=PROBLEMS,
-    )
-    calls = Calls(models, settings)
+    app.router.route_class = GuardedRoute
+    app.state.guard = Guard(settings, keys, user)
+    model_routes = GuardedRouter(prefix="/v1/models", responses=PROBLEMS)
+    calls = Calls(models)
     # Matched in this order, so those that are asked most come first.
-    for add_routes in (add_vector_routes, add_neighbour_routes, add_version_routes):
-        add_routes(model_routes, calls)
-    app.include_router(model_routes)
-    app.include_router(operation_routes(models))
-    app.include_router(page_routes())
+    add_vector_routes(model_routes, calls)
+    add_neighbour_routes(model_routes, calls)
+    add_version_routes(model_routes, calls, settings)
+    for routes in (model_routes, operation_routes(models), page_routes()):
+        # Not `include_router`, which would make routes of its own of them.
+        app.router.routes.extend(routes.routes)
     add_handlers(app)
     # The one that is added last is the first to see a request.
-    app.add_middleware(QuickPaths, router=model_routes, service=app)
-    app.add_middleware(Gate, settings=settings, keys=KeyRing(settings.key_file) if keys is None else keys)
+    hosts = settings.allowed_hosts
+    if not keys and user is None:
+        app.add_middleware(OwnOrigin, others=settings.cors_origins)
+        hosts = _THIS_MACHINE if hosts is None else hosts
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(Gate, settings=settings)
     if settings.cors_origins:
         # Outside the gate: a browser asks without a key whether it may ask at all.
         app.add_middleware(
@@ -80,7 +94,8 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
 def mount(app: FastAPI, repo: Path | str, path: str = "/embeddings", **settings: Any) -> None:
     """Answer for a repo under a path of another app, such as Feast's feature server.
 
-    Without API keys in the environment or `key_file` it is as open as that app.
+    Without API keys in the environment or `key_file`, and without Feast's `auth`, it answers under the names of this
+    machine only, unless `allowed_hosts` says otherwise, and nobody can publish, unless `allow_writes` does.
 
     Args:
         settings: of `ServiceSettings`, by name.

@@ -1,20 +1,23 @@
-"""What all endpoints of a model share: checks of a request, one call into `EmbeddingStore`, the documented problems."""
+"""What all endpoints of a model share: one call into `EmbeddingStore`, and the documented problems."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
 from fastapi import Path
 from feast.permissions.action import AuthzedAction
 
+from feast_embeddings.deadline import check_time
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.service import requests
 from feast_embeddings.service.models import Models
 from feast_embeddings.service.permissions import assert_may
-from feast_embeddings.service.problems import FieldError, Problem, ProblemError
-from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.service.problems import Problem
 
 __all__ = ["PROBLEMS", "Calls", "Model"]
 
@@ -30,43 +33,34 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         403: "The key, or Feast's permissions, do not allow it.",
         404: "There is no such model.",
         409: "No version is live, or the live one cannot fold in visitors.",
-        413: "Too many ids, too high a limit, or too large a body.",
+        413: "Too many ids or results, or too large a body.",
         422: "A field cannot be used; `errors` names it.",
         500: "An internal error.",
-        503: "The vector store does not answer.",
+        503: "The vector store does not answer, or too much is asked at once.",
         504: "The answer took longer than the time limit.",
     }.items()
 }
 
+# Threads that wait for a server. In this process a search needs a core of its own.
+_WAITING_THREADS = 32
+
 
 class Calls:
-    """Checks requests, and runs the queries that they ask for."""
+    """Runs the queries that requests ask for, so many at once at most."""
 
-    def __init__(self, models: Models, settings: ServiceSettings) -> None:
+    def __init__(self, models: Models) -> None:
         self.models = models
-        self.settings = settings
+        threads = max(2, os.cpu_count() or 1) if models.embedded else _WAITING_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feast-embeddings-query")
 
-    def check(self, request: requests.Request, *, queries: Collection[str] = ()) -> None:
-        """Raise a problem where a request asks for too much.
+    async def run(self, model: str, ask: Callable[[EmbeddingStore], Answer]) -> Answer:
+        """Ask a model in another thread, so that other requests go on.
 
-        Args:
-            queries: the fields of which each id, or list of interactions, is a query of its own.
+        When time is over a query that has not begun never does, and one that has ends with its next part.
         """
-        for name, ids in request.id_lists():
-            if name in queries:
-                _at_most(self.settings.max_queries, name, ids)
-                ids = [id for each in ids if isinstance(each, list) for id in each]
-            _at_most(self.settings.max_ids, name, ids)
-        limit = vars(request).get("limit", 1)
-        if limit > self.settings.max_limit:
-            text = f"at most {self.settings.max_limit:,}, got {limit:,}"
-            raise ProblemError(422, f"limit: {text}", [FieldError(field="limit", message=text)])
-
-    async def run(
-        self, model: str, ask: Callable[[EmbeddingStore], Answer], action: AuthzedAction = AuthzedAction.READ_ONLINE
-    ) -> Answer:
-        """Ask a model in another thread, so that other requests go on; when time is over nobody waits for it."""
-        return await anyio.to_thread.run_sync(self._ask, model, ask, action, abandon_on_cancel=True)
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: context.run(self._read, model, ask))
 
     async def one(self, model: str, light: bool, ask: Callable[[EmbeddingStore], Answer]) -> Answer:
         """Ask one query, here where it is light.
@@ -75,16 +69,18 @@ class Calls:
             light: takes the embedded engine about a millisecond, so a thread would only add to it.
         """
         if light and self.models.embedded and self.models.known(model) is not None:
-            return self._ask(model, ask, AuthzedAction.READ_ONLINE)
+            return self._read(model, ask)
         return await self.run(model, ask)
+
+    async def write(self, model: str, do: Callable[[EmbeddingStore], Answer]) -> Answer:
+        """Change a model, in a thread that no query waits for."""
+        return await anyio.to_thread.run_sync(self._ask, model, do, AuthzedAction.WRITE_ONLINE, abandon_on_cancel=True)
+
+    def _read(self, model: str, ask: Callable[[EmbeddingStore], Answer]) -> Answer:
+        check_time()
+        return self._ask(model, ask, AuthzedAction.READ_ONLINE)
 
     def _ask(self, model: str, ask: Callable[[EmbeddingStore], Answer], action: AuthzedAction) -> Answer:
         store = self.models.get(model)
         assert_may(store, action)
         return ask(store)
-
-
-def _at_most(most: int, name: str, ids: list[Any]) -> None:
-    if len(ids) > most:
-        text = f"{len(ids):,} ids are too many, at most {most:,} are allowed; ask in several requests"
-        raise ProblemError(413, f"{name}: {text}", [FieldError(field=name, message=text)])

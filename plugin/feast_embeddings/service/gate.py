@@ -1,47 +1,39 @@
-"""What every request passes: who asks, how much, how long it may take; and what is written down about it."""
+"""What every request passes before its route: a number, a line in the log, and whether it is meant for this service."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import time
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feast_embeddings.errors import InputError
-from feast_embeddings.service.keys import ApiKey, KeyRing
 from feast_embeddings.service.metrics import count_request
 from feast_embeddings.service.problems import problem_response
 from feast_embeddings.service.settings import ServiceSettings
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "OwnOrigin"]
 
 _log = logging.getLogger("feast_embeddings.service")
 _access = logging.getLogger("feast_embeddings.access")
-
-# Answer without a key: what a load balancer asks, and what is no secret.
-_OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json", "/"}
-_OPEN_FOLDER = "/page/"
-# Ends with the names of what needs a key that may write.
-_WRITES = ("/publish", "/rollback")
 
 
 class Gate:
     """ASGI middleware; written without Starlette's helper classes, as each request goes through it."""
 
-    def __init__(self, app: ASGIApp, settings: ServiceSettings, keys: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self._app = app
         self._settings = settings
-        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started, status, request_id = time.perf_counter(), 0, secrets.token_hex(16)
+        # The route leaves in it whose key came.
+        scope["state"] = state = dict(scope.get("state") or {})
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -50,22 +42,8 @@ class Gate:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        key: ApiKey | None = None
         try:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            refusal, key = self._refusal(path, Headers(scope=scope))
-            if refusal is not None:
-                await refusal(scope, receive, sending)
-                return
-            # Loading a version takes as long as it takes.
-            async with asyncio.timeout(None if path.endswith(_WRITES) else self._settings.time_limit):
-                await self._app(scope, self._limited(receive), sending)
-        except TimeoutError:
-            _log.warning("time limit", extra={"request_id": request_id, "seconds": self._settings.time_limit})
-            if not status:
-                await problem_response(504, "the answer took too long; ask for less, or try again")(
-                    scope, receive, sending
-                )
+            await self._app(scope, receive, sending)
         except Exception:
             if status:
                 raise
@@ -74,57 +52,42 @@ class Gate:
         finally:
             seconds = time.perf_counter() - started
             route = scope.get("route")
-            endpoint = getattr(route, "path", "other")
-            count_request(endpoint, status, seconds)
+            count_request(getattr(route, "path", "other"), status, seconds)
             if self._settings.access_log:
                 _access.info(
                     "request",
                     extra={
                         "method": scope["method"],
                         # Without the query, in which nothing belongs, but in which somebody may have put a key.
-                        "path": scope["path"],
+                        "path": scope["path"][:200],
                         "status": status,
                         "ms": round(seconds * 1000, 2),
                         "client": scope["client"][0] if scope.get("client") else None,
-                        "key": None if key is None else key.name,
+                        "key": state.get("key_name"),
                         "request_id": request_id,
                     },
                 )
 
-    def _refusal(self, path: str, headers: Headers) -> tuple[ASGIApp | None, ApiKey | None]:
-        """Why this request goes no further, and whose it is."""
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._settings.max_body:
-            return problem_response(413, self._too_large()), None
-        if not self._keys or path in _OPEN or path.startswith(_OPEN_FOLDER):
-            return None, None
-        sent = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").strip()
-        try:
-            key = self._keys.find(sent) if sent else None
-        except InputError as error:
-            _log.error("keys", extra={"reason": str(error)})
-            key = None
-        if key is None:
-            detail = "send a valid API key as 'Authorization: Bearer …' or 'X-API-Key: …'"
-            return problem_response(401, detail, headers={"WWW-Authenticate": "Bearer"}), None
-        if path.endswith(_WRITES) and key.scope != "write":
-            return problem_response(403, "this API key may only read"), key
-        return None, key
 
-    def _limited(self, receive: Receive) -> Receive:
-        """The body, as long as it is not longer than allowed, whatever its length was said to be."""
-        seen = 0
+class OwnOrigin:
+    """ASGI middleware that refuses what pages of other origins send; a browser says where a page is from."""
 
-        async def receiving() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self._settings.max_body:
-                    raise HTTPException(413, self._too_large())
-            return message
+    def __init__(self, app: ASGIApp, others: tuple[str, ...]) -> None:
+        self._app = app
+        self._others = others
 
-        return receiving
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and origin not in self._others and _host(origin) != headers.get("host"):
+                await problem_response(403, "pages of other origins may not ask here")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
-    def _too_large(self) -> str:
-        return f"the body is larger than {self._settings.max_body:,} bytes; ask in several requests"
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None

@@ -28,6 +28,9 @@ _log = logging.getLogger("feast_embeddings.service")
 class Models:
     """What `GET /v1/models` lists.
 
+    Attributes:
+        listed: whether the registry could be read when it was last looked at.
+
     Raises:
         InputError: the repo's online store is not ours.
     """
@@ -40,7 +43,8 @@ class Models:
         self._guard = threading.Lock()
         self._stores: dict[str, EmbeddingStore] = {}
         self._names: list[str] = []
-        self._listed: float | None = None
+        self._looked: float | None = None
+        self.listed = False
 
     def known(self, name: str) -> EmbeddingStore | None:
         """The queries of a model that was asked for before; looks nothing up."""
@@ -70,9 +74,9 @@ class Models:
             raise EngineError(f"the feature views of model {name!r} cannot be read: {error}") from error
 
     def names(self) -> list[str]:
-        """The models with feature views in the registry, sorted."""
+        """The models with feature views in the registry, sorted; while it cannot be read, those that are known."""
         with self._guard:
-            if self._listed is None or time.monotonic() - self._listed > _LIST_SECONDS:
+            if self._looked is None or time.monotonic() - self._looked > _LIST_SECONDS:
                 # Feast writes the file of a registry in place, so a reader may meet half of it: what is gone must be
                 # gone twice.
                 for _ in range(_LOOKS):
@@ -80,12 +84,14 @@ class Models:
                         names = self._registered()
                     except Exception as error:  # whatever Feast and its registries raise
                         _log.warning("registry", extra={"reason": str(error)})
-                        names = []
-                    if names and set(self._names) <= set(names):
-                        break
+                        names, self.listed = self._names, False
+                    else:
+                        self.listed = True
+                        if names and set(self._names) <= set(names):
+                            break
                     time.sleep(_LOOK_SECONDS)
                 self._names = names
-                self._listed = time.monotonic()
+                self._looked = time.monotonic()
             return self._names
 
     def _registered(self) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from feast_embeddings.answers import Neighbours, NeighboursBatch
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.guard import GuardedRouter
 from feast_embeddings.service.metrics import MISSING
 from feast_embeddings.service.problems import FieldError, ProblemError
+from feast_embeddings.service.terms import terms
 
 __all__ = ["add_neighbour_routes"]
 
@@ -20,15 +22,17 @@ __all__ = ["add_neighbour_routes"]
 _LIGHT = 100
 
 
-def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
+def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
     """Add them to the router of the models."""
     neighbours: dict[int | str, dict[str, Any]] = {200: {"model": answers.NeighboursAnswer}}
     batch: dict[int | str, dict[str, Any]] = {200: {"model": answers.BatchAnswer}}
 
     async def similar(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
-        calls.check(r)
-        found = await calls.one(model, r.filter is None and r.limit <= _LIGHT, ask)
-        return _single(model, found, r.return_metadata)
+        light = r.filter is None and r.limit <= _LIGHT
+        return await calls.one(model, light, lambda store: _single(model, ask(store), r.return_metadata))
+
+    async def batches(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
+        return await calls.run(model, lambda store: _batch(model, ask(store), r.return_metadata))
 
     @router.post("/{model}/similar_items", responses=neighbours)
     async def similar_items(model: Model, request: requests.SimilarItemsRequest) -> Response:
@@ -48,54 +52,56 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
 
         With `interactions` instead of a user, for a visitor without an id: the version's trainer folds them in.
         """
-        calls.check(request)
         r = request
         _only_one("user_id", r.user_id, "interactions", r.interactions)
 
-        def ask(store: EmbeddingStore) -> NeighboursBatch:
+        def ask(store: EmbeddingStore) -> Response:
             if r.user_id is not None:
-                return store.rank_batch([r.user_id], r.limit, **r.options())
-            return store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.options())
+                found = store.rank_batch([r.user_id], r.limit, **r.options())
+            else:
+                found = store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.options())
+            return _single(model, found, r.return_metadata)
 
-        return _single(model, await calls.run(model, ask), r.return_metadata)
+        return await calls.run(model, ask)
 
     @router.post("/{model}/users_for_item", responses=neighbours)
     async def users_for_item(model: Model, request: requests.AudienceRequest) -> Response:
         """An audience: the users with the highest score for an item, or those most like a set of users."""
-        calls.check(request)
         r = request
         _only_one("item_id", r.item_id, "user_ids", r.user_ids)
 
-        def ask(store: EmbeddingStore) -> Neighbours | NeighboursBatch:
+        def ask(store: EmbeddingStore) -> Response:
+            metadata = r.return_metadata
             if r.item_id is not None:
-                return store.users_for_item_batch([r.item_id], r.limit, **r.options())
-            return store.lookalike_users(r.user_ids or [], r.limit, filter=r.filter, attributes=r.return_metadata)
+                return _single(model, store.users_for_item_batch([r.item_id], r.limit, **r.options()), metadata)
+            seeds = r.user_ids or []
+            return _answer(model, store.lookalike_users(seeds, r.limit, filter=r.filter, attributes=metadata), metadata)
 
-        found = await calls.run(model, ask)
-        if isinstance(found, NeighboursBatch):
-            return _single(model, found, r.return_metadata)
-        return _answer(model, found, r.return_metadata)
+        return await calls.run(model, ask)
 
     @router.post("/{model}/similar_items/batch", responses=batch)
+    @terms(queries=("item_ids",))
     async def similar_items_batch(model: Model, request: requests.BatchSimilarItemsRequest) -> Response:
         """`similar_items` for each of many items."""
-        calls.check(request, queries=["item_ids"])
         r = request
-        found = await calls.run(model, lambda store: store.similar_items_batch(r.item_ids, r.limit, **r.options()))
-        return _batch(model, found, r.return_metadata)
+        return await batches(model, r, lambda store: store.similar_items_batch(r.item_ids, r.limit, **r.options()))
 
     @router.post("/{model}/similar_users/batch", responses=batch)
+    @terms(queries=("user_ids",))
     async def similar_users_batch(model: Model, request: requests.BatchSimilarUsersRequest) -> Response:
         """`similar_users` for each of many users."""
-        calls.check(request, queries=["user_ids"])
         r = request
-        found = await calls.run(model, lambda store: store.similar_users_batch(r.user_ids, r.limit, **r.options()))
-        return _batch(model, found, r.return_metadata)
+        return await batches(model, r, lambda store: store.similar_users_batch(r.user_ids, r.limit, **r.options()))
 
     @router.post("/{model}/rank/batch", responses=batch)
+    @terms(
+        queries=(
+            "user_ids",
+            "interactions",
+        )
+    )
     async def rank_batch(model: Model, request: requests.BatchRankRequest) -> Response:
         """`rank` for each of many users, or of many visitors, whose ids in the answer are their places from 0."""
-        calls.check(request, queries=["user_ids", "interactions"])
         r = request
         _only_one("user_ids", r.user_ids, "interactions", r.interactions)
 
@@ -105,15 +111,14 @@ def add_neighbour_routes(router: APIRouter, calls: Calls) -> None:
             histories = [requests.history(each) for each in r.interactions or []]
             return store.rank_visitors(histories, r.limit, **r.options())
 
-        return _batch(model, await calls.run(model, ask), r.return_metadata)
+        return await batches(model, r, ask)
 
     @router.post("/{model}/users_for_item/batch", responses=batch)
+    @terms(queries=("item_ids",))
     async def users_for_item_batch(model: Model, request: requests.BatchAudienceRequest) -> Response:
         """`users_for_item` for each of many items."""
-        calls.check(request, queries=["item_ids"])
         r = request
-        found = await calls.run(model, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.options()))
-        return _batch(model, found, r.return_metadata)
+        return await batches(model, r, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.options()))
 
 
 def _only_one(name: str, value: object, other_name: str, other: object) -> None:

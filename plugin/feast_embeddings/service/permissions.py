@@ -1,13 +1,15 @@
-"""Feast's permissions, where a repo's `auth` asks for them: enforced as by Feast's own servers."""
+"""Feast's permissions, where a repo's `auth` asks for them: those of the repo's own project, and none opens nothing."""
 
 from __future__ import annotations
 
-from fastapi import Depends
-from fastapi.params import Depends as Dependency
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
 from feast import FeatureStore
 from feast.errors import FeastPermissionError
 from feast.permissions.action import AuthzedAction
-from feast.permissions.security_manager import assert_permissions, get_security_manager
+from feast.permissions.enforcer import enforce_policy
+from feast.permissions.security_manager import get_security_manager
 from feast.permissions.server.rest import inject_user_details
 from feast.permissions.server.utils import (
     AuthManagerType,
@@ -16,10 +18,14 @@ from feast.permissions.server.utils import (
     init_security_manager,
     str_to_auth_manager_type,
 )
+from starlette.requests import Request
 
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.errors import EngineError
 
-__all__ = ["assert_may", "feast_auth", "has_feast_auth", "may_read"]
+__all__ = ["FeastUser", "assert_may", "feast_user", "has_feast_auth", "may_read"]
+
+FeastUser = Callable[[Request], AbstractAsyncContextManager[None]]
 
 
 def has_feast_auth(feature_store: FeatureStore) -> bool:
@@ -28,16 +34,24 @@ def has_feast_auth(feature_store: FeatureStore) -> bool:
     return bool(kind != AuthManagerType.NONE)
 
 
-def feast_auth(feature_store: FeatureStore) -> list[Dependency]:
-    """What each route needs so that Feast knows its user; nothing in a repo without `auth`."""
+def feast_user(feature_store: FeatureStore) -> FeastUser | None:
+    """Tells Feast who sent a request, for as long as it is worked on; None in a repo without `auth`."""
     if not has_feast_auth(feature_store):
-        return []
+        return None
     if get_security_manager() is None:  # inside Feast's own server it is there already
         config = feature_store.config.auth_config
         kind = str_to_auth_manager_type(config.type)
         init_security_manager(auth_type=kind, fs=feature_store)
         init_auth_manager(auth_type=kind, server_type=ServerType.REST, auth_config=config)
-    return [Depends(inject_user_details)]
+
+    @asynccontextmanager
+    async def user(request: Request) -> AsyncIterator[None]:
+        # Without the query, from which Feast would take the project whose permissions count.
+        bare = Request({**request.scope, "query_string": b""})
+        async with asynccontextmanager(inject_user_details)(bare):
+            yield
+
+    return user
 
 
 def may_read(store: EmbeddingStore) -> bool:
@@ -51,6 +65,17 @@ def may_read(store: EmbeddingStore) -> bool:
 
 def assert_may(store: EmbeddingStore, action: AuthzedAction) -> None:
     """Raise Feast's own error unless the user of this request may do this with both views of the model."""
-    if get_security_manager() is not None:
-        for view in store.views:
-            assert_permissions(resource=view, actions=[action])
+    feature_store = store.feature_store
+    if not has_feast_auth(feature_store):
+        return
+    manager = get_security_manager()
+    user = None if manager is None else manager.current_user
+    if user is None:
+        raise FeastPermissionError("it is not known who asks")
+    try:
+        permissions = feature_store.registry.list_permissions(project=feature_store.project)
+    except Exception as error:  # whatever Feast and its registries raise
+        raise EngineError(f"the permissions cannot be read: {error}") from error
+    if not permissions:  # Feast would let everybody in
+        raise FeastPermissionError(f"project {feature_store.project} has no permission")
+    enforce_policy(permissions, user, list(store.views), [action])

@@ -22,6 +22,7 @@ from feast_embeddings.errors import (
     IdTypeError,
     InputError,
     NotPublishedError,
+    OutOfTimeError,
     VersionMismatchError,
 )
 
@@ -30,6 +31,7 @@ __all__ = ["MEDIA_TYPE", "FieldError", "Problem", "ProblemError", "add_handlers"
 _log = logging.getLogger("feast_embeddings.service")
 
 MEDIA_TYPE = "application/problem+json"
+_MOST_ERRORS, _MOST_CHARACTERS = 5, 1_000
 _TITLES = {
     400: "The request cannot be read",
     401: "An API key is needed",
@@ -67,9 +69,11 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Ends a request with a problem."""
 
-    def __init__(self, status: int, detail: str, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(
+        self, status: int, detail: str, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.errors = status, detail, list(errors)
+        self.status, self.detail, self.errors, self.headers = status, detail, list(errors), headers
 
 
 def problem_response(
@@ -77,10 +81,19 @@ def problem_response(
 ) -> Response:
     """The answer that tells of a problem."""
     problem = Problem(
-        type="about:blank", title=_TITLES.get(status, "Error"), status=status, detail=detail, errors=list(errors)
+        type="about:blank",
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        detail=_short(detail),
+        errors=[FieldError(field=_short(e.field), message=_short(e.message)) for e in errors[:_MOST_ERRORS]],
     )
     body = to_json(problem.model_dump(exclude_defaults=True))
     return Response(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _short(text: str) -> str:
+    """What came is part of what is told, and may be long."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -88,7 +101,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(_: Request, error: ProblemError) -> Response:
-        return problem_response(error.status, error.detail, error.errors)
+        return problem_response(error.status, error.detail, error.errors, error.headers)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
@@ -109,7 +122,7 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(EmbeddingsError)
     async def _ours(request: Request, error: EmbeddingsError) -> Response:
         if isinstance(error, InputError):
-            field = _blamed(error, await _sent(request))
+            field = _blamed(error, getattr(request.state, "sent", {}))
             return problem_response(422, f"{field}: {error}", [FieldError(field=field, message=str(error))])
         if isinstance(error, FoldInError):
             _log.warning("fold-in", extra={"reason": str(error.__cause__)})
@@ -119,6 +132,8 @@ def add_handlers(app: FastAPI) -> None:
             if isinstance(error, NotPublishedError):
                 return problem_response(409, "no version of this model is live")
             return problem_response(409, "users and items of this model are of different versions")
+        if isinstance(error, OutOfTimeError):
+            return problem_response(504, str(error))
         _log.error("failed", extra={"reason": str(error)})
         return problem_response(503, "the embeddings cannot be read now; try again", headers={"Retry-After": "1"})
 
@@ -131,11 +146,6 @@ def _field(location: Sequence[int | str]) -> str:
     # Of a union of types pydantic names the type too.
     parts = [str(part) for part in location if not str(part).startswith(("constrained-", "list["))]
     return ".".join(parts[1:]) or parts[0]
-
-
-async def _sent(request: Request) -> dict[str, Any]:
-    sent = await request.json()
-    return sent if isinstance(sent, dict) else {}
 
 
 def _blamed(error: InputError, sent: dict[str, Any]) -> str:

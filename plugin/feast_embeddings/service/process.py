@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from feast_embeddings.errors import EmbeddingsError, InputError
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.app import create_app
+from feast_embeddings.service.connection import HEAD_BYTES, BoundedConnection
 from feast_embeddings.service.keys import ENVIRONMENT, KeyRing
 from feast_embeddings.service.logs import log_config
 from feast_embeddings.service.permissions import has_feast_auth
@@ -24,6 +26,8 @@ __all__ = ["run_service", "worker_app"]
 _SETTINGS = "FEAST_EMBEDDINGS_SERVICE"
 # A client that keeps its connection open hears of a shutdown with its next answer, or after this many seconds.
 _GRACE_SECONDS = 30
+# How long a connection is kept for a next request.
+_KEEP_ALIVE_SECONDS = 5
 # A worker that does not answer its parent for so long is replaced. It does not while it imports Feast, which takes a
 # busy machine more than uvicorn's five seconds: then none would ever come up.
 _START_SECONDS = 120
@@ -46,8 +50,10 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
     # Here, so that what is wrong with the repo is said once, and not by each worker.
     create_app(settings, keys)
     os.environ[_SETTINGS] = settings.model_dump_json()
-    with tempfile.TemporaryDirectory(prefix="feast-embeddings-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    with contextlib.ExitStack() as stack:
+        if workers > 1:  # a single one counts in its memory, and reads it from there
+            folder = tempfile.TemporaryDirectory(prefix="feast-embeddings-metrics-")
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
         # Uvicorn ends a single worker by the signal that it got, which would leave the folder behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         try:
@@ -57,6 +63,10 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
                 host=host,
                 port=port,
                 workers=workers,
+                http=BoundedConnection,
+                ws="none",
+                h11_max_incomplete_event_size=HEAD_BYTES,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 log_config=log_config(log_level),
                 access_log=False,
                 server_header=False,

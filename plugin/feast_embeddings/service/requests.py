@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+# Stops at the first that is none: an error for each would be longer than the request.
+_Ids = Annotated[list[Id], Field(fail_fast=True)]
 Encoding = Literal["float", "base64", "arrow", "numpy"]
 
 _Limit = Annotated[int, Field(strict=True, ge=1, description="How many results, best first.", examples=[10])]
@@ -43,8 +45,8 @@ _Filter = Annotated[
 _Metadata = Annotated[StrictBool, Field(description="Whether the attributes come with each result.")]
 _UserId = Annotated[Id, Field(examples=["u-7"])]
 _ItemId = Annotated[Id, Field(examples=["sku-1"])]
-_UserIds = Annotated[list[Id], Field(min_length=1, examples=[["u-7", "u-8"]])]
-_ItemIds = Annotated[list[Id], Field(min_length=1, examples=[["sku-1", "sku-2"]])]
+_UserIds = Annotated[_Ids, Field(min_length=1, examples=[["u-7", "u-8"]])]
+_ItemIds = Annotated[_Ids, Field(min_length=1, examples=[["sku-1", "sku-2"]])]
 _Encoding = Annotated[
     Encoding | None,
     Field(
@@ -55,10 +57,28 @@ _Encoding = Annotated[
 ]
 
 
-class Interaction(BaseModel):
-    """What a visitor did with an item."""
+# Of the fields that there are not, so many are named.
+_NAMED = 3
+
+
+class _Closed(BaseModel):
+    """Has these fields and no others."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_unknown(cls, sent: Any) -> Any:
+        """Leave only some of the unknown fields for pydantic to name."""
+        fields = cls.model_fields
+        if not isinstance(sent, dict) or len(sent) <= len(fields):
+            return sent
+        unknown = (name for name in sent if name not in fields)
+        return {name: sent[name] for name in [*(fields.keys() & sent.keys()), *itertools.islice(unknown, _NAMED)]}
+
+
+class Interaction(_Closed):
+    """What a visitor did with an item."""
 
     item_id: _ItemId
     weight: Annotated[
@@ -76,20 +96,13 @@ def history(interactions: list[Interaction]) -> dict[Id, float]:
 
 
 _Interactions = Annotated[
-    list[Interaction], Field(min_length=1, examples=[[{"item_id": "sku-1"}, {"item_id": "sku-2", "weight": 3}]])
+    list[Interaction],
+    Field(fail_fast=True, min_length=1, examples=[[{"item_id": "sku-1"}, {"item_id": "sku-2", "weight": 3}]]),
 ]
 
 
-class Request(BaseModel):
+class Request(_Closed):
     """What all have in common."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    def id_lists(self) -> Iterator[tuple[str, list[Any]]]:
-        """The fields that hold lists of ids."""
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                yield name, value
 
 
 class UserEmbeddingRequest(Request):
@@ -137,7 +150,7 @@ class _RankQuery(Query):
         ),
     ] = None
     item_ids: Annotated[
-        list[Id] | None, Field(min_length=1, description="Rank these items only.", examples=[["sku-1", "sku-2"]])
+        _Ids | None, Field(min_length=1, description="Rank these items only.", examples=[["sku-1", "sku-2"]])
     ] = None
 
     def options(self) -> dict[str, Any]:
@@ -174,9 +187,9 @@ class BatchRankRequest(_RankQuery):
         }
     )
 
-    user_ids: Annotated[list[Id] | SkipJsonSchema[None], Field(min_length=1, description="The users.")] = None
+    user_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The users.")] = None
     interactions: Annotated[
-        list[_Interactions] | SkipJsonSchema[None],
+        Annotated[list[_Interactions], Field(fail_fast=True)] | SkipJsonSchema[None],
         Field(min_length=1, description="Or what each of many visitors did."),
     ] = None
 
@@ -200,7 +213,7 @@ class AudienceRequest(_AudienceQuery):
 
     item_id: Annotated[Id | SkipJsonSchema[None], Field(description="The item to find users for.")] = None
     user_ids: Annotated[
-        list[Id] | SkipJsonSchema[None], Field(min_length=1, description="Or the users to find others like.")
+        _Ids | SkipJsonSchema[None], Field(min_length=1, description="Or the users to find others like.")
     ] = None
 
 

@@ -22,12 +22,21 @@ class ServiceSettings(BaseModel):
     """Ids in one request."""
     max_queries: PositiveInt = 256
     """Queries in one batch."""
+    max_results: PositiveInt = 50_000
+    """Results of all queries of one batch."""
     max_limit: PositiveInt = 1_000
     """Results of one query, and rows of one page."""
-    max_body: PositiveInt = 4 * 1024 * 1024
+    max_body: PositiveInt = 2 * 1024 * 1024
     """Bytes of a request's body."""
     time_limit: PositiveFloat = 10.0
     """Seconds for one request."""
+    max_requests: PositiveInt = 64
+    """Requests that one process works on at once; more are answered with 503."""
+    allow_writes: bool = False
+    """Whether versions can be made live without a key, where no keys are asked for."""
+    allowed_hosts: tuple[str, ...] | None = None
+    """Names under which the service answers, as in `Host`; by default any where callers say who they are, with a key or
+    to Feast, and else those of this machine, as a web page can give its own name this machine's address."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the service from a browser; none by default."""
     access_log: bool = True

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 
 from feast_embeddings.answers import Id
 from feast_embeddings.artifact import Entity
+from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.answers import ARROW, NUMPY
 from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.guard import GuardedRouter
 from feast_embeddings.service.json_rows import JsonRows
 from feast_embeddings.service.metrics import MISSING
 
@@ -21,7 +23,7 @@ __all__ = ["add_vector_routes"]
 _LIGHT = 200
 
 
-def add_vector_routes(router: APIRouter, calls: Calls) -> None:
+def add_vector_routes(router: GuardedRouter, calls: Calls) -> None:
     """Add them to the router of the models."""
 
     json_rows = JsonRows()
@@ -55,7 +57,6 @@ def add_vector_routes(router: APIRouter, calls: Calls) -> None:
         model: Model, request: requests.UserEmbeddingRequest, accept: Annotated[str, Header()] = ""
     ) -> Response:
         """The embeddings of users, in the order of the request."""
-        calls.check(request)
         return await embeddings(model, "user", request.user_ids, request.encoding, accept)
 
     @router.post("/{model}/create_item_embedding", responses=vectors)
@@ -63,18 +64,17 @@ def add_vector_routes(router: APIRouter, calls: Calls) -> None:
         model: Model, request: requests.ItemEmbeddingRequest, accept: Annotated[str, Header()] = ""
     ) -> Response:
         """The embeddings of items, in the order of the request."""
-        calls.check(request)
         return await embeddings(model, "item", request.item_ids, request.encoding, accept)
 
     @router.post("/{model}/retrieve", responses={200: {"model": answers.PageAnswer}})
     async def retrieve(model: Model, request: requests.RetrieveRequest) -> Response:
         """A page of the users or items that pass a filter; all pages of one listing are of one version."""
-        calls.check(request)
         r = request
-        page = await calls.run(
-            model,
-            lambda store: store.retrieve(
+
+        def page(store: EmbeddingStore) -> Response:
+            found = store.retrieve(
                 r.entity, filter=r.filter, limit=r.limit, cursor=r.cursor, vectors=r.return_embeddings
-            ),
-        )
-        return answers.page_response(model, page, metadata=r.return_metadata)
+            )
+            return answers.page_response(model, found, metadata=r.return_metadata)
+
+        return await calls.run(model, page)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Response
-from feast.permissions.action import AuthzedAction
+from fastapi import Response
 
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
@@ -15,16 +14,19 @@ from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import Repo
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.guard import GuardedRouter
 from feast_embeddings.service.permissions import may_read
+from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.service.terms import terms
 from feast_embeddings.service.versions_answer import VersionsAnswer, versions_answer
 from feast_embeddings.versions import roll_back
 
 __all__ = ["add_version_routes"]
 
 
-def add_version_routes(router: APIRouter, calls: Calls) -> None:
+def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSettings) -> None:
     """Add them to the router of the models."""
-    models, settings = calls.models, calls.settings
+    models = calls.models
 
     @router.get("", responses={200: {"model": answers.ModelsAnswer}})
     async def list_models() -> Response:
@@ -43,7 +45,7 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
                     rows.append({"name": name, "live_version": None, "as_of": None, "space": None})
             return rows
 
-        return answers.json_response({"models": await anyio.to_thread.run_sync(look)})
+        return answers.json_response({"models": await anyio.to_thread.run_sync(look, abandon_on_cancel=True)})
 
     @router.get("/{model}/versions", responses={200: {"model": VersionsAnswer}})
     async def list_versions(model: Model) -> Response:
@@ -51,6 +53,7 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
         return answers.json_response(await calls.run(model, versions_answer))
 
     @router.post("/{model}/publish", responses={200: {"model": answers.PublishAnswer}})
+    @terms("write", timed=False)
     async def publish(model: Model, request: requests.PublishRequest) -> Response:
         """Make a trained version live, users and items in one step. Needs a key that may write."""
 
@@ -59,9 +62,10 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
             result = publish_artifact(store.feature_store, artifact)
             return {"model": model, "version": result.version, "changed": result.changed}
 
-        return answers.json_response(await calls.run(model, load, AuthzedAction.WRITE_ONLINE))
+        return answers.json_response(await calls.write(model, load))
 
     @router.post("/{model}/rollback", responses={200: {"model": answers.PublishAnswer}})
+    @terms("write", timed=False)
     async def rollback(model: Model, request: requests.PublishRequest) -> Response:
         """Make an older version live again, the one before the live one by default. Needs a key that may write."""
 
@@ -69,4 +73,4 @@ def add_version_routes(router: APIRouter, calls: Calls) -> None:
             result = roll_back(store.feature_store, Repo.open(settings.repo).data, model, request.version)
             return {"model": model, "version": result.version, "changed": result.changed}
 
-        return answers.json_response(await calls.run(model, go_back, AuthzedAction.WRITE_ONLINE))
+        return answers.json_response(await calls.write(model, go_back))

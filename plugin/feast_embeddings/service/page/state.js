@@ -23,7 +23,7 @@ export function readState(hash) {
     model: fields.get("model"),
     entity,
     id: idIn(fields),
-    show: fields.get("show") in SHOWN[entity] ? fields.get("show") : Object.keys(SHOWN[entity])[0],
+    show: Object.hasOwn(SHOWN[entity], fields.get("show")) ? fields.get("show") : Object.keys(SHOWN[entity])[0],
     filter: fields.get("filter") ?? "",
     seen: fields.get("seen") === "yes",
     limit: LIMITS.includes(limit) ? limit : 20,

@@ -1,0 +1,127 @@
+"""Who may ask what: each route looks at it itself, so that what is checked is what is called.
+
+Every route of the service is a `GuardedRoute`. Its terms stand on its endpoint; one that says nothing is closed to
+those without a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.routing import APIRoute, APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from feast_embeddings.deadline import within
+from feast_embeddings.errors import InputError
+from feast_embeddings.service.keys import ApiKey, KeyRing
+from feast_embeddings.service.limits import LimitedRequest
+from feast_embeddings.service.permissions import FeastUser
+from feast_embeddings.service.problems import ProblemError
+from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.service.terms import Terms, terms_of
+
+__all__ = ["Guard", "GuardedRoute", "GuardedRouter"]
+
+_log = logging.getLogger("feast_embeddings.service")
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Guard:
+    """Lets requests through to their endpoints, on the terms of these.
+
+    Args:
+        feast_user: tells Feast who asks, in a repo with `auth`; None in others.
+    """
+
+    def __init__(self, settings: ServiceSettings, keys: KeyRing, feast_user: FeastUser | None) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._feast_user = feast_user
+        self._working = 0
+
+    async def answer(self, terms: Terms, request: Request, handler: Handler) -> Response:
+        """What the handler answers.
+
+        Raises:
+            ProblemError: the request is not let through, or takes too long.
+        """
+        seconds = self._settings.time_limit
+        try:
+            async with asyncio.timeout(seconds) as timeout, contextlib.AsyncExitStack() as stack:
+                if terms.access != "open":
+                    self._check_key(terms, request)
+                    stack.enter_context(self._place())
+                    if self._feast_user is not None:
+                        await stack.enter_async_context(self._feast_user(request))
+                    request = limited = LimitedRequest(request, self._settings, terms)
+                    if request.method == "POST":
+                        await limited.check()  # also where the endpoint itself has no time limit
+                if terms.timed:
+                    stack.enter_context(within(seconds))
+                else:
+                    timeout.reschedule(None)
+                return await handler(request)
+        except TimeoutError:
+            raise ProblemError(504, "the answer took too long; ask for less, or try again") from None
+
+    def _check_key(self, terms: Terms, request: Request) -> None:
+        if not self._keys:
+            if terms.access == "write" and self._feast_user is None and not self._settings.allow_writes:
+                raise ProblemError(403, "writes need an API key of scope write, or a service that allows them to all")
+            return
+        key = self._key(request)
+        if key is None:
+            detail = "send a valid API key as 'Authorization: Bearer …' or 'X-API-Key: …'"
+            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        request.state.key_name = key.name
+        if terms.access == "write" and key.scope != "write":
+            raise ProblemError(403, "this API key may only read")
+
+    def _key(self, request: Request) -> ApiKey | None:
+        sent = request.headers.get("x-api-key")
+        if not sent:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            sent = token.strip() if scheme.lower() == "bearer" else ""
+        try:
+            return self._keys.find(sent) if sent else None
+        except InputError as error:
+            _log.error("keys", extra={"reason": str(error)})
+            return None
+
+    @contextlib.contextmanager
+    def _place(self) -> Any:
+        """One of the places for requests that are worked on."""
+        if self._working >= self._settings.max_requests:
+            raise ProblemError(503, "too many requests at once; try again", headers={"Retry-After": "1"})
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+
+
+class GuardedRoute(APIRoute):
+    """A route that asks the guard of its app, with the terms of its endpoint."""
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's handler behind the guard; nothing of the body is read before."""
+        handler, terms = super().get_route_handler(), terms_of(self.endpoint)
+
+        async def guarded(request: Request) -> Response:
+            guard: Guard = request.app.state.guard
+            return await guard.answer(terms, request, handler)
+
+        return guarded
+
+
+class GuardedRouter(APIRouter):
+    """A router of such routes."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(route_class=GuardedRoute, redirect_slashes=False, **more)
