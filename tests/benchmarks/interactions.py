@@ -22,8 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedding_trainers.source import read_pieces
-
 _ROW_GROUP = 1 << 20
 
 
@@ -114,7 +112,7 @@ def main() -> None:
             write_log(path, options.rows, options.users, options.items)
             os.sync()  # else the disk is written to while the log is read
         rows = pq.read_metadata(path).num_rows
-        batch = next(read_pieces(path, select=lambda names: names, ids=())).nbytes
+        batch = pq.read_metadata(path).row_group(0).total_byte_size
         print(f"{rows:,} interactions; load average {os.getloadavg()}", flush=True)
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for way in list(WAYS) * options.runs:

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from embedding_trainers.als import ALSConfig, fold_in_als
 from embedding_trainers.bpr import BPRConfig, fold_in_bpr
 from embedding_trainers.fold_in import fold_in
-from embedding_trainers.interactions import read_interactions
+from embedding_trainers.interactions import Reading, read_interactions
 from embedding_trainers.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
 from embedding_trainers.padded_rows import padded_rows
 from embedding_trainers.pairwise import draw_pairs, solve
@@ -269,6 +269,7 @@ def artifact(repo: Path, tmp_path: Path) -> Artifact:
         repo,
         "m",
         log,
+        reading=Reading(item_ids="int"),
         trainer="als",
         parameters={"factors": 2},
         user_attributes=tmp_path / "users.csv",

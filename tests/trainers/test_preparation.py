@@ -53,8 +53,7 @@ def obvious(rows: list[Row], preparation: Preparation) -> dict[tuple[str, int], 
         if weight > 0 and not early and not late:
             kept.append(row._replace(weight=weight))
     if preparation.drop_duplicates:
-        kept = list(dict.fromkeys((row.user, row.item, row.time, row.weight) for row in kept))
-        kept = [Row(user, item, "any", weight, time) for user, item, time, weight in kept]
+        kept = list(dict.fromkeys(row._replace(event="any") for row in kept))
     if preparation.max_user_interactions is not None:
         users = Counter(row.user for row in kept)
         kept = [row for row in kept if users[row.user] <= preparation.max_user_interactions]

@@ -12,7 +12,7 @@ import pytest
 
 from embedding_trainers.bpr import BPRConfig, train_bpr
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import Columns, Interactions, read_interactions
+from embedding_trainers.interactions import Columns, Interactions, Reading, read_interactions
 from embedding_trainers.preparation import Preparation
 from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.svd import SVD, SVDConfig
@@ -21,6 +21,7 @@ from embedding_trainers.trainer import RunOptions, find_trainer
 from embedding_trainers.tuning import Search, Tuning, tune
 from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading import IdType
 
 FEW = {"factors": 4, "iterations": 3}
 ONE_THREAD = RunOptions(seed=5, threads=1)
@@ -35,7 +36,7 @@ def test_artifact_holds_the_factors(repo: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.parquet"
     users = ["b", "a", "b", "b", "c", "a"]
     items = [7, 7, -3, 7, 200, 200]
-    times = [3, 1, 2, 6, 5, 4]
+    times = [1_700_000_000 + second for second in (3, 1, 2, 6, 5, 4)]
     pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": times}), log)
     (tmp_path / "items.csv").write_text("item_id,title\n200,Z\n7,A\n9,no one\n")
     (tmp_path / "users.jsonl").write_text('{"user_id": "c", "age": 30}\n')
@@ -64,7 +65,7 @@ def test_artifact_holds_the_factors(repo: Path, tmp_path: Path) -> None:
     assert user_table["seen_items"].to_pylist() == [[7, 200], [-3, 7], [200]]
     assert item_table["title"].to_pylist() == [None, "A", "Z"]
     assert user_table["age"].to_pylist() == [None, None, 30]
-    as_of = datetime(1970, 1, 1, 0, 0, 6, tzinfo=UTC)
+    as_of = datetime.fromtimestamp(1_700_000_006, UTC)
     assert [as_of] * 3 == user_table["event_timestamp"].to_pylist()
 
     manifest = artifact.manifest
@@ -197,24 +198,46 @@ def test_failure_leaves_nothing(repo: Path, log: Path, changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("log_of", "price", "message"), [(1, "9.5", "user_id"), ("u{}", "dear", "price")], ids=["ids", "attribute"]
+    ("ids", "price", "message"),
+    [("int", "9.5", "changed its type.*user_id"), (None, "dear", "'price': 1 of 1 values are not a number.*'dear'")],
+    ids=["ids", "attribute"],
 )
 def test_a_column_of_another_type_is_refused_before_the_fit(
-    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_of: Any, price: str, message: str
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: IdType | None, price: str, message: str
 ) -> None:
     """What cannot join the versions that are there is said before anything was computed."""
 
-    def write(user: Any, price: str) -> dict[str, Any]:
-        users = [user.format(n) if isinstance(user, str) else user + n for n in (1, 2, 3)]
-        pq.write_table(pa.table({"user_id": users, "item_id": ["a", "b", "a"]}), tmp_path / "log.parquet")
+    def write(price: str) -> dict[str, Any]:
+        pq.write_table(pa.table({"user_id": ["1", "2", "3"], "item_id": ["a", "b", "a"]}), tmp_path / "log.parquet")
         (tmp_path / "items.csv").write_text(f"item_id,price\na,{price}\n")
         return {"interactions": tmp_path / "log.parquet", "item_attributes": tmp_path / "items.csv"}
 
-    train_model(repo, "m", **write("u{}", "9.5"), parameters=FEW, evaluation=False)
+    train_model(repo, "m", **write("9.5"), parameters=FEW, evaluation=False)
     unable = replace(find_trainer("bpr"), train=lambda *_: pytest.fail("it was fitted"))
     monkeypatch.setattr("embedding_trainers.train.find_trainer", lambda _: unable)
-    with pytest.raises(InputError, match=f"changed its type.*{message}"):
-        train_model(repo, "m", **write(log_of, price), parameters=FEW, evaluation=False)
+    with pytest.raises(InputError, match=message):
+        train_model(repo, "m", **write(price), reading=Reading(user_ids=ids), parameters=FEW, evaluation=False)
+
+
+def test_a_version_is_read_with_the_types_of_the_one_before(repo: Path, tmp_path: Path) -> None:
+    """Numbers of a Parquet log are text where the ids were, and codes that look like numbers stay text."""
+    (tmp_path / "log.csv").write_text("user_id,item_id\n007,1\n8,2\n")
+    (tmp_path / "items.csv").write_text("item_id,zip,price\n1,01234,1\n2,56789,2\n")
+    files = {"item_attributes": tmp_path / "items.csv", "parameters": FEW, "evaluation": False}
+    train_model(repo, "m", tmp_path / "log.csv", attribute_types={"price": "float"}, **files)
+    (tmp_path / "items.csv").write_text("item_id,zip,price\n1,11234,1\n2,56789,2\n")
+    later = train_model(repo, "m", pa.table({"user_id": [7, 8], "item_id": [1, 2]}), **files).artifact
+
+    assert later.table("user")["user_id"].to_pylist() == ["7", "8"]
+    assert later.table("item").select(["item_id", "zip", "price"]).to_pydict() == {
+        "item_id": ["1", "2"],
+        "zip": ["11234", "56789"],
+        "price": [1.0, 2.0],
+    }
+    assert (later.manifest.interactions or {})["types"] == {
+        "ids": {"user": "text", "item": "text"},
+        "attributes": {"user": {}, "item": {"zip": "text", "price": "float"}},
+    }
 
 
 def test_repository_is_needed(tmp_path: Path, log: Path) -> None:
@@ -266,7 +289,7 @@ def test_search_and_early_stop_split_by_time(repo: Path, monkeypatch: pytest.Mon
     """In a log with times they hold back the newest of what the evaluation leaves, so nothing newer is learned from."""
     rng = np.random.default_rng(0)
     users, items = np.nonzero(rng.random((150, 40)) < 0.4)
-    times = rng.permutation(len(users)).astype("datetime64[s]")
+    times = (1_700_000_000 + rng.permutation(len(users))).astype("datetime64[s]")
     table = pa.table({"user_id": users, "item_id": items, "timestamp": times})
     seen: list[Interactions] = []
 

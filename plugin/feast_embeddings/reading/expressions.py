@@ -157,7 +157,10 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
     """
     base, text, result = column.base, column.text, column.result
     unit = "0::TINYINT"
-    if base.startswith("TIMESTAMP"):
+    if base in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
+        # Not epoch_us, which rounds.
+        value = f"epoch_ns({column.sql}) // 1000"
+    elif base.startswith("TIMESTAMP"):
         value = _microseconds(column.sql)
     elif base == "DATE":
         value = _microseconds(f"CAST({column.sql} AS TIMESTAMP)")

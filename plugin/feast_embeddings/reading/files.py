@@ -57,7 +57,7 @@ def find_files(source: Path | str) -> list[DataFile]:
     """
     path = Path(source)
     if path.is_dir():
-        files = list(_below(path, path))
+        files = sorted(_below(path, path), key=lambda file: file.path)
         if not files:
             raise InputError(f"{path} is a folder without files that can be read; expected {EXPECTED}")
         return files

@@ -18,6 +18,7 @@ from feast_embeddings.reading.relation import BadRow, path_literal
 
 # Nobody lists the columns of JSON: these many objects are asked for them.
 _SAMPLED_OBJECTS = 20_480
+_NO_COLUMN = "feast-embeddings: no such column"
 _LEAST_OBJECT = 16 << 20
 _ARRAY_OBJECT = 64 << 20
 
@@ -65,7 +66,8 @@ class JsonRelation:
         return identifier(column)
 
     def source(self, columns: Sequence[str]) -> str:
-        listed = ", ".join(f"{quoted(column)}: 'JSON'" for column in columns)
+        # A single column DuckDB 2.0 reads in another way, which ends at 128 lists within each other.
+        listed = ", ".join(f"{quoted(column)}: 'JSON'" for column in [*columns, _NO_COLUMN])
         return f"read_json({path_literal(self._path)}, columns = {{{listed}}}, {self._options})"
 
     def bad_rows(self, rows: int) -> list[BadRow]:

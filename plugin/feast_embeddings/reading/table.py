@@ -207,7 +207,12 @@ def _json(connection: duckdb.DuckDBPyConnection, relation: Relation, column: str
         ).fetchall()
         return text if too_large[0][0] else f"CAST({text} AS BIGINT)"
     if kinds <= {"BIGINT", "UBIGINT", "DOUBLE"}:
-        return f"CAST({text} AS DOUBLE)"
+        # A whole number beyond 64 bits is a DOUBLE to DuckDB, and would lose digits.
+        long = connection.execute(
+            f"SELECT bool_or(regexp_full_match({text}, '-?[0-9]{{16,}}') AND TRY_CAST({text} AS BIGINT) IS NULL) "  # noqa: S608
+            f"FROM {relation.source([column])}"
+        ).fetchall()
+        return text if long[0][0] else f"CAST({text} AS DOUBLE)"
     if kinds <= {"BOOLEAN"}:
         return f"CAST({text} AS BOOLEAN)"
     if kinds <= {"ARRAY"}:
