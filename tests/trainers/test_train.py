@@ -223,7 +223,7 @@ def test_a_version_is_read_with_the_types_of_the_one_before(repo: Path, tmp_path
     """Numbers of a Parquet log are text where the ids were, and codes that look like numbers stay text."""
     (tmp_path / "log.csv").write_text("user_id,item_id\n007,1\n8,2\n")
     (tmp_path / "items.csv").write_text("item_id,zip,price\n1,01234,1\n2,56789,2\n")
-    files = {"item_attributes": tmp_path / "items.csv", "parameters": FEW, "evaluation": False}
+    files: dict[str, Any] = {"item_attributes": tmp_path / "items.csv", "parameters": FEW, "evaluation": False}
     train_model(repo, "m", tmp_path / "log.csv", attribute_types={"price": "float"}, **files)
     (tmp_path / "items.csv").write_text("item_id,zip,price\n1,11234,1\n2,56789,2\n")
     later = train_model(repo, "m", pa.table({"user_id": [7, 8], "item_id": [1, 2]}), **files).artifact

@@ -19,12 +19,21 @@ from embedding_trainers.preparation import Preparation, core, decay, event_weigh
 from embedding_trainers.timestamps import as_datetime, as_microseconds
 from embedding_trainers.vocabulary import IdNumbering, Numbers
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading import IdType, OnBadRows, Rules, Scan, Source, Wanted
+from feast_embeddings.reading import IdType, OnBadRows, Rules, Scan, Source, Wanted, source_name
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["CLOCKS_DIFFER", "Columns", "Interactions", "LogReport", "Reading", "read_interactions", "read_log"]
+__all__ = [
+    "CLOCKS_DIFFER",
+    "Columns",
+    "Interactions",
+    "LogReport",
+    "Reading",
+    "read_interactions",
+    "read_log",
+    "read_raw",
+]
 
 _TIMESTAMP = "timestamp"
 _FINGERPRINT_ROWS = 1 << 20
@@ -212,10 +221,31 @@ def read_log(
     columns, preparation, reading = columns or Columns(), preparation or Preparation(), reading or Reading()
     if preparation.event_weights and columns.event is None:
         raise InputError("there are weights of event types, but no event column is named (--event-column)")
+    log, events, report = read_raw(source, columns, reading, preparation)
+    name = source_name(source)
+    if events is not None:
+        of_event = event_weights(*events, preparation.event_weights, f"{name}: column {columns.event!r}")
+        log = replace(log, weights=of_event if log.weights is None else log.weights * of_event)
+    return _prepare(log, preparation, name, report), report
+
+
+def read_raw(
+    source: Source, columns: Columns, reading: Reading, preparation: Preparation
+) -> tuple[Interactions, tuple[pa.Array, Numbers] | None, LogReport]:
+    """The good rows of a log as they are, before anything is left out.
+
+    Returns:
+        The rows; the event types, distinct and ascending, and the number of each row's, if a column of events is
+        named; and what became of the rows.
+
+    Raises:
+        InputError: see `read_log`.
+    """
+    timestamp = columns.timestamp or _TIMESTAMP
     wanted = [
         Wanted(columns.user, "id", id_type=reading.user_ids),
         Wanted(columns.item, "id", id_type=reading.item_ids),
-        Wanted(columns.timestamp or _TIMESTAMP, "time", required=columns.timestamp is not None),
+        Wanted(timestamp, "time", required=columns.timestamp is not None),
     ]
     if columns.weight is not None:
         wanted.append(Wanted(columns.weight, "number"))
@@ -224,7 +254,6 @@ def read_log(
     if twice := next((c.name for c in wanted if [w.name for w in wanted].count(c.name) > 1), None):
         raise InputError(f"the column {twice!r} is named for two purposes; name one for each")
     latest = None if reading.allow_future else as_microseconds(datetime.now(UTC) + CLOCKS_DIFFER)
-    timestamp = columns.timestamp or _TIMESTAMP
     with Scan(source, wanted, Rules(reading.time_format, latest)) as scan:
         if timestamp not in scan.columns and (setting := preparation.needs_times):
             raise InputError(f"{scan.name} has no column {timestamp!r}, which {setting} needs; name the column")
@@ -233,16 +262,10 @@ def read_log(
     if not faults.rows:
         raise InputError(f"{scan.name} has no rows")
     faults.settle(scan.name, reading.on_bad_rows)
-    report = LogReport(faults.rows, faults.bad, dict(faults.counts))
-
     (users, user_numbers), (items, item_numbers), *events = numberings
     weights = rest.get(columns.weight or "")
-    if events:
-        what = f"{scan.name}: column {columns.event!r}"
-        of_event = event_weights(*events[0], preparation.event_weights, what)
-        weights = of_event if weights is None else weights * of_event
     log = Interactions(users, items, user_numbers, item_numbers, weights, rest.get(timestamp))
-    return _prepare(log, preparation, scan.name, report), report
+    return log, events[0] if events else None, LogReport(faults.rows, faults.bad, dict(faults.counts))
 
 
 def _read(scan: Scan, columns: Columns) -> tuple[list[tuple[pa.Array, Numbers]], dict[str, npt.NDArray[Any]]]:

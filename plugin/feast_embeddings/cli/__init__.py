@@ -21,7 +21,8 @@ __all__ = ["main", "run"]
 _COMMANDS = {
     "quickstart": "feast_embeddings.cli.quickstart",
     "init": "feast_embeddings.cli.init",
-    "train": "",  # comes with the trainers, by entry point, as does evaluate
+    "profile": "",  # comes with the trainers, by entry point, as do the next two
+    "train": "",
     "evaluate": "",
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",
