@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
 
@@ -21,15 +19,16 @@ from embedding_trainers.attribute_file import read_attributes
 from embedding_trainers.column_types import types_of, types_of_newest
 from embedding_trainers.early_stop import EarlyStop, find_iterations
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import Columns, Interactions, LogReport, Reading, read_log
+from embedding_trainers.factor_tables import factor_tables
+from embedding_trainers.interactions import Columns, LogReport, Reading, read_log
 from embedding_trainers.log_warnings import log_warnings, refuse_weights_without_effect
 from embedding_trainers.preparation import Preparation
 from embedding_trainers.split import Split, split_interactions
-from embedding_trainers.trainer import Factors, RunOptions, Trainer, find_trainer
+from embedding_trainers.trainer import RunOptions, Trainer, find_trainer
 from embedding_trainers.tuning import Search, Tuning, tune
+from embedding_trainers.weight_checks import check_weights
 from feast_embeddings.artifact import (
     Artifact,
-    EmbeddingTable,
     Entity,
     TrainerInfo,
     check_schemas,
@@ -41,10 +40,7 @@ from feast_embeddings.artifact import (
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, Source
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-__all__ = ["LATEST", "Evaluation", "Training", "factor_tables", "train_model"]
+__all__ = ["LATEST", "Evaluation", "Training", "train_model"]
 
 LATEST = "latest"
 
@@ -173,6 +169,9 @@ def train_model(
             raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
         schemas = {entity: _schema(entity, ids, attributes[entity]) for entity, (_, _, ids) in files.items()}
         check_schemas(repo / "data", model, schemas)
+        user_items = log.to_csr()
+        if method.uses_weights:
+            warnings += check_weights(user_items, log)
         if previous and align_to != LATEST:
             shared = count_shared(previous, {"user": log.users, "item": log.items})
             if reason := too_few(previous, shared, config.factors):
@@ -193,7 +192,6 @@ def train_model(
         with _timed(seconds, "evaluate"):
             judged = _evaluate(method, config, split, options)
     with _timed(seconds, "fit"):
-        user_items = log.to_csr()
         factors = method.train(user_items, config, options)
     aligned = Aligned(factor_tables(log, user_items, factors, attributes["user"], attributes["item"]), None, new_space)
     if previous:
@@ -266,37 +264,6 @@ def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptio
         return Evaluation("too few interactions to hold any back", 0, {})
     metrics = evaluate(method.train(split.train, config, options), split.train, split.test)
     return Evaluation(split.method, split.n_test_users, metrics)
-
-
-def factor_tables(
-    log: Interactions,
-    user_items: csr_matrix,
-    factors: Factors,
-    of_users: pa.Table | None = None,
-    of_items: pa.Table | None = None,
-) -> dict[Entity, EmbeddingTable]:
-    """The tables of an artifact: ids, factors, counts, what users have seen, and attributes."""
-    users = EmbeddingTable(
-        ids=log.users,
-        embedding=factors.user_factors,
-        n_interactions=_count(log.user_numbers, len(log.users)),
-        seen_items=pa.ListArray.from_arrays(
-            pa.array(user_items.indptr, pa.int32()), log.items.take(pa.array(user_items.indices))
-        ),
-        attributes=of_users,
-    )
-    items = EmbeddingTable(
-        ids=log.items,
-        embedding=factors.item_factors,
-        n_interactions=_count(log.item_numbers, len(log.items)),
-        bias=factors.item_bias,
-        attributes=of_items,
-    )
-    return {"user": users, "item": items}
-
-
-def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
-    return np.bincount(numbers, minlength=n).astype(np.int64)
 
 
 @contextmanager
