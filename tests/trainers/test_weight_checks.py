@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +12,7 @@ import pytest
 from embedding_trainers import factor_tables
 from embedding_trainers.interactions import Columns, read_interactions
 from embedding_trainers.train import train_model
-from embedding_trainers.trainer import Factors
+from embedding_trainers.trainer import Factors, find_trainer
 from feast_embeddings.artifact import trained_models
 from feast_embeddings.errors import InputError
 
@@ -59,10 +60,6 @@ def test_bpr_warns_that_it_ignores_weights(repo: Path) -> None:
 
 def test_a_vector_of_zeros_is_not_written(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named, whatever trainer made it."""
-    from dataclasses import replace
-
-    from embedding_trainers.trainer import find_trainer
-
     als = find_trainer("als")
 
     def train(*arguments: Any) -> Factors:
@@ -86,7 +83,7 @@ def test_what_users_have_seen_comes_in_chunks(ids: str) -> None:
     matrix = interactions.to_csr()
     factors = Factors(np.ones((6, 2), np.float32), np.ones((6, 2), np.float32), np.zeros(6, np.float32))
     whole = factor_tables.factor_tables(interactions, matrix, factors)["user"].seen_items
-    for size in (1, 20, 70):
+    for size in (1, 6, 20):
         with patch.object(factor_tables, "_CHUNK_BYTES", size):
             cut = factor_tables.factor_tables(interactions, matrix, factors)["user"].seen_items
         assert isinstance(cut, pa.ChunkedArray)
