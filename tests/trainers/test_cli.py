@@ -88,6 +88,67 @@ def test_columns_and_attributes(repo: Path, tmp_path: Path) -> None:
     }
 
 
+def test_messy_log(repo: Path, tmp_path: Path) -> None:
+    """Bad rows are one error, or are dropped and counted in the output, the JSON and the manifest."""
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "user_id;item_id;timestamp\na;1;2024-01-01\na;1;2024-01-01\n;2;2024-01-01\nb;2;9999-12-31\nb;2;soon\n"
+        + "bot;1;2024-01-02\n" * 3
+        + "b;2;2024-01-02\n"
+    )
+    options = ["--no-evaluate", "--factors", "2", "--quiet"]
+    with pytest.raises(InputError, match=r"3 of 9 rows .* 1 without user_id \(row 3\); 1 whose timestamp is in"):
+        run(repo, log, *options)
+    assert list((repo / "data").glob("m/2*")) == []
+    dropping = [*options, "--on-bad-rows", "drop", "--drop-duplicates", "--max-user-interactions", "1"]
+    out = json.loads(run(repo, log, *dropping, "--json"))
+    expected = {
+        "rows": 9,
+        "n_bad": 3,
+        "bad": {
+            "without user_id": 1,
+            "whose timestamp is in the future (--allow-future keeps them)": 1,
+            "whose timestamp is not a time": 1,
+        },
+        "left_out": {"that repeat another": 3},
+    }
+    assert out["rows"] == out["interactions"]["rows"] == expected
+    assert out["n_interactions"] == 3
+    assert "3 of 9 rows cannot be used and were dropped: 1 without user_id; " in run(repo, log, *dropping)
+
+
+def test_the_future_is_kept_when_asked_for(repo: Path, tmp_path: Path) -> None:
+    """It moves the version there, which is said."""
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\na,1,2024-01-01\nb,2,2999-12-31\n")
+    out = json.loads(run(repo, tmp_path / "log.csv", "--no-evaluate", "--allow-future", "--json"))
+    assert out["as_of"] == "2999-12-31T00:00:00Z"
+    assert [warning for warning in out["warnings"] if "in the future" in warning]
+
+
+def test_warnings(repo: Path, tmp_path: Path) -> None:
+    """A bot and items of the catalogue without a row are said on standard error, and in the JSON."""
+    log, items = tmp_path / "log.csv", tmp_path / "items.csv"
+    log.write_text("user_id,item_id\n" + "bot,1\n" * 5_000 + "a,1\na,2\n")
+    items.write_text("item_id,n\n1,1\n2,2\n3,3\n4,4\n")
+    arguments = ["--repo", repo, "--model", "m", "--interactions", log, "--items", items, "--no-evaluate", "--json"]
+    done = CliRunner().invoke(train, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert json.loads(done.stdout)["warnings"] == [
+        "user 'bot' has 5,000 rows, 100% of all; leave bots out with --max-user-interactions",
+        f"2 items of {items} have no interaction, and get no vector",
+    ]
+    assert "warning: user 'bot' has 5,000 rows" in done.stderr
+
+
+def test_event_weights_that_would_change_nothing(repo: Path, tmp_path: Path) -> None:
+    """bpr refuses weights that differ, as it refuses a half-life; weights of 0 and 1 leave rows out."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,event\na,1,view\na,2,buy\nb,1,like\n")
+    options = ["--event-column", "event", "--no-evaluate", "--event-weights"]
+    with pytest.raises(InputError, match="weights of event types that differ would change nothing; give each type 1"):
+        run(repo, log, *options, "view=1,buy=5,like=1")
+    assert json.loads(run(repo, log, *options, "view=2,buy=2,like=0", "--json"))["n_interactions"] == 2
+
+
 def test_preparation(repo: Path, tmp_path: Path) -> None:
     """What says which interactions count and how much reaches the training, and the manifest records all of it."""
     (tmp_path / "log.csv").write_text(

@@ -16,7 +16,7 @@ from embedding_trainers.preparation import Preparation, first_of_each
 from embedding_trainers.timestamps import as_datetime
 from feast_embeddings.reading import Source, read_table
 
-__all__ = ["Profile", "profile_log"]
+__all__ = ["Profile", "profile_log", "several"]
 
 _MOST_SHOWN = 5
 _MOST_TYPES = 20
@@ -24,6 +24,8 @@ _MOST_TYPES = 20
 _MANY_ROWS = 1_000
 _TIMES_OTHERS = 10
 _FEW_ROWS = 5
+# Of fewer users nothing can be said about users in general.
+_FEW_USERS = 20
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,11 @@ def profile_log(
     return replace(profile, suggestions=_suggestions(profile, by_user, columns))
 
 
+def several(count: int, noun: str) -> str:
+    """A count and what is counted: 1 row, 2,000 rows."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _months(log: Interactions) -> dict[str, int]:
     if log.timestamps is None:
         return {}
@@ -152,17 +159,24 @@ def _beside_catalogue(ids: pa.Array, catalogue: Path | None, id_column: str) -> 
 def _suggestions(profile: Profile, by_user: npt.NDArray[np.int64], columns: Columns) -> list[tuple[str, str]]:
     found = []
     if profile.log.n_bad:
-        found.append(("--on-bad-rows drop", f"{profile.log.n_bad:,} rows cannot be used"))
+        found.append(("--on-bad-rows drop", f"{several(profile.log.n_bad, 'row')} cannot be used"))
     if profile.duplicates > profile.rows // 100:
         what = "user, item and time" if profile.first else "user and item, and there are no times to tell them apart"
         found.append(("--drop-duplicates", f"{profile.duplicates:,} rows repeat another in {what}"))
     usual = max(_MANY_ROWS, _TIMES_OTHERS * profile.rows_per_user[3])
     if bots := int((by_user > usual).sum()):
         rows = int(by_user[by_user > usual].sum())
-        found.append((f"--max-user-interactions {usual}", f"{bots:,} users have {rows / profile.rows:.0%} of all rows"))
+        found.append(
+            (
+                f"--max-user-interactions {usual}",
+                f"{rows / profile.rows:.0%} of all rows are of {several(bots, 'user')}",
+            )
+        )
     if len(profile.event_types) > 1:
         named = ",".join(f"{name}=1" for name in list(profile.event_types)[:_MOST_TYPES])
         found.append((f"--event-column {columns.event} --event-weights {named}", "give each type what it is worth"))
+    if profile.users < _FEW_USERS:
+        return found
     if profile.users_with_one_row > profile.users // 3:
         found.append(("--min-user-interactions 2", f"{profile.users_with_one_row:,} users have one row each"))
     if profile.items_with_few_rows > profile.items // 2:

@@ -41,13 +41,19 @@ def profile(log: Path, items: Path | None, source_of: Callable[[Path], Interacti
 
 
 def _text(found: Profile, name: str) -> str:
-    lines = [f"{name}: {found.rows:,} rows of {found.users:,} users and {found.items:,} items"]
+    from embedding_trainers.profile import several
+
+    lines = [
+        f"{name}: {several(found.rows, 'row')} of {several(found.users, 'user')} and {several(found.items, 'item')}"
+    ]
     if found.log.n_bad:
-        lines.append(f"  {found.log.n_bad:,} more rows cannot be used:")
+        lines.append(f"  {several(found.log.n_bad, 'more row')} cannot be used:")
         lines += [f"    {count:,} {kind}" for kind, count in found.log.bad.items()]
     if found.first is not None:
         lines.append(f"  from {found.first} to {found.last}")
         months = list(found.months.items())[-_MOST_MONTHS:]
+        if (earlier := sum(found.months.values()) - sum(count for _, count in months)) > 0:
+            lines.append(f"    before {months[0][0]}: {earlier:,}")
         most = max(count for _, count in months)
         lines += [f"    {month}  {'▇' * round(_BAR * count / most):{_BAR}}  {count:,}" for month, count in months]
     else:

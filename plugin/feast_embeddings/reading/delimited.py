@@ -13,7 +13,7 @@ import duckdb
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.lines import TextLines, look_at, opened
+from feast_embeddings.reading.lines import TextLines, counted_with, look_at, opened
 from feast_embeddings.reading.relation import BadRow, path_literal
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -45,6 +45,7 @@ class DelimitedRelation:
         self._connection, self._file, self._scratch = connection, file, scratch
         self._delimiter, self.names = _header(file)
         self._lines = TextLines()
+        self._bad_rows: list[int] = []
 
     def type_of(self, column: str) -> str | None:
         return "TEXT" if column in self.names else None
@@ -84,11 +85,20 @@ class DelimitedRelation:
                 f"{self.name}: quotes do not pair up: {expected:,} lines of values were read as {rows:,} rows and "
                 f"{len(rejected):,} bad ones; quote values with '\"' and double the quotes within them"
             )
-        bad = [BadRow("with a quote that is never closed", f"line {line}", text) for line, text in self._lines.bad]
+        bad = [BadRow("with a quote that is never closed", f"line {bad.line}", bad.text) for bad in self._lines.bad]
+        records = [bad.record for bad in self._lines.bad]
         for line, kind, _, text in rejected:
             known = _KINDS.get(kind.replace("_", " "), f"not CSV ({kind.lower()})")
-            bad.append(BadRow(known, f"line {self._lines.line_of(line)}", text or ""))
+            line = self._lines.line_of(line)
+            bad.append(BadRow(known, f"line {line}", text or ""))
+            if self._lines.one_line_each:
+                records.append(line)
+        # The first record is the line of names.
+        self._bad_rows = sorted(record - 1 for record in records)
         return bad
+
+    def row_of(self, row: int) -> int:
+        return counted_with(row, self._bad_rows)
 
     def _forget(self) -> None:
         for table in ("reject_errors", "reject_scans"):

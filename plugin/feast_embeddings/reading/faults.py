@@ -9,7 +9,7 @@ from feast_embeddings.errors import InputError
 
 OnBadRows = Literal["error", "drop"]
 
-_MOST_EXAMPLES = 3
+MOST_EXAMPLES = 3
 _MOST_SHOWN = 60
 _ADVICE = "correct them, or leave them out with --on-bad-rows drop"
 
@@ -29,17 +29,13 @@ class Faults:
     counts: dict[str, int] = field(default_factory=dict)
     _examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def wants_example(self, kind: str) -> bool:
-        """Whether one more example of this kind would be shown."""
-        return len(self._examples.get(kind, ())) < _MOST_EXAMPLES
-
     def add(self, kind: str, count: int = 1) -> None:
         """Count rows of one kind of fault."""
         self.counts[kind] = self.counts.get(kind, 0) + count
 
     def add_example(self, kind: str, place: str, value: str | None) -> None:
-        """Remember where a fault of this kind is, and the value, if there is one."""
-        if self.wants_example(kind):
+        """Remember where a fault of this kind is, and the value, if there is one; of the first few."""
+        if len(self._examples.get(kind, ())) < MOST_EXAMPLES:
             shown = "" if value is None else f" {shortened(value)!r}"
             self._examples.setdefault(kind, []).append(place + shown)
 
@@ -56,7 +52,7 @@ class Faults:
         if not self.bad or (on_bad_rows == "drop" and self.bad < self.rows):
             return
         kinds = "; ".join(
-            f"{count:,} {kind} ({', '.join(self._examples.get(kind, ()))}{', …' if count > _MOST_EXAMPLES else ''})"
+            f"{count:,} {kind} ({', '.join(self._examples.get(kind, ()))}{', …' if count > MOST_EXAMPLES else ''})"
             for kind, count in sorted(self.counts.items(), key=lambda entry: -entry[1])
         )
         if self.bad == self.rows:

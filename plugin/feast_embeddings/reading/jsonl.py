@@ -73,6 +73,9 @@ class JsonRelation:
     def bad_rows(self, rows: int) -> list[BadRow]:
         return []
 
+    def row_of(self, row: int) -> int:
+        return row
+
     def _has(self, column: str) -> bool:
         """Whether any object has a column that the first ones do not have. This reads the file."""
         found = self._connection.execute(

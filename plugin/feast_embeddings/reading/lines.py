@@ -9,7 +9,7 @@ Counting the records tells, afterwards, that no row was lost.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -28,6 +28,15 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
+@dataclass(frozen=True)
+class BadLine:
+    """A line with a stray quote: its number, and that of the record that it is, both counted from 1; and its text."""
+
+    line: int
+    record: int
+    text: str
+
+
 @dataclass
 class TextLines:
     """What the lines of a file say.
@@ -35,25 +44,26 @@ class TextLines:
     Attributes:
         records: lines that are not blank, without those that go on with a quoted value, and without bad ones.
         longest: bytes of the longest record.
-        bad: number, counted from 1, and text of each line with a stray quote.
+        bad: the lines with a stray quote.
         has_quotes: whether there is a quote at all.
         has_mark: whether the file starts with a byte order mark.
     """
 
     records: int = 0
     longest: int = 0
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    bad: list[BadLine] = field(default_factory=list)
     has_quotes: bool = False
     has_mark: bool = False
     _lines: int = 0
 
+    @property
+    def one_line_each(self) -> bool:
+        """Whether every line is a record."""
+        return self._lines == self.records + len(self.bad)
+
     def line_of(self, line: int) -> int:
         """The line of the file that is `line` in a copy of it without the bad lines."""
-        for number, _ in self.bad:
-            if number > line:
-                break
-            line += 1
-        return line
+        return counted_with(line, [bad.line for bad in self.bad])
 
 
 def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None) -> TextLines:
@@ -79,6 +89,15 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
         held += b"\n" if b"\n" in held or b"\r" not in held else b"\r"
     _take(held, found, delimiter, copy, last=True)
     return found
+
+
+def counted_with(number: int, left_out: Sequence[int]) -> int:
+    """What place has been given to the `number`-th when those at the places `left_out`, ascending, count too."""
+    for place in left_out:
+        if place > number:
+            break
+        number += 1
+    return number
 
 
 @contextmanager
@@ -121,11 +140,16 @@ def _take(data: bytes, found: TextLines, delimiter: str | None, copy: IO[bytes] 
         kept = int(np.searchsorted(ends, cut, side="right"))
         starts, ends, is_record = starts[:kept], ends[:kept], is_record[:kept]
     blank = _blank(data, starts, ends) & is_record
-    found.records += int(is_record.sum()) - int(blank.sum()) - len(bad)
+    records = found.records + len(found.bad) + np.cumsum(is_record & ~blank)
     found.bad += [
-        (found._lines + 1 + line, data[starts[line] : ends[line]].decode(errors="replace").strip("\r\n"))
+        BadLine(
+            found._lines + 1 + line,
+            int(records[line]),
+            data[starts[line] : ends[line]].decode(errors="replace").strip("\r\n"),
+        )
         for line in bad
     ]
+    found.records += int(is_record.sum()) - int(blank.sum()) - len(bad)
     heads = np.append(starts[is_record], cut)
     if len(heads) > 1:
         found.longest = max(found.longest, int(np.diff(heads).max()))

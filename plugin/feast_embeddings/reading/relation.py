@@ -67,8 +67,11 @@ class Relation(Protocol):
         """The rows that the reader left out of the last scan, which gave `rows`.
 
         Raises:
-            InputError: rows are lost, nobody knows which.
+            InputError: rows are lost, and it is not known which.
         """
+
+    def row_of(self, row: int) -> int:
+        """Which row of the file the `row`-th good one of the last scan is, both counted from 1."""
 
 
 class ParquetRelation:
@@ -101,6 +104,9 @@ class ParquetRelation:
 
     def bad_rows(self, rows: int) -> list[BadRow]:
         return []
+
+    def row_of(self, row: int) -> int:
+        return row
 
 
 class StreamRelation:
@@ -157,6 +163,9 @@ class StreamRelation:
 
     def bad_rows(self, rows: int) -> list[BadRow]:
         return []
+
+    def row_of(self, row: int) -> int:
+        return row
 
 
 def path_literal(path: Path) -> str:

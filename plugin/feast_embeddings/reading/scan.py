@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading.delimited import DelimitedRelation
 from feast_embeddings.reading.expressions import (
     SEPARATOR,
     UNITS,
@@ -31,16 +28,16 @@ from feast_embeddings.reading.expressions import (
     text_expression,
     time_expression,
 )
-from feast_embeddings.reading.faults import Faults
-from feast_embeddings.reading.files import DataFile, find_files
+from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults
+from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
-from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
+from feast_embeddings.reading.opening import column_of, connect, first_line, missing_column, open_relations, source_name
+from feast_embeddings.reading.relation import Relation, Source
 
 Role = Literal["id", "time", "number", "text"]
 
 BATCH_ROWS = 1 << 20
 _RECORD = "\x1e"
-_MEMORY = "1GB"
 
 
 @dataclass(frozen=True)
@@ -190,13 +187,14 @@ class Scan:
         outer = ", ".join(f"v{n}, x{n}" for n in range(len(expressions)))
         chosen = [column.name for column in names if relation.type_of(column.name)]
         rows = 0
+        examples: list[tuple[str, int, str | None]] = []
         try:
             query = (
                 f"SELECT {outer}, nullif(concat_ws({quoted(_RECORD)}, {faults}), '') AS fault FROM (SELECT *, {inner} "  # noqa: S608
                 f"FROM (SELECT {', '.join(sources)} FROM {relation.source(chosen)}))"
             )
             for batch in self._connection.sql(query).to_arrow_reader(BATCH_ROWS):
-                good = self._judge(batch, relation, names, rows)
+                good = self._judge(batch, relation, names, rows, examples)
                 rows += len(batch)
                 if len(good):
                     arrays = [good.column(f"v{n}") for n in range(len(names))]
@@ -204,11 +202,13 @@ class Scan:
         except (duckdb.Error, pa.ArrowException) as error:
             raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
         left_out = relation.bad_rows(rows)
+        for kind, row, value in examples:
+            self.faults.add_example(kind, self._place(relation, f"row {relation.row_of(row)}"), value)
         self.faults.rows += rows + len(left_out)
         self.faults.bad += len(left_out)
-        for row in left_out:
-            self.faults.add(row.kind)
-            self.faults.add_example(row.kind, self._place(relation, row.place), row.text)
+        for bad in left_out:
+            self.faults.add(bad.kind)
+            self.faults.add_example(bad.kind, self._place(relation, bad.place), bad.text)
 
     def _expression(self, wanted: Wanted, column: Column, relation: Relation) -> Expression:
         try:
@@ -222,8 +222,15 @@ class Scan:
         except InputError as error:
             raise InputError(f"{relation.name}: {error}") from None
 
-    def _judge(self, batch: pa.RecordBatch, relation: Relation, wanted: Sequence[Wanted], start: int) -> pa.RecordBatch:
-        """The good rows of a batch; count the others, and see what the values are."""
+    def _judge(
+        self,
+        batch: pa.RecordBatch,
+        relation: Relation,
+        wanted: Sequence[Wanted],
+        start: int,
+        examples: list[tuple[str, int, str | None]],
+    ) -> pa.RecordBatch:
+        """The good rows of a batch; count the others, keep some as examples, and see what the values are."""
         for n, column in enumerate(wanted):
             extra = batch.column(f"x{n}")
             if column.role in ("id", "time") and extra.null_count < len(extra):
@@ -242,12 +249,11 @@ class Scan:
         for counted in kinds.value_counts().to_pylist():
             kind = counted["values"]
             self.faults.add(kind, counted["counts"])
-            if self.faults.wants_example(kind):
+            if sum(kind == known for known, _, _ in examples) < MOST_EXAMPLES:
                 found = np.flatnonzero(pc.match_substring(texts, kind + SEPARATOR).to_numpy(zero_copy_only=False))
-                for number in found[:3].tolist():
+                for number in found[:MOST_EXAMPLES].tolist():
                     piece = next(p for p in texts[number].as_py().split(_RECORD) if p.startswith(kind + SEPARATOR))
-                    place = self._place(relation, f"row {bad[number] + start + 1}")
-                    self.faults.add_example(kind, place, piece.partition(SEPARATOR)[2] or None)
+                    examples.append((kind, int(bad[number]) + start + 1, piece.partition(SEPARATOR)[2] or None))
         return batch.filter(pc.is_null(fault))
 
     def _see(self, column: Wanted, relation: Relation, extra: pa.Array, start: int) -> None:
@@ -278,71 +284,3 @@ class Scan:
 
     def _place(self, relation: Relation, place: str) -> str:
         return place if len(self._relations) == 1 else f"{relation.name} {place}"
-
-
-def column_of(relation: Relation, file: DataFile | None, name: str) -> tuple[str, str] | None:
-    """Type and SQL of a column of a file, or of one that its folders name; None where it has no such column."""
-    if dtype := relation.type_of(name):
-        return dtype, relation.sql_of(name)
-    if file is not None and name in file.partitions:
-        value = file.partitions[name]
-        return "TEXT", "NULL::VARCHAR" if value is None else quoted(value)
-    return None
-
-
-def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """DuckDB with bounded memory, which takes times without a zone for UTC.
-
-    Args:
-        scratch: a folder for what does not fit into memory.
-    """
-    threads = max(1, min(4, os.cpu_count() or 1))
-    connection = duckdb.connect(
-        config={"threads": threads, "memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
-    )
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-def open_relations(
-    connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path
-) -> list[tuple[Relation, DataFile | None]]:
-    """The files of a source.
-
-    Raises:
-        InputError: no such file, or one that is not of its format.
-    """
-    if not isinstance(source, Path | str):
-        return [(StreamRelation(connection, source), None)]
-    relations: list[tuple[Relation, DataFile | None]] = []
-    for file in find_files(source):
-        try:
-            if file.format == "parquet":
-                relation: Relation = ParquetRelation(connection, file)
-            elif file.format == "csv":
-                relation = DelimitedRelation(connection, file, scratch)
-            else:
-                relation = JsonRelation(connection, file, scratch)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            kind = {"parquet": "Parquet", "csv": "CSV", "json": "JSON"}[file.format]
-            raise InputError(f"{file} cannot be read as {kind}: {first_line(error)}") from None
-        relations.append((relation, file))
-    return relations
-
-
-def source_name(source: Source) -> str:
-    """What to call a source in an error."""
-    return str(source) if isinstance(source, Path | str) else f"the {type(source).__name__}"
-
-
-def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
-    """The error for a column that is not there; it names those that are."""
-    close = difflib.get_close_matches(name, names, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
-    columns = ", ".join(map(repr, names))
-    return InputError(f"{source} has no column {name!r}; its columns are {columns}{guess}")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of a library, which writes several."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,41 +7,19 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading.column_types import ColumnType, converted, plainest
 from feast_embeddings.reading.expressions import Column, id_expression, id_kind
-from feast_embeddings.reading.faults import Faults, shortened
+from feast_embeddings.reading.faults import Faults
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
+from feast_embeddings.reading.opening import column_of, connect, first_line, open_relations, source_name
 from feast_embeddings.reading.relation import BadRow, Relation, Source
-from feast_embeddings.reading.scan import column_of, connect, first_line, open_relations, source_name
-
-ColumnType = Literal["text", "int", "float", "bool", "time"]
-COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
-
-_ARROW: dict[ColumnType, pa.DataType] = {
-    "text": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "time": pa.timestamp("us", "UTC"),
-}
-_NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time in ISO 8601"}
-
-# How a value must be written for a column of text to be numbers: in the one way that gives it back, so that a zip
-# code, an article code such as 4E3, a telephone number and an id of 20 digits stay what they are.
-_WHOLE = r"^-?(0|[1-9][0-9]*)$"
-_REAL = r"^-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-][0-9]+)?$"
-_BOOL = r"^(true|false|True|False|TRUE|FALSE)$"
-_TIME = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
-    r"( ?UTC|Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$"
-)
 
 
 @dataclass(frozen=True)
@@ -95,42 +73,14 @@ def read_table(
         for place, column in enumerate(table.column_names):
             wanted = (types or {}).get(column)
             if wanted is not None:
-                typed = _converted(connection, table[column], wanted, f"{name}: column {column!r}")
+                typed = converted(connection, table[column], wanted, f"{name}: column {column!r}")
             elif column in plain and pa.types.is_string(table[column].type):
-                plain_type = _plainest(connection, table[column])
-                typed = _converted(connection, table[column], plain_type, f"{name}: column {column!r}")
+                plain_type = plainest(connection, table[column])
+                typed = converted(connection, table[column], plain_type, f"{name}: column {column!r}")
             else:
                 continue
             table = table.set_column(place, column, typed)
         return table
-
-
-def _plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> ColumnType:
-    """The type that every value of a column of text is written as."""
-    values = column.drop_null()
-    if not len(values):
-        return "text"
-
-    def all_match(pattern: str) -> bool:
-        return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
-
-    if all_match(_REAL):
-        whole = values.filter(pc.match_substring_regex(values, _WHOLE))
-        try:
-            numbers = whole.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return "text"  # too long to be counted with
-        if len(whole) == len(values):
-            return "int"
-        exact = pc.all(pc.less_equal(pc.abs(numbers), 2**53)).as_py()
-        return "text" if exact is False else "float"
-    if all_match(_BOOL):
-        return "bool"
-    if not all_match(_TIME):
-        return "text"
-    connection.register("column", pa.table({"x": values}))
-    found = connection.execute('SELECT bool_and(TRY_CAST(x AS TIMESTAMPTZ) IS NOT NULL) FROM "column"').fetchall()
-    return "time" if found[0][0] else "text"
 
 
 def _read(
@@ -260,50 +210,3 @@ def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"{names[0]} and {name} do not agree: {first_line(error)}") from None
     return together
-
-
-def _converted(
-    connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray, wanted: ColumnType, what: str
-) -> pa.ChunkedArray:
-    """A column in another type, or an error that names the first value that is not of it."""
-    if column.type == _ARROW[wanted]:
-        return column
-    connection.register("column", pa.table({"x": column}))
-    target = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "time": "TIMESTAMPTZ"}[wanted]
-    is_text = pa.types.is_string(column.type)
-    value = f"TRY_CAST(x AS {target})"
-    if wanted == "int" and is_text:
-        # DuckDB would round 1.5.
-        value = f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+') THEN {value} END"
-    elif wanted == "int" and pa.types.is_floating(column.type):
-        value = f"CASE WHEN x = trunc(x) THEN {value} END"
-    converted = connection.sql(
-        f'SELECT {value} AS y, CASE WHEN {value} IS NULL THEN CAST(x AS VARCHAR) END AS bad FROM "column"'  # noqa: S608
-    ).to_arrow_table()
-    bad = converted["bad"]
-    if bad.null_count < len(bad):
-        row = pc.index(pc.is_valid(bad), True).as_py()
-        name = what.rpartition("column ")[2].strip("'")
-        raise InputError(
-            f"{what}: {len(bad) - bad.null_count:,} of {len(bad):,} values are not {_NOUNS.get(wanted, wanted)}, first "
-            f"in row {row + 1}: {shortened(bad[row].as_py())!r}; correct them, or say --attribute-types {name}=text"
-        )
-    return converted["y"].cast(_ARROW[wanted])
-
-
-def parse_types(text: str, option: str) -> dict[str, ColumnType]:
-    """Read ``price=float,zip=text``.
-
-    Raises:
-        InputError: not of that form, a name twice, or an unknown type.
-    """
-    types: dict[str, ColumnType] = {}
-    for part in text.split(","):
-        name, _, word = part.rpartition("=")
-        name, word = name.strip(), word.strip()
-        if not name or word not in COLUMN_TYPES:
-            raise InputError(f"{option} {part!r}: expected NAME=TYPE, with a type of {', '.join(COLUMN_TYPES)}")
-        if name in types:
-            raise InputError(f"{option} gives {name!r} twice")
-        types[name] = word
-    return types

@@ -109,12 +109,19 @@ def test_every_kind_of_bad_row_is_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         faults.settle("log.csv", "error")
     assert str(error.value) == (
-        "log.csv: 10 of 11 rows cannot be used: 5 without user_id (row 2, row 5, row 6, …); 2 whose timestamp is not a "
-        "time (row 4 'N/A', row 8 'soon'); 1 without item_id (row 3); 1 with too few values (line 6 'd,1'); 1 with too "
-        "many values (line 7 'e,1,2024-01-01,x'); 1 not UTF-8 (line 8 '?,1,2024-01-01'); correct them, or leave them "
-        "out with --on-bad-rows drop"
+        "log.csv: 10 of 11 rows cannot be used: 5 without user_id (row 2, row 8, row 9, …); 2 whose timestamp is not a "
+        "time (row 4 'N/A', row 11 'soon'); 1 without item_id (row 3); 1 with too few values (line 6 'd,1'); 1 with "
+        "too many values (line 7 'e,1,2024-01-01,x'); 1 not UTF-8 (line 8 '?,1,2024-01-01'); correct them, or leave "
+        "them out with --on-bad-rows drop"
     )
     faults.settle("log.csv", "drop")
+
+
+def test_rows_are_counted_with_the_bad_ones(tmp_path: Path) -> None:
+    """Stray quotes, blank lines and values of several lines do not shift the row that is named."""
+    content = 'user_id,title,item_id\n\na,"x\ny",1\nb,"open,2\nc,z,3\n,z,4\nd,"open,5\n,z,6\n'
+    with pytest.raises(InputError, match=r"2 without user_id \(row 4, row 6\); 2 .* never closed \(line 5 .*, line 8 "):
+        scan(write(tmp_path / "log.csv", content))[1].settle("log.csv", "error")
 
 
 def test_long_lines(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""The files of a source as relations of one DuckDB, and what to call them in errors."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.delimited import DelimitedRelation
+from feast_embeddings.reading.expressions import quoted
+from feast_embeddings.reading.files import DataFile, find_files
+from feast_embeddings.reading.jsonl import JsonRelation
+from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
+
+_MEMORY = "1GB"
+
+
+def column_of(relation: Relation, file: DataFile | None, name: str) -> tuple[str, str] | None:
+    """Type and SQL of a column of a file, or of one that its folders name; None where it has no such column."""
+    if dtype := relation.type_of(name):
+        return dtype, relation.sql_of(name)
+    if file is not None and name in file.partitions:
+        value = file.partitions[name]
+        return "TEXT", "NULL::VARCHAR" if value is None else quoted(value)
+    return None
+
+
+def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB with bounded memory, which takes times without a zone for UTC.
+
+    Args:
+        scratch: a folder for what does not fit into memory.
+    """
+    threads = max(1, min(4, os.cpu_count() or 1))
+    connection = duckdb.connect(
+        config={"threads": threads, "memory_limit": _MEMORY, "temp_directory": str(scratch / "spill")}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def open_relations(
+    connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path
+) -> list[tuple[Relation, DataFile | None]]:
+    """The files of a source.
+
+    Raises:
+        InputError: no such file, or one that is not of its format.
+    """
+    if not isinstance(source, Path | str):
+        return [(StreamRelation(connection, source), None)]
+    relations: list[tuple[Relation, DataFile | None]] = []
+    for file in find_files(source):
+        try:
+            if file.format == "parquet":
+                relation: Relation = ParquetRelation(connection, file)
+            elif file.format == "csv":
+                relation = DelimitedRelation(connection, file, scratch)
+            else:
+                relation = JsonRelation(connection, file, scratch)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            kind = {"parquet": "Parquet", "csv": "CSV", "json": "JSON"}[file.format]
+            raise InputError(f"{file} cannot be read as {kind}: {first_line(error)}") from None
+        relations.append((relation, file))
+    return relations
+
+
+def source_name(source: Source) -> str:
+    """What to call a source in an error."""
+    return str(source) if isinstance(source, Path | str) else f"the {type(source).__name__}"
+
+
+def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
+    """The error for a column that is not there; it names those that are."""
+    close = difflib.get_close_matches(name, names, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    columns = ", ".join(map(repr, names))
+    return InputError(f"{source} has no column {name!r}; its columns are {columns}{guess}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of a library, which writes several."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
