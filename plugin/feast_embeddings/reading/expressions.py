@@ -80,13 +80,16 @@ class Expression:
 
     Attributes:
         value: the value, null where it cannot be used.
-        fault: the fault of a value that cannot, else null; in terms of the column's `sql` and `result`.
-        extra: more about the value: the unit of a time as an index of `UNITS`, whether a JSON id is a number.
+        bad: whether a value cannot be used, cheap to ask of every row; in terms of the column's `result`.
+        fault: what is wrong with one that cannot; in terms of the column's `sql` and `result`.
+        extra: more about the value, if there is more: the unit of a time as an index of `UNITS`, whether a JSON id is
+            a number.
     """
 
     value: str
+    bad: str
     fault: str
-    extra: str = "NULL::TINYINT"
+    extra: str | None = None
 
 
 def id_kind(column: Column, what: str) -> tuple[IdKind, bool]:
@@ -120,8 +123,9 @@ def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Ex
         as_text: give whole numbers as text too, as they may be too large or mixed with text.
     """
     if column.base in _NARROW and not as_text:
-        return Expression(f"CAST({column.sql} AS BIGINT)", _faults((f"{column.sql} IS NULL", _absent(column))))
-    text, extra, good = column.text, "NULL::TINYINT", ""
+        return Expression(f"CAST({column.sql} AS BIGINT)", f"{column.result} IS NULL", _absent(column))
+    text, good = column.text, ""
+    extra: str | None = None
     if column.base == "DECIMAL":
         text = f"regexp_replace({text}, '\\.0+$', '')"
         good = f"NOT contains({text}, '.')"
@@ -137,12 +141,11 @@ def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Ex
         value = f"CASE WHEN {good} THEN {value} END" if good else value
         problem = f"whose {column.name} is neither text nor a whole number"
     fault = _faults(
-        (f"{column.result} IS NOT NULL", None),
         (f"{text} IS NULL", _absent(column)),
         (f"{text} = ''", _fault(f"whose {column.name} is empty")),
         ("true", _fault(problem, column.text)),
     )
-    return Expression(value, fault, extra)
+    return Expression(value, f"{column.result} IS NULL", fault, extra)
 
 
 def time_expression(column: Column, form: str | None, latest: int | None) -> Expression:
@@ -156,7 +159,7 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
         InputError: the column holds something else.
     """
     base, text, result = column.base, column.text, column.result
-    unit = "0::TINYINT"
+    unit: str | None = None
     if base in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
         # Not epoch_us, which rounds.
         value = f"epoch_ns({column.sql}) // 1000"
@@ -187,7 +190,7 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
         (f"{result} <= 0", _fault(f"whose {column.name} is 1970-01-01 or before", text)),
         (future, _fault(f"whose {column.name} is in the future (--allow-future keeps them)", text)),
     )
-    return Expression(value, fault, unit)
+    return Expression(value, f"({result} IS NULL OR {result} <= 0 OR {future})", fault, unit)
 
 
 def number_expression(column: Column) -> Expression:
@@ -209,7 +212,7 @@ def number_expression(column: Column) -> Expression:
         (f"{result} IS NULL OR NOT ({finite})", _fault(f"whose {column.name} is not a finite number", text)),
         (f"{result} < 0", _fault(f"whose {column.name} is negative", text)),
     )
-    return Expression(value, fault)
+    return Expression(value, f"({result} IS NULL OR {result} < 0 OR NOT ({finite}))", fault)
 
 
 def text_expression(column: Column, known: Collection[str]) -> Expression:
@@ -220,11 +223,10 @@ def text_expression(column: Column, known: Collection[str]) -> Expression:
     """
     values = ", ".join(map(quoted, known))
     no_weight = f"whose {column.name} has no weight (--event-weights)"
-    fault = _faults(
-        (f"{column.result} IS NULL OR {column.result} = ''", _absent(column)),
-        (f"{column.result} NOT IN ({values})" if known else "false", _fault(no_weight, column.text)),
-    )
-    return Expression(column.text, fault)
+    empty = f"{column.result} IS NULL OR {column.result} = ''"
+    unknown = f"{column.result} NOT IN ({values})" if known else "false"
+    fault = _faults((empty, _absent(column)), (unknown, _fault(no_weight, column.text)))
+    return Expression(column.text, f"({empty} OR {unknown})", fault)
 
 
 def quoted(text: str) -> str:
@@ -237,9 +239,9 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _faults(*cases: tuple[str, str | None]) -> str:
+def _faults(*cases: tuple[str, str]) -> str:
     """The fault of the first case that holds."""
-    branches = " ".join(f"WHEN {case} THEN {fault or 'NULL'}" for case, fault in cases)
+    branches = " ".join(f"WHEN {case} THEN {fault}" for case, fault in cases)
     return f"CASE {branches} END"
 
 

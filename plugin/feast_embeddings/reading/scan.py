@@ -36,7 +36,7 @@ from feast_embeddings.reading.relation import Relation, Source
 
 Role = Literal["id", "time", "number", "text"]
 
-BATCH_ROWS = 1 << 20
+BATCH_ROWS = 1 << 22
 _RECORD = "\x1e"
 
 
@@ -182,16 +182,19 @@ class Scan:
             column, sql = self._column(relation, file, wanted.name, place)
             sources.append(f"{sql} AS c{place}")
             expressions.append(self._expression(wanted, column, relation))
-        inner = ", ".join(f"{e.value} AS v{n}, {e.extra} AS x{n}" for n, e in enumerate(expressions))
-        faults = ", ".join(e.fault for e in expressions)
-        outer = ", ".join(f"v{n}, x{n}" for n in range(len(expressions)))
+        values = [f"{e.value} AS v{n}" for n, e in enumerate(expressions)]
+        extras = {n: e.extra for n, e in enumerate(expressions) if e.extra is not None}
+        inner = ", ".join([*values, *(f"{extra} AS x{n}" for n, extra in extras.items())])
+        outer = ", ".join([*(f"v{n}" for n in range(len(expressions))), *(f"x{n}" for n in extras)])
+        faults = ", ".join(f"CASE WHEN {e.bad} THEN {e.fault} END" for e in expressions)
+        bad = " OR ".join(e.bad for e in expressions)
         chosen = [column.name for column in names if relation.type_of(column.name)]
         rows = 0
         examples: list[tuple[str, int, str | None]] = []
         try:
             query = (
-                f"SELECT {outer}, nullif(concat_ws({quoted(_RECORD)}, {faults}), '') AS fault FROM (SELECT *, {inner} "  # noqa: S608
-                f"FROM (SELECT {', '.join(sources)} FROM {relation.source(chosen)}))"
+                f"SELECT {outer}, CASE WHEN {bad} THEN concat_ws({quoted(_RECORD)}, {faults}) END AS fault "  # noqa: S608
+                f"FROM (SELECT *, {inner} FROM (SELECT {', '.join(sources)} FROM {relation.source(chosen)}))"
             )
             for batch in self._connection.sql(query).to_arrow_reader(BATCH_ROWS):
                 good = self._judge(batch, relation, names, rows, examples)
@@ -202,13 +205,13 @@ class Scan:
         except (duckdb.Error, pa.ArrowException) as error:
             raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
         left_out = relation.bad_rows(rows)
-        for kind, row, value in examples:
-            self.faults.add_example(kind, self._place(relation, f"row {relation.row_of(row)}"), value)
+        for kind, number, value in examples:
+            self.faults.add_example(kind, self._place(relation, f"row {relation.row_of(number)}"), value)
         self.faults.rows += rows + len(left_out)
         self.faults.bad += len(left_out)
-        for bad in left_out:
-            self.faults.add(bad.kind)
-            self.faults.add_example(bad.kind, self._place(relation, bad.place), bad.text)
+        for row in left_out:
+            self.faults.add(row.kind)
+            self.faults.add_example(row.kind, self._place(relation, row.place), row.text)
 
     def _expression(self, wanted: Wanted, column: Column, relation: Relation) -> Expression:
         try:
@@ -232,9 +235,8 @@ class Scan:
     ) -> pa.RecordBatch:
         """The good rows of a batch; count the others, keep some as examples, and see what the values are."""
         for n, column in enumerate(wanted):
-            extra = batch.column(f"x{n}")
-            if column.role in ("id", "time") and extra.null_count < len(extra):
-                self._see(column, relation, extra, start)
+            if f"x{n}" in batch.schema.names:
+                self._see(column, relation, batch.column(f"x{n}"), start)
         fault = batch.column("fault")
         if fault.null_count == len(fault):
             return batch
