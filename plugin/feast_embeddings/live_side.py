@@ -78,7 +78,7 @@ class Side:
             if str(number := int(text)) == text:
                 return number
         raise IdTypeError(
-            f"{self.entity} ids of this model are whole numbers, written as 7 or -7; got {text!r:.80}",
+            f"{self.entity} ids of this model are whole numbers, got {text!r:.80}; they are written as 7 or -7",
             self.entity,
             text,
         )
