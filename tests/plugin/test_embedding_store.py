@@ -229,7 +229,7 @@ def test_any_id_is_served(tmp_path: Path, ids: list[str | int]) -> None:
     assert set(store.rank(ids[1], 100).ids) == set(ids[1:])
     assert [store.parse_id("item", str(id)) for id in ids] == ids
     for text in OTHER_SPELLINGS if isinstance(ids[0], int) else []:
-        with pytest.raises(IdTypeError, match="whole numbers, got .* written as 7 or -7"):
+        with pytest.raises(IdTypeError, match=r"whole numbers, got .* written as 7 or -7"):
             store.parse_id("item", text)
     rows = feature_store.get_online_features(
         features=["shop_user_embeddings:version"], entity_rows=[{"user_id": id} for id in ids]
