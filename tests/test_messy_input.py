@@ -380,6 +380,7 @@ BAD_QUERIES: dict[str, tuple[list[str], list[str]]] = {
     "unknown item": (["similar-items", ""], ["item '' has no embedding"]),
     "half a character": (["rank", "\udcff"], ["valid Unicode"]),
     "k of 0": (["rank", "u-1", "-k", "0"], ["'-k'", "0 is not in the range"]),
+    "k beyond 64 bits": (["similar-items", "a", "-k", "9" * 30], ["k must be", "below 2**63"]),
     "k below 0": (["similar-items", "a", "-k", "-3"], ["'-k'"]),
     "k in words": (["similar-users", "u-1", "-k", "some"], ["'-k'"]),
     "filter of nothing": (["rank", "u-1", "--filter", ""], ["filter not understood: it is empty"]),
@@ -403,7 +404,7 @@ def test_questions_that_have_no_answer(case: str, shop: Repo, command: Command) 
     assert state(shop.path) == before
 
 
-@pytest.mark.parametrize("id", ["x", "1.5", "", "9" * 30, "-" + "9" * 30])
+@pytest.mark.parametrize("id", ["x", "1.5", "", "9" * 30, "-" + "9" * 30, "007", "1_0", "７", "+1", " 1", "-0"])
 def test_ids_that_are_no_whole_numbers(id: str, tmp_path: Path, command: Command) -> None:
     """A model of whole-number ids says what ids it takes, also for numbers beyond 64 bits."""
     repo = init_repo(tmp_path / "repo")

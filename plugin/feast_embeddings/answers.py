@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["Embeddings", "Id", "Interactions", "Neighbours", "NeighboursBatch", 
 
 Id = str | int
 # What somebody did: items, each as often as it was, or items with weights.
-Interactions = Sequence[Id] | Mapping[Any, float]
+Interactions = Iterable[Id] | Mapping[Any, float]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from feast_embeddings._feast import source_columns
 from feast_embeddings.errors import InputError
 from feast_embeddings.history import folder_of_source
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
+from feast_embeddings.plain_columns import plain_type
 from feast_embeddings.points import to_microseconds
 
 __all__ = ["ArrowComputeEngine", "ArrowComputeEngineConfig"]
@@ -188,7 +189,6 @@ class _Source:
         if version is not None and version not in columns:
             columns.append(version)
         table = self.dataset.to_table(columns=columns, filter=window)
-        table = pa.table({name: _decoded(table[name]) for name in columns})
         moments = table[self.timestamp].cast(pa.int64()).to_numpy()
         by = [(name, "descending") for name in (self.timestamp, self._created) if name is not None]
         # Stable, so of equal rows the first stays first, and nulls last; Feast's engine sorts the same way.
@@ -256,8 +256,6 @@ def _open(source: Any, repo_path: Path) -> ds.Dataset:
     schema = dataset.schema.remove_metadata()
     if any(not fragment.physical_schema.remove_metadata().equals(schema) for fragment in dataset.get_fragments()):
         raise _NotUnderstoodError(f"the files in {path} have different columns")
-    return dataset
-
-
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    # Arrow filters no columns of views.
+    plain = pa.schema([field.with_type(plain_type(field.type)) for field in schema])
+    return ds.dataset([str(file) for file in files], format="parquet", schema=plain)

@@ -19,6 +19,7 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings.arguments import at_least_one, no_more_than_there_are
 from feast_embeddings.collection import VectorField, parse_metric
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, Engine, PointId, StoredPoint
 from feast_embeddings.errors import InputError
@@ -144,8 +145,7 @@ def _check(view: DocumentView, requested: Sequence[str], top_k: int) -> None:
         raise InputError(
             f"feature view {view.codec.view.name!r} has no feature {unknown[0]!r}; it has: {', '.join(sorted(types))}"
         )
-    if top_k < 1:
-        raise InputError(f"top_k must be at least 1, got {top_k}")
+    at_least_one(top_k, "top_k")
 
 
 def _query(view: DocumentView, embedding: Sequence[float], metric: str | None) -> _Query:
@@ -177,6 +177,7 @@ def _search(
     collection = engine.aliases().get(view.alias)
     if collection is None:
         return []
+    top_k = no_more_than_there_are(top_k, engine, collection)
     spec = engine.describe(collection)
     conditions = _conditions(translated, view.valid_from)
 

@@ -41,6 +41,8 @@ def filter_keys(filter: models.Filter) -> set[str]:
                     names |= filter_keys(condition)
                 case models.FieldCondition():
                     names.add(condition.key.strip('"'))
+                case models.IsEmptyCondition():
+                    names.add(condition.is_empty.key.strip('"'))
     return names
 
 
@@ -97,8 +99,10 @@ def _match(match: Any) -> edge.MatchType:
             return edge.MatchAny(values)
         case models.MatchExcept(except_=values):
             return edge.MatchExcept(values)
-        case models.MatchText(text=text):
-            return edge.MatchText(text)
+        case models.MatchPrefix(prefix=text):
+            return edge.MatchPrefix(text)
+        case models.MatchSubstring(substring=text):
+            return edge.MatchSubstring(text)
     raise _unsupported(type(match).__name__)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -11,8 +10,9 @@ import pyarrow as pa
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings.answers import Embeddings, Id, Interactions, Neighbours, NeighboursBatch, Page
+from feast_embeddings.arguments import at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
-from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.errors import NotPublishedError, UnknownIdError
 from feast_embeddings.export import export_side
 from feast_embeddings.fold_in import fold_in
 from feast_embeddings.live_model import LiveModel
@@ -29,7 +29,7 @@ class EmbeddingStore:
     """Queries over the live version of one model; safe to use from many threads.
 
     Each call answers from one version, whatever is published meanwhile. What is published is noticed with the next
-    call, with attributes that it brings.
+    call, with attributes that it brings. Lists of ids may be of any iterable, and are read once.
 
     Args:
         feature_store: a repo whose online store is `QdrantEmbeddingOnlineStore`.
@@ -61,10 +61,11 @@ class EmbeddingStore:
         return self._only("item", self.similar_items_batch([item_id], k, filter=filter, attributes=attributes))
 
     def similar_items_batch(
-        self, item_ids: Sequence[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+        self, item_ids: Iterable[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
     ) -> NeighboursBatch:
         """`similar_items` for each of many items, where an unknown one is no error."""
-        return self.answer(lambda live: live.similar("item", item_ids, k, filter=filter, attributes=attributes))
+        ids = id_list(item_ids, "item_ids")
+        return self.answer(lambda live: live.similar("item", ids, k, filter=filter, attributes=attributes))
 
     def similar_users(
         self, user_id: Id, k: int = 10, *, filter: Filter | None = None, attributes: bool = True
@@ -73,10 +74,11 @@ class EmbeddingStore:
         return self._only("user", self.similar_users_batch([user_id], k, filter=filter, attributes=attributes))
 
     def similar_users_batch(
-        self, user_ids: Sequence[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+        self, user_ids: Iterable[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
     ) -> NeighboursBatch:
         """`similar_users` for each of many users, where an unknown one is no error."""
-        return self.answer(lambda live: live.similar("user", user_ids, k, filter=filter, attributes=attributes))
+        ids = id_list(user_ids, "user_ids")
+        return self.answer(lambda live: live.similar("user", ids, k, filter=filter, attributes=attributes))
 
     def rank(
         self,
@@ -85,7 +87,7 @@ class EmbeddingStore:
         *,
         filter: Filter | None = None,
         include_seen: bool = False,
-        item_ids: Sequence[Id] | None = None,
+        item_ids: Iterable[Id] | None = None,
         attributes: bool = True,
     ) -> Neighbours:
         """The k items with the highest score for a user: ``user · item + item bias``.
@@ -107,18 +109,19 @@ class EmbeddingStore:
 
     def rank_batch(
         self,
-        user_ids: Sequence[Id],
+        user_ids: Iterable[Id],
         k: int = 10,
         *,
         filter: Filter | None = None,
         include_seen: bool = False,
-        item_ids: Sequence[Id] | None = None,
+        item_ids: Iterable[Id] | None = None,
         attributes: bool = True,
     ) -> NeighboursBatch:
         """`rank` for each of many users, where an unknown one is no error."""
+        ids, only = id_list(user_ids, "user_ids"), None if item_ids is None else id_list(item_ids, "item_ids")
         return self.answer(
             lambda live: live.rank(
-                user_ids, k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
+                ids, k, filter=filter, include_seen=include_seen, item_ids=only, attributes=attributes
             )
         )
 
@@ -129,7 +132,7 @@ class EmbeddingStore:
         *,
         filter: Filter | None = None,
         include_seen: bool = False,
-        item_ids: Sequence[Id] | None = None,
+        item_ids: Iterable[Id] | None = None,
         attributes: bool = True,
     ) -> Neighbours:
         """`rank` for somebody without an id, from what they did: the score of the vector that fold-in gives them.
@@ -157,19 +160,20 @@ class EmbeddingStore:
 
     def rank_visitors(
         self,
-        interactions: Sequence[Interactions],
+        interactions: Iterable[Interactions],
         k: int = 10,
         *,
         filter: Filter | None = None,
         include_seen: bool = False,
-        item_ids: Sequence[Id] | None = None,
+        item_ids: Iterable[Id] | None = None,
         attributes: bool = True,
     ) -> NeighboursBatch:
         """`rank_visitor` for each of many, where one whose items are all unknown is no error."""
-        histories = [each if isinstance(each, Mapping) else Counter(each) for each in interactions]
+        histories = [history(each, "each of interactions") for each in interactions]
+        only = None if item_ids is None else id_list(item_ids, "item_ids")
         return self.answer(
             lambda live: live.rank_visitors(
-                histories, k, filter=filter, include_seen=include_seen, item_ids=item_ids, attributes=attributes
+                histories, k, filter=filter, include_seen=include_seen, item_ids=only, attributes=attributes
             )
         )
 
@@ -197,7 +201,7 @@ class EmbeddingStore:
 
     def users_for_item_batch(
         self,
-        item_ids: Sequence[Id],
+        item_ids: Iterable[Id],
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -205,12 +209,13 @@ class EmbeddingStore:
         attributes: bool = True,
     ) -> NeighboursBatch:
         """`users_for_item` for each of many items, where an unknown one is no error."""
+        ids = id_list(item_ids, "item_ids")
         return self.answer(
-            lambda live: live.users_for(item_ids, k, filter=filter, include_seen=include_seen, attributes=attributes)
+            lambda live: live.users_for(ids, k, filter=filter, include_seen=include_seen, attributes=attributes)
         )
 
     def lookalike_users(
-        self, user_ids: Sequence[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
+        self, user_ids: Iterable[Id], k: int = 10, *, filter: Filter | None = None, attributes: bool = True
     ) -> Neighbours:
         """The k users nearest by cosine to the mean direction of these users, without them.
 
@@ -219,15 +224,18 @@ class EmbeddingStore:
         Raises:
             FilterError, NotPublishedError: as in `similar_items`.
         """
-        return self.answer(lambda live: live.similar_to_all(user_ids, k, filter=filter, attributes=attributes))
+        ids = id_list(user_ids, "user_ids")
+        return self.answer(lambda live: live.similar_to_all(ids, k, filter=filter, attributes=attributes))
 
-    def user_embeddings(self, user_ids: Sequence[Id]) -> Embeddings:
+    def user_embeddings(self, user_ids: Iterable[Id]) -> Embeddings:
         """The vectors of these users, float32, bit for bit as trained."""
-        return self.answer(lambda live: live.side("user").embeddings(user_ids))
+        ids = id_list(user_ids, "user_ids")
+        return self.answer(lambda live: live.side("user").embeddings(ids))
 
-    def item_embeddings(self, item_ids: Sequence[Id]) -> Embeddings:
+    def item_embeddings(self, item_ids: Iterable[Id]) -> Embeddings:
         """The vectors of these items without the bias, float32, bit for bit as trained."""
-        return self.answer(lambda live: live.side("item").embeddings(item_ids))
+        ids = id_list(item_ids, "item_ids")
+        return self.answer(lambda live: live.side("item").embeddings(ids))
 
     def retrieve(
         self,
@@ -248,8 +256,7 @@ class EmbeddingStore:
             CursorError: it is not one, or its version is not loaded any more.
             FilterError, NotPublishedError: as in `similar_items`.
         """
-        if limit < 1:
-            raise InputError(f"limit must be at least 1, got {limit}")
+        limit = at_least_one(limit, "limit")
         version, start = (None, None) if cursor is None else read_cursor(cursor)
 
         def page(live: LiveModel) -> Page:

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from feast_embeddings.answers import Id, Neighbours, NeighboursBatch
+from feast_embeddings.arguments import at_least_one
 from feast_embeddings.artifact import Entity
 from feast_embeddings.deadline import check_time
 from feast_embeddings.engine import PointId, ScoredPoint
-from feast_embeddings.errors import InputError, NotPublishedError, VersionMismatchError
+from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.live_side import Filter, LiveSide
 from feast_embeddings.visitors import Visitors
 
@@ -49,7 +50,7 @@ class LiveModel:
         self, entity: Entity, ids: Sequence[Id], k: int, *, filter: Filter | None, attributes: bool
     ) -> NeighboursBatch:
         """To each id the k nearest by cosine, without itself."""
-        _check_k(k)
+        k = at_least_one(k, "k")
         live = self.side(entity)
         name, conditions = live.side.field.search_name, live.side.translate(filter)
         payload = None if attributes else [live.side.id_name]
@@ -65,7 +66,7 @@ class LiveModel:
 
     def similar_to_all(self, user_ids: Sequence[Id], k: int, *, filter: Filter | None, attributes: bool) -> Neighbours:
         """The k users nearest to the mean direction of these users, without them."""
-        _check_k(k)
+        k = at_least_one(k, "k")
         live = self.side("user")
         name, conditions = live.side.field.search_name, live.side.translate(filter)
         points = live.points(user_ids, name)
@@ -90,7 +91,7 @@ class LiveModel:
         attributes: bool,
     ) -> NeighboursBatch:
         """To each user the k items of the highest score, of all items or of these."""
-        _check_k(k)
+        k = at_least_one(k, "k")
         users, items = self._same_space()
         name = users.side.field.name
         points = users.points(user_ids, name, () if include_seen else [_SEEN])
@@ -116,7 +117,7 @@ class LiveModel:
         attributes: bool,
     ) -> NeighboursBatch:
         """To each visitor, given as items with weights, the k items of the highest score."""
-        _check_k(k)
+        k = at_least_one(k, "k")
         _, items = self._same_space()
         # Also those of them that came after the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
@@ -140,7 +141,7 @@ class LiveModel:
 
         It takes the vector, float32 (dim,), and the points of items that are left out.
         """
-        _check_k(k)
+        k = at_least_one(k, "k")
         _, items = self._same_space()
         side, field = items.side, items.side.field
         conditions = side.translate(filter)
@@ -162,7 +163,7 @@ class LiveModel:
         self, item_ids: Sequence[Id], k: int, *, filter: Filter | None, include_seen: bool, attributes: bool
     ) -> NeighboursBatch:
         """To each item the k users whose score for it is highest."""
-        _check_k(k)
+        k = at_least_one(k, "k")
         users, items = self._same_space()
         conditions = users.side.translate(filter)
         has_seen = _SEEN in users.side.codec.types and not include_seen
@@ -206,8 +207,3 @@ def _unseen(search: Callable[[int], list[ScoredPoint]], item_id: Id, k: int) -> 
         if len(unseen) >= k or len(hits) < n:
             return unseen[:k]
         n *= _GROWTH
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise InputError(f"k must be at least 1, got {k}")

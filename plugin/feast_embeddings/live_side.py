@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +17,14 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
 from feast_embeddings.answers import Embeddings, Id, Neighbours, Page
+from feast_embeddings.arguments import no_more_than_there_are
 from feast_embeddings.artifact import Entity
 from feast_embeddings.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import CursorError, IdTypeError
 from feast_embeddings.exact_numbers import native_value
-from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
+from feast_embeddings.filter_text import parse_filter
+from feast_embeddings.filters import QdrantFilterTranslator
 from feast_embeddings.points import PointCodec, from_microseconds
 
 __all__ = ["Filter", "LiveSide", "Side", "read_cursor"]
@@ -50,7 +53,7 @@ class Side:
 
     def point_ids(self, ids: Iterable[Id]) -> list[PointId]:
         """Of these users or items; `IdTypeError` for one that cannot be one of them."""
-        plain = [id.item() if isinstance(id, np.generic) else id for id in ids]
+        plain = list(ids)
         for id in plain:
             if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
                 kind = "text" if self._is_text else "a whole number"
@@ -70,12 +73,15 @@ class Side:
     def parse_id(self, text: str) -> Id:
         if self._is_text:
             return text
-        try:
-            return int(text)
-        except ValueError:
-            raise IdTypeError(
-                f"{self.entity} ids of this model are whole numbers, got {text!r}", self.entity, text
-            ) from None
+        # Python takes 007, 1_0 and digits of all scripts for numbers too, which are ids of somebody else.
+        with contextlib.suppress(ValueError):
+            if str(number := int(text)) == text:
+                return number
+        raise IdTypeError(
+            f"{self.entity} ids of this model are whole numbers, got {text!r:.80}; they are written as 7 or -7",
+            self.entity,
+            text,
+        )
 
     def translate(self, filter: Filter | None) -> models.Filter | None:
         tree = parse_filter(filter) if isinstance(filter, str) else filter
@@ -147,6 +153,7 @@ class LiveSide:
             only: search among these points.
             payload: the keys to return with each; None returns all.
         """
+        k = no_more_than_there_are(k, self._engine, self.collection)
         must: list[Any] = [] if filter is None else [filter]
         if only is not None:
             must.append(models.HasIdCondition(has_id=list(only)))
@@ -216,7 +223,7 @@ class LiveSide:
         side = self.side
         points, following = self._engine.page(
             self.collection,
-            limit=limit,
+            limit=no_more_than_there_are(limit, self._engine, self.collection),
             start=start,
             payload=None,
             vectors=[side.field.name] if vectors else [],

@@ -22,6 +22,7 @@ from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
 from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
+from feast_embeddings.plain_columns import plain
 from feast_embeddings.points import PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
 
 __all__ = ["encode_batch", "encode_table"]
@@ -52,11 +53,11 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
         timestamp_field: the column of event timestamps, an Arrow timestamp; without a zone it is UTC.
 
     Raises:
-        InputError: a column is missing, a join key or a timestamp is null, or a vector has the wrong length, or NaN
-            or infinity in it.
+        InputError: a column is missing, a join key, a timestamp or what is in a list is null, or a vector has the wrong
+            length, or NaN or infinity in it.
     """
     join_keys = [column.name for column in codec.view.entity_columns]
-    columns = {name: _plain(batch, name) for name in {*join_keys, *codec.features, timestamp_field}}
+    columns = {name: _column(codec, batch, name) for name in {*join_keys, *codec.features, timestamp_field}}
     for name in (*join_keys, timestamp_field):
         if columns[name].null_count:
             raise InputError(f"feature view {codec.view.name!r}: the column {name!r} has a null; every row needs one")
@@ -80,11 +81,23 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
     )
 
 
-def _plain(batch: pa.RecordBatch, name: str) -> pa.Array:
+def _column(codec: PointCodec, batch: pa.RecordBatch, name: str) -> pa.Array:
     if name not in batch.schema.names:
         raise InputError(f"the column {name!r} is missing; there are {', '.join(batch.schema.names)}")
-    column = batch.column(name)
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    column = plain(batch.column(name))
+    if _is_list(column.type) and not _has_own_null(column.type.value_type) and (flat := column.flatten()).null_count:
+        row = pc.list_parent_indices(column).filter(pc.is_null(flat))[0].as_py()
+        raise InputError(
+            f"feature view {codec.view.name!r}: the column {name!r} has a null within the list "
+            f"{column[row].as_py()!r:.80}; Feast's lists hold none and would give another value in its place: leave it "
+            "out, or write a value that stands for it"
+        )
+    return column
+
+
+def _has_own_null(element: pa.DataType) -> bool:
+    """Feast keeps a null within such a list: as NaN, or as its time that is none."""
+    return bool(pa.types.is_floating(element) or pa.types.is_timestamp(element))
 
 
 def _point_ids(
@@ -163,7 +176,7 @@ def _payload_keys(name: str, column: pa.Array, value_type: ValueType) -> dict[st
     if value_type == ValueType.UNIX_TIMESTAMP and pa.types.is_timestamp(dtype):
         return {name: pa.array(_integers(column, "s"), mask=_nulls(column)).to_pylist()}
     element = _LIST_ELEMENTS.get(value_type)
-    if element is not None and _is_list(dtype) and dtype.value_type == element and not column.flatten().null_count:
+    if _is_list(dtype) and (dtype.value_type == element or (element == pa.string() and _is_text(dtype.value_type))):
         return {name: column.to_pylist()}
     return None
 

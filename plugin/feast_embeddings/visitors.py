@@ -70,8 +70,12 @@ class Visitors:
         loaded = self._load()
         items = [id for history in histories for id in history]
         rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-        with np.errstate(over="ignore"):  # what is too large is infinite, and refused
-            weights = np.array([weight for history in histories for weight in history.values()]).astype(np.float32)
+        given = [weight for history in histories for weight in history.values()]
+        try:
+            with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+                weights = np.array(given).astype(np.float32)
+        except (TypeError, ValueError, OverflowError):
+            weights = np.full(1, np.nan, np.float32)
         if not (np.isfinite(weights).all() and (weights > 0).all()):
             raise InputError("weights of interactions must be positive numbers that fit 32-bit floats")
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient, EmbeddingServiceError, calls
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.errors import InputError
 from feast_embeddings.service.keys import new_key
 
 from .conftest import Shop
@@ -53,6 +54,28 @@ def test_vectors_are_the_trained_ones(address: str, store: EmbeddingStore) -> No
             assert found.vectors.tobytes() == library.vectors.tobytes()
             assert (found.ids, found.missing, found.found.tolist()) == (ids, library.missing, library.found.tolist())
             assert (found.version, found.space, found.as_of) == (library.version, library.space, library.as_of)
+
+
+def test_lists_of_ids_are_lists(address: str) -> None:
+    """Of a generator all ids are sent; one id, as text or bytes, where a list is expected is refused before."""
+    with EmbeddingClient(address, api_key=KEY) as client:
+        assert client.create_user_embedding("shop", (f"u-{i}" for i in range(3))).ids == ["u-0", "u-1", "u-2"]
+        asks: list[Callable[[Any], Any]] = [
+            lambda ids: client.create_user_embedding("shop", ids),
+            lambda ids: client.create_item_embedding("shop", ids),
+            lambda ids: client.similar_items_batch("shop", ids),
+            lambda ids: client.similar_users_batch("shop", ids),
+            lambda ids: client.rank_batch("shop", ids),
+            lambda ids: client.rank("shop", "u-1", item_ids=ids),
+            lambda ids: client.rank("shop", interactions=ids),
+            lambda ids: client.rank_batch("shop", interactions=[ids]),
+            lambda ids: client.users_for_item_batch("shop", ids),
+            lambda ids: client.lookalike_users("shop", ids),
+        ]
+        for ask in asks:
+            for wrong in ("u-0", b"u-0", 7):
+                with pytest.raises(InputError, match="takes a list of ids, got"):
+                    ask(wrong)
 
 
 def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> None:

@@ -188,6 +188,36 @@ def test_the_result_is_that_of_feasts_engine(
     assert found[0][-1][1] != {"count": ValueProto(int64_val=0)}
 
 
+@pytest.mark.parametrize(
+    "layout", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_layouts_of_arrow_make_no_difference(
+    layout: pa.DataType, online: Online, new_store: Callable[..., FeatureStore], tmp_path: Path
+) -> None:
+    """Text, ids too, and vectors in the layouts of polars and others are materialized as plain ones are."""
+    found: list[Rows] = []
+    for dtype in (pa.string(), layout):
+        source = table(
+            id=pa.array(["a", "b", "a", "c", "a", "b"]), at=at(5, 1, 3, 2, 4, 1), title=pa.array([*"uvwxy", None])
+        )
+        for name in ("id", "title"):
+            column = source[name].combine_chunks()
+            column = column.dictionary_encode() if pa.types.is_dictionary(dtype) else column.cast(dtype)
+            source = source.set_column(source.column_names.index(name), name, column)
+        if layout == pa.string_view() and dtype == layout:
+            vectors = pa.array(source["vector"].to_pylist(), pa.list_view(pa.float32()))
+            source = source.set_column(source.column_names.index("vector"), "vector", vectors)
+        path = tmp_path / f"{len(found)}.parquet"
+        pq.write_table(source, path)
+        assert pq.read_schema(path).field("title").type == dtype
+        store = new_store(OURS, online)
+        store.apply([*_entities({"id": String}), make_view(path, {"id": String})])
+        store.materialize(START, END)
+        found.append(stored(store, [{"id": ValueProto(string_val=id)} for id in "abcd"]))
+    assert found[0] == found[1]
+    assert [None if values is None else values["title"].string_val for _, values in found[0]] == ["w", "v", "x", None]
+
+
 def _entities(keys: dict[str, Any]) -> list[Entity]:
     return [Entity(name=f"of_{name}", join_keys=[name], value_type=_VALUE_TYPES[keys[name]]) for name in keys]
 

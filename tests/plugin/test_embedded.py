@@ -14,7 +14,8 @@ from feast import ValueType
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import CollectionSpec, Hnsw, VectorSpec
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
+from feast_embeddings.filter_text import parse_filter
+from feast_embeddings.filters import QdrantFilterTranslator
 from feast_embeddings.shard_folder import Pointer
 from feast_embeddings.writer_lock import writer_lock
 

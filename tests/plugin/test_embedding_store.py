@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.errors import FilterError, InputError, NotPublishedError, UnknownIdError
+from feast_embeddings.errors import FilterError, IdTypeError, InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 
@@ -115,8 +118,78 @@ def test_bad_questions_get_an_answer_in_words(store: EmbeddingStore) -> None:
         store.similar_items("sku-1", filter="categori = 'Books'")
     with pytest.raises(FilterError, match="did you mean 'category'"):
         store.rank_batch(["nobody"], filter="categori = 'Books'")
-    with pytest.raises(InputError, match="k must be at least 1, got 0"):
+    with pytest.raises(InputError, match="k must be a whole number of at least 1 and below 2\\*\\*63, got 0"):
         store.similar_items("sku-1", 0)
+
+
+# Each public method that takes a list of ids, and ids that the shop has.
+LISTS: dict[str, tuple[Callable[[EmbeddingStore, Any], Any], list[str]]] = {
+    "similar_items_batch": (lambda store, ids: store.similar_items_batch(ids, 3).ids, ["sku-1", "sku-2"]),
+    "similar_users_batch": (lambda store, ids: store.similar_users_batch(ids, 3).ids, ["u-1", "u-2"]),
+    "rank_batch": (lambda store, ids: store.rank_batch(ids, 3).ids, ["u-1", "u-2"]),
+    "rank, item_ids": (lambda store, ids: store.rank("u-9", item_ids=ids).ids, ["sku-1", "sku-2"]),
+    "users_for_item_batch": (lambda store, ids: store.users_for_item_batch(ids, 3).ids, ["sku-1", "sku-2"]),
+    "lookalike_users": (lambda store, ids: store.lookalike_users(ids, 3).ids, ["u-1", "u-2"]),
+    "user_embeddings": (lambda store, ids: (e := store.user_embeddings(ids)).ids + e.found.tolist(), ["u-1", "u-2"]),
+    "item_embeddings": (lambda store, ids: (e := store.item_embeddings(ids)).ids + e.found.tolist(), ["sku-1"]),
+}
+
+
+@pytest.mark.parametrize("method", LISTS)
+def test_lists_of_ids_are_lists(common_shop: Shop, method: str) -> None:
+    """Any iterable is one, read once; one id alone, which would be taken apart, is refused, and so is a matrix."""
+    ask, ids = LISTS[method]
+    store = EmbeddingStore(common_shop.feature_store, "shop")
+    expected = ask(store, ids)
+    assert expected
+    for given in (tuple(ids), iter(ids), (id for id in ids), map(str, ids), np.array(ids), pd.Series(ids, index=ids)):
+        assert ask(store, given) == expected
+    for wrong in ("u-1", b"u-1", bytearray(b"u-1"), 7, None if method != "rank, item_ids" else 7.5, np.array([ids])):
+        with pytest.raises(InputError, match="takes a list of ids, got"):
+            ask(store, wrong)
+
+
+@pytest.mark.parametrize("wrong", ["sku-1", b"sku-1", [["sku-1"]], 7], ids=repr)
+def test_interactions_are_lists_or_mappings(common_shop: Shop, wrong: Any) -> None:
+    """One item alone as a visitor's history is refused, by `rank_visitor` and for each of many."""
+    store = EmbeddingStore(common_shop.feature_store, "shop")
+    with pytest.raises(InputError, match="interactions takes"):
+        store.rank_visitor(wrong)
+    with pytest.raises(InputError, match="interactions takes"):
+        store.rank_visitors(visitor for visitor in [["sku-1"], wrong])
+
+
+HUGE = [10_001, 10**6, 2**31, 2**32 + 1, 10**18, 2**63 - 1]
+
+
+@pytest.mark.parametrize("k", HUGE)
+def test_as_many_as_there_are(common_shop: Shop, k: int) -> None:
+    """However many results are asked for, all that there are come back, and no room is reserved for more."""
+    store = EmbeddingStore(common_shop.feature_store, "shop")
+    assert len(store.similar_items("sku-1", k)) == 39
+    assert len(store.similar_items("sku-1", int(np.int64(k)), filter="price IS NOT NULL")) == 38
+    assert len(store.rank("u-1", k)) == 38
+    assert len(store.rank("u-1", k, item_ids=["sku-9"])) == 1
+    assert len(store.users_for_item("sku-1", k)) == 18
+    assert len(store.lookalike_users(["u-1", "u-2"], k)) == 18
+    assert len(store.retrieve("item", limit=k).ids) == 40
+
+
+@pytest.mark.parametrize("k", [0, -1, 2**63, 10**30, -(10**30), 2.5, 3.0, "3", True, None], ids=repr)
+def test_numbers_of_results_are_whole_numbers(common_shop: Shop, k: Any) -> None:
+    """Anything else is an error of ours that says what was expected."""
+    store = EmbeddingStore(common_shop.feature_store, "shop")
+    asks: list[Callable[[], Any]] = [
+        lambda: store.similar_items("sku-1", k),
+        lambda: store.similar_users_batch(["u-1"], k),
+        lambda: store.rank("u-1", k),
+        lambda: store.users_for_item("sku-1", k),
+        lambda: store.lookalike_users(["u-1"], k),
+        lambda: store.retrieve("item", limit=k),
+    ]
+    for ask in asks:
+        with pytest.raises(InputError, match="must be a whole number of at least 1 and below"):
+            ask()
 
 
 def test_nothing_live_is_said_so(shop: Shop) -> None:
@@ -127,6 +200,10 @@ def test_nothing_live_is_said_so(shop: Shop) -> None:
         store.rank("u-1")
     with pytest.raises(InputError, match="'shoe_user_embeddings' is not in the registry"):
         EmbeddingStore(shop.feature_store, "shoe")
+
+
+# What Python takes for a whole number, and is not how an id is written.
+OTHER_SPELLINGS = ["007", "1_0", "７", "+7", " 7", "7 ", "7\n", "-0", "٧", "", "-", "7.0", "1e3", "0x7", "9" * 5000]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +228,9 @@ def test_any_id_is_served(tmp_path: Path, ids: list[str | int]) -> None:
     assert set(store.similar_items(ids[0], 100).ids) == set(ids[1:])
     assert set(store.rank(ids[1], 100).ids) == set(ids[1:])
     assert [store.parse_id("item", str(id)) for id in ids] == ids
+    for text in OTHER_SPELLINGS if isinstance(ids[0], int) else []:
+        with pytest.raises(IdTypeError, match=r"whole numbers, got .* written as 7 or -7"):
+            store.parse_id("item", text)
     rows = feature_store.get_online_features(
         features=["shop_user_embeddings:version"], entity_rows=[{"user_id": id} for id in ids]
     ).to_dict()

@@ -13,7 +13,8 @@ from qdrant_client import models
 
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, PointId, VectorSpec
 from feast_embeddings.errors import EngineError
-from feast_embeddings.filters import QdrantFilterTranslator, parse_filter
+from feast_embeddings.filter_text import parse_filter
+from feast_embeddings.filters import QdrantFilterTranslator
 from feast_embeddings.points import hashed_ids
 
 NewAlias = Callable[[], str]

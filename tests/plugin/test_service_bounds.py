@@ -111,6 +111,17 @@ def test_values_of_no_use_are_named(service: Asking, field: str, value: str) -> 
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field), answer.text
 
 
+def test_a_filter_may_have_as_many_values_as_a_request_has_ids(service: Asking) -> None:
+    """10,000 ids in one IN, within the bound of a body; beyond the filter's own bounds it is a 422."""
+    ids = ["sku-1", "sku-2", *(f"{n:036d}" for n in range(9_998))]
+    body: dict[str, Any] = {"entity": "item", "filter": f"item_id IN ({', '.join(map(repr, ids))})"}
+    answer = service.post(f"{MODEL}/retrieve", body)
+    assert sorted(row["id"] for row in answer.json()["rows"]) == ["sku-1", "sku-2"]
+    for text in ("price IN (" + "1," * 20_000 + "1)", "price = 1 OR " * 10_000 + "price = 1", "(" * 500_000):
+        answer = service.post(f"{MODEL}/retrieve", body | {"filter": text})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "filter")
+
+
 @pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "1e999", "-" + "9" * 5000])
 def test_numbers_that_are_no_numbers(service: Asking, number: str) -> None:
     """Not one that JSON readers agree about."""

@@ -64,7 +64,6 @@ COLUMNS: dict[str, tuple[FeastType, pa.DataType, st.SearchStrategy[Any]]] = {
     "flag": (Bool, pa.bool_(), st.booleans()),
     "raw": (Bytes, pa.binary(), st.binary(max_size=5)),
     "words": (Array(String), pa.list_(pa.string()), st.lists(TEXT, max_size=3)),
-    "holes": (Array(String), pa.list_(pa.string()), st.lists(TEXT | st.none(), max_size=3)),
     "numbers": (Array(Int64), pa.list_(pa.int64()), st.lists(INTS, max_size=3)),
     "flags": (Array(Bool), pa.list_(pa.bool_()), st.lists(st.booleans(), max_size=3)),
     "reals": (Array(Float64), pa.list_(pa.float64()), st.lists(st.floats(), max_size=3)),
@@ -231,6 +230,66 @@ def test_whole_numbers_beside_a_null_stay_exact() -> None:
     assert {"n", "at"} & set(second) == set()
 
 
+@pytest.mark.parametrize(
+    ("plain", "layouts"),
+    [
+        (pa.string(), [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string_view())]),
+        (pa.binary(), [pa.binary_view(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())]),
+        (pa.int64(), [pa.dictionary(pa.int32(), pa.int64())]),
+        (
+            pa.list_(pa.string()),
+            [
+                pa.list_view(pa.string_view()),
+                pa.large_list_view(pa.large_string()),
+                pa.large_list(pa.string()),
+                pa.list_(pa.string_view()),
+                pa.list_(pa.dictionary(pa.int32(), pa.string())),
+            ],
+        ),
+        (pa.list_(pa.int64()), [pa.list_view(pa.int64()), pa.large_list(pa.int64())]),
+        (pa.list_(pa.float32()), [pa.list_view(pa.float32()), pa.large_list_view(pa.float32())]),
+    ],
+    ids=str,
+)
+def test_layouts_of_arrow_make_no_difference(plain: pa.DataType, layouts: list[pa.DataType]) -> None:
+    """A column, or an id, in any layout makes the points of the plain one; slices and nulls included."""
+    values: dict[pa.DataType, tuple[FeastType, list[Any]]] = {
+        pa.string(): (String, ["", "a", "a", "long enough for no view to hold it", "ä"]),
+        pa.binary(): (Bytes, [b"", b"a", b"a", b"\xff" * 30, b"b"]),
+        pa.int64(): (Int64, [0, 1, 1, 2**53 + 1, -(2**63)]),
+        pa.list_(pa.string()): (Array(String), [[], ["a"], ["a", "a"], ["long enough for no view to hold it"], ["ä"]]),
+        pa.list_(pa.int64()): (Array(Int64), [[], [1], [1, 1], [2**53 + 1], [5]]),
+        pa.list_(pa.float32()): (Array(Float32), [[1.5], [1.0], [1.0], [0.1], [5.0]]),
+    }
+    feast_type, column = values[plain]
+    keys: dict[str, FeastType] = {"id": Int64} if pa.types.is_list(plain) else {"id": Int64, "key": feast_type}
+    codec = make_codec({"feature": feast_type}, keys)
+
+    def points(dtype: pa.DataType) -> PointBatch:
+        columns = {"id": pa.array(range(6)), "event_timestamp": pa.array([NOW] * 6, US)}
+        flat = pa.array([None, *column[1:], column[0]], plain)
+        columns["feature"] = _in_layout(flat, dtype)
+        if "key" in keys:
+            columns["key"] = _in_layout(pa.array([*column, column[0]], plain), dtype)
+        return encode_batch(codec, pa.record_batch(columns).slice(0, 5))
+
+    expected = points(plain)
+    assert sum("feature" in payload or "_exact_feature" in payload for payload in expected.payloads) == 4
+    for layout in layouts:
+        assert_same(points(layout), expected)
+
+
+def _in_layout(column: pa.Array, dtype: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(dtype):
+        encoded = column.dictionary_encode()
+        return pa.DictionaryArray.from_arrays(
+            encoded.indices.cast(dtype.index_type), encoded.dictionary.cast(dtype.value_type)
+        )
+    if pa.types.is_list(dtype) and pa.types.is_dictionary(dtype.value_type):
+        return pa.ListArray.from_arrays(column.offsets, column.values.dictionary_encode(), mask=column.is_null())
+    return pa.array(column.to_pylist(), dtype)
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Amsterdam", None])
 def test_event_timestamps_of_any_unit_and_zone(unit: str, zone: str | None) -> None:
@@ -264,6 +323,33 @@ def test_rows_that_cannot_be_stored_are_refused(changes: dict[str, Any], message
     batch = pa.record_batch({name: column for name, column in columns.items() if column is not None})
     with pytest.raises(InputError, match=message):
         encode_batch(codec, batch)
+
+
+@pytest.mark.parametrize(
+    ("feast_type", "dtype", "value"),
+    [
+        (Array(String), pa.list_(pa.string()), "a"),
+        (Array(String), pa.list_view(pa.string_view()), "a"),
+        (Array(Int64), pa.list_(pa.int64()), 40),
+        (Array(Int32), pa.large_list(pa.int32()), 40),
+        (Array(Bool), pa.list_(pa.bool_()), True),
+        (Array(Bytes), pa.list_(pa.binary()), b"a"),
+    ],
+    ids=str,
+)
+def test_a_null_within_a_list_is_refused(feast_type: FeastType, dtype: pa.DataType, value: Any) -> None:
+    """Feast would write "", false or b"" in its place, or end in a TypeError; null lists and empty ones are fine."""
+    codec = make_codec({"sizes": feast_type}, {"id": Int64})
+
+    def batch(rows: list[Any]) -> pa.RecordBatch:
+        columns = {"id": pa.array(range(len(rows))), "sizes": pa.array(rows, dtype)}
+        return pa.record_batch(columns | {"event_timestamp": pa.array([NOW] * len(rows), US)})
+
+    with pytest.raises(InputError, match="feature view 'view': the column 'sizes' has a null within the list"):
+        encode_batch(codec, batch([[value], None, [], [value, None]]))
+    # Out of the slice there is none.
+    points = encode_batch(codec, batch([[value, None], [value], None, []]).slice(1))
+    assert len(points.payloads) == 3
 
 
 def test_a_table_is_encoded_in_parts() -> None:

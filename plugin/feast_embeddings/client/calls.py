@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-import numpy as np
-
+from feast_embeddings.arguments import id_list
 from feast_embeddings.client.answers import Embeddings, Id, Neighbours, NeighboursBatch, Rows
 
 __all__ = ["Call"]
 
 T = TypeVar("T")
 
-Interactions = Sequence[Id] | Mapping[Any, float]
+Interactions = Iterable[Id] | Mapping[Any, float]
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,12 @@ class Call(Generic[T]):
     repeatable: bool = True
 
 
-def _ids(ids: Sequence[Id]) -> list[Id]:
-    # NumPy's whole numbers and text are no JSON.
-    return [id.item() if isinstance(id, np.generic) else id for id in ids]
-
-
 def _interactions(interactions: Interactions) -> list[dict[str, Any]]:
+    ids = id_list(interactions, "interactions")
     if isinstance(interactions, Mapping):
         weights = (float(weight) for weight in interactions.values())
-        return [{"item_id": id, "weight": weight} for id, weight in zip(_ids(list(interactions)), weights, strict=True)]
-    return [{"item_id": id} for id in _ids(interactions)]
+        return [{"item_id": id, "weight": weight} for id, weight in zip(ids, weights, strict=True)]
+    return [{"item_id": id} for id in ids]
 
 
 def _call(model: str, name: str, body: dict[str, Any], read: Callable[[Any], T]) -> Call[T]:
@@ -81,52 +76,56 @@ def versions(model: str) -> Call[list[dict[str, Any]]]:
     return Call(f"/v1/models/{quote(model, safe='')}/versions", None, lambda a: list(a["versions"]))
 
 
-def create_user_embedding(model: str, user_ids: Sequence[Id]) -> Call[Embeddings]:
+def create_user_embedding(model: str, user_ids: Iterable[Id]) -> Call[Embeddings]:
     """The embeddings of users, aligned with the ids."""
-    return _call(model, "create_user_embedding", {"user_ids": _ids(user_ids), "encoding": "base64"}, Embeddings.of)
+    return _call(
+        model, "create_user_embedding", {"user_ids": id_list(user_ids, "user_ids"), "encoding": "base64"}, Embeddings.of
+    )
 
 
-def create_item_embedding(model: str, item_ids: Sequence[Id]) -> Call[Embeddings]:
+def create_item_embedding(model: str, item_ids: Iterable[Id]) -> Call[Embeddings]:
     """The embeddings of items, aligned with the ids."""
-    return _call(model, "create_item_embedding", {"item_ids": _ids(item_ids), "encoding": "base64"}, Embeddings.of)
+    return _call(
+        model, "create_item_embedding", {"item_ids": id_list(item_ids, "item_ids"), "encoding": "base64"}, Embeddings.of
+    )
 
 
 def similar_items(
     model: str, item_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
 ) -> Call[Neighbours]:
     """The items nearest to an item by cosine, without itself."""
-    return _query(model, "similar_items", limit, filter, return_metadata, item_id=_ids([item_id])[0])
+    return _query(model, "similar_items", limit, filter, return_metadata, item_id=id_list([item_id], "item_id")[0])
 
 
 def similar_items_batch(
     model: str,
-    item_ids: Sequence[Id],
+    item_ids: Iterable[Id],
     *,
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
     """`similar_items` for each of many items."""
-    return _batch(model, "similar_items", limit, filter, return_metadata, item_ids=_ids(item_ids))
+    return _batch(model, "similar_items", limit, filter, return_metadata, item_ids=id_list(item_ids, "item_ids"))
 
 
 def similar_users(
     model: str, user_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
 ) -> Call[Neighbours]:
     """The users nearest to a user by cosine, without the user."""
-    return _query(model, "similar_users", limit, filter, return_metadata, user_id=_ids([user_id])[0])
+    return _query(model, "similar_users", limit, filter, return_metadata, user_id=id_list([user_id], "user_id")[0])
 
 
 def similar_users_batch(
     model: str,
-    user_ids: Sequence[Id],
+    user_ids: Iterable[Id],
     *,
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
     """`similar_users` for each of many users."""
-    return _batch(model, "similar_users", limit, filter, return_metadata, user_ids=_ids(user_ids))
+    return _batch(model, "similar_users", limit, filter, return_metadata, user_ids=id_list(user_ids, "user_ids"))
 
 
 def rank(
@@ -134,7 +133,7 @@ def rank(
     user_id: Id | None = None,
     *,
     interactions: Interactions | None = None,
-    item_ids: Sequence[Id] | None = None,
+    item_ids: Iterable[Id] | None = None,
     exclude_seen: bool | None = None,
     limit: int = 10,
     filter: str | None = None,
@@ -149,9 +148,9 @@ def rank(
             is given.
     """
     more = {
-        "user_id": None if user_id is None else _ids([user_id])[0],
+        "user_id": None if user_id is None else id_list([user_id], "user_id")[0],
         "interactions": None if interactions is None else _interactions(interactions),
-        "item_ids": None if item_ids is None else _ids(item_ids),
+        "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
     }
     return _query(model, "rank", limit, filter, return_metadata, **more)
@@ -159,10 +158,10 @@ def rank(
 
 def rank_batch(
     model: str,
-    user_ids: Sequence[Id] | None = None,
+    user_ids: Iterable[Id] | None = None,
     *,
-    interactions: Sequence[Interactions] | None = None,
-    item_ids: Sequence[Id] | None = None,
+    interactions: Iterable[Interactions] | None = None,
+    item_ids: Iterable[Id] | None = None,
     exclude_seen: bool | None = None,
     limit: int = 10,
     filter: str | None = None,
@@ -170,9 +169,9 @@ def rank_batch(
 ) -> Call[NeighboursBatch]:
     """`rank` for each of many users, or of many visitors, whose ids in the answer are their places from 0."""
     more = {
-        "user_ids": None if user_ids is None else _ids(user_ids),
+        "user_ids": None if user_ids is None else id_list(user_ids, "user_ids"),
         "interactions": None if interactions is None else [_interactions(each) for each in interactions],
-        "item_ids": None if item_ids is None else _ids(item_ids),
+        "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
     }
     return _batch(model, "rank", limit, filter, return_metadata, **more)
@@ -188,13 +187,13 @@ def users_for_item(
     return_metadata: bool = False,
 ) -> Call[Neighbours]:
     """The users with the highest score for an item."""
-    more = {"item_id": _ids([item_id])[0], "exclude_seen": exclude_seen}
+    more = {"item_id": id_list([item_id], "item_id")[0], "exclude_seen": exclude_seen}
     return _query(model, "users_for_item", limit, filter, return_metadata, **more)
 
 
 def users_for_item_batch(
     model: str,
-    item_ids: Sequence[Id],
+    item_ids: Iterable[Id],
     *,
     exclude_seen: bool = True,
     limit: int = 10,
@@ -202,20 +201,20 @@ def users_for_item_batch(
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
     """`users_for_item` for each of many items."""
-    more = {"item_ids": _ids(item_ids), "exclude_seen": exclude_seen}
+    more = {"item_ids": id_list(item_ids, "item_ids"), "exclude_seen": exclude_seen}
     return _batch(model, "users_for_item", limit, filter, return_metadata, **more)
 
 
 def lookalike_users(
     model: str,
-    user_ids: Sequence[Id],
+    user_ids: Iterable[Id],
     *,
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[Neighbours]:
     """The users most like these users, without them."""
-    return _query(model, "users_for_item", limit, filter, return_metadata, user_ids=_ids(user_ids))
+    return _query(model, "users_for_item", limit, filter, return_metadata, user_ids=id_list(user_ids, "user_ids"))
 
 
 def retrieve(

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from feast_embeddings.filter_text import MAX_CHARACTERS
+
 __all__ = [
     "AudienceRequest",
     "BatchAudienceRequest",
@@ -37,8 +39,9 @@ _Limit = Annotated[int, Field(strict=True, ge=1, description="How many results, 
 _Filter = Annotated[
     StrictStr | None,
     Field(
-        max_length=65_536,
-        description="Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, NOT IN, BETWEEN, AND, OR, NOT.",
+        max_length=MAX_CHARACTERS,
+        description="Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', "
+        "CONTAINS 'part', AND, OR, NOT.",
         examples=["category = 'Books' AND price < 20"],
     ),
 ]

@@ -1,0 +1,68 @@
+"""What callers of the queries give, made plain: lists of ids, and numbers of results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:  # the client of the service is without pandas and Qdrant
+    from feast_embeddings.answers import Id
+    from feast_embeddings.engine import Engine
+
+__all__ = ["at_least_one", "history", "id_list", "no_more_than_there_are"]
+
+# For fewer results Qdrant reserves room without need, but little.
+_ALWAYS = 10_000
+
+
+def id_list(ids: Iterable[Id], name: str) -> list[Id]:
+    """The ids of any iterable, a generator too, as a list that can be read again; NumPy's as Python's.
+
+    Raises:
+        InputError: it is one id, or no list of ids; `name` is what the caller calls it.
+    """
+    if isinstance(ids, str | bytes | bytearray):
+        raise InputError(f"{name} takes a list of ids, got the single {ids!r:.80}; write [{ids!r:.80}]")
+    if getattr(ids, "ndim", 1) != 1:
+        raise InputError(f"{name} takes a list of ids, got {type(ids).__name__} of {ids.ndim} dimensions")  # type: ignore[attr-defined]
+    try:
+        return [id.item() if isinstance(id, np.generic) else id for id in ids]
+    except TypeError:
+        raise InputError(f"{name} takes a list of ids, got {ids!r:.80} ({type(ids).__name__})") from None
+
+
+def history(interactions: Iterable[Id] | Mapping[Any, float], name: str) -> dict[Id, float]:
+    """The weight of each item that somebody interacted with; the errors of `id_list`."""
+    if isinstance(interactions, Mapping):
+        return dict(zip(id_list(interactions, name), interactions.values(), strict=True))
+    ids = id_list(interactions, name)
+    try:
+        return dict(Counter(ids))
+    except TypeError:
+        raise InputError(f"{name} takes ids, or a mapping of ids to weights, got {ids!r:.80}") from None
+
+
+def at_least_one(n: int, name: str) -> int:
+    """A number of results.
+
+    Raises:
+        InputError: it is no whole number from 1 to 2**63 - 1; `name` is what the caller calls it.
+    """
+    try:
+        plain = index(n)
+    except TypeError:
+        plain = 0
+    if isinstance(n, bool) or not 0 < plain < 2**63:
+        raise InputError(f"{name} must be a whole number of at least 1 and below 2**63, got {n!r:.40}")
+    return plain
+
+
+def no_more_than_there_are(n: int, engine: Engine, collection: str) -> int:
+    """The number of results to ask for: Qdrant reserves room for as many as it is asked for."""
+    return n if n <= _ALWAYS else max(1, min(n, engine.count(collection)))
