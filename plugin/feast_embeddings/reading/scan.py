@@ -32,7 +32,7 @@ from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.opening import column_of, connect, first_line, missing_column, open_relations, source_name
-from feast_embeddings.reading.relation import Relation, Source
+from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
 
 Role = Literal["id", "time", "number", "text"]
 
@@ -110,6 +110,9 @@ class Scan:
         self._connection = self._exit.enter_context(connect(scratch))
         try:
             self._relations = open_relations(self._connection, source, scratch)
+            if all(isinstance(relation, ParquetRelation | StreamRelation) for relation, _ in self._relations):
+                # Decoding is little work; who takes the batches has better use for the other cores.
+                self._connection.execute("SET threads = 1")
             self.columns = self._resolve()
             self._units: dict[str, _Place] = {}
             self._json: dict[str, _Place] = {}
