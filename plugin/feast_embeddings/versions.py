@@ -60,6 +60,7 @@ class Pruned:
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
     """Every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
     folders = {path.name: path for path in version_folders(data, model)}
+    qdrant_store(feature_store)  # in another one, what is live cannot be known
     try:
         engine, aliases = _aliases(feature_store, model)
     except InputError:
