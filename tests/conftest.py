@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -96,28 +97,54 @@ def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSe
         yield from _run_container()
 
 
+class Program:
+    """A Qdrant server with a folder of its own, always at the same address; settings by their environment variables."""
+
+    def __init__(self, program: str, folder: Path, **settings: str) -> None:
+        self._program, self._folder = program, folder
+        folder.mkdir(exist_ok=True)
+        http, grpc = _free_port(), _free_port()
+        scheme = "https" if "QDRANT__SERVICE__ENABLE_TLS" in settings else "http"
+        self._at = QdrantServer(f"{scheme}://127.0.0.1:{http}", grpc)
+        self._environment = {
+            **os.environ,
+            "QDRANT__SERVICE__HOST": "127.0.0.1",
+            "QDRANT__SERVICE__HTTP_PORT": str(http),
+            "QDRANT__SERVICE__GRPC_PORT": str(grpc),
+            "QDRANT__STORAGE__STORAGE_PATH": str(folder / "storage"),
+            "QDRANT__STORAGE__SNAPSHOTS_PATH": str(folder / "snapshots"),
+            "QDRANT__TELEMETRY_DISABLED": "true",
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Start it, and do not wait until it answers."""
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [self._program], cwd=self._folder, env=self._environment, stdout=log, stderr=log
+            )
+
+    def start(self) -> QdrantServer:
+        """Where it answers."""
+        self.begin()
+        _wait_until_ready(self._at.url, self._process)
+        return self._at
+
+    def end(self, signal: signal.Signals = signal.SIGTERM) -> None:
+        """By this signal; safe to repeat."""
+        if self._process is not None:
+            self._process.send_signal(signal)
+            self._process.wait(timeout=30)
+
+
 def run_program(program: str, folder: Path, **settings: str) -> Iterator[QdrantServer]:
-    """A Qdrant server with a folder of its own; settings by the names of their environment variables."""
-    http, grpc = _free_port(), _free_port()
-    scheme = "https" if "QDRANT__SERVICE__ENABLE_TLS" in settings else "http"
-    environment = {
-        **os.environ,
-        "QDRANT__SERVICE__HOST": "127.0.0.1",
-        "QDRANT__SERVICE__HTTP_PORT": str(http),
-        "QDRANT__SERVICE__GRPC_PORT": str(grpc),
-        "QDRANT__STORAGE__STORAGE_PATH": str(folder / "storage"),
-        "QDRANT__STORAGE__SNAPSHOTS_PATH": str(folder / "snapshots"),
-        "QDRANT__TELEMETRY_DISABLED": "true",
-        **settings,
-    }
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([program], cwd=folder, env=environment, stdout=log, stderr=log)
-        try:
-            _wait_until_ready(f"{scheme}://127.0.0.1:{http}", server)
-            yield QdrantServer(f"{scheme}://127.0.0.1:{http}", grpc)
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
+    """A server as long as the iterator is."""
+    server = Program(program, folder, **settings)
+    try:
+        yield server.start()
+    finally:
+        server.end()
 
 
 def _run_container() -> Iterator[QdrantServer]:

@@ -29,7 +29,7 @@ TIMEOUT = 300
 # Of the Compose specification, what this file uses; a word that is misspelt is not among them.
 SERVICE_KEYS = {
     *("build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "init", "ports"),
-    *("restart", "security_opt", "stop_grace_period", "volumes"),
+    *("mem_limit", "restart", "security_opt", "stop_grace_period", "volumes"),
 }
 
 
@@ -61,9 +61,9 @@ def test_what_the_compose_file_says(compose: dict[str, Any]) -> None:
         assert {volume.split(":")[0] for volume in service["volumes"]} <= set(compose["volumes"])
         for variable, value in service["environment"].items():
             assert "KEY" not in variable or value == f"${{{variable}:-}}", "a key is a variable of the caller"
-        if service["image"].endswith(":local"):
-            assert service["cap_drop"] == ["ALL"]
-            assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert re.fullmatch(r"\$\{[A-Z]+_MEMORY:-\d+g\}", service["mem_limit"])
         if not runs_on:  # else `up --wait` takes its end for a failure
             assert any(
                 other.get("depends_on", {}).get(name) == {"condition": "service_completed_successfully"}

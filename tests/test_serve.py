@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -148,6 +149,38 @@ def test_a_publish_drops_and_mixes_nothing(served: Served, shop: Shop) -> None:
         if f"{SIMILAR[len('/v1/models/shop') :]}" in line and "_requests_total" in line
     )
     assert counted == sum(map(len, seen)) + 8
+
+
+def workers_of(served: Served) -> list[int]:
+    """The pids of all workers that have begun, in their order."""
+    return list(map(int, re.findall(r"Started server process \[(\d+)\]", served.log.read_text())))
+
+
+def test_a_killed_worker_is_replaced_while_another_one_hangs(served: Served) -> None:
+    """Within 5 s of its SIGKILL, though a stopped worker answers nothing; twice, also while the first one starts."""
+    stopped, killed = workers_of(served)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        kill_and_see_it_replaced(served, killed)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    kill_and_see_it_replaced(served, stopped)
+    deadline = time.monotonic() + TIMEOUT
+    while served.log.read_text().count("Application startup complete") < 4:
+        assert time.monotonic() < deadline, served.log.read_text()
+        time.sleep(0.1)
+    new = set(workers_of(served)) - {stopped, killed}
+    assert len(new) == 2
+    assert httpx.post(f"{served.address}{SIMILAR}", json={"item_ids": ["sku-1"]}).status_code == 200
+
+
+def kill_and_see_it_replaced(served: Served, pid: int) -> None:
+    """SIGKILL, and the line that the supervisor writes as it starts another one."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while f"Child process [{pid}] died or hung, and is replaced" not in served.log.read_text():
+        assert time.monotonic() < deadline, served.log.read_text()
+        time.sleep(0.05)
 
 
 def test_what_has_begun_is_answered_before_the_end(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -28,6 +29,11 @@ __all__ = [
     "table_id",
     "to_value_protos",
 ]
+
+# Feast warns of what our template sets, as having no effect on a registry in a file. It has: without it, a view is not
+# served while it is materialized, whatever the registry.
+_WRONG_ADVICE = "`serve_features_while_materializing` is enabled but `registry_type` is"
+logging.getLogger("feast.repo_config").addFilter(lambda record: not record.getMessage().startswith(_WRONG_ADVICE))
 
 # Feast's version 3 is the only encoding that can be decoded again; older ones are deprecated there.
 _KEY_VERSION = 3

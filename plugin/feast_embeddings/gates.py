@@ -8,17 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from feast_embeddings.artifact import ENTITIES, Entity, Manifest
 from feast_embeddings.errors import GateError
 
-__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "refuse_failed"]
+__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "is_future", "refuse_failed"]
+
+_CLOCKS_DIFFER = timedelta(minutes=10)
 
 # Metrics of which more is better, the first that both versions have is compared. `popular_…` is of another ranking.
 _METRIC = re.compile(r"(ndcg|recall|precision|hit_rate|map|mrr)(@\d+)?")
 _USERS = re.compile(r", \d+ users$")
-_FLAGS = {"metric": "--allow-worse", "coverage": "--allow-shrink", "space": "--allow-new-space"}
+_FLAGS = {
+    "metric": "--allow-worse",
+    "coverage": "--allow-shrink",
+    "space": "--allow-new-space",
+    "time": "--allow-future",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Gates:
     Attributes:
         max_metric_drop: by how much of the live version's value its ranking metric may be lower.
         max_shrink: which share of the live version's users, or items, it may lack.
-        allow_worse, allow_shrink, allow_new_space: overrule that gate.
+        allow_worse, allow_shrink, allow_new_space, allow_future: overrule that gate.
     """
 
     max_metric_drop: float = 0.05
@@ -36,13 +44,14 @@ class Gates:
     allow_worse: bool = False
     allow_shrink: bool = False
     allow_new_space: bool = False
+    allow_future: bool = False
 
 
 @dataclass(frozen=True)
 class GateResult:
     """What one gate says; `detail` holds the values, and the margin."""
 
-    name: Literal["metric", "coverage", "space"]
+    name: Literal["metric", "coverage", "space", "time"]
     status: Literal["passed", "failed", "overruled", "not comparable"]
     detail: str
 
@@ -63,9 +72,12 @@ class Live:
     manifest: Manifest | None
 
 
-def evaluate_gates(new: Manifest, live: Live, gates: Gates) -> list[GateResult]:
-    """The result of every gate."""
-    return [_metric(new, live, gates), _coverage(new, live, gates), _space(new, live, gates)]
+def evaluate_gates(new: Manifest, live: Live | None, gates: Gates) -> list[GateResult]:
+    """The result of every gate; without anything live, of those alone that need no comparison."""
+    compared = (
+        [] if live is None else [_metric(new, live, gates), _coverage(new, live, gates), _space(new, live, gates)]
+    )
+    return compared + _time(new, gates)
 
 
 def refuse_failed(version: str, results: Iterable[GateResult]) -> None:
@@ -115,6 +127,19 @@ def _space(new: Manifest, live: Live, gates: Gates) -> GateResult:
         f"its vectors are of space {new.space_id}, those of the live version of {old}: models trained on these would "
         "get other vectors than they know",
     )
+
+
+def _time(new: Manifest, gates: Gates) -> list[GateResult]:
+    """Nothing to say of a version of the past. One of the future hides how old it is, and what is written after it."""
+    if not is_future(new.as_of):
+        return []
+    detail = f"its data reaches to {new.as_of.isoformat()}, which is in the future: a row of the log has a wrong time"
+    return [GateResult("time", _status(False, gates.allow_future), detail)]
+
+
+def is_future(as_of: datetime) -> bool:
+    """Whether data claims to be of a time to come, beyond what clocks of two machines differ by."""
+    return as_of > datetime.now(UTC) + _CLOCKS_DIFFER
 
 
 def _status(fits: bool, overruled: bool) -> Literal["passed", "failed", "overruled"]:

@@ -40,21 +40,18 @@ def carry_late_rows(engine: Engine, codec: PointCodec, source: str, target: str)
     after = late_after(new, [old]).get(old.version)
     if after is None:
         return 0
-    is_late = models.Filter(
-        must=[
-            models.FieldCondition(key="space", match=models.MatchValue(value=new.space)),
-            models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=after)),
-        ]
-    )
+    # By the timestamp alone, which has an index; almost all that is late is of the space.
+    is_late = models.Filter(must=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=after))])
     carried = 0
 
     def batches() -> Iterator[PointBatch]:
         nonlocal carried
         for found in engine.scroll(source, payload=[], vectors=[], filter=is_late):
             ids = [point.id for point in found]
-            rows = [p for p in engine.retrieve(source, ids, vectors=sorted(codec.fields)) if p is not None]
+            stored = engine.retrieve(source, ids, vectors=sorted(codec.fields))
+            rows = [row for row in stored if row is not None and row.payload.get("space") == new.space]
             there = engine.retrieve(target, [row.id for row in rows], vectors=[])
-            rows = [row for row, stored in zip(rows, there, strict=True) if _is_newer(row, stored)]
+            rows = [row for row, present in zip(rows, there, strict=True) if _is_newer(row, present)]
             if rows:
                 carried += len(rows)
                 yield _as_batch(codec, new, rows)

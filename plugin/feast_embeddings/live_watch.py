@@ -54,11 +54,14 @@ class LiveWatch:
         aliases = self._engine.aliases()
         try:
             return ask(self.live(aliases))
-        except (EngineError, FoldInError):
-            now = self._engine.aliases()
+        except (EngineError, FoldInError) as error:
+            try:
+                now = self._engine.aliases()
+            except EngineError:
+                raise error from None  # what failed first says more
             if now == aliases:
                 raise
-            return ask(self.live(now))
+        return ask(self.live(now))
 
     def live(self, aliases: dict[str, str] | None = None) -> LiveModel:
         """What is live now, or was when the engine had these aliases; all queries on it answer from that."""

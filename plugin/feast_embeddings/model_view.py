@@ -22,9 +22,14 @@ def qdrant_store(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
     """
     store = online_store_of(feature_store)
     if not isinstance(store, QdrantEmbeddingOnlineStore):
+        configured = feature_store.config.online_store.type
         raise InputError(
-            f"the online store of this repo is {type(store).__name__}; set online_store.type to "
-            "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml and run feast apply"
+            f"this needs the Qdrant store itself, and online_store.type is {configured!r}: "
+            + (
+                "the vectors are behind a Feast server; use that server's repo, or ask feast-embeddings serve there"
+                if configured == "remote"
+                else "set it to feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml and run feast apply"
+            )
         )
     return store
 

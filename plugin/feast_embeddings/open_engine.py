@@ -23,6 +23,16 @@ __all__ = ["embedded_folder", "open_engine"]
 
 C = TypeVar("C", QdrantClient, AsyncQdrantClient)
 
+# By default gRPC waits up to two minutes before it tries to connect again, so a server that was away for long would
+# stay away for one more. The pings end a connection of which the other end has silently gone.
+_GRPC_OPTIONS = {
+    "grpc.initial_reconnect_backoff_ms": 250,
+    "grpc.min_reconnect_backoff_ms": 5_000,
+    "grpc.max_reconnect_backoff_ms": 2_000,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+}
+
 
 def embedded_folder(settings: OnlineStoreSettings, repo: Path) -> Path:
     """Where the embedded engine of a repo has its files."""
@@ -60,7 +70,7 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
                 grpc_port=settings.grpc_port,
                 timeout=settings.timeout,
                 # Of each client its own, as it changes them.
-                grpc_options={} if certificates is None else {"root_certificates": certificates},
+                grpc_options=_GRPC_OPTIONS | ({} if certificates is None else {"root_certificates": certificates}),
                 check_compatibility=False,
                 **options,
             )

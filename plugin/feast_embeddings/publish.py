@@ -19,7 +19,9 @@ from feast_embeddings.errors import EngineError
 from feast_embeddings.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.late_rows import carry_late_rows
 from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.publish_checks import check_room
 from feast_embeddings.publish_plan import KEEP, plan_publish, superseded
+from feast_embeddings.retry import patiently
 from feast_embeddings.table_points import encode_table
 from feast_embeddings.target import Target
 from feast_embeddings.verify import rank_queries, verify_loaded
@@ -30,9 +32,8 @@ __all__ = ["KEEP", "STEPS", "PublishResult", "publish_artifact", "register"]
 STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "clear")
 
 _TRIES = 3
-# What a collection takes on disk while it is built, at most: its vectors twice, as segments are merged into new ones;
-# payload, indexes and graph of a point; and files that are there from the start.
-_VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES, _INDEX_BYTES = 2, 1024, 64 * 2**20, 16 * 2**20
+# For how long a server may be away, once there is something to lose: longer than a restart takes.
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -96,38 +97,25 @@ def publish_artifact(
     n_late = 0
     if plan.changed:
         refuse_failed(manifest.version, plan.gates)
-        _check_room(engine, targets)
-        for attempt in range(_TRIES):
-            try:
-                for target in targets:
-                    _load(engine, target, steps, progress)
-                    steps.begin("verify")
-                    _verify(engine, target, targets, feature_store.config.online_store.search_ef, recall)
-                # First what is there now, so that no query finds it missing after the switch.
-                aliases = engine.aliases()
-                n_late = sum(_carry(engine, target, [aliases.get(target.alias, "")]) for target in targets)
-                steps.begin("switch")
-                engine.switch({target.alias: target.collection for target in targets})
-                break
-            except EngineError:
-                # Another publish may have taken what is loaded here for an old version and dropped it.
-                gone = any(target.collection not in engine.collections(target.alias) for target in targets)
-                if not gone or attempt == _TRIES - 1:
-                    raise
-        search_ef = {target.entity: engine.describe(target.collection).search_ef for target in targets}
-    # What was written until nobody found it any more, and into whichever was live: another publish may have made a
-    # third version live since the look above.
-    steps.begin("carry")
-    n_late += sum(_carry(engine, target, engine.collections(target.alias)) for target in targets)
-    steps.begin("register")
-    register(feature_store, [target.codec.view for target in targets], manifest.as_of)
-    steps.begin("clear")
-    for target in targets:
-        live = engine.aliases().get(target.alias, "")  # perhaps another one since, by a publish at the same time
-        collections = engine.collections(target.alias)
-        if live in collections:
-            engine.drop(superseded(collections, live, collections[live].version))
-    steps.end()
+        check_room(feature_store, targets)
+    with patiently(_PATIENCE_SECONDS):
+        if plan.changed:
+            first_ef = feature_store.config.online_store.search_ef
+            n_late = _load_and_switch(engine, targets, steps, progress, first_ef, recall)
+            search_ef = {target.entity: engine.describe(target.collection).search_ef for target in targets}
+        # What was written until nobody found it any more, and into whichever was live: another publish may have made a
+        # third version live since the look above.
+        steps.begin("carry")
+        n_late += sum(_carry(engine, target, engine.collections(target.alias)) for target in targets)
+        steps.begin("register")
+        register(feature_store, [target.codec.view for target in targets], manifest.as_of)
+        steps.begin("clear")
+        for target in targets:
+            live = engine.aliases().get(target.alias, "")  # perhaps another one since, by a publish at the same time
+            collections = engine.collections(target.alias)
+            if live in collections:
+                engine.drop(superseded(collections, live, collections[live].version))
+        steps.end()
     return PublishResult(
         model=manifest.model,
         version=manifest.version,
@@ -142,6 +130,34 @@ def publish_artifact(
         seconds=sum(steps.seconds.values()),
         step_seconds=steps.seconds,
     )
+
+
+def _load_and_switch(
+    engine: Engine,
+    targets: list[Target],
+    steps: _Steps,
+    progress: Callable[[int], object] | None,
+    first_ef: int,
+    recall: dict[str, dict[str, float]],
+) -> int:
+    """Make the new collections live, and say how many late rows went into them before."""
+    for attempt in range(_TRIES):
+        try:
+            for target in targets:
+                _load(engine, target, steps, progress)
+                steps.begin("verify")
+                _verify(engine, target, targets, first_ef, recall)
+            # First what is there now, so that no query finds it missing after the switch.
+            aliases = engine.aliases()
+            n_late = sum(_carry(engine, target, [aliases.get(target.alias, "")]) for target in targets)
+            steps.begin("switch")
+            engine.switch({target.alias: target.collection for target in targets})
+            return n_late
+        except EngineError:
+            # Another publish may have taken what is loaded here for an old version and dropped it.
+            if attempt == _TRIES - 1 or not any(_is_gone(engine, t.alias, t.collection) for t in targets):
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 class _Steps:
@@ -164,25 +180,6 @@ class _Steps:
         if self._name:
             self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
         self._since = now
-
-
-def _check_room(engine: Engine, targets: list[Target]) -> None:
-    """A disk that fills up kills the embedded engine, which maps its files into memory, so it is asked before."""
-    free = engine.free_bytes()
-    needed = sum(
-        _COLLECTION_BYTES
-        + _INDEX_BYTES * len(target.spec.payload_indexes)
-        + target.table.num_rows
-        * (_POINT_BYTES + _VECTOR_COPIES * 4 * sum(vector.size for vector in target.spec.vectors.values()))
-        for target in targets
-        if not target.is_loaded(engine)
-    )
-    if free is not None and free < needed:
-        raise EngineError(
-            f"no space left for this version: it may take {needed / 2**20:.0f} MiB in the embedded store's "
-            f"folder, which has {free / 2**20:.0f} MiB; make room (feast-embeddings prune) or move it. "
-            "The live version stays"
-        )
 
 
 def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int], object] | None) -> None:
@@ -233,9 +230,17 @@ def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
             carried += carry_late_rows(engine, target.codec, name, target.collection)
         except EngineError:
             # Another publish may have dropped it: the versions after it have its late rows.
-            if name in engine.collections(target.alias):
+            if not _is_gone(engine, target.alias, name):
                 raise
     return carried
+
+
+def _is_gone(engine: Engine, alias: str, collection: str) -> bool:
+    """Whether a collection is known to be no more; asked after a failure, which stays the one that is told."""
+    try:
+        return collection not in engine.collections(alias)
+    except EngineError:
+        return False
 
 
 def register(feature_store: FeatureStore, views: Iterable[FeatureView], as_of: datetime) -> None:

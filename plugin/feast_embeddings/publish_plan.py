@@ -43,7 +43,7 @@ class PublishPlan:
     Attributes:
         live: the version that it would replace; None when none is live.
         changed: False when the version is live already.
-        gates: empty when nothing else is live.
+        gates: empty when the version is live; without another one to compare with, only of its time, if that is wrong.
         drop: collections that would be deleted afterwards.
     """
 
@@ -86,7 +86,8 @@ def plan_publish(
         targets.append(Target(entity, codec, alias, f"{alias}__{manifest.version}", spec, table))
     live = live_sides(engine, {target.entity: target.alias for target in targets})
     changed = any(target.collection != live.get(target.entity, ("",))[0] for target in targets)
-    results = evaluate_gates(manifest, _live(engine, live, artifact), gates or Gates()) if live and changed else []
+    compared = _live(engine, live, artifact) if live else None
+    results = evaluate_gates(manifest, compared, gates or Gates()) if changed else []
     plan = PublishPlan(
         model=manifest.model,
         version=manifest.version,

@@ -14,9 +14,13 @@ import os
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 from feast.infra.registry.file import FileRegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
+from feast.repo_config import RegistryConfig
+
+from feast_embeddings.errors import InputError
 
 __all__ = ["AtomicFileRegistryStore"]
 
@@ -26,6 +30,14 @@ _STALE_SECONDS = 3600
 
 class AtomicFileRegistryStore(FileRegistryStore):
     """Readers find the file before a write or after it, whenever the writer is killed."""
+
+    def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
+        if "://" in str(registry_config.path):  # Feast would make a local path of it
+            raise InputError(
+                f"registry.path is {registry_config.path}, and registry_store_type {type(self).__name__} is for files "
+                "of this machine: leave out registry_store_type, and Feast takes its own store for that address"
+            )
+        super().__init__(registry_config, repo_path)
 
     def _write_registry(self, registry_proto: RegistryProto) -> None:
         registry_proto.version_id = str(uuid.uuid4())

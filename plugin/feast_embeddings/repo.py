@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Repo", "init_repo"]
 
 _TEMPLATE = ("feature_store.yaml", "definitions.py")
+# One slash is left of two where something has made a `Path` of it; one letter is a drive.
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class Repo:
         """The repo at this path.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or the place is not on this machine.
         """
-        folder = Path(path).resolve()
+        folder = _local(path)
         if not (folder / "feature_store.yaml").is_file():
             raise InputError(
                 f"{folder} is not a Feast repo (it has no feature_store.yaml); name one with --repo, "
@@ -54,9 +57,9 @@ def init_repo(path: Path | str) -> Repo:
     """Make a new repo from the template that ships with this package.
 
     Raises:
-        InputError: a file of the template is there already; nothing is overwritten.
+        InputError: a file of the template is there already, or the place is not of this machine.
     """
-    folder = Path(path).resolve()
+    folder = _local(path)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the new repo")
     for name in _TEMPLATE:
@@ -66,6 +69,15 @@ def init_repo(path: Path | str) -> Repo:
     for name in _TEMPLATE:
         shutil.copyfile(_template_folder() / name, folder / name)
     return Repo(folder)
+
+
+def _local(path: Path | str) -> Path:
+    """The absolute path of a folder. A URI is none: as a path, ``s3://bucket`` would be the folder ``s3:`` here."""
+    if match := _URI.match(str(path)):
+        raise InputError(
+            f"{path} is not a folder of this machine: a repo cannot be at {match[1]}:// addresses; copy or mount it"
+        )
+    return Path(path).resolve()
 
 
 def _template_folder() -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, cast
 
 import grpc
@@ -14,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from feast_embeddings.server_errors import STATUS_ERRORS
 
-__all__ = ["with_async_retries", "with_retries"]
+__all__ = ["patiently", "with_async_retries", "with_retries"]
 
 # Too many requests, bad gateway, unavailable, gateway timeout.
 _TRANSIENT_HTTP = {429, 502, 503, 504}
@@ -26,6 +29,21 @@ _TRANSIENT_GRPC = {
 # A second one would meet the collection that a first one made although its answer was lost.
 _NOT_REPEATABLE = {"create_collection", "close"}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+
+_patience: ContextVar[float] = ContextVar("patience", default=0.0)
+
+
+@contextlib.contextmanager
+def patiently(seconds: float) -> Iterator[None]:
+    """Requests that begin in the block, and in copies of its context, are repeated for so long if need be.
+
+    Where the settings allow no repetition, there is none.
+    """
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -59,7 +77,7 @@ def with_retries(client: QdrantClient, retries: int) -> QdrantClient:
 
     It waits 0.1 s before the first repetition, twice as long before each following one, at most 5 s, with jitter so
     that clients do not come back all at once. All requests of this package but the creation of a collection can be
-    repeated: they say what shall be, not what to add.
+    repeated: they say what shall be, not what to add. See `patiently` for more repetitions.
     """
     return cast(QdrantClient, _Retrying(client, tenacity.Retrying(**_rules(retries))))
 
@@ -72,7 +90,12 @@ def with_async_retries(client: AsyncQdrantClient, retries: int) -> AsyncQdrantCl
 def _rules(retries: int) -> dict[str, Any]:
     return {
         "retry": tenacity.retry_if_exception(_is_transient),
-        "stop": tenacity.stop_after_attempt(retries + 1),
+        "stop": functools.partial(_is_enough, retries),
         "wait": tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
         "reraise": True,
     }
+
+
+def _is_enough(retries: int, state: tenacity.RetryCallState) -> bool:
+    out_of_patience = (state.seconds_since_start or 0.0) >= _patience.get()
+    return state.attempt_number > retries and (out_of_patience or not retries)

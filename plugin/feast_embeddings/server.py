@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from feast_embeddings.engine import (
+    TIMESTAMP_KEY,
     CollectionSpec,
     Hnsw,
+    IndexType,
     Page,
     PointBatch,
     PointId,
@@ -30,14 +31,17 @@ from feast_embeddings.filters import payload_key, payload_keys
 from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.server_catalog import Catalog, birth_mark, metadata_of, spec_in
 from feast_embeddings.server_errors import engine_errors
-from feast_embeddings.server_points import chunks, guarded_upserts, points
+from feast_embeddings.server_points import chunks, guarded_upserts
 from feast_embeddings.server_storage import Storage, creation_parameters, index_schema, search_parameters
+from feast_embeddings.server_upload import upload
 
 __all__ = ["ServerEngine"]
 
 _PAGE = 1000
 _STREAMS = 4
 _POLL_SECONDS = 0.1
+# What the late rows of a collection are found by: a server in strict mode filters on nothing else.
+_ALWAYS_INDEXED: dict[str, IndexType] = {TIMESTAMP_KEY: "unlinked"}
 
 
 class ServerEngine:
@@ -99,10 +103,15 @@ class ServerEngine:
         try:
             return spec_in(self._info(collection))
         except EngineError:
-            with engine_errors(f"describe {collection!r}"):
-                if self._client.collection_exists(collection):
-                    raise
-            return None
+            if self._is_gone(collection):
+                return None
+            raise
+
+    def _is_gone(self, collection: str) -> bool:
+        """Whether the server says so; asked after a failure, which it leaves to be the one that is told."""
+        with contextlib.suppress(EngineError), engine_errors(f"look for {collection!r}"):
+            return not self._client.collection_exists(collection)
+        return False
 
     def describe(self, collection: str) -> CollectionSpec:
         if (spec := self._catalog.spec(collection)) is not None:
@@ -129,10 +138,22 @@ class ServerEngine:
             for alias, collection in aliases.items()
             if collection is not None
         ]
-        if operations:
+        if not operations:
+            return
+        try:
             with engine_errors("switch aliases"):
                 # One request: Qdrant applies all of it or nothing.
                 self._client.update_collection_aliases(operations)
+        except EngineError:
+            # It may have been done, and the answer was lost or late.
+            if not self._is_switched(aliases):
+                raise
+
+    def _is_switched(self, aliases: Mapping[str, str | None]) -> bool:
+        with contextlib.suppress(EngineError):
+            now = self.aliases()
+            return all(now.get(alias) == collection for alias, collection in aliases.items())
+        return False
 
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
@@ -144,7 +165,8 @@ class ServerEngine:
         resumed = half_built is not None and half_built.same_content(spec) and self.count(collection) > 0
         if not resumed:
             self._make(collection, spec, replace=exists)
-        self._upload(collection, batches, skip_present=resumed)
+        with engine_errors(f"write to {collection!r}"):
+            upload(self._client, collection, batches, streams=self._streams, skip_present=resumed)
         if wait_for_indexes:
             self.wait_until_indexed(collection)
 
@@ -160,39 +182,8 @@ class ServerEngine:
             mark = models.CreateAlias(collection_name=collection, alias_name=birth_mark())
             self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=mark)])
             # Before the points, so that the graph is built with the filters in mind.
-            for name, index in spec.payload_indexes.items():
+            for name, index in (_ALWAYS_INDEXED | spec.payload_indexes).items():
                 self._client.create_payload_index(collection, payload_key(name), index_schema(index))
-
-    def _upload(self, collection: str, batches: Iterable[PointBatch], *, skip_present: bool) -> None:
-        """Several requests at a time, while the next batch is being made."""
-        pending: deque[Future[object]] = deque()
-
-        def wait_for(count: int) -> None:
-            with engine_errors(f"write to {collection!r}"):
-                while len(pending) > count:
-                    pending.popleft().result()
-
-        with ThreadPoolExecutor(self._streams) as pool:
-            try:
-                for batch in batches:
-                    if skip_present:
-                        wait_for(0)
-                        batch = self._absent(collection, batch)
-                    for chunk in chunks(batch):
-                        wait_for(self._streams - 1)
-                        pending.append(pool.submit(lambda chunk: self._client.upsert(collection, points(chunk)), chunk))
-                wait_for(0)
-            except BaseException:
-                for future in pending:
-                    future.cancel()
-                raise
-
-    def _absent(self, collection: str, batch: PointBatch) -> PointBatch:
-        """The points that the collection does not hold."""
-        with engine_errors(f"read from {collection!r}"):
-            found = self._client.retrieve(collection, list(batch.ids), with_payload=False, with_vectors=False)
-        present = {record.id for record in found}
-        return batch.take(np.flatnonzero([id not in present for id in batch.ids]))
 
     def free_bytes(self) -> int | None:
         return None
@@ -273,11 +264,27 @@ class ServerEngine:
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:
-        return all_pages(
-            lambda start: self.page(
-                collection, limit=_PAGE, start=start, payload=payload, vectors=vectors, filter=filter
-            )
-        )
+        def page(start: PointId | None) -> Page:
+            return self.page(collection, limit=_PAGE, start=start, payload=payload, vectors=vectors, filter=filter)
+
+        def page_of_any_age(start: PointId | None) -> Page:
+            try:
+                return page(start)
+            except EngineError:
+                if filter is None or not self._add_indexes(collection):
+                    raise
+            return page(start)
+
+        return all_pages(page_of_any_age)
+
+    def _add_indexes(self, collection: str) -> bool:
+        """Make the indexes that a collection of an older release lacks; False where it lacks none, or that fails."""
+        with contextlib.suppress(EngineError), engine_errors(f"index {collection!r}"):
+            missing = _ALWAYS_INDEXED.keys() - self._info(collection).payload_schema
+            for name in missing:
+                self._client.create_payload_index(collection, payload_key(name), index_schema(_ALWAYS_INDEXED[name]))
+            return bool(missing)
+        return False
 
     def page(
         self,

@@ -51,6 +51,9 @@ def creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> d
             for name, vector in spec.vectors.items()
         },
         "on_disk_payload": storage.on_disk or None,
+        # Counts must be right, and a search among few given points is a scan, also where the server's strict mode
+        # forbids exact requests.
+        "strict_mode_config": models.StrictModeConfig(search_allow_exact=True),
         "shard_number": storage.shard_number,
         "replication_factor": storage.replication_factor,
     }

@@ -60,6 +60,7 @@ class Pruned:
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
     """Every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
     folders = {path.name: path for path in version_folders(data, model)}
+    qdrant_store(feature_store)  # in another one, what is live cannot be known
     try:
         engine, aliases = _aliases(feature_store, model)
     except InputError:
@@ -105,7 +106,7 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
             )
         version = max(older)
     if version not in kept:
-        everything = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True)
+        everything = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True, allow_future=True)
         return publish_artifact(feature_store, load_artifact(data, model, version), gates=everything)
     sides = kept[version]
     engine.switch({aliases[entity]: name for entity, (name, _) in sides.items()})

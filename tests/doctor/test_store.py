@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tests.conftest import QdrantServer
 from tests.plugin.conftest import Shop, write_version
+from tests.plugin.publishing import publish_any
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engine import CollectionSpec, Engine
@@ -82,6 +83,7 @@ def test_a_server_that_does_not_answer(doctor: Doctor, repo: Repo) -> None:
         unused.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         store = {"type": "feast_embeddings.QdrantEmbeddingOnlineStore", "url": url, "api_key": "SECRET"}
+        store["grpc_port"] = unused.getsockname()[1]  # the default one may be that of a server that does answer
         rewrite(repo, lambda config: config.update(online_store=store))
         _, bad, report = doctor()
     assert bad == [("store", "problem")]
@@ -219,6 +221,17 @@ def test_publishes_that_did_not_finish(doctor: Doctor, repo: Repo, mend: Mend) -
     assert newer in mending(report, "leftovers")
     mend(mending(report, "leftovers"))
     assert doctor()[1] == []
+
+
+def test_what_is_served_is_of_the_future(doctor: Doctor, repo: Repo) -> None:
+    """It is no fresh version: a row of its log had a wrong time."""
+    future = write_version(repo.data, seed=5, as_of=datetime(9999, 1, 2, tzinfo=UTC))
+    publish_any(repo.feature_store(), future)
+    _, bad, report = doctor()
+    assert bad == [("freshness", "problem")]
+    messages = " ".join(row["message"] for row in report["findings"])
+    assert "interactions up to 9999-01-02, which is in the future" in messages
+    assert mending(report, "freshness").endswith("--model shop --interactions LOG")
 
 
 def test_what_is_served_is_old(doctor: Doctor) -> None:

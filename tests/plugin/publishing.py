@@ -15,7 +15,7 @@ from feast_embeddings.publish import PublishResult, publish_artifact
 
 __all__ = ["ANY", "in_space", "publish_any"]
 
-ANY = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True)
+ANY = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True, allow_future=True)
 
 
 def publish_any(feature_store: FeatureStore, artifact: Artifact, **more: Any) -> PublishResult:

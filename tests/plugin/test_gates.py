@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.conftest import Command
 from feast_embeddings.artifact import Manifest
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import GateError
-from feast_embeddings.gates import Gates, Live, evaluate_gates, refuse_failed
+from feast_embeddings.gates import Gates, Live, evaluate_gates, is_future, refuse_failed
 from feast_embeddings.publish import publish_artifact
 
 from .conftest import Shop, write_version
@@ -120,6 +121,20 @@ def test_all_that_fails_is_said_at_once(shop: Shop) -> None:
     result = publish_artifact(shop.feature_store, worse, gates=gates)
     assert [gate.status for gate in result.gates] == ["not comparable", "overruled", "overruled"]
     assert EmbeddingStore(shop.feature_store, "shop").live_version() == worse.manifest.version
+
+
+def test_data_of_the_future_has_to_be_allowed(shop: Shop, command: Command) -> None:
+    """Also as the first version, and in a dry run; a minute ahead is the clock of another machine."""
+    write_version(shop.repo.data, seed=1, as_of=datetime(9999, 1, 2, tzinfo=UTC))
+    for arguments in ((), ("--dry-run",)):
+        refused = command("publish", "--repo", shop.repo.path, "--quiet", *arguments)
+        assert refused.code == 2
+        assert refused.err.count("\n") == 1
+        assert "its data reaches to 9999-01-02T00:00:00+00:00, which is in the future" in refused.err
+        assert "--allow-future publishes it all the same" in refused.err
+    allowed = command("publish", "--repo", shop.repo.path, "--quiet", "--allow-future")
+    assert (allowed.code, "time overruled" in allowed.out) == (0, True), allowed.err
+    assert not is_future(datetime.now(UTC) + timedelta(minutes=1))
 
 
 def test_nothing_live_nothing_to_compare(shop: Shop) -> None:

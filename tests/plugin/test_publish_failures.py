@@ -159,7 +159,7 @@ def remount(shop: Shop) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_disk_full(shop: Shop, remount: Callable[[str], None]) -> None:
+def test_disk_full(shop: Shop, remount: Callable[[str], None], command: Command) -> None:
     """Too little room: an error of ours that says how much is needed; nothing is written, and queries go on."""
     store, folder = EmbeddingStore(shop.feature_store, "shop"), shop.repo.path / "qdrant_storage"
     newer = write_version(shop.repo.data, seed=1)
@@ -169,6 +169,8 @@ def test_disk_full(shop: Shop, remount: Callable[[str], None]) -> None:
     with pytest.raises(EmbeddingsError) as error:
         publish_any(shop.feature_store, newer)
     assert "no space left for this version: it may take " in str(error.value)
+    dry = command("publish", "--repo", shop.repo.path, "--allow-new-space", "--dry-run")
+    assert (dry.code, dry.err) == (1, f"error: {error.value}\n")
     assert store.rank("u-1").version == shop.artifact.manifest.version
     assert sorted(path.name for path in (folder / "shards").iterdir()) == before
     (folder / "ballast").unlink()
@@ -185,10 +187,11 @@ def test_read_only_folder(shop: Shop, remount: Callable[[str], None], command: C
     qdrant(shop.feature_store).engine(shop.feature_store.config).close()
     remount("ro")
     before = everything(folder)
-    answer = command("publish", "--repo", shop.repo.path, "--allow-new-space")
-    assert answer.code == 1
-    assert answer.err.count("\n") == 1
-    assert "Read-only file system" in answer.err
+    for dry in ((), ("--dry-run",)):
+        answer = command("publish", "--repo", shop.repo.path, "--allow-new-space", *dry)
+        assert answer.code == 1
+        assert answer.err.count("\n") == 1
+        assert "Read-only file system" in answer.err
     assert everything(folder) == before
 
 
@@ -303,6 +306,32 @@ def test_a_load_that_stopped_is_continued(
     expected = load_artifact(shop.repo.data, "shop").table("user")["embedding"].to_pylist()
     assert store.user_embeddings(everyone).vectors.tolist() == expected
     shop.feature_store.teardown()  # type: ignore[no-untyped-call]
+    engine.close()
+
+
+class Gone(Dying):
+    """A client whose server is gone with the first upsert: what is asked after that fails in another way."""
+
+    has_failed = False
+
+    def upsert(self, collection: str, points: list[object]) -> object:
+        self.has_failed = self.left <= 0
+        return super().upsert(collection, points)
+
+    def __getattr__(self, name: str) -> object:
+        if self.has_failed and name != "close":
+            raise ConnectionError("the second failure")
+        return super().__getattr__(name)
+
+
+def test_the_first_failure_is_told(shop: Shop) -> None:
+    """Not that of the look whether another publish was the reason."""
+    client = Gone(QdrantClient(":memory:"))
+    engine = ServerEngine(client, streams=1)  # type: ignore[arg-type]
+    qdrant(shop.feature_store)._engine = engine
+    client.left = 1
+    with pytest.raises(EngineError, match=r"write to .*: gone"):
+        publish_any(shop.feature_store, shop.artifact)
     engine.close()
 
 

@@ -21,6 +21,10 @@ from feast_embeddings.engine import CollectionSpec, Engine, VectorSpec
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.open_engine import open_engine
+from feast_embeddings.retry import patiently
+from feast_embeddings.server import ServerEngine
+
+from .test_engine import make_batch
 
 ALIASES = {"aliases": [{"alias_name": "a", "collection_name": "c"}]}
 RESULTS: dict[str, Any] = {"PUT": True, "GET": ALIASES, "POST": {"points": []}}
@@ -56,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 429:
             self.send_header("Retry-After", "1")
         self.end_headers()
-        by_path = {"/exists": {"exists": False}, "/collections/aliases": True}
+        done = {"operation_id": 0, "status": "completed"}
+        by_path = {"/exists": {"exists": False}, "/collections/aliases": True, "/index": done, "/points": done}
         answers = [answer for end, answer in by_path.items() if self.path.partition("?")[0].endswith(end)]
         result = answers[0] if answers else RESULTS[self.command]
         self.wfile.write(json.dumps({"time": 0, "status": "ok", "result": result}).encode())
@@ -183,6 +188,53 @@ def test_every_setting_reaches_the_server(server: Failing) -> None:
     engine.query("c", "w", np.ones(2, dtype=np.float32), limit=5)
     rescored = {"rescore": True, "oversampling": 3.0}
     assert server.bodies[-1]["params"] == {"hnsw_ef": 99, "exact": False, "quantization": rescored}
+
+
+def test_who_is_patient_asks_for_longer(server: Failing) -> None:
+    """Also in the threads that upload; without repetitions in the settings there are none."""
+    server.statuses = [503] * 4
+    with patiently(60):
+        assert engine_at(server.server_port, retries=1).aliases() == {"a": "c"}
+    assert len(server.requests) == 5
+    server.requests.clear()
+    spec = CollectionSpec(
+        alias="a", vectors={"v": VectorSpec(size=2, distance="Dot", indexed=False)}, payload_indexes={}
+    )
+    server.statuses = [200, 200, 200, 200, 503, 503, 503]
+    with patiently(60):
+        engine_at(server.server_port, retries=1).create(
+            "c", spec, [make_batch(np.eye(2, dtype=np.float32))], wait_for_indexes=False
+        )
+    assert server.requests[4:] == ["PUT /collections/c/points?wait=true"] * 4
+    server.statuses = [503] * 9
+    server.requests.clear()
+    with patiently(60), pytest.raises(EngineError, match="HTTP 503"):
+        engine_at(server.server_port, retries=0).aliases()
+    assert len(server.requests) == 1
+
+
+def test_a_switch_that_happened_is_no_failure(server: Failing) -> None:
+    """Though its answer was lost; one that did not happen is, by its own error, also when that cannot be looked up."""
+    engine = engine_at(server.server_port)
+    server.statuses = [200, 500]
+    engine.switch({"a": "c"})
+    assert server.requests == ["GET /aliases", "POST /collections/aliases", "GET /aliases"]
+    for then in (200, 401):
+        server.statuses = [200, 500, then]
+        with pytest.raises(EngineError, match="could not switch aliases: HTTP 500"):
+            engine.switch({"a": "d"})
+
+
+def test_grpc_comes_back_soon_after_an_outage(server: Failing) -> None:
+    """The library's own two minutes between tries to connect are set to seconds, of the client of event loops too."""
+    engine = engine_at(server.server_port, grpc_port=6334)
+    assert isinstance(engine, ServerEngine)
+    assert engine.on_loop is not None
+    for client in (engine._client, engine.on_loop._connect()):
+        options = vars(client)["_client"]._client._grpc_options
+        assert options["grpc.max_reconnect_backoff_ms"] == 2000
+        assert options["grpc.keepalive_time_ms"] == 30_000
+    engine.close()
 
 
 def test_nobody_there() -> None:

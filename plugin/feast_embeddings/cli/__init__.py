@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from importlib.metadata import entry_points
@@ -76,8 +75,6 @@ def main(ctx: click.Context) -> None:
 
 def run() -> None:
     """Entry point: exit code 0, 2 for bad input, 1 for a failure; errors are one line on standard error."""
-    # The template sets it for what it does to file registries too, whatever Feast's advice says.
-    logging.getLogger("feast.repo_config").addFilter(lambda r: "serve_features_while" not in r.getMessage())
     if "feast" not in sys.modules:
         # Feast wraps its classes in typeguard's checks, which takes two thirds of the time of its import
         # (tests/benchmarks/start.py). The commands make no objects of users' definitions; `feast apply` still checks.

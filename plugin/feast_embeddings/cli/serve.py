@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from feast_embeddings.cli.options import json_option, print_json, repo_option
+from feast_embeddings.repo import Repo
 
 _COUNT = click.IntRange(min=1)
 
@@ -68,7 +69,7 @@ def serve(
     from feast_embeddings.service.process import run_service
 
     settings = ServiceSettings(
-        repo=Path(repo).resolve(),
+        repo=Repo.open(repo).path,
         key_file=None if key_file is None else key_file.resolve(),
         time_limit=time_limit,
         max_ids=max_ids,

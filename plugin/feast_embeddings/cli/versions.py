@@ -29,6 +29,7 @@ _share = click.FloatRange(0, 1)
 @click.option("--allow-worse", is_flag=True, help="Also if its ranking metric is lower than the live version's.")
 @click.option("--allow-shrink", is_flag=True, help="Also if it has fewer users or items.")
 @click.option("--allow-new-space", is_flag=True, help="Also if its vectors cannot be compared with the live ones.")
+@click.option("--allow-future", is_flag=True, help="Also if its data claims to be of a time to come.")
 @click.option("--max-metric-drop", type=_share, default=0.05, show_default=True, help="What is not worse yet.")
 @click.option("--max-shrink", type=_share, default=0.10, show_default=True, help="What is not fewer yet.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -45,10 +46,12 @@ def publish(
 
     from feast_embeddings.gates import Gates, refuse_failed
     from feast_embeddings.publish import publish_artifact
+    from feast_embeddings.publish_checks import check_room, check_rows
     from feast_embeddings.publish_plan import plan_publish
 
     if dry_run:
-        plan, _ = plan_publish(opened.feature_store(), artifact, Gates(**gates))
+        feature_store = opened.feature_store()
+        plan, targets = plan_publish(feature_store, artifact, Gates(**gates))
         if as_json:
             print_json(dataclasses.asdict(plan))
         else:
@@ -60,6 +63,9 @@ def publish(
             would = f"would become live, after {plan.live or 'none'}" if plan.changed else "is live already"
             click.echo(f"{plan.model} {plan.version} {would}; nothing was changed")
         refuse_failed(plan.version, plan.gates)
+        if plan.changed:
+            check_room(feature_store, targets)
+            check_rows(targets)
         return
     total = artifact.manifest.n_users + artifact.manifest.n_items
     with tqdm(total=total, unit=" points", desc="publish", disable=quiet or as_json or None) as bar:

@@ -17,6 +17,7 @@ from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient, Registered
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
+from feast_embeddings.gates import is_future
 from feast_embeddings.table_points import encode_table
 
 __all__ = ["drift", "freshness", "live", "spaces"]
@@ -195,10 +196,16 @@ def freshness(patient: Patient) -> Iterator[Finding]:
         stamps = [spec.as_of for _, spec in found.collections.values() if spec.as_of]
         if not stamps:
             continue
-        as_of = min(datetime.fromisoformat(stamp) for stamp in stamps)
+        as_of, latest = min(times := list(map(datetime.fromisoformat, stamps))), max(times)
         age = datetime.now(UTC) - as_of
         train = patient.command("train", found.model, "--interactions", "LOG")
-        if age > patient.max_age:
+        if is_future(latest):
+            message = (
+                f"what is served claims to know of interactions up to {latest:%Y-%m-%d}, which is in the future: "
+                "a row of the log has a wrong time"
+            )
+            yield Finding("freshness", "problem", message, train, found.model)
+        elif age > patient.max_age:
             message = f"the newest interaction behind what is served is {age.days} days old ({as_of:%Y-%m-%d})"
             yield Finding("freshness", "warning", message, train, found.model)
         elif not waiting:

@@ -91,7 +91,10 @@ def configuration(patient: Patient) -> Iterator[Finding]:
         yield Finding("configuration", "problem", f"{file.name} cannot be used: {reason}", template)
         return
     if not isinstance(online, OnlineStoreSettings):
-        message = "online_store.type is not feast_embeddings.QdrantEmbeddingOnlineStore: no query can be answered"
+        message = (
+            f"online_store.type is {online.type!r}, not feast_embeddings.QdrantEmbeddingOnlineStore: "
+            "no query can be answered here"
+        )
         yield Finding("configuration", "problem", message, template)
         return
     patient.config = config

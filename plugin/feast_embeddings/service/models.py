@@ -37,9 +37,9 @@ class Models:
 
     def __init__(self, feature_store: FeatureStore) -> None:
         self.feature_store = feature_store
+        self.engine = qdrant_store(feature_store).engine(feature_store.config)
         # Where vectors are in this process, a query needs the processor, not time to wait for an answer.
         self.embedded = feature_store.config.online_store.url is None
-        self.engine = qdrant_store(feature_store).engine(feature_store.config)
         self._guard = threading.Lock()
         self._stores: dict[str, EmbeddingStore] = {}
         self._names: list[str] = []

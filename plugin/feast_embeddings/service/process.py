@@ -20,6 +20,7 @@ from feast_embeddings.service.keys import ENVIRONMENT, KeyRing
 from feast_embeddings.service.logs import log_config
 from feast_embeddings.service.permissions import has_feast_auth
 from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.service.workers import STARTUP_FAILURE, Workers
 
 __all__ = ["run_service", "worker_app"]
 
@@ -28,8 +29,8 @@ _SETTINGS = "FEAST_EMBEDDINGS_SERVICE"
 _GRACE_SECONDS = 30
 # How long a connection is kept for a next request.
 _KEEP_ALIVE_SECONDS = 5
-# A worker that does not answer its parent for so long is replaced. It does not while it imports Feast, which takes a
-# busy machine more than uvicorn's five seconds: then none would ever come up.
+# A new worker that does not answer its parent for so long is replaced. It does not while it imports Feast, which takes
+# a busy machine more than uvicorn's five seconds: then none would ever come up.
 _START_SECONDS = 120
 
 
@@ -56,23 +57,31 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
         # Uvicorn ends a single worker by the signal that it got, which would leave the folder behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        config = uvicorn.Config(
+            "feast_embeddings.service.process:worker_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            http=BoundedConnection,
+            ws="none",
+            h11_max_incomplete_event_size=HEAD_BYTES,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            log_config=log_config(log_level),
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_worker_healthcheck=_START_SECONDS,
+        )
         try:
-            uvicorn.run(
-                "feast_embeddings.service.process:worker_app",
-                factory=True,
-                host=host,
-                port=port,
-                workers=workers,
-                http=BoundedConnection,
-                ws="none",
-                h11_max_incomplete_event_size=HEAD_BYTES,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                log_config=log_config(log_level),
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-                timeout_worker_healthcheck=_START_SECONDS,
-            )
+            if workers > 1:
+                Workers(config, [config.bind_socket()]).run()
+            else:
+                server = uvicorn.Server(config)
+                with contextlib.suppress(KeyboardInterrupt):
+                    server.run()
+                if not server.started:
+                    sys.exit(STARTUP_FAILURE)
         except SystemExit as end:
             if end.code:  # uvicorn has logged why
                 raise EmbeddingsError(f"nothing could be served on {host}:{port}, see the error above") from None

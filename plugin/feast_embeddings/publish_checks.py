@@ -1,0 +1,68 @@
+"""What can be known of a publish before anything is written: is there room, and can every row be stored?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from feast import FeatureStore
+
+from feast_embeddings.errors import EngineError
+from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.open_engine import embedded_folder
+from feast_embeddings.table_points import encode_table
+from feast_embeddings.target import Target
+
+__all__ = ["check_room", "check_rows"]
+
+# What a collection takes on disk while it is built, at most: its vectors twice, as segments are merged into new ones;
+# payload, indexes and graph of a point; and files that are there from the start.
+_VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES, _INDEX_BYTES = 2, 1024, 64 * 2**20, 16 * 2**20
+
+
+def check_room(feature_store: FeatureStore, targets: list[Target]) -> None:
+    """A disk that fills up kills the embedded engine, which maps its files into memory, so it is asked before.
+
+    Raises:
+        EngineError: the embedded engine's folder cannot be written, or has too little room.
+    """
+    config = feature_store.config
+    engine = qdrant_store(feature_store).engine(config)
+    free = engine.free_bytes()
+    if free is None:
+        return
+    _check_writable(embedded_folder(config.online_store, Path(config.repo_path or ".")))
+    needed = sum(
+        _COLLECTION_BYTES
+        + _INDEX_BYTES * len(target.spec.payload_indexes)
+        + target.table.num_rows
+        * (_POINT_BYTES + _VECTOR_COPIES * 4 * sum(vector.size for vector in target.spec.vectors.values()))
+        for target in targets
+        if not target.is_loaded(engine)
+    )
+    if free < needed:
+        raise EngineError(
+            f"no space left for this version: it may take {needed / 2**20:.0f} MiB in the embedded store's "
+            f"folder, which has {free / 2**20:.0f} MiB; make room (feast-embeddings prune) or move it. "
+            "The live version stays"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        reason = "Read-only file system" if is_read_only else "Permission denied"
+        raise EngineError(f"{folder} cannot be written: {reason}. The live version stays")
+
+
+def check_rows(targets: list[Target]) -> None:
+    """Make the points of every row that is to be loaded, as loading does, and keep none.
+
+    Raises:
+        EmbeddingsError: what loading would raise.
+    """
+    for target in targets:
+        for _ in encode_table(target.codec, target.table):
+            pass

@@ -1,0 +1,74 @@
+"""The worker processes of the service, watched so that none has to wait for another one's answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from socket import socket
+from weakref import WeakKeyDictionary
+
+from uvicorn import Config
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
+
+from feast_embeddings.errors import EmbeddingsError
+
+__all__ = ["STARTUP_FAILURE", "Workers"]
+
+_log = logging.getLogger("uvicorn.error")
+
+# The exit code of uvicorn when the app or its address cannot be used.
+STARTUP_FAILURE = 3
+# A worker that has answered once, and then says nothing for so long, is replaced.
+_HUNG_SECONDS = 30.0
+
+
+class Workers(Multiprocess):
+    """Uvicorn's supervisor, but it looks at each worker twice a second, whatever the others do.
+
+    Uvicorn's own waits for the answer of one worker before it looks at the next: one that hangs, or is still importing
+    Feast, hides for that long that another one is dead. Until its first answer a worker has the time of
+    `Config.timeout_worker_healthcheck`.
+    """
+
+    def __init__(self, config: Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        # By worker: until when it must have answered.
+        self._deadlines: WeakKeyDictionary[Process, float] = WeakKeyDictionary()
+
+    def run(self) -> None:
+        """Serve until a signal ends it.
+
+        Raises:
+            EmbeddingsError: a worker could not start, so none can.
+        """
+        super().run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in self.processes):
+            raise EmbeddingsError("a worker could not start, see the error above")
+
+    def keep_subprocess_alive(self) -> None:
+        for number, worker in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            if self._is_well(worker):
+                continue
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:
+                _log.error("Child process [%s] failed to start, stopping the parent process.", worker.pid)
+                self.should_exit.set()
+                return
+            _log.warning("Child process [%s] died or hung, and is replaced", worker.pid)
+            self.processes[number] = Process(self.config, self.sockets)
+            self.processes[number].start()
+
+    def _is_well(self, worker: Process) -> bool:
+        if worker.exitcode is not None:
+            return False
+        now = time.monotonic()
+        deadline = self._deadlines.setdefault(worker, now + self.config.timeout_worker_healthcheck)
+        # Asks again, and hears the answer to the question before.
+        if worker.ping(timeout=0):
+            self._deadlines[worker] = now + _HUNG_SECONDS
+            return True
+        return now < deadline
