@@ -110,13 +110,6 @@ def to_arrow(
             f"training produced NaN or infinity in {bad} of {n} {entity} vectors; lower the learning rate "
             "or raise the regularization"
         )
-    zeros = np.flatnonzero(~table.embedding.any(axis=1))
-    if len(zeros):
-        named = ", ".join(repr(table.ids[number].as_py()) for number in zeros[:3].tolist())
-        raise InputError(
-            f"training gave {len(zeros):,} of {n:,} {entity}s a vector of zeros, which is similar to nothing: {named}"
-            f"{', …' if len(zeros) > 3 else ''}; look at their weights, or leave them out"
-        )
     embedding = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(table.embedding, dtype=np.float32).reshape(-1)), dim
     )

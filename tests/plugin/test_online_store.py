@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.errors import InputError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
+from feast_embeddings.table_names import table_name
 
 from .conftest import qdrant
 
@@ -118,7 +119,7 @@ def test_materialize_twice_is_materialize_once(store: FeatureStore, tmp_path: Pa
         apply(store, make_view(tmp_path))
         materialize(store)
     engine = qdrant(store).engine(store.config)
-    assert engine.count(engine.aliases()[f"{store.project}_items"]) == N
+    assert engine.count(engine.aliases()[table_name(store.project, "items", 0)]) == N
 
 
 def test_the_newest_row_wins(store: FeatureStore, tmp_path: Path) -> None:
@@ -165,8 +166,8 @@ def test_a_removed_view_leaves_nothing(store: FeatureStore, tmp_path: Path) -> N
     materialize(store)
     store.apply([], objects_to_delete=[view], partial=False)
     engine = qdrant(store).engine(store.config)
-    assert f"{store.project}_items" not in engine.aliases()
-    assert engine.collections(f"{store.project}_items") == {}
+    assert table_name(store.project, "items", 0) not in engine.aliases()
+    assert engine.collections(table_name(store.project, "items", 0)) == {}
 
 
 def test_async_reads_and_writes_are_those_of_the_sync_ones(store: FeatureStore, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from embedding_trainers.preparation import Preparation
 from embedding_trainers.split import Split, split_interactions
 from embedding_trainers.trainer import RunOptions, Trainer, find_trainer
 from embedding_trainers.tuning import Search, Tuning, tune
-from embedding_trainers.weight_checks import check_weights
+from embedding_trainers.weight_checks import check_weights, refuse_zeros
 from feast_embeddings.artifact import (
     Artifact,
     Entity,
@@ -193,7 +193,9 @@ def train_model(
             judged = _evaluate(method, config, split, options)
     with _timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
-    aligned = Aligned(factor_tables(log, user_items, factors, attributes["user"], attributes["item"]), None, new_space)
+    tables = factor_tables(log, user_items, factors, attributes["user"], attributes["item"])
+    refuse_zeros(tables)
+    aligned = Aligned(tables, None, new_space)
     if previous:
         with _timed(seconds, "align"):
             aligned = _align(previous, aligned.tables, align_to)

@@ -1,11 +1,13 @@
-"""Weights that trainers cannot compute with, found before the fit and not by what comes out of it."""
+"""Weights that trainers cannot compute with, found before the fit; and vectors of zeros, found after it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feast_embeddings.artifact import EmbeddingTable, Entity
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from embedding_trainers.interactions import Interactions
 
-__all__ = ["check_weights"]
+__all__ = ["check_weights", "refuse_zeros"]
 
 # The trainers count in float32. From about 10⁶ (svd) and 10²⁰ (als), and below 10⁻¹², their vectors became zeros or
 # their equations could not be solved; `python -m tests.benchmarks.weights` prints where.
@@ -53,3 +55,19 @@ def check_weights(user_items: csr_matrix, log: Interactions) -> list[str]:
         )
     median = float(np.median(data))
     return [f"half of all pairs weigh {median:,.0f} or more; {advice}"] if median > _MUCH else []
+
+
+def refuse_zeros(tables: Mapping[Entity, EmbeddingTable]) -> None:
+    """Refuse vectors of zeros, which are similar to nothing.
+
+    Raises:
+        InputError: there are some; it names the first.
+    """
+    for entity, table in tables.items():
+        zeros = np.flatnonzero(~table.embedding.any(axis=1))
+        if len(zeros):
+            named = ", ".join(repr(table.ids[number].as_py()) for number in zeros[:3].tolist())
+            raise InputError(
+                f"training gave {len(zeros):,} of {len(table.ids):,} {entity}s a vector of zeros, which is similar to "
+                f"nothing: {named}{', …' if len(zeros) > 3 else ''}; look at their weights, or leave them out"
+            )

@@ -154,8 +154,6 @@ class Scan:
     def _id_as_text(self, wanted: Wanted) -> bool:
         """Whether the ids come as text; all files must agree on what they are."""
         name = wanted.name
-        if wanted.id_type is not None:
-            return wanted.id_type == "text"
         seen: dict[str, str] = {}
         as_text = False
         for relation, file in self._relations:
@@ -165,6 +163,8 @@ class Scan:
             kind, wide = id_kind(column, f"{relation.name}: column {name!r}")
             seen.setdefault(kind, relation.name)
             as_text = as_text or wide or kind == "text"
+        if wanted.id_type is not None:
+            return wanted.id_type == "text"
         if "text" in seen and "int" in seen:
             raise InputError(
                 f"column {name!r} is text in {seen['text']} and whole numbers in {seen['int']}; make them alike, or "
