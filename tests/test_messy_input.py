@@ -525,6 +525,6 @@ def test_nothing_but_versions_is_left(shop: Repo) -> None:
     """After all refusals the model's folder holds the one version and the history of it."""
     assert len(list_artifacts(shop.data, "shop")) == 1
     (version,) = (artifact.manifest.version for artifact in list_artifacts(shop.data, "shop"))
-    assert sorted(os.listdir(shop.data / "shop")) == [version, "history"]
+    assert sorted(os.listdir(shop.data / "shop")) == [version, "history", "writer.lock"]
     assert sorted(os.listdir(shop.data)) == ["registry.db", "shop"]
     assert np.isfinite(load_artifact(shop.data, "shop").table("item")["bias"].to_numpy()).all()

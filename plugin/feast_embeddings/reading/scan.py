@@ -205,7 +205,7 @@ class Scan:
                 if len(good):
                     arrays = [good.column(f"v{n}") for n in range(len(names))]
                     yield pa.record_batch(arrays, names=[column.name for column in names])
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
         left_out = relation.bad_rows(rows)
         for kind, number, value in examples:

@@ -104,7 +104,7 @@ def _read(
         ]
         query = f"SELECT {', '.join(listed)} FROM {relation.source(chosen)}"  # noqa: S608
         table = connection.sql(query).to_arrow_table().rename_columns(list(present))
-    except (duckdb.Error, pa.ArrowException) as error:
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
     for column in wishes.ids:
         if column in table.column_names and (absent := table[column].null_count):
