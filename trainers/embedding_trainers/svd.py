@@ -90,6 +90,8 @@ def train_svd(user_items: csr_matrix, config: SVDConfig, options: RunOptions) ->
         MissingExtraError: scipy or implicit is not installed.
     """
     refuse_gpu(options, "svd")
+    # First, as limits hold only for the BLAS libraries that are loaded, and implicit brings one.
+    import_extra("implicit.cpu.als")
     limits = import_extra("threadpoolctl").threadpool_limits
     user_degrees, item_degrees = (np.asarray(user_items.sum(axis=axis), np.float32).ravel() for axis in (1, 0))
     with limits(options.threads or None, "blas"):
