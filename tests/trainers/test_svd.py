@@ -74,7 +74,8 @@ def test_no_advice_about_blas() -> None:
 import scipy.sparse
 from embedding_trainers.trainer import RunOptions, find_trainer
 svd = find_trainer("svd")
-svd.train(scipy.sparse.csr_matrix([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]], dtype="f"), svd.configure({"factors": 2}), RunOptions(progress=False))
+matrix = scipy.sparse.csr_matrix([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]], dtype="f")
+svd.train(matrix, svd.configure({"factors": 2}), RunOptions(progress=False))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
