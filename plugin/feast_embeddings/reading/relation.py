@@ -181,6 +181,9 @@ def _readable(dtype: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_float16(dtype):
         return pa.float32()
+    if pa.types.is_decimal(dtype) and dtype.scale < 0:
+        digits = dtype.precision - dtype.scale
+        return pa.decimal128(digits, 0) if digits <= 38 else pa.string()
     if pa.types.is_decimal256(dtype) and dtype.precision <= 38:
         return pa.decimal128(dtype.precision, dtype.scale)
     if pa.types.is_decimal256(dtype):
