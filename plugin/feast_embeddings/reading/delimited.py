@@ -14,7 +14,7 @@ import numpy as np
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.lines import TextLines, counted_with, look_at, opened
+from feast_embeddings.reading.lines import TextLines, counted_with, is_utf8, look_at, opened
 from feast_embeddings.reading.relation import BadRow, path_literal
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -128,17 +128,9 @@ def _header(file: DataFile) -> tuple[str, list[str], int]:
             names = next(csv.reader(text, delimiter=delimiter))
         except UnicodeDecodeError as error:
             text = io.StringIO(lines[first].decode(errors="replace"), newline="")
-            if not _is_utf8(lines[first]):
+            if not is_utf8(lines[first]):
                 raise InputError(f"{file}: the column names are not UTF-8 ({error.reason}); save it as UTF-8") from None
             names = next(csv.reader(text, delimiter=delimiter))
         if len(names) > len(best[1]):
             best = delimiter, names
     return *best, first
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

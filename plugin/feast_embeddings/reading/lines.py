@@ -108,6 +108,15 @@ def counted_with(number: int, left_out: Sequence[npt.NDArray[np.int64]]) -> int:
     return number + int(np.searchsorted(places - np.arange(len(places)), number, side="right"))
 
 
+def is_utf8(line: bytes) -> bool:
+    """Whether a line can be decoded."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 @contextmanager
 def opened(file: DataFile) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed.
