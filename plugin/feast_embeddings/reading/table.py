@@ -212,6 +212,7 @@ def _is_plain(relation: Relation, file: DataFile | None, column: str) -> bool:
 
 
 def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
+    parts = [_without_guesses(part, parts) for part in parts]
     together = parts[0]
     for part, name in zip(parts[1:], names[1:], strict=True):
         try:
@@ -219,3 +220,16 @@ def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"{names[0]} and {name} do not agree: {first_line(error)}") from None
     return together
+
+
+def _without_guesses(part: pa.Table, parts: list[pa.Table]) -> pa.Table:
+    """The part, with no type for a column in which it has no value, if another part knows one."""
+    for place, name in enumerate(part.column_names):
+        column = part[name]
+        others = [other[name] for other in parts if other is not part and name in other.column_names]
+        if column.null_count == len(column) and any(other.null_count < len(other) for other in others):
+            part = part.set_column(place, name, pa.nulls(len(column)))
+        elif pa.types.is_list(column.type) and not len(pc.list_flatten(column)):
+            known = next((o.type for o in others if pa.types.is_list(o.type) and len(pc.list_flatten(o))), column.type)
+            part = part.set_column(place, name, pa.array(column.to_pylist(), known))
+    return part

@@ -154,7 +154,7 @@ def test_lines_that_are_not_utf_8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", "{}\n", '{"user_id": 1}{"user_id": 2}', "user_id,item_id\na,1\n"])
 def test_files_without_an_object(tmp_path: Path, text: str) -> None:
     """The error says what was expected."""
-    with pytest.raises(InputError, match="no columns at all; expected JSON objects, one a line or all in an array"):
+    with pytest.raises(InputError, match=r"no columns at all; expected .*objects, one a line or all in an array"):
         scan(write(tmp_path / "log.json", text))
 
 
