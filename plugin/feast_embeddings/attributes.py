@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
+from feast_embeddings.plain_columns import plain, plain_type
 
 __all__ = ["RESERVED_COLUMNS", "TIMESTAMP", "feast_type_name", "normalise_attributes"]
 
@@ -33,6 +35,9 @@ RESERVED_COLUMNS = frozenset(
 )
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+# Python's datetime knows no others.
+_FIRST_TIME = pa.scalar(datetime.min).cast(pa.int64())
+_LAST_TIME = pa.scalar(datetime.max).cast(pa.int64())
 
 
 @dataclass(frozen=True)
@@ -44,18 +49,12 @@ class _AttributeType:
 
 def _is_text(dtype: pa.DataType) -> bool:
     # A column without a single value has Arrow's null type; text is the least surprising reading of it.
-    return bool(
-        pa.types.is_string(dtype)
-        or pa.types.is_large_string(dtype)
-        or pa.types.is_string_view(dtype)
-        or pa.types.is_null(dtype)
-    )
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_null(dtype))
 
 
 def _is_list_of(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
     def check(dtype: pa.DataType) -> bool:
-        is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_list_view(dtype)
-        return bool(is_list and accepts(dtype.value_type))
+        return bool((pa.types.is_list(dtype) or pa.types.is_large_list(dtype)) and accepts(dtype.value_type))
 
     return check
 
@@ -98,22 +97,23 @@ def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
             )
         if not name:
             raise InputError(f"{source}: a column has no name (a CSV file with a row index?); name it or drop it")
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        columns[name] = _cast(column, f"{source}: column {name!r}")
+        columns[name] = _cast(_plain(column), f"{source}: column {name!r}")
     return pa.table(columns)
 
 
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([plain(chunk) for chunk in column.chunks], plain_type(column.type))
+
+
 def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    if pa.types.is_decimal(column.type) and column.type.scale <= 0:
-        column = _whole_decimals(column)
+    if pa.types.is_uint64(column.type) or (pa.types.is_decimal(column.type) and column.type.scale <= 0):
+        column = _whole_numbers(column)
     for target, spec in _TYPES.items():
         if not spec.accepts(column.type):
             continue
         try:
-            if target == TIMESTAMP and pa.types.is_timestamp(column.type) and column.type.tz is None:
-                # A timestamp without a zone is UTC, as everywhere in Feast.
-                return pc.assume_timezone(column.cast(pa.timestamp("us"), safe=False), "UTC")
+            if target == TIMESTAMP:
+                return _times(column, what)
             if target == pa.float64() and column.type != pa.float64():
                 # By way of how it is written: a float32 of 0.3 is 0.30000001192… as a float64, and Arrow makes
                 # 19.990000000000002 of a decimal 19.99.
@@ -124,17 +124,34 @@ def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
                 )
             if pa.types.is_list(target):
                 _refuse_nulls_within(column, what)
-            return column.cast(target, safe=target != TIMESTAMP)
+            return column.cast(target)
         except pa.ArrowInvalid as error:
-            raise InputError(f"{what} does not fit {target}: {error}") from None
+            raise InputError(f"{what} does not fit {target}: {error}; correct it, or leave the column out") from None
     raise InputError(
         f"{what} has type {column.type}, which cannot be served; expected text, a whole or real number, "
         "true/false, a date or time, or a list of text or whole numbers; convert it or leave it out"
     )
 
 
-def _whole_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _times(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
+    """Microseconds in UTC, cut and not rounded; a time without a zone is UTC, as everywhere in Feast."""
+    zone = column.type.tz if pa.types.is_timestamp(column.type) else None
+    is_finer = column.type == pa.timestamp("ns", zone)
+    times = column.cast(pa.timestamp("us", zone), safe=not is_finer).cast(pa.int64())
+    outside = pc.or_(pc.less(times, _FIRST_TIME), pc.greater(times, _LAST_TIME))
+    if (place := pc.index(outside, True).as_py()) >= 0:
+        raise InputError(
+            f"{what}: {pc.sum(outside).as_py():,} times before the year 1 or after the year 9999, first in row "
+            f"{place + 1}; correct them, or leave the column out"
+        )
+    return times.cast(TIMESTAMP)
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whole numbers, or their text where one has more than 64 bits."""
+    if pa.types.is_decimal(column.type) and column.type.scale < 0:
+        # Their text would be 1.2E+3.
+        column = column.cast(pa.decimal256(column.type.precision - column.type.scale, 0))
     text = column.cast(pa.string())
     try:
         return text.cast(pa.int64())

@@ -289,7 +289,7 @@ def test_attribute_types_are_normalised(tmp_path: Path) -> None:
         ({"embedding": pa.array([1.0])}, "'embedding' is reserved"),
         ({"_key": pa.array([1.0])}, "'_key' is reserved"),
         ({"s": pa.array([{"a": 1}])}, "type struct<a: int64>, which cannot be served"),
-        ({"big": pa.array([2**63], pa.uint64())}, "'big' does not fit int64"),
+        ({"big": pa.array([[2**63]], pa.list_(pa.uint64()))}, "'big' does not fit list<item: int64>"),
     ],
 )
 def test_attributes_that_cannot_be_served_are_refused(

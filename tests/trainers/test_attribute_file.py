@@ -64,3 +64,11 @@ def test_refused(tmp_path: Path, content: str, message: str) -> None:
         read_attributes(path, "item_id", pa.array([1, 2, 3]))
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)
+
+
+def test_rows_of_errors_are_those_of_the_file(tmp_path: Path) -> None:
+    """Whatever the order of the vocabulary is."""
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"item_id": ["c", "b", "a"], "sizes": [[1], [2, None], [3]]}), path)
+    with pytest.raises(InputError, match="first in row 2;"):
+        read_attributes(path, "item_id", pa.array(["a", "b", "c"]))

@@ -58,5 +58,6 @@ def read_attributes(
             f"{what}: none of its ids (e.g. {keys[0].as_py()!r}) is among those of the interactions "
             f"(e.g. {ids[0].as_py()!r}); check that both files use the same ids"
         )
-    attributes = normalise_attributes(table.drop_columns([id_column]).take(rows), source=str(path))
+    # In the order of the file, which errors count in.
+    attributes = normalise_attributes(table.drop_columns([id_column]), source=str(path)).take(rows)
     return attributes, len(keys) - (len(rows) - rows.null_count)

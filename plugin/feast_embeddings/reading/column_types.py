@@ -73,8 +73,8 @@ def converted(
     is_text = pa.types.is_string(column.type)
     value = f"TRY_CAST(x AS {target})"
     if wanted == "int" and is_text:
-        # DuckDB would round 1.5.
-        value = f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+') THEN {value} END"
+        # DuckDB would round 1.5; pandas writes 1.0 for a whole number where another is missing.
+        value = f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+(\\.0*)?') THEN {value} END"
     elif wanted == "int" and pa.types.is_floating(column.type):
         value = f"CASE WHEN x = trunc(x) THEN {value} END"
     converted = connection.sql(

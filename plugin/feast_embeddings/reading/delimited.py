@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.lines import TextLines, counted_with, look_at, opened
+from feast_embeddings.reading.lines import TextLines, counted_with, is_utf8, look_at, opened
 from feast_embeddings.reading.relation import BadRow, path_literal
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -35,7 +36,7 @@ class DelimitedRelation:
     The delimiter is the one that the line of names has most of. An empty value is a null, nothing else is.
 
     Args:
-        scratch: a folder for a copy of the file without its bad lines, if it has any.
+        scratch: a folder for a copy of the file that DuckDB can read, if it cannot read it as it is.
     """
 
     format = "CSV"
@@ -43,9 +44,9 @@ class DelimitedRelation:
     def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile, scratch: Path) -> None:
         self.name = str(file)
         self._connection, self._file, self._scratch = connection, file, scratch
-        self._delimiter, self.names = _header(file)
+        self._delimiter, self.names, self._blank = _header(file)
         self._lines = TextLines()
-        self._bad_rows: list[int] = []
+        self._bad_rows = np.empty(0, np.int64)
 
     def type_of(self, column: str) -> str | None:
         return "TEXT" if column in self.names else None
@@ -56,7 +57,8 @@ class DelimitedRelation:
     def source(self, columns: Sequence[str]) -> str:
         lines = self._lines = look_at(self._file, self._delimiter)
         path, compression = self._file.path, self._file.compression
-        if lines.bad:
+        if lines.bad or lines.ends not in ({"LF"}, {"CR LF"}, set()):
+            # DuckDB wants one kind of line end.
             with tempfile.NamedTemporaryFile(dir=self._scratch, suffix=".csv", delete=False) as copy:
                 look_at(self._file, self._delimiter, copy)
             path, compression = Path(copy.name), "none"
@@ -67,8 +69,8 @@ class DelimitedRelation:
         return (
             f"read_csv({path_literal(path)}, columns = {{{names}}}, delim = {quoted(self._delimiter)}, "
             f"quote = {quote}, escape = {quote}, "
-            f"compression = '{compression}', header = true, auto_detect = false, all_varchar = true, "
-            f"hive_partitioning = false, store_rejects = true, max_line_size = {longest}, "
+            f"compression = '{compression}', header = true, skip = {self._blank}, auto_detect = false, "
+            f"all_varchar = true, hive_partitioning = false, store_rejects = true, max_line_size = {longest}, "
             f"buffer_size = {max(4 * longest, 8 << 20)})"
         )
 
@@ -85,33 +87,35 @@ class DelimitedRelation:
                 f"{self.name}: quotes do not pair up: {expected:,} lines of values were read as {rows:,} rows and "
                 f"{len(rejected):,} bad ones; quote values with '\"' and double the quotes within them"
             )
-        bad = [BadRow("with a quote that is never closed", f"line {bad.line}", bad.text) for bad in self._lines.bad]
+        bad = [BadRow(bad.kind, f"line {bad.line}", bad.text) for bad in self._lines.bad]
         records = [bad.record for bad in self._lines.bad]
         for line, kind, _, text in rejected:
             known = _KINDS.get(kind.replace("_", " "), f"not CSV ({kind.lower()})")
             line = self._lines.line_of(line)
-            bad.append(BadRow(known, f"line {line}", text or ""))
-            if self._lines.one_line_each:
-                records.append(line)
+            bad.append(BadRow(known, f"line {line}", (text or "").strip("\r\n")))
+            records.append(self._lines.record_of(line))
         # The first record is the line of names.
-        self._bad_rows = sorted(record - 1 for record in records)
+        self._bad_rows = np.array(records, np.int64) - 1
         return bad
 
     def row_of(self, row: int) -> int:
-        return counted_with(row, self._bad_rows)
+        return counted_with(row, [self._bad_rows])
 
     def _forget(self) -> None:
         for table in ("reject_errors", "reject_scans"):
             self._connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def _header(file: DataFile) -> tuple[str, list[str]]:
+def _header(file: DataFile) -> tuple[str, list[str], int]:
+    """The delimiter, the names of the columns, and how many blank lines there are before them."""
     with opened(file) as stream:
         start = bytes(stream.read(_HEADER_BYTES))
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{file} is UTF-16, expected UTF-8; save it as UTF-8")
     # Cut after a line, lest a character is cut in two.
     line_end = max(start.rfind(b"\n"), start.rfind(b"\r")) + 1 if len(start) == _HEADER_BYTES else len(start)
+    if b"\0" in start[:line_end].partition(b"\n")[0]:
+        raise InputError(f"{file}: the column names are not UTF-8 (perhaps UTF-16); save it as UTF-8")
     lines = start[:line_end].removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip(b"\r\n")), None)
     if first is None:
@@ -124,17 +128,9 @@ def _header(file: DataFile) -> tuple[str, list[str]]:
             names = next(csv.reader(text, delimiter=delimiter))
         except UnicodeDecodeError as error:
             text = io.StringIO(lines[first].decode(errors="replace"), newline="")
-            if not _is_utf8(lines[first]):
+            if not is_utf8(lines[first]):
                 raise InputError(f"{file}: the column names are not UTF-8 ({error.reason}); save it as UTF-8") from None
             names = next(csv.reader(text, delimiter=delimiter))
         if len(names) > len(best[1]):
             best = delimiter, names
-    return best
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return *best, first

@@ -15,7 +15,7 @@ from feast_embeddings.errors import InputError
 IdType = Literal["text", "int"]
 IdKind = Literal["text", "int", "json", "null"]
 
-SEPARATOR = "\x1f"
+SEPARATOR, RECORD = "\x1f", "\x1e"
 # DuckDB's type of a column without a value.
 NULL = '"NULL"'
 UNITS = ("", "seconds", "milliseconds", "microseconds", "nanoseconds")
@@ -29,6 +29,8 @@ _MOST_SHOWN = 80
 # numbers between these ranges, as dates written as one number are, belong to none.
 _FIRST = 631_152_000
 _LAST = 10**11
+# The end of the year 9999, after which Python has no times.
+_LAST_TIME = 253_402_300_799_999_999
 # Dates and times in digits alone would be milliseconds of the years 2600 to 2635.
 _IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
 _DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
@@ -169,7 +171,7 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
         value = _microseconds(f"CAST({column.sql} AS TIMESTAMP)")
     elif form is not None:
         value = _microseconds(f"try_strptime({text}, {quoted(form)})")
-    elif base in (*_NARROW, *_WIDE):
+    elif base in (*_NARROW, *_WIDE) or column.type.endswith(",0)"):
         value, unit = _of_number(column.sql, "HUGEINT")
     elif base in ("FLOAT", "DOUBLE", "DECIMAL"):
         value, unit = _of_number(column.sql, "DOUBLE")
@@ -180,15 +182,18 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
             f"column {column.name!r}: expected a timestamp, a date, ISO 8601 text or a number since 1970, but the "
             f"type is {column.type}"
         )
+    of_form = "" if form is None else f" of the form {form}"
     absent = f"{text} IS NULL OR {text} IN ('', 'nan')"
     in_digits = f"whose {column.name} is a date in digits (say how with --time-format, e.g. %Y%m%d)"
-    future = f"{result} > {latest}" if latest is not None else "false"
+    last = min(_LAST_TIME, _LAST_TIME if latest is None else latest)
+    why = "after the year 9999" if last == _LAST_TIME else "in the future (--allow-future keeps them)"
+    future = f"{result} > {last}"
     fault = _faults(
         (f"{result} IS NULL AND ({absent})", _absent(column)),
-        (f"{result} IS NULL AND regexp_full_match({text}, '{_DIGITS}')", _fault(in_digits, text)),
-        (f"{result} IS NULL", _fault(f"whose {column.name} is not a time", text)),
+        (f"{result} IS NULL AND {form is None} AND regexp_full_match({text}, '{_DIGITS}')", _fault(in_digits, text)),
+        (f"{result} IS NULL", _fault(f"whose {column.name} is not a time{of_form}", text)),
         (f"{result} <= 0", _fault(f"whose {column.name} is 1970-01-01 or before", text)),
-        (future, _fault(f"whose {column.name} is in the future (--allow-future keeps them)", text)),
+        (future, _fault(f"whose {column.name} is {why}", text)),
     )
     return Expression(value, f"({result} IS NULL OR {result} <= 0 OR {future})", fault, unit)
 
@@ -250,7 +255,8 @@ def _absent(column: Column) -> str:
 
 
 def _fault(kind: str, text: str | None = None) -> str:
-    shown = f" || left({text}, {_MOST_SHOWN})" if text else ""
+    # The value may hold what separates faults.
+    shown = f" || translate(left({text}, {_MOST_SHOWN}), '{RECORD}{SEPARATOR}', '  ')" if text else ""
     return f"{quoted(kind + SEPARATOR)}{shown}"
 
 
@@ -267,7 +273,7 @@ def _of_number(sql: str, dtype: str) -> tuple[str, str]:
         if name == "milliseconds":
             last += f" AND {number} NOT BETWEEN {_IN_DIGITS[0]} AND {_IN_DIGITS[1]}"
         condition = f"WHEN {number} >= {_FIRST * scale} {last}"
-        values += f"{condition} THEN CAST(round({number} * 1000000 / {scale}) AS BIGINT) "
+        values += f"{condition} THEN TRY_CAST(round({number} * 1000000 / {scale}) AS BIGINT) "
         units += f"{condition} THEN {unit} "
     if dtype == "HUGEINT":
         values = values.replace("round(", "(").replace(" * 1000000 /", " * 1000000 //")
@@ -279,7 +285,7 @@ def _of_text(text: str) -> tuple[str, str]:
     neat = f"regexp_replace(replace(upper(trim({text})), ',', '.'), ' ([+-][0-9:]+)$', '\\1')"
     forms = "[" + ", ".join(map(quoted, _MORE_FORMS)) + "]"
     iso = f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), TRY_CAST({neat} AS TIMESTAMPTZ), try_strptime({neat}, {forms}))"
-    whole, whole_unit = _of_number(f"TRY_CAST(regexp_extract({text}, '^[0-9]+$') AS HUGEINT)", "HUGEINT")
-    real, real_unit = _of_number(f"TRY_CAST(regexp_extract({text}, '^[0-9]+[.][0-9]*$') AS DOUBLE)", "DOUBLE")
+    whole, whole_unit = _of_number(f"TRY_CAST(regexp_extract(trim({text}), '^[0-9]+$') AS HUGEINT)", "HUGEINT")
+    real, real_unit = _of_number(f"TRY_CAST(regexp_extract(trim({text}), '^[0-9]+[.][0-9]*$') AS DOUBLE)", "DOUBLE")
     unit = f"CASE WHEN {iso} IS NOT NULL THEN 0::TINYINT ELSE coalesce({whole_unit}, {real_unit}) END"
     return f"coalesce({_microseconds(iso)}, {whole}, {real})", unit

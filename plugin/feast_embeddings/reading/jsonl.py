@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy.typing as npt
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
-from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.lines import TextLines, look_at, opened
+from feast_embeddings.reading.files import Compression, DataFile
+from feast_embeddings.reading.lines import TextLines, is_utf8, look_at, opened
 from feast_embeddings.reading.relation import BadRow, path_literal
 
 # Nobody lists the columns of JSON: these many objects are asked for them.
@@ -35,7 +36,8 @@ class JsonRelation:
     def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile, scratch: Path) -> None:
         self.name = str(file)
         self._connection, self._scratch = connection, scratch
-        self._path, compression = file.path, file.compression
+        self._path = file.path
+        compression: Compression = file.compression
         self._form = _form(file)
         self._lines = TextLines()
         largest = _ARRAY_OBJECT
@@ -66,6 +68,11 @@ class JsonRelation:
         return identifier(column)
 
     def source(self, columns: Sequence[str]) -> str:
+        if "" in columns:
+            raise InputError(f"{self.name} has a key without a name; name it or leave it out")
+        twins = [column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1]
+        if twins:
+            raise InputError(f"{self.name} has keys that differ only in case: {twins[0]!r}, {twins[1]!r}; rename one")
         # A single column DuckDB 2.0 reads in another way, which ends at 128 lists within each other.
         listed = ", ".join(f"{quoted(column)}: 'JSON'" for column in [*columns, _NO_COLUMN])
         return f"read_json({path_literal(self._path)}, columns = {{{listed}}}, {self._options})"
@@ -89,9 +96,24 @@ class JsonRelation:
         """Which rows, counted from 1, are no JSON object; they are read as if they had nothing in them."""
         if self._form != "newline_delimited":
             return np.empty(0, dtype=np.int64)
+        try:
+            return self._not_objects(self._path, self._compression)
+        except duckdb.Error:
+            # Lines that are not UTF-8, which `read_csv` refuses.
+            file = DataFile(self._path, "json", self._compression)
+            with (
+                opened(file) as stream,
+                tempfile.NamedTemporaryFile(dir=self._scratch, suffix=".json", delete=False) as copy,
+            ):
+                lines = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
+                for line in lines:
+                    copy.write(line if is_utf8(line) else b"not UTF-8\n")
+            return self._not_objects(Path(copy.name), "none")
+
+    def _not_objects(self, path: Path, compression: Compression) -> npt.NDArray[np.int64]:
         source = (
-            f"read_csv({path_literal(self._path)}, columns = {{line: 'VARCHAR'}}, delim = '\\x01', quote = '', "
-            f"escape = '', header = false, auto_detect = false, compression = '{self._compression}', "
+            f"read_csv({path_literal(path)}, columns = {{line: 'VARCHAR'}}, delim = '\\x01', quote = '', "
+            f"escape = '', header = false, auto_detect = false, compression = '{compression}', "
             f"max_line_size = {max(2 << 20, self._lines.longest + 1)}, "
             f"buffer_size = {max(4 * self._lines.longest, 8 << 20)})"
         )

@@ -22,6 +22,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.reading.files import DataFile
 
 BLOCK_BYTES = 8 << 20
+_START_BYTES = 1 << 20
 # A quoted value that is longer was not meant to be one.
 MOST_QUOTED_BYTES = 1 << 20
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -30,10 +31,11 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line with a stray quote: its number, and that of the record that it is, both counted from 1; and its text."""
+    """A line that DuckDB would stumble over: its number, and that of the record that it is, both from 1; its text."""
 
     line: int
     record: int
+    kind: str
     text: str
 
 
@@ -44,9 +46,10 @@ class TextLines:
     Attributes:
         records: lines that are not blank, without those that go on with a quoted value, and without bad ones.
         longest: bytes of the longest record.
-        bad: the lines with a stray quote.
+        bad: the lines with a stray quote or a stray carriage return.
         has_quotes: whether there is a quote at all.
         has_mark: whether the file starts with a byte order mark.
+        ends: how its records end, of LF, CR LF and CR CR LF.
     """
 
     records: int = 0
@@ -54,16 +57,20 @@ class TextLines:
     bad: list[BadLine] = field(default_factory=list)
     has_quotes: bool = False
     has_mark: bool = False
+    ends: set[str] = field(default_factory=set)
     _lines: int = 0
+    _end: bytes = b"\n"
 
-    @property
-    def one_line_each(self) -> bool:
-        """Whether every line is a record."""
-        return self._lines == self.records + len(self.bad)
+    _inside: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    _blank: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
     def line_of(self, line: int) -> int:
-        """The line of the file that is `line` in a copy of it without the bad lines."""
-        return counted_with(line, [bad.line for bad in self.bad])
+        """The line of the file that DuckDB calls `line`: it leaves out the bad ones, and those within values."""
+        return counted_with(line, [*self._inside, np.array([bad.line for bad in self.bad], np.int64)])
+
+    def record_of(self, line: int) -> int:
+        """Which record a line of the file starts."""
+        return line - sum(int(np.searchsorted(part, line)) for part in (*self._inside, *self._blank))
 
 
 def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None) -> TextLines:
@@ -71,12 +78,16 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
 
     Args:
         delimiter: between the values of CSV; None for lines without quotes, as JSON lines are.
-        copy: where to write the file without bad lines and without a byte order mark.
+        copy: where to write the file without bad lines and without a byte order mark; its records end with LF.
 
     Raises:
         InputError: the file is UTF-16, or cannot be decompressed.
     """
     found = TextLines()
+    with opened(file) as stream:
+        start = bytes(stream.read(_START_BYTES))
+    if b"\r" in start[:-1] and b"\n" not in start:
+        found._end = b"\r"  # as old Macs wrote it
     held = b""
     for block in _blocks(file):
         if not found._lines and not held:
@@ -86,18 +97,24 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
             block = block.removeprefix(_UTF8_MARK)
         held = _take(held + block, found, delimiter, copy, last=False)
     if held and not held.endswith((b"\n", b"\r")):
-        held += b"\n" if b"\n" in held or b"\r" not in held else b"\r"
+        held += found._end
     _take(held, found, delimiter, copy, last=True)
     return found
 
 
-def counted_with(number: int, left_out: Sequence[int]) -> int:
-    """What place has been given to the `number`-th when those at the places `left_out`, ascending, count too."""
-    for place in left_out:
-        if place > number:
-            break
-        number += 1
-    return number
+def counted_with(number: int, left_out: Sequence[npt.NDArray[np.int64]]) -> int:
+    """What place has been given to the `number`-th when those at the places `left_out` count too."""
+    places = np.sort(np.concatenate(left_out)) if left_out else np.empty(0, np.int64)
+    return number + int(np.searchsorted(places - np.arange(len(places)), number, side="right"))
+
+
+def is_utf8(line: bytes) -> bool:
+    """Whether a line can be decoded."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -127,38 +144,43 @@ def _blocks(file: DataFile) -> Iterator[bytes]:
 
 def _take(data: bytes, found: TextLines, delimiter: str | None, copy: IO[bytes] | None, *, last: bool) -> bytes:
     """Take the records that end in `data`; the rest, which starts a record, is given back."""
-    # The whole file may have the line ends of old Macs.
-    end_of_line = b"\r" if b"\n" not in data and b"\r" in data[:-1] else b"\n"
+    end_of_line = found._end
     cut = len(data) if last else data.rfind(end_of_line) + 1
     ends = np.flatnonzero(np.frombuffer(data, np.uint8, cut) == end_of_line[0]) + 1
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     is_record = np.ones(len(ends), dtype=bool)
-    bad: list[int] = []
+    bad: dict[int, str] = {}
     if delimiter is not None and b'"' in data[:cut]:
         found.has_quotes = True
         cut = _resolve_quotes(data, starts, ends, is_record, bad, delimiter, last)
         kept = int(np.searchsorted(ends, cut, side="right"))
         starts, ends, is_record = starts[:kept], ends[:kept], is_record[:kept]
+    returns = _returns(data, ends, is_record, found.ends) if end_of_line == b"\n" else np.empty(0, np.int64)
+    if delimiter is not None and end_of_line == b"\n":
+        _refuse_stray_returns(data, starts, ends, is_record, bad)
     blank = _blank(data, starts, ends) & is_record
     records = found.records + len(found.bad) + np.cumsum(is_record & ~blank)
     found.bad += [
         BadLine(
             found._lines + 1 + line,
             int(records[line]),
+            kind,
             data[starts[line] : ends[line]].decode(errors="replace").strip("\r\n"),
         )
-        for line in bad
+        for line, kind in sorted(bad.items())
     ]
     found.records += int(is_record.sum()) - int(blank.sum()) - len(bad)
     heads = np.append(starts[is_record], cut)
     if len(heads) > 1:
         found.longest = max(found.longest, int(np.diff(heads).max()))
     if copy is not None:
-        place = 0
+        kept_bytes = np.ones(cut, dtype=bool)
+        kept_bytes[returns] = False
         for line in bad:
-            copy.write(data[place : starts[line]])
-            place = int(ends[line])
-        copy.write(data[place:cut])
+            kept_bytes[starts[line] : ends[line]] = False
+        copy.write(np.frombuffer(data, np.uint8, cut)[kept_bytes].tobytes())
+    found._inside.append(np.flatnonzero(~is_record) + 1 + found._lines)
+    found._blank.append(np.flatnonzero(blank) + 1 + found._lines)
     found._lines += len(ends)
     return data[cut:]
 
@@ -168,7 +190,7 @@ def _resolve_quotes(
     starts: npt.NDArray[Any],
     ends: npt.NDArray[Any],
     is_record: npt.NDArray[np.bool_],
-    bad: list[int],
+    bad: dict[int, str],
     delimiter: str,
     last: bool,
 ) -> int:
@@ -190,7 +212,7 @@ def _resolve_quotes(
             if closed is None:
                 if not last and len(data) - place < MOST_QUOTED_BYTES:
                     return int(starts[line])  # the next block may close it
-                bad.append(line)
+                bad[line] = "with a quote that is never closed"
                 break
             value_end = closed.end()
             if value_end > end:
@@ -203,6 +225,52 @@ def _resolve_quotes(
             if data[place - 1 : place] != delimiter.encode():
                 break
     return int(ends[-1]) if len(ends) else 0
+
+
+def _returns(
+    data: bytes, ends: npt.NDArray[Any], is_record: npt.NDArray[np.bool_], seen: set[str]
+) -> npt.NDArray[np.int64]:
+    """Where the carriage returns before the ends of records are; and which ends of records there are."""
+    last_of_record = ends[np.append(is_record[1:], True)] if len(ends) else ends
+    if b"\r" not in data:
+        seen.update(["LF"] if len(last_of_record) else [])
+        return np.empty(0, np.int64)
+    characters = np.frombuffer(data, np.uint8)
+    returns = []
+    is_return = np.ones(len(last_of_record), dtype=bool)
+    # Windows makes CR CR LF of CR LF where a program that writes CSV opens its file as text.
+    for end in ("CR LF", "CR CR LF"):
+        place = last_of_record - len(end.split())
+        was_return, is_return = is_return, is_return & (place >= 0) & (characters[place] == ord("\r"))
+        if (was_return & ~is_return).any():
+            seen.add("LF" if end == "CR LF" else "CR LF")
+        returns.append(place[is_return])
+    if is_return.any():
+        seen.add("CR CR LF")
+    return np.concatenate(returns).astype(np.int64)
+
+
+def _refuse_stray_returns(
+    data: bytes,
+    starts: npt.NDArray[Any],
+    ends: npt.NDArray[Any],
+    is_record: npt.NDArray[np.bool_],
+    bad: dict[int, str],
+) -> None:
+    """Mark lines with a carriage return that neither ends them nor is quoted: DuckDB refuses the whole file."""
+    if not len(ends) or b"\r" not in data:
+        return
+    characters = np.frombuffer(data, np.uint8, int(ends[-1]))
+    returns = np.flatnonzero(characters[:-1] == ord("\r"))
+    follower = characters[returns + 1]
+    ends_line = (follower == ord("\n")) | (
+        (follower == ord("\r")) & (characters[np.minimum(returns + 2, len(characters) - 1)] == ord("\n"))
+    )
+    stray = returns[~ends_line]
+    for place, line in zip(stray.tolist(), np.searchsorted(ends, stray, side="right").tolist(), strict=True):
+        is_whole = is_record[line] and (line + 1 == len(ends) or is_record[line + 1])
+        if is_whole and data.count(b'"', int(starts[line]), place) % 2 == 0:
+            bad.setdefault(line, "with a stray carriage return")
 
 
 def _patterns(delimiter: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
@@ -218,6 +286,8 @@ def _blank(data: bytes, starts: npt.NDArray[Any], ends: npt.NDArray[Any]) -> npt
     length = ends - starts
     if not len(ends):
         return np.empty(0, dtype=np.bool_)
-    first = np.frombuffer(data, np.uint8)[starts]
-    blank: npt.NDArray[np.bool_] = (length == 1) | ((length == 2) & (first == ord("\r")))
+    characters = np.frombuffer(data, np.uint8)
+    returns = characters[starts] == ord("\r")
+    second = characters[np.minimum(starts + 1, len(characters) - 1)] == ord("\r")
+    blank: npt.NDArray[np.bool_] = (length == 1) | ((length == 2) & returns) | ((length == 3) & returns & second)
     return blank

@@ -77,6 +77,10 @@ def source_name(source: Source) -> str:
 
 def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
     """The error for a column that is not there; it names those that are."""
+    if not names:
+        return InputError(
+            f"{source} has no columns at all; expected {name!r}, in JSON in objects, one a line or all in an array"
+        )
     close = difflib.get_close_matches(name, names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
     columns = ", ".join(map(repr, names))

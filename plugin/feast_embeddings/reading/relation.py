@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading.expressions import identifier, quoted
+from feast_embeddings.reading.expressions import NULL, identifier, quoted
 from feast_embeddings.reading.files import DataFile
 
 # The index that pandas writes beside the columns of a frame that was filtered or sorted.
@@ -86,8 +86,10 @@ class ParquetRelation:
         described = connection.execute(f"DESCRIBE SELECT * FROM {self._source}").fetchall()  # noqa: S608
         with pq.ParquetFile(file.path) as parquet:
             names = parquet.schema_arrow.names
+            is_empty = not parquet.metadata.num_rows
         self._columns = {
-            name: (identifier(known), dtype)
+            # The types of a part without rows are those that pandas gives to nothing.
+            name: (identifier(known), NULL if is_empty else dtype)
             for name, (known, dtype, *_) in zip(names, described, strict=True)
             if not _PANDAS_INDEX.fullmatch(name)
         }
@@ -124,7 +126,7 @@ class StreamRelation:
         self._connection = connection
         try:
             self._reader = pa.RecordBatchReader.from_stream(stream)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError) as error:
             # pandas converts its columns of objects here.
             reason = " ".join(map(str, error.args))
             raise InputError(f"{self.name} cannot be read as {self.format}: {reason}") from None
@@ -181,6 +183,9 @@ def _readable(dtype: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_float16(dtype):
         return pa.float32()
+    if pa.types.is_decimal(dtype) and dtype.scale < 0:
+        digits = dtype.precision - dtype.scale
+        return pa.decimal128(digits, 0) if digits <= 38 else pa.string()
     if pa.types.is_decimal256(dtype) and dtype.precision <= 38:
         return pa.decimal128(dtype.precision, dtype.scale)
     if pa.types.is_decimal256(dtype):

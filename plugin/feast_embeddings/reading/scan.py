@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import (
+    RECORD,
     SEPARATOR,
     UNITS,
     Column,
@@ -37,7 +38,6 @@ from feast_embeddings.reading.relation import ParquetRelation, Relation, Source,
 Role = Literal["id", "time", "number", "text"]
 
 BATCH_ROWS = 1 << 22
-_RECORD = "\x1e"
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class Scan:
         scratch = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="feast-embeddings-")))
         self._connection = self._exit.enter_context(connect(scratch))
         try:
+            self._check_form()
             self._relations = open_relations(self._connection, source, scratch)
             if all(isinstance(relation, ParquetRelation | StreamRelation) for relation, _ in self._relations):
                 # Decoding is little work; who takes the batches has better use for the other cores.
@@ -132,6 +133,14 @@ class Scan:
             yield from self._scan(relation, file)
         self._check_units()
         self.wholes.update(name for name, seen in self._json.items() if "a number" in seen.first)
+
+    def _check_form(self) -> None:
+        form = self._rules.time_format
+        try:
+            if form is not None:
+                self._connection.execute(f"SELECT try_strptime('', {quoted(form)})")
+        except duckdb.Error as error:
+            raise InputError(f"--time-format {form!r} is no pattern such as %Y%m%d: {first_line(error)}") from None
 
     def _resolve(self) -> list[str]:
         present = []
@@ -196,7 +205,7 @@ class Scan:
         examples: list[tuple[str, int, str | None]] = []
         try:
             query = (
-                f"SELECT {outer}, CASE WHEN {bad} THEN concat_ws({quoted(_RECORD)}, {faults}) END AS fault "  # noqa: S608
+                f"SELECT {outer}, CASE WHEN {bad} THEN concat_ws({quoted(RECORD)}, {faults}) END AS fault "  # noqa: S608
                 f"FROM (SELECT *, {inner} FROM (SELECT {', '.join(sources)} FROM {relation.source(chosen)}))"
             )
             for batch in self._connection.sql(query).to_arrow_reader(BATCH_ROWS):
@@ -249,7 +258,7 @@ class Scan:
             broken = np.isin(bad + start + 1, relation.not_objects())
             texts = pc.if_else(pa.array(broken), f"not a JSON object{SEPARATOR}", texts)
         self.faults.bad += len(bad)
-        pieces = pc.list_flatten(pc.split_pattern(texts, _RECORD))
+        pieces = pc.list_flatten(pc.split_pattern(texts, RECORD))
         kinds = pc.list_element(pc.split_pattern(pieces, SEPARATOR, max_splits=1), 0)
         for counted in kinds.value_counts().to_pylist():
             kind = counted["values"]
@@ -257,7 +266,7 @@ class Scan:
             if sum(kind == known for known, _, _ in examples) < MOST_EXAMPLES:
                 found = np.flatnonzero(pc.match_substring(texts, kind + SEPARATOR).to_numpy(zero_copy_only=False))
                 for number in found[:MOST_EXAMPLES].tolist():
-                    piece = next(p for p in texts[number].as_py().split(_RECORD) if p.startswith(kind + SEPARATOR))
+                    piece = next(p for p in texts[number].as_py().split(RECORD) if p.startswith(kind + SEPARATOR))
                     examples.append((kind, int(bad[number]) + start + 1, piece.partition(SEPARATOR)[2] or None))
         return batch.filter(pc.is_null(fault))
 

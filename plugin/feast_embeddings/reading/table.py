@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -106,15 +107,18 @@ def _read(
         table = connection.sql(query).to_arrow_table().rename_columns(list(present))
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
-    for column in wishes.ids:
-        if column in table.column_names and (absent := table[column].null_count):
-            row = pc.index(pc.is_null(table[column]), True).as_py() + 1
-            what = f"{relation.name}: column {column!r}"
-            raise InputError(f"{what}: {absent:,} of {len(table):,} rows have no id, the first is row {row}")
     left_out = relation.bad_rows(len(table))
     faults.rows += len(table) + len(left_out)
-    if isinstance(relation, JsonRelation):
-        left_out = [BadRow("not a JSON object", f"row {row}", "") for row in relation.not_objects()]
+    broken = relation.not_objects() if isinstance(relation, JsonRelation) else np.empty(0, np.int64)
+    left_out += [BadRow("not a JSON object", f"row {row}", "") for row in broken.tolist()]
+    for column in wishes.ids:
+        if column in table.column_names and table[column].null_count:
+            absent = np.setdiff1d(np.flatnonzero(pc.is_null(table[column])) + 1, broken)
+            if len(absent):
+                what = f"{relation.name}: column {column!r}"
+                raise InputError(
+                    f"{what}: {len(absent):,} of {len(table):,} rows have no id, the first is row {absent[0]}"
+                )
     faults.bad += len(left_out)
     for row in left_out:
         faults.add(row.kind)
@@ -157,9 +161,10 @@ def _json(connection: duckdb.DuckDBPyConnection, relation: Relation, column: str
         ).fetchall()
         return text if too_large[0][0] else f"CAST({text} AS BIGINT)"
     if kinds <= {"BIGINT", "UBIGINT", "DOUBLE"}:
-        # A whole number beyond 64 bits is a DOUBLE to DuckDB, and would lose digits.
+        # A whole number beyond 2^53 would lose digits.
         long = connection.execute(
-            f"SELECT bool_or(regexp_full_match({text}, '-?[0-9]{{16,}}') AND TRY_CAST({text} AS BIGINT) IS NULL) "  # noqa: S608
+            f"SELECT bool_or(regexp_full_match({text}, '-?[0-9]{{16,}}') AND "  # noqa: S608
+            f"coalesce(abs(TRY_CAST({text} AS HUGEINT)) > {2**53}, true)) "
             f"FROM {relation.source([column])}"
         ).fetchall()
         return text if long[0][0] else f"CAST({text} AS DOUBLE)"
@@ -176,7 +181,11 @@ def _json(connection: duckdb.DuckDBPyConnection, relation: Relation, column: str
         if elements <= {"VARCHAR"}:
             return f"CAST({sql} AS VARCHAR[])"
         if elements <= {"BIGINT", "UBIGINT"}:
-            return f"CAST({sql} AS BIGINT[])"
+            too_large = connection.execute(
+                "SELECT bool_or(TRY_CAST((e ->> '$') AS BIGINT) IS NULL) FROM (SELECT unnest(CAST("  # noqa: S608
+                f"{sql} AS JSON[])) AS e FROM {relation.source([column])}) WHERE json_type(e) <> 'NULL'"
+            ).fetchall()
+            return f"CAST({sql} AS {'VARCHAR' if too_large[0][0] else 'BIGINT'}[])"
         kinds = {f"lists of {' and '.join(sorted(elements)).lower()}"}
     shown = " and ".join(sorted(_JSON_NOUNS.get(kind, kind) for kind in kinds))
     raise InputError(
@@ -203,6 +212,7 @@ def _is_plain(relation: Relation, file: DataFile | None, column: str) -> bool:
 
 
 def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
+    parts = [_without_guesses(part, parts) for part in parts]
     together = parts[0]
     for part, name in zip(parts[1:], names[1:], strict=True):
         try:
@@ -210,3 +220,16 @@ def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"{names[0]} and {name} do not agree: {first_line(error)}") from None
     return together
+
+
+def _without_guesses(part: pa.Table, parts: list[pa.Table]) -> pa.Table:
+    """The part, with no type for a column in which it has no value, if another part knows one."""
+    for place, name in enumerate(part.column_names):
+        column = part[name]
+        others = [other[name] for other in parts if other is not part and name in other.column_names]
+        if column.null_count == len(column) and any(other.null_count < len(other) for other in others):
+            part = part.set_column(place, name, pa.nulls(len(column)))
+        elif pa.types.is_list(column.type) and not len(pc.list_flatten(column)):
+            known = next((o.type for o in others if pa.types.is_list(o.type) and len(pc.list_flatten(o))), column.type)
+            part = part.set_column(place, name, pa.array(column.to_pylist(), known))
+    return part

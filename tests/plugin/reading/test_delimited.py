@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feast_embeddings.errors import InputError
@@ -193,6 +193,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 @settings(deadline=None)
 @given(rows=st.lists(st.tuples(cells, cells, cells), max_size=12), delimiter=st.sampled_from(",;\t|"))
+@example(rows=[("00\x80\x80\x80", "0\r\x80\x80\x80", "0000\x80𐀀")], delimiter=",")
 def test_what_csv_writes_is_read_back(rows: list[tuple[str, str, str]], delimiter: str) -> None:
     """Whatever text the rows hold; an empty value is a null."""
     text = io.StringIO(newline="")
@@ -205,3 +206,37 @@ def test_what_csv_writes_is_read_back(rows: list[tuple[str, str, str]], delimite
             path = write(Path(folder) / "t.csv", text.getvalue())
             table = read_table(path, as_text=("a", "b", "c"))
     assert [tuple(row.values()) for row in table.to_pylist()] == [tuple(cell or None for cell in row) for row in rows]
+
+
+@pytest.mark.parametrize("blank", ["", "\n\r\n"])
+@pytest.mark.parametrize("ends", [["\n"], ["\r\n"], ["\r\r\n"], ["\n", "\r\n"], ["\r\n", "\n", "\r\r\n"]])
+def test_line_ends(tmp_path: Path, ends: list[str], blank: str) -> None:
+    """Files put together of several, and those that Windows wrote twice over; blank lines before the names too."""
+    lines = ["user_id,item_id", "a,x", '"b\nc\r\nd",y', "", "e,z", '"f\rg",z', "h", "i,x,y", "j,x", ",z"]
+    text = blank + "".join(line + ends[n % len(ends)] for n, line in enumerate(lines))
+    rows, faults, _ = scan(write(tmp_path / "log.csv", text), time=None)
+    assert rows == [("a", "x"), ("b\nc\r\nd", "y"), ("e", "z"), ("f\rg", "z"), ("j", "x")]
+    assert faults.counts == {"with too few values": 1, "with too many values": 1, "without user_id": 1}
+    before = blank.count("\n")
+    places = rf"\(row 8\).*\(line {before + 9} 'h'\).*\(line {before + 10} 'i,x,y'\)"
+    with pytest.raises(InputError, match=places):
+        faults.settle("log", "error")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
+def test_a_stray_carriage_return(tmp_path: Path, end: str) -> None:
+    """It makes its own line a bad row, and no other."""
+    lines = ["user_id,item_id,title", "a,x,1", "b,y\rz,2", '"c\rd",x,3', 'e,"x""",4\r5', "f,x,6"]
+    rows, faults, _ = scan(write(tmp_path / "log.csv", end.join(lines)), time=None)
+    assert rows == [("a", "x"), ("c\rd", "x"), ("f", "x")]
+    assert (faults.rows, faults.counts) == (5, {"with a stray carriage return": 2})
+    with pytest.raises(InputError, match=r"\(line 3 'b,y\\rz,2', line 5 "):
+        faults.settle("log", "error")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32"])
+def test_other_encodings(tmp_path: Path, encoding: str) -> None:
+    """One line says so, with a mark or without."""
+    path = write(tmp_path / "log.csv", "user_id,item_id\na,x\n".encode(encoding))
+    with pytest.raises(InputError, match=r"UTF-16.*save it as UTF-8"):
+        scan(path, time=None)

@@ -188,3 +188,24 @@ def test_columns_that_differ_only_in_case(tmp_path: Path) -> None:
     """DuckDB does not tell them apart; the one that is asked for is read."""
     parquet(tmp_path / "log.parquet", User_Id=["A"], user_id=["a"], item_id=["x"])
     assert scan(tmp_path / "log.parquet")[0] == [("a", "x")]
+
+
+def test_parts_without_a_value(tmp_path: Path) -> None:
+    """What has no value has no type that another part could differ from."""
+    parquet(tmp_path / "log" / "a.parquet", user_id=["a"], item_id=["x"])
+    parquet(tmp_path / "log" / "b.parquet", user_id=pa.array([], pa.float64()), item_id=pa.array([], pa.int64()))
+    assert scan(tmp_path / "log")[0] == [("a", "x")]
+
+    write(tmp_path / "items" / "a.jsonl", '{"item_id": "a", "n": null, "sizes": []}\n')
+    write(tmp_path / "items" / "b.jsonl", '{"item_id": "b", "n": 5, "sizes": [1]}\n')
+    parquet(tmp_path / "items" / "c.parquet", item_id=["c"], n=pa.array([None], pa.string()))
+    parquet(tmp_path / "items" / "d.parquet", item_id=pa.array([], pa.float64()), n=pa.array([], pa.string()))
+    table = read_table(tmp_path / "items", ids=("item_id",))
+    assert table.to_pydict() == {"item_id": ["a", "b", "c"], "n": [None, 5, None], "sizes": [[], [1], None]}
+
+
+def test_a_frame_with_a_name_twice() -> None:
+    """It is an error of ours."""
+    frame = pa.table({"a": ["x"], "b": ["y"]}).to_pandas().set_axis(["user_id", "user_id"], axis=1)
+    with pytest.raises(InputError, match=r"the DataFrame cannot be read.*Duplicate column names found"):
+        scan(frame)

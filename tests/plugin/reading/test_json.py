@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,8 @@ def test_a_column_that_comes_late(tmp_path: Path) -> None:
         (["[40, null]", "[]"], [[40, None], []]),
         (['["a"]', "null"], [["a"], None]),
         ([str(2**64), "1"], [str(2**64), "1"]),
+        ([str(2**53 + 1), "1.5"], [str(2**53 + 1), "1.5"]),
+        ([f"[{2**63}, 1]", "null"], [[str(2**63), "1"], None]),
     ],
 )
 def test_columns_of_tables(tmp_path: Path, values: list[str], expected: list[Any]) -> None:
@@ -135,3 +138,45 @@ def test_columns_of_two_types(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"column 'x' holds text and whole numbers.*--attribute-types x=text"):
         read_table(path, ids=("item_id",))
     assert read_table(path, ids=("item_id",), types={"x": "text"})["x"].to_pylist() == ["1", "n/a"]
+
+
+def test_lines_that_are_not_utf_8(tmp_path: Path) -> None:
+    """They are bad rows, counted as lines that are no object are."""
+    text = '{"user_id": "a", "item_id": 1}\n\n{"user_id": "é", "item_id": 1}\n[]\n{"user_id": "b", "item_id": 1}\n'
+    content = text.encode("latin-1")
+    for name, written in (("log.jsonl", content), ("log.jsonl.gz", gzip.compress(content))):
+        rows, faults, _ = scan(write(tmp_path / name, written))
+        assert (rows, faults.counts) == ([("a", "1"), ("b", "1")], {"not a JSON object": 2})
+        with pytest.raises(InputError, match=r"2 not a JSON object \(row 2, row 3\)"):
+            faults.settle("log", "error")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}\n", '{"user_id": 1}{"user_id": 2}', "user_id,item_id\na,1\n"])
+def test_files_without_an_object(tmp_path: Path, text: str) -> None:
+    """The error says what was expected."""
+    with pytest.raises(InputError, match=r"no columns at all; expected .*objects, one a line or all in an array"):
+        scan(write(tmp_path / "log.json", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"item_id": 1, "x": 1, "X": 2}', "keys that differ only in case: 'x', 'X'; rename one"),
+        ('{"item_id": 1, "": 2}', "a key without a name"),
+        ('{"item_id": 1}\n{"item_id": "\\ud83d"}', r"1 of 2 rows cannot be used: 1 not a JSON object \(row 2"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+    """The error names the key or the row."""
+    with pytest.raises(InputError, match=message):
+        read_table(write(tmp_path / "t.jsonl", text), ids=("item_id",))
+
+
+def test_whole_numbers_that_pandas_wrote_as_real_ones(tmp_path: Path) -> None:
+    """They are whole numbers where those are asked for, as for the next version of a model."""
+    path = write(tmp_path / "t.jsonl", '{"item_id": "a", "x": 1.0}\n{"item_id": "b", "x": null}\n')
+    assert read_table(path, ids=("item_id",), types={"x": "int"})["x"].to_pylist() == [1, None]
+    path = write(tmp_path / "t.csv", "item_id,x\na,1.0\nb,\n")
+    assert read_table(path, ids=("item_id",), types={"x": "int"})["x"].to_pylist() == [1, None]
+    with pytest.raises(InputError, match=r"not a whole number, first in row 1: '1\.5'"):
+        read_table(write(tmp_path / "t.csv", "item_id,x\na,1.5\n"), types={"x": "int"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import decimal
 import json
+import math
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -196,3 +199,42 @@ def test_other_types(dtype: pa.DataType) -> None:
     table = pa.table({"user_id": ["u"], "item_id": ["i"], "timestamp": pa.nulls(1, dtype)})
     with pytest.raises(InputError, match="column 'timestamp': expected a timestamp, a date, ISO 8601 text or a number"):
         scan(table)
+
+
+def test_nan_in_parquet(tmp_path: Path) -> None:
+    """It is one bad row, and not the end of the file."""
+    log = pa.table({"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [1704164645.5, math.nan]})
+    pq.write_table(log, tmp_path / "log.parquet")
+    rows, faults, _ = scan(tmp_path / "log.parquet")
+    assert (rows, faults.bad) == ([("a", "x", 1704164645500000)], 1)
+
+
+def test_nanoseconds_as_a_decimal() -> None:
+    """They are cut to microseconds, as those of every other type are."""
+    times = pa.array([decimal.Decimal(1704164645678901999)], pa.decimal128(20, 0))
+    log = pa.table({"user_id": ["a"], "item_id": ["x"], "timestamp": times})
+    assert scan(log)[0] == [("a", "x", 1704164645678901)]
+
+
+def test_after_the_year_9999(tmp_path: Path) -> None:
+    """Python has no such time; the last one before is read."""
+    log = "user_id,item_id,timestamp\na,x,9999-12-31T23:59:59.999999Z\nb,y,10000-01-01\n"
+    rows, faults, _ = scan(write(tmp_path / "log.csv", log))
+    assert rows == [("a", "x", 253402300799999999)]
+    assert faults.counts == {"whose timestamp is after the year 9999": 1}
+
+
+@pytest.mark.parametrize("form", ["%s", "%Q", ""])
+def test_forms_that_are_none(tmp_path: Path, form: str) -> None:
+    """The option is blamed, not the file."""
+    path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\na,x,20240131\n")
+    with pytest.raises(InputError, match=f"^--time-format '{form}' is no pattern"):
+        scan(path, time_format=form)
+
+
+def test_values_with_what_separates_faults(tmp_path: Path) -> None:
+    """They make no kinds of faults of their own."""
+    log = write(tmp_path / "log.csv", "user_id,item_id,timestamp\na,x, 1704164645 \nb,x,so\x1eon\x1fbad\n")
+    rows, faults, _ = scan(log)
+    assert rows == [("a", "x", 1704164645000000)]
+    assert faults.counts == {"whose timestamp is not a time": 1}
