@@ -367,7 +367,7 @@ def test_both_clients_ask(service: Asking, shop: Shop) -> None:
     batch = store.rank_visitors(visitors, 5)
 
     async def awaited() -> Any:
-        async with AsyncEmbeddingClient("http://service", transport=httpx.ASGITransport(app)) as client:
+        async with AsyncEmbeddingClient("http://localhost", transport=httpx.ASGITransport(app)) as client:
             return await client.rank("als", **query), await client.rank_batch("als", interactions=visitors, limit=5)
 
     class Through(httpx.BaseTransport):
@@ -377,7 +377,7 @@ def test_both_clients_ask(service: Asking, shop: Shop) -> None:
             answer = service.post(request.url.path, content=request.content, headers=dict(request.headers))
             return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    with EmbeddingClient("http://service", transport=Through()) as client:
+    with EmbeddingClient("http://localhost", transport=Through()) as client:
         waited = client.rank("als", **query), client.rank_batch("als", interactions=visitors, limit=5)
     for one, many in (asyncio.run(awaited()), waited):
         assert (one.ids, one.missing, one.version) == (alone.ids, ["lost"], alone.version)

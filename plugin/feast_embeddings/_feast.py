@@ -11,6 +11,7 @@ from feast import Entity, FeatureStore, FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
+from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
@@ -20,6 +21,7 @@ from feast_embeddings.table_names import table_name
 
 __all__ = [
     "EntityKeyProto",
+    "RegistryProto",
     "ValueProto",
     "encode_entity_key",
     "is_table_of",

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feast.infra.registry.file import FileRegistryStore
-from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import RegistryConfig
 
+from feast_embeddings._feast import RegistryProto
 from feast_embeddings.errors import InputError
 
 __all__ = ["AtomicFileRegistryStore"]

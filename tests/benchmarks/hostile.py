@@ -14,6 +14,7 @@ import collections
 import functools
 import http.client
 import json
+import multiprocessing
 import os
 import socket
 import tempfile
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,22 @@ from .load import _ANY, BIN, free_port, make_version, serving
 
 MODEL = "/v1/models/shop"
 _PATIENCE = 60  # s that a connection is watched
+
+
+def look(port: int, told: Connection) -> None:
+    """Tell the longest wait for `/healthz` in ms, when asked to end; from another process than the busy clients."""
+    connection, longest = http.client.HTTPConnection("127.0.0.1", port, timeout=120), 0.0
+    told.send(None)
+    asking = True
+    while asking:
+        started = time.perf_counter()
+        connection.request("GET", "/healthz")
+        if connection.getresponse().read() != b'{"status":"ok"}':
+            raise SystemExit("healthz did not say that it is well")
+        longest = max(longest, (time.perf_counter() - started) * 1000)
+        asking = not told.poll(0.01)
+    connection.close()
+    told.send(longest)
 
 
 @dataclass
@@ -66,30 +84,25 @@ class Service:
         """Memory (MiB above that at the start) and the wait for health (ms), at their highest."""
         seen, over, before = Watch(), threading.Event(), self._process.memory_info().rss
 
-        def look() -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-            while not over.wait(0.01):
-                started = time.perf_counter()
-                connection.request("GET", "/healthz")
-                if connection.getresponse().read() != b'{"status":"ok"}':
-                    raise SystemExit("healthz did not say that it is well")
-                seen.health = max(seen.health, (time.perf_counter() - started) * 1000)
-            connection.close()
-
         def measure() -> None:
             while not over.wait(0.002):
                 seen.memory = max(seen.memory, (self._process.memory_info().rss - before) / 2**20)
 
-        threads = [threading.Thread(target=target) for target in (look, measure)]
-        for thread in threads:
-            thread.start()
+        told, telling = multiprocessing.Pipe()
+        looking = multiprocessing.get_context("spawn").Process(target=look, args=(self.port, telling), daemon=True)
+        looking.start()
+        telling.close()  # so that its end is an error here
+        told.recv()
+        measuring = threading.Thread(target=measure)
+        measuring.start()
         try:
-            time.sleep(0.1)
             yield seen
         finally:
             over.set()
-            for thread in threads:
-                thread.join()
+            measuring.join()
+            told.send(None)
+            seen.health = told.recv()
+            looking.join()
 
     def told(self, what: str, do: Callable[[], str]) -> None:
         """Print a line about it."""

@@ -332,6 +332,23 @@ def test_what_is_not_there_is_said(page: Browser, address: str) -> None:
     page.wait("document.querySelector('#trouble').hidden")
 
 
+@pytest.mark.parametrize("show", ["toString", "constructor", "__proto__", "hasOwnProperty", "nonsense", ""])
+def test_an_address_may_ask_for_anything(page: Browser, address: str, store: EmbeddingStore, show: str) -> None:
+    """What there is no such question for is the first one, also where every JavaScript object has that name."""
+    for entity, id, expected in [
+        ("item", "sku-3", store.similar_items("sku-3", 20).ids),
+        ("user", "u-5", store.rank("u-5", 20).ids),
+    ]:
+        page.open(f"{address}#model=shop&entity={entity}&id={id}&show={show}")
+        page.do("refresh", {})
+        page.wait("document.querySelector('#results tbody')")
+        assert results(page) == expected
+        assert page.run(
+            "return document.querySelector('#show input:checked') === document.querySelector('#show input')"
+        )
+        assert page.run("return document.querySelector('#trouble').hidden")
+
+
 def test_a_search_ends(page: Browser) -> None:
     """In a large catalogue it says how far it looked; an id is found wherever it is, and listed once."""
     found = page.do(

@@ -86,6 +86,38 @@ def test_a_batch_has_a_bound(shop: Shop) -> None:
         assert service.post(f"{MODEL}/rank/batch", body).status_code == status
 
 
+def test_values_are_counted_before_they_are_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any kind and wherever they are, but not what is inside a string; the largest requests pass."""
+    service = Asking(service_of(shop, max_ids=50, max_queries=20, access_log=False))
+    marks = '[{,"\\\\' * 150
+    largest = {
+        "interactions": [[{"item_id": "sku-1", "weight": 2}] * (16 if n < 2 else 1) for n in range(20)],
+        "item_ids": [f"{n},[{{" for n in range(50)],
+    }
+    for path, body, status in [
+        # There is no fold-in for the trainer of this model.
+        ("rank/batch", {**largest, "limit": 1, "filter": None, "return_metadata": False, "exclude_seen": True}, 409),
+        ("rank", {"user_id": marks}, 200),
+        ("rank", {"user_id": "u-1", "filter": f"category = '{marks}'"}, 200),
+        ("create_item_embedding", {"item_ids": [marks] * 50}, 200),
+    ]:
+        assert service.post(f"{MODEL}/{path}", body).status_code == status, path
+
+    read: list[object] = []
+    monkeypatch.setattr("feast_embeddings.service.limits.orjson.loads", read.append)
+    for path, text in [
+        ("create_item_embedding", '{"item_ids": [' + ", ".join([each] * 400) + "]}")
+        for each in ("true", "[]", "{}", '""', '"\\\\"', "null", '{"a": "\\""}')
+    ] + [
+        ("similar_items", "{" + ", ".join(f'"f{n}": 1' for n in range(400)) + "}"),
+        ("similar_items", '{"item_id": ' + "[" * 400 + "]" * 400 + "}"),
+        ("similar_items", '{"item_id": ' + '{"a": ' * 400 + "1" + "}" * 400 + "}"),
+    ]:
+        answer = service.post(f"{MODEL}/{path}", content=text, headers=JSON)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (413, "body"), text[:40]
+    assert read == []
+
+
 def cursor(*of: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(of).encode()).decode()
 

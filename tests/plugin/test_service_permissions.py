@@ -211,6 +211,44 @@ def test_models_that_may_not_be_read_are_not_listed(service: Asking, provider: P
     assert service.get("/v1/models").status_code == 401
 
 
+@pytest.mark.parametrize("project", ["anything", "", "*", "my%00project", "a&project=b"])
+def test_naming_a_project_opens_nothing(service: Asking, provider: Provider, project: str) -> None:
+    """Feast's own servers take it from the query, and where it has no permissions everybody may do everything."""
+
+    def ask(method: str, path: str, body: Any = None, *, token: str | None) -> int:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        return service.request(method, f"{path}?project={project}", json=body, headers=headers).status_code
+
+    asked: list[tuple[str, str, Any]] = [
+        ("POST", "/v1/models/shop/rank", RANK),
+        ("POST", "/v1/models/shop/publish", {}),
+        ("POST", "/v1/models/shop/rollback", {}),
+        ("GET", "/v1/models/shop/versions", None),
+        ("GET", "/metrics", None),
+    ]
+    nobody, reader = provider.token("nobody"), provider.token("reader", **roles("reader"))
+    assert [ask(*each, token=None) for each in asked] == [401] * 5
+    assert [ask(*each, token=nobody) for each in asked] == [403] * 5
+    assert [ask(*each, token=reader) for each in asked] == [200, 403, 403, 200, 403]
+    listed = service.get(f"/v1/models?project={project}", headers={"authorization": f"Bearer {nobody}"})
+    assert listed.json() == {"models": []}
+
+
+def test_metrics_are_closed(service: Asking, provider: Provider) -> None:
+    """They name every model, so they are for those who may read all of them."""
+
+    def ask(token: str | None) -> int:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        answer = service.get("/metrics", headers=headers)
+        assert ("feast_embeddings_live_version" in answer.text) == (answer.status_code == 200)
+        return answer.status_code
+
+    tokens = [None, "nonsense", *(provider.token("x", **roles(*names)) for names in [(), ("reader",), ("guest",)])]
+    assert [ask(token) for token in tokens] == [401, 401, 403, 403, 403]
+    everything = [provider.token("x", **roles(*names)) for names in [("writer",), ("reader", "guest")]]
+    assert [ask(token) for token in everything] == [200, 200]
+
+
 def test_tokens_that_are_none(status: Status, provider: Provider) -> None:
     """Not a token, of another's key, run out, changed after signing, or unsigned."""
     good = provider.token("reader", **roles("reader"))

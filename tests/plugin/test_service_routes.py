@@ -4,6 +4,7 @@ one that may write; and who may ask where there are no keys."""
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -213,6 +214,20 @@ def test_without_keys_nothing_is_written(shop: Shop, written: list[str]) -> None
     assert written == ["roll_back"]
 
 
+def test_a_line_feed_is_part_of_a_path(shop: Shop) -> None:
+    """None of the routes leaves one out at the end."""
+    app = service_of(shop, allow_writes=True)
+    paths = [
+        (method, re.sub(r"\{path:path\}", "page.js", route.path).replace("{model}", "shop"))
+        for route in routes_of(app)
+        for method in sorted(route.methods or ())
+    ]
+    assert {("GET", "/healthz"), ("POST", "/v1/models/shop/rank"), ("GET", "/page/page.js")} < set(paths)
+    found = statuses(app, [(method, f"{path}%0a", None) for method, path in paths])
+    assert found == [404] * len(paths)
+    assert statuses(app, [("GET", "/v1/models/shop%0a/versions", None)]) == [404]
+
+
 @pytest.fixture
 def status(shop: Shop) -> Callable[..., int]:
     """What a request with these headers gets, of a service without keys unless one is made."""
@@ -223,13 +238,18 @@ def status(shop: Shop) -> Callable[..., int]:
     return ask
 
 
-def test_without_keys_only_this_machine_is_answered(status: Callable[..., int]) -> None:
+def test_without_keys_only_this_machine_is_answered(status: Callable[..., int], shop: Shop) -> None:
     """By its names, with any port; not under the name of a page that was given this machine's address."""
     for host in ("localhost", "localhost:8080", "127.0.0.1:1", "[::1]", "[::1]:8080", "LOCALHOST"):
         assert status(host=host) == 200, host
     for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1"):
         for path in ("/v1/models", "/healthz", "/docs", "/nowhere"):
             assert status(path, host=host) == 400, host
+    refused = Asking(service_of(shop)).get("/v1/models", headers={"host": "evil.example"})
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["status"] == 400
+    assert "--allowed-host" in refused.json()["detail"]
+    assert "evil" not in refused.text
     assert status(host="shop.example", settings={"allowed_hosts": ("shop.example",)}) == 200
     assert status(host="localhost", settings={"allowed_hosts": ("shop.example",)}) == 400
 

@@ -9,11 +9,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.calls import PROBLEMS, Calls
-from feast_embeddings.service.gate import Gate, OwnOrigin
+from feast_embeddings.service.gate import Gate, KnownHost, OwnOrigin
 from feast_embeddings.service.guard import Guard, GuardedRoute, GuardedRouter
 from feast_embeddings.service.keys import KeyRing
 from feast_embeddings.service.models import Models
@@ -80,7 +79,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         app.add_middleware(OwnOrigin, others=settings.cors_origins)
         hosts = _THIS_MACHINE if hosts is None else hosts
     if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+        app.add_middleware(KnownHost, hosts=hosts)
     app.add_middleware(Gate, settings=settings)
     if settings.cors_origins:
         # Outside the gate: a browser asks without a key whether it may ask at all.

@@ -8,13 +8,14 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feast_embeddings.service.metrics import count_request
 from feast_embeddings.service.problems import problem_response
 from feast_embeddings.service.settings import ServiceSettings
 
-__all__ = ["Gate", "OwnOrigin"]
+__all__ = ["Gate", "KnownHost", "OwnOrigin"]
 
 _log = logging.getLogger("feast_embeddings.service")
 _access = logging.getLogger("feast_embeddings.access")
@@ -67,6 +68,32 @@ class Gate:
                         "request_id": request_id,
                     },
                 )
+
+
+class KnownHost:
+    """ASGI middleware that refuses requests under other names than these; Starlette says which those are."""
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
+        self._app = app
+        self._refuse = TrustedHostMiddleware(_nothing, hosts, www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal: list[Message] = []  # in plain text
+
+        async def keep(message: Message) -> None:
+            refusal.append(message)
+
+        if scope["type"] == "http":
+            await self._refuse(scope, receive, keep)
+        if refusal:
+            detail = "the service does not answer under the name that Host says; serve --allowed-host lets it"
+            await problem_response(400, detail)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+async def _nothing(_: Scope, __: Receive, ___: Send) -> None:
+    """An app that does not answer."""
 
 
 class OwnOrigin:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -108,6 +109,11 @@ class Guard:
 
 class GuardedRoute(APIRoute):
     """A route that asks the guard of its app, with the terms of its endpoint."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        # Starlette's ends with $, which a line feed may follow.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
 
     def get_route_handler(self) -> Handler:
         """FastAPI's handler behind the guard; nothing of the body is read before."""

@@ -14,6 +14,9 @@ from feast_embeddings.service.terms import Terms
 
 __all__ = ["LimitedRequest"]
 
+# Beside ids: no request has as many fields.
+_OTHER_VALUES = 100
+
 
 class LimitedRequest(Request):
     """A request whose body, and what the body asks for, are as large as allowed at most."""
@@ -57,6 +60,7 @@ class LimitedRequest(Request):
         await self.body()
         if "json" not in self.headers.get("content-type", ""):
             return
+        self._check_length(await self.body())
         try:
             sent = await self.json()
         except orjson.JSONDecodeError as error:
@@ -67,6 +71,14 @@ class LimitedRequest(Request):
             # For the handlers of errors, which have another object of the same request.
             self.state.sent = sent
             self._check(sent)
+
+    def _check_length(self, body: bytes) -> None:
+        """Raise a problem where there are more values than any request may have: other requests wait for parsing."""
+        # An interaction is an object of two values, and other ids may come with them.
+        most = 4 * self._settings.max_ids + 2 * self._settings.max_queries + _OTHER_VALUES
+        if _has_more_values(body, most):
+            text = f"more than {most:,} values are too many; ask in several requests"
+            raise ProblemError(413, f"body: {text}", [FieldError(field="body", message=text)])
 
     def _check(self, sent: dict[str, Any]) -> None:
         settings, n = self._settings, 1
@@ -91,3 +103,19 @@ def _at_most(most: int, name: str, n: int, what: str) -> None:
     if n > most:
         text = f"{n:,} {what} are too many, at most {most:,} are allowed; ask in several requests"
         raise ProblemError(413, f"{name[:60]}: {text}", [FieldError(field=name, message=text)])
+
+
+def _has_more_values(body: bytes, most: int) -> bool:
+    """Whether JSON has more values than this, by its commas and opening brackets outside of strings; makes none."""
+    # First with those in strings, as most bodies have few of either.
+    if _marks(body) <= most:
+        return False
+    # The quotes that are left begin and end strings; a value has four of these at most, with its name.
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if bare.count(b'"') > 4 * (most + 1):
+        return True
+    return _marks(b"".join(bare.split(b'"')[::2])) > most
+
+
+def _marks(text: bytes) -> int:
+    return len(text) - len(text.translate(None, delete=b",[{"))  # quicker than count where there are many
