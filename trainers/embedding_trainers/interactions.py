@@ -37,6 +37,7 @@ __all__ = [
 
 _TIMESTAMP = "timestamp"
 _FINGERPRINT_ROWS = 1 << 20
+_PIECE_ROWS = 1 << 22
 # Rows this far ahead of the clock here are not of the future: clocks differ, and so do time zones that nobody named.
 CLOCKS_DIFFER = timedelta(days=1)
 
@@ -277,15 +278,22 @@ def _read(scan: Scan, columns: Columns) -> tuple[list[tuple[pa.Array, Numbers]],
         pools = {name: stack.enter_context(ThreadPoolExecutor(1)) for name in numbered}
         numberings = {name: IdNumbering() for name in numbered}
         pending: list[Future[None]] = []
+        held: list[pa.RecordBatch] = []
         for batch in scan:
-            for future in pending:
-                future.result()
-            pending = [pools[name].submit(numberings[name].add, batch.column(name)) for name in numbered]
             for name, parts in kept.items():
                 values = batch.column(name).to_numpy(zero_copy_only=False)
                 parts.append(values.astype(np.float32) if name == columns.weight else values.copy())
+            held.append(batch.select(numbered))
+            if sum(map(len, held)) >= _PIECE_ROWS:
+                for future in pending:
+                    future.result()
+                pending = [pools[n].submit(numberings[n].add, *(b.column(n) for b in held)) for n in numbered]
+                held = []
         for future in pending:
             future.result()
+        for name in numbered:
+            numberings[name].add(*(batch.column(name) for batch in held))
+        held.clear()
         if scan.faults.bad == scan.faults.rows:
             empty = (pa.array([], pa.string()), np.empty(0, np.int32))
             return [empty] * len(numbered), {}

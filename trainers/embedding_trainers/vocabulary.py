@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -13,6 +15,7 @@ Numbers = npt.NDArray[np.int32]
 
 # Ids of pieces wait until there are this many times as many as are known, so that each is hashed about twice.
 _WAITING = 2
+_MERGING = threading.Lock()
 
 
 class IdNumbering:
@@ -30,15 +33,16 @@ class IdNumbering:
         self._n_waiting = 0
         self._numbers: list[Numbers] = []
 
-    def add(self, ids: pa.Array) -> None:
-        """Take the next rows: string or int64, without nulls."""
-        self._rows += len(ids)
-        if not len(ids):
+    def add(self, *ids: pa.Array) -> None:
+        """Take the next rows: string or int64, without nulls. Few calls with many rows cost less than many with few."""
+        rows = sum(map(len, ids))
+        self._rows += rows
+        if not rows:
             return
-        together = self._known is not None and not self._waiting and len(self._known) <= len(ids)
+        together = self._known is not None and not self._waiting and len(self._known) <= rows
         known = [self._known] if together else []
         # One table of ids goes through all chunks, so the last dictionary is that of all of them.
-        encoded = pa.chunked_array([*known, ids]).dictionary_encode()
+        encoded = pa.chunked_array([*known, *ids]).dictionary_encode()
         numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks[len(known) :]])
         distinct = encoded.chunks[-1].dictionary
         if self._known is None or together:
@@ -80,7 +84,9 @@ class IdNumbering:
         """The known ids and those that wait; the numbers of the known ones stay, as encoding keeps the order."""
         if not self._waiting:
             return known
-        merged = pa.chunked_array([known, *(distinct for distinct, _ in self._waiting)]).dictionary_encode()
+        # One column at a time: this is when most memory is used.
+        with _MERGING:
+            merged = pa.chunked_array([known, *(distinct for distinct, _ in self._waiting)]).dictionary_encode()
         for places, (_, part) in zip(merged.chunks[1:], self._waiting, strict=True):
             self._numbers.append(places.indices.to_numpy()[part])
         self._waiting, self._n_waiting = [], 0

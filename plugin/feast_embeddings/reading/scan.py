@@ -37,7 +37,7 @@ from feast_embeddings.reading.relation import ParquetRelation, Relation, Source,
 
 Role = Literal["id", "time", "number", "text"]
 
-BATCH_ROWS = 1 << 22
+BATCH_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
