@@ -57,6 +57,8 @@ def serving(shop: Shop, folder: Path, *, workers: int) -> Iterator[Served]:
     log = folder / "log"
     with log.open("w") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+        # Feast names a folder for metrics in this process, where it was imported; a service of its own has none.
+        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
         process = subprocess.Popen(command(shop, port, workers), stderr=output, env=environment)
     try:
         deadline = time.monotonic() + TIMEOUT

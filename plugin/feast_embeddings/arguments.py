@@ -57,9 +57,11 @@ def at_least_one(n: int, name: str) -> int:
     try:
         plain = index(n)
     except TypeError:
-        plain = 0
-    if isinstance(n, bool) or not 0 < plain < 2**63:
+        plain = 2**63
+    if isinstance(n, bool) or plain >= 2**63:
         raise InputError(f"{name} must be a whole number of at least 1 and below 2**63, got {n!r:.40}")
+    if plain < 1:
+        raise InputError(f"{name} must be at least 1, got {n!r:.40}")
     return plain
 
 

@@ -118,7 +118,7 @@ def test_bad_questions_get_an_answer_in_words(store: EmbeddingStore) -> None:
         store.similar_items("sku-1", filter="categori = 'Books'")
     with pytest.raises(FilterError, match="did you mean 'category'"):
         store.rank_batch(["nobody"], filter="categori = 'Books'")
-    with pytest.raises(InputError, match="k must be a whole number of at least 1 and below 2\\*\\*63, got 0"):
+    with pytest.raises(InputError, match="k must be at least 1, got 0"):
         store.similar_items("sku-1", 0)
 
 
@@ -188,7 +188,7 @@ def test_numbers_of_results_are_whole_numbers(common_shop: Shop, k: Any) -> None
         lambda: store.retrieve("item", limit=k),
     ]
     for ask in asks:
-        with pytest.raises(InputError, match="must be a whole number of at least 1 and below"):
+        with pytest.raises(InputError, match="must be (a whole number of )?at least 1"):
             ask()
 
 

@@ -60,7 +60,7 @@ def test_exactly_as_many_as_match(live: LiveModel, data: st.DataObject) -> None:
     (point,) = items.points([near], "embedding")
     assert point is not None
     ranked = live.ranking(k, filter="category = 'Toys'" if toys else None, item_ids=None, attributes=False)
-    found = ranked(point.vectors["embedding"][:DIM], items.side.point_ids(excluded))
+    found = ranked(point.vectors["embedding"][:DIM], items.side.point_ids(excluded.tolist()))
     matches = set(ids[ids % 3 == 0] if toys else ids) - set(excluded.tolist())
     assert len(found.ids) == len(set(found.ids)) == min(k, len(matches))
     assert set(found.ids) <= matches

@@ -32,15 +32,23 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, request_id = time.perf_counter(), 0, secrets.token_hex(16)
+        started, status, counted, request_id = time.perf_counter(), 0, False, secrets.token_hex(16)
         # The route leaves in it whose key came.
         scope["state"] = state = dict(scope.get("state") or {})
+
+        def count() -> None:
+            nonlocal counted
+            if not counted:
+                counted = True
+                count_request(getattr(scope.get("route"), "path", "other"), status, time.perf_counter() - started)
 
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            elif not message.get("more_body"):
+                count()  # before whoever has the answer can ask for the counts
             await send(message)
 
         try:
@@ -51,9 +59,8 @@ class Gate:
             _log.exception("internal error", extra={"request_id": request_id})
             await problem_response(500, f"an internal error, logged as request {request_id}")(scope, receive, sending)
         finally:
+            count()  # one that had no answer to its end
             seconds = time.perf_counter() - started
-            route = scope.get("route")
-            count_request(getattr(route, "path", "other"), status, seconds)
             if self._settings.access_log:
                 _access.info(
                     "request",
