@@ -57,8 +57,9 @@ def serving(shop: Shop, folder: Path, *, workers: int) -> Iterator[Served]:
     log = folder / "log"
     with log.open("w") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
-        # Feast names a folder for metrics in this process, where it was imported; a service of its own has none.
-        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        # Feast names a folder for metrics in this process, where it was imported, and counts of other tests are in it.
+        for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+            environment.pop(name, None)
         process = subprocess.Popen(command(shop, port, workers), stderr=output, env=environment)
     try:
         deadline = time.monotonic() + TIMEOUT

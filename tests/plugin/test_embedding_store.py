@@ -188,7 +188,7 @@ def test_numbers_of_results_are_whole_numbers(common_shop: Shop, k: Any) -> None
         lambda: store.retrieve("item", limit=k),
     ]
     for ask in asks:
-        with pytest.raises(InputError, match="must be (a whole number of )?at least 1"):
+        with pytest.raises(InputError, match=r"must be (a whole number of )?at least 1"):
             ask()
 
 
