@@ -17,10 +17,12 @@ import pyarrow.compute as pc
 from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
 from feast_embeddings.errors import ArtifactError, InputError
 
-__all__ = ["ENTITIES", "EmbeddingTable", "Entity", "FoldedIn", "embedding_matrix", "to_arrow"]
+__all__ = ["ENTITIES", "WHOLE_NUMBER", "EmbeddingTable", "Entity", "FoldedIn", "embedding_matrix", "to_arrow"]
 
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, Entity] = ("user", "item")
+# The one way in which a whole number is written, as a pattern: 007, +7 and 1_0 are text, or ids of somebody else.
+WHOLE_NUMBER = r"-?(0|[1-9][0-9]*)"
 
 
 @dataclass(frozen=True)

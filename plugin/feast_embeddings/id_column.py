@@ -9,11 +9,10 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_object_dtype, is_string_dtype
 
+from feast_embeddings.embedding_table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 
 __all__ = ["typed_ids"]
-
-_WHOLE = r"-?(0|[1-9][0-9]*)"
 
 
 def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
@@ -45,7 +44,7 @@ def _refuse_other_spellings(column: pd.Series[Any], name: str) -> None:
         return
     texts = column.reset_index(drop=True)
     texts = texts[[isinstance(value, str) for value in texts]]
-    other = texts[~texts.astype("string").str.fullmatch(_WHOLE).astype(bool)]
+    other = texts[~texts.astype("string").str.fullmatch(WHOLE_NUMBER).astype(bool)]
     if len(other):
         raise InputError(
             f"{name}: the ids of this model are whole numbers, but row {other.index[0] + 1} has {other.iloc[0]!r}"

@@ -1,6 +1,6 @@
 """Tables as people have them: files of many formats, folders, globs, and tables in memory. See docs/input.md."""
 
-from feast_embeddings.reading.column_types import COLUMN_TYPES, ColumnType, parse_types
+from feast_embeddings.reading.column_types import ColumnType, parse_types
 from feast_embeddings.reading.expressions import IdType
 from feast_embeddings.reading.faults import Faults, OnBadRows
 from feast_embeddings.reading.opening import missing_column, source_name
@@ -9,7 +9,6 @@ from feast_embeddings.reading.scan import Rules, Scan, Wanted
 from feast_embeddings.reading.table import read_table
 
 __all__ = [
-    "COLUMN_TYPES",
     "ColumnType",
     "Faults",
     "IdType",

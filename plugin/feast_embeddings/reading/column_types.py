@@ -8,11 +8,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feast_embeddings.embedding_table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.faults import shortened
 
 ColumnType = Literal["text", "int", "float", "bool", "time"]
-COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
+_COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 
 _ARROW: dict[ColumnType, pa.DataType] = {
     "text": pa.string(),
@@ -25,7 +26,7 @@ _NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 
 # How a value must be written for a column of text to be numbers: in the one way that gives it back, so that a zip
 # code, an article code such as 4E3, a telephone number and an id of 20 digits stay what they are.
-_WHOLE = r"^-?(0|[1-9][0-9]*)$"
+_WHOLE = f"^{WHOLE_NUMBER}$"
 _REAL = r"^-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-][0-9]+)?$"
 _BOOL = r"^(true|false|True|False|TRUE|FALSE)$"
 _TIME = (
@@ -101,8 +102,8 @@ def parse_types(text: str, option: str) -> dict[str, ColumnType]:
     for part in text.split(","):
         name, _, word = part.rpartition("=")
         name, word = name.strip(), word.strip()
-        if not name or word not in COLUMN_TYPES:
-            raise InputError(f"{option} {part!r}: expected NAME=TYPE, with a type of {', '.join(COLUMN_TYPES)}")
+        if not name or word not in _COLUMN_TYPES:
+            raise InputError(f"{option} {part!r}: expected NAME=TYPE, with a type of {', '.join(_COLUMN_TYPES)}")
         if name in types:
             raise InputError(f"{option} gives {name!r} twice")
         types[name] = word

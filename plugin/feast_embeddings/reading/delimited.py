@@ -14,12 +14,11 @@ import numpy as np
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.lines import TextLines, counted_with, is_utf8, look_at, opened
+from feast_embeddings.reading.lines import TextLines, counted_with, is_utf8, look_at, opened, start_of
 from feast_embeddings.reading.relation import BadRow, path_literal
 
 _DELIMITERS = (",", ";", "\t", "|")
 _HEADER_BYTES = 1 << 20
-_LEAST_LINE = 2 << 20
 # What DuckDB calls the faults of a row.
 _KINDS = {
     "MISSING COLUMNS": "with too few values",
@@ -62,7 +61,6 @@ class DelimitedRelation:
             with tempfile.NamedTemporaryFile(dir=self._scratch, suffix=".csv", delete=False) as copy:
                 look_at(self._file, self._delimiter, copy)
             path, compression = Path(copy.name), "none"
-        longest = max(_LEAST_LINE, lines.longest + 1)
         names = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(self.names)))
         quote = quoted('"' if lines.has_quotes else "")
         self._forget()
@@ -70,13 +68,12 @@ class DelimitedRelation:
             f"read_csv({path_literal(path)}, columns = {{{names}}}, delim = {quoted(self._delimiter)}, "
             f"quote = {quote}, escape = {quote}, "
             f"compression = '{compression}', header = true, skip = {self._blank}, auto_detect = false, "
-            f"all_varchar = true, hive_partitioning = false, store_rejects = true, max_line_size = {longest}, "
-            f"buffer_size = {max(4 * longest, 8 << 20)})"
+            f"all_varchar = true, hive_partitioning = false, store_rejects = true, {lines.room})"
         )
 
     def bad_rows(self, rows: int) -> list[BadRow]:
         rejected = self._connection.execute(
-            "SELECT line, any_value(error_type), any_value(column_idx), any_value(left(csv_line, 80)) "
+            "SELECT line, any_value(error_type), any_value(left(csv_line, 80)) "
             "FROM reject_errors GROUP BY line ORDER BY line"
         ).fetchall()
         self._forget()
@@ -88,18 +85,17 @@ class DelimitedRelation:
                 f"{len(rejected):,} bad ones; quote values with '\"' and double the quotes within them"
             )
         bad = [BadRow(bad.kind, f"line {bad.line}", bad.text) for bad in self._lines.bad]
-        records = [bad.record for bad in self._lines.bad]
-        for line, kind, _, text in rejected:
+        lines = self._lines.lines_of(np.array([line for line, _, _ in rejected], np.int64))
+        for line, (_, kind, text) in zip(lines.tolist(), rejected, strict=True):
             known = _KINDS.get(kind.replace("_", " "), f"not CSV ({kind.lower()})")
-            line = self._lines.line_of(line)
             bad.append(BadRow(known, f"line {line}", (text or "").strip("\r\n")))
-            records.append(self._lines.record_of(line))
+        records = [np.array([bad.record for bad in self._lines.bad], np.int64), self._lines.records_of(lines)]
         # The first record is the line of names.
-        self._bad_rows = np.array(records, np.int64) - 1
+        self._bad_rows = np.concatenate(records) - 1
         return bad
 
     def row_of(self, row: int) -> int:
-        return counted_with(row, [self._bad_rows])
+        return int(counted_with(np.array(row), [self._bad_rows]))
 
     def _forget(self) -> None:
         for table in ("reject_errors", "reject_scans"):
@@ -109,14 +105,13 @@ class DelimitedRelation:
 def _header(file: DataFile) -> tuple[str, list[str], int]:
     """The delimiter, the names of the columns, and how many blank lines there are before them."""
     with opened(file) as stream:
-        start = bytes(stream.read(_HEADER_BYTES))
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{file} is UTF-16, expected UTF-8; save it as UTF-8")
+        sent = bytes(stream.read(_HEADER_BYTES))
+    start = start_of(file, sent)
     # Cut after a line, lest a character is cut in two.
-    line_end = max(start.rfind(b"\n"), start.rfind(b"\r")) + 1 if len(start) == _HEADER_BYTES else len(start)
+    line_end = max(start.rfind(b"\n"), start.rfind(b"\r")) + 1 if len(sent) == _HEADER_BYTES else len(start)
     if b"\0" in start[:line_end].partition(b"\n")[0]:
         raise InputError(f"{file}: the column names are not UTF-8 (perhaps UTF-16); save it as UTF-8")
-    lines = start[:line_end].removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True)
+    lines = start[:line_end].splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip(b"\r\n")), None)
     if first is None:
         raise InputError(f"{file} is empty; expected a line of column names")

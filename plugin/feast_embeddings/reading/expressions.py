@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from feast_embeddings.embedding_table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 
 IdType = Literal["text", "int"]
@@ -22,7 +23,6 @@ UNITS = ("", "seconds", "milliseconds", "microseconds", "nanoseconds")
 
 _NARROW = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT")
-_WHOLE = r"-?(0|[1-9][0-9]*)"
 _MOST_SHOWN = 80
 
 # 1990-01-01 in seconds. A number is told by where it lies: seconds of 1990 to 5138, milliseconds likewise, and so on;
@@ -134,9 +134,9 @@ def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Ex
     elif column.base == "JSON":
         is_text = f"json_type({column.sql}) = 'VARCHAR'"
         extra = f"CAST(NOT ({is_text}) AS TINYINT)"
-        good = f"({is_text} OR regexp_full_match({text}, '{_WHOLE}'))"
+        good = f"({is_text} OR regexp_full_match({text}, '{WHOLE_NUMBER}'))"
     if wanted == "int":
-        value = f"CASE WHEN regexp_full_match({text}, '{_WHOLE}') THEN TRY_CAST({text} AS BIGINT) END"
+        value = f"CASE WHEN regexp_full_match({text}, '{WHOLE_NUMBER}') THEN TRY_CAST({text} AS BIGINT) END"
         problem = f"whose {column.name} is not a whole number of 64 bits"
     else:
         value = f"nullif({text}, '')"

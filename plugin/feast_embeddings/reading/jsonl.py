@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
 from feast_embeddings.reading.files import Compression, DataFile
-from feast_embeddings.reading.lines import TextLines, is_utf8, look_at, opened
+from feast_embeddings.reading.lines import TextLines, is_utf8, look_at, opened, start_of
 from feast_embeddings.reading.relation import BadRow, path_literal
 
 # Nobody lists the columns of JSON: these many objects are asked for them.
@@ -55,6 +56,7 @@ class JsonRelation:
             f"ignore_errors = {'true' if self._form == 'newline_delimited' else 'false'}, hive_partitioning = false"
         )
         self._compression = compression
+        self._absent: set[str] = set()
         sample = connection.execute(
             f"SELECT json_keys(json) FROM read_json_objects({path_literal(self._path)}, {self._options}) "  # noqa: S608
             f"WHERE json_type(json) = 'OBJECT' LIMIT {_SAMPLED_OBJECTS}"
@@ -62,7 +64,12 @@ class JsonRelation:
         self.names = list(dict.fromkeys(key for (keys,) in sample for key in keys))
 
     def type_of(self, column: str) -> str | None:
-        return "JSON" if column in self.names or self._has(column) else None
+        if column not in self.names and column not in self._absent:
+            if self._has(column):
+                self.names.append(column)
+            else:
+                self._absent.add(column)
+        return "JSON" if column in self.names else None
 
     def sql_of(self, column: str) -> str:
         return identifier(column)
@@ -88,12 +95,14 @@ class JsonRelation:
         found = self._connection.execute(
             f"SELECT 1 FROM {self.source([column])} WHERE {self.sql_of(column)} IS NOT NULL LIMIT 1"  # noqa: S608
         ).fetchall()
-        if found:
-            self.names.append(column)
         return bool(found)
 
+    @functools.cached_property
     def not_objects(self) -> npt.NDArray[np.int64]:
-        """Which rows, counted from 1, are no JSON object; they are read as if they had nothing in them."""
+        """Which rows, counted from 1, are no JSON object; they are read as if they had nothing in them.
+
+        Looking reads the file, so it is done once, and only for a file with faults.
+        """
         if self._form != "newline_delimited":
             return np.empty(0, dtype=np.int64)
         try:
@@ -114,8 +123,7 @@ class JsonRelation:
         source = (
             f"read_csv({path_literal(path)}, columns = {{line: 'VARCHAR'}}, delim = '\\x01', quote = '', "
             f"escape = '', header = false, auto_detect = false, compression = '{compression}', "
-            f"max_line_size = {max(2 << 20, self._lines.longest + 1)}, "
-            f"buffer_size = {max(4 * self._lines.longest, 8 << 20)})"
+            f"{self._lines.room})"
         )
         found = (
             self._connection.cursor()
@@ -131,7 +139,7 @@ class JsonRelation:
 
 def _form(file: DataFile) -> str:
     with opened(file) as stream:
-        start = bytes(stream.read(1 << 16)).removeprefix(b"\xef\xbb\xbf").lstrip()
+        start = start_of(file, stream.read(1 << 16)).lstrip()
     if start.startswith(b"["):
         return "array"
     # Objects that each take several lines.

@@ -8,7 +8,6 @@ Counting the records tells, afterwards, that no row was lost.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +19,11 @@ import pyarrow as pa
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.files import DataFile
+from feast_embeddings.reading.quotes import resolve_quotes
 
 BLOCK_BYTES = 8 << 20
 _START_BYTES = 1 << 20
-# A quoted value that is longer was not meant to be one.
-MOST_QUOTED_BYTES = 1 << 20
+_LEAST_LINE = 2 << 20
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -64,13 +63,20 @@ class TextLines:
     _inside: list[npt.NDArray[np.int64]] = field(default_factory=list)
     _blank: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
-    def line_of(self, line: int) -> int:
-        """The line of the file that DuckDB calls `line`: it leaves out the bad ones, and those within values."""
-        return counted_with(line, [*self._inside, np.array([bad.line for bad in self.bad], np.int64)])
+    def lines_of(self, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The lines of the file that DuckDB calls so: it leaves out the bad ones, and those within values."""
+        return counted_with(lines, [*self._inside, np.array([bad.line for bad in self.bad], np.int64)])
 
-    def record_of(self, line: int) -> int:
-        """Which record a line of the file starts."""
-        return line - sum(int(np.searchsorted(part, line)) for part in (*self._inside, *self._blank))
+    def records_of(self, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Which records lines of the file start."""
+        others = np.sort(np.concatenate([*self._inside, *self._blank, np.empty(0, np.int64)]))
+        return lines - np.searchsorted(others, lines)
+
+    @property
+    def room(self) -> str:
+        """What DuckDB's reader of CSV has to be told for the longest record to fit."""
+        longest = max(_LEAST_LINE, self.longest + 1)
+        return f"max_line_size = {longest}, buffer_size = {4 * longest}"
 
 
 def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None) -> TextLines:
@@ -91,10 +97,8 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
     held = b""
     for block in _blocks(file):
         if not found._lines and not held:
-            if block.startswith(_UTF16_MARKS):
-                raise InputError(f"{file} is UTF-16, expected UTF-8; save it as UTF-8")
             found.has_mark = block.startswith(_UTF8_MARK)
-            block = block.removeprefix(_UTF8_MARK)
+            block = start_of(file, block)
         held = _take(held + block, found, delimiter, copy, last=False)
     if held and not held.endswith((b"\n", b"\r")):
         held += found._end
@@ -102,10 +106,21 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
     return found
 
 
-def counted_with(number: int, left_out: Sequence[npt.NDArray[np.int64]]) -> int:
-    """What place has been given to the `number`-th when those at the places `left_out` count too."""
-    places = np.sort(np.concatenate(left_out)) if left_out else np.empty(0, np.int64)
-    return number + int(np.searchsorted(places - np.arange(len(places)), number, side="right"))
+def counted_with(numbers: npt.NDArray[np.int64], left_out: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """What places are those of the `numbers`-th, counted from 1, when those at the places `left_out` count too."""
+    places = np.sort(np.concatenate(left_out))
+    return numbers + np.searchsorted(places - np.arange(len(places)), numbers, side="right")
+
+
+def start_of(file: DataFile, start: bytes) -> bytes:
+    """The first bytes of a file without the mark that says it is UTF-8.
+
+    Raises:
+        InputError: a mark says that it is UTF-16.
+    """
+    if start.startswith(_UTF16_MARKS):
+        raise InputError(f"{file} is UTF-16, expected UTF-8; save it as UTF-8")
+    return bytes(start).removeprefix(_UTF8_MARK)
 
 
 def is_utf8(line: bytes) -> bool:
@@ -152,7 +167,7 @@ def _take(data: bytes, found: TextLines, delimiter: str | None, copy: IO[bytes] 
     bad: dict[int, str] = {}
     if delimiter is not None and b'"' in data[:cut]:
         found.has_quotes = True
-        cut = _resolve_quotes(data, starts, ends, is_record, bad, delimiter, last)
+        cut = resolve_quotes(data, starts, ends, is_record, bad, delimiter, last)
         kept = int(np.searchsorted(ends, cut, side="right"))
         starts, ends, is_record = starts[:kept], ends[:kept], is_record[:kept]
     returns = _returns(data, ends, is_record, found.ends) if end_of_line == b"\n" else np.empty(0, np.int64)
@@ -183,48 +198,6 @@ def _take(data: bytes, found: TextLines, delimiter: str | None, copy: IO[bytes] 
     found._blank.append(np.flatnonzero(blank) + 1 + found._lines)
     found._lines += len(ends)
     return data[cut:]
-
-
-def _resolve_quotes(
-    data: bytes,
-    starts: npt.NDArray[Any],
-    ends: npt.NDArray[Any],
-    is_record: npt.NDArray[np.bool_],
-    bad: dict[int, str],
-    delimiter: str,
-    last: bool,
-) -> int:
-    """Mark the lines that go on with a quoted value, and the bad ones; return the end of what could be decided."""
-    quotes = np.flatnonzero(np.frombuffer(data, np.uint8, int(ends[-1]) if len(ends) else 0) == ord('"'))
-    odd = np.flatnonzero(np.bincount(np.searchsorted(ends, quotes, side="right"), minlength=len(ends)) % 2)
-    fields, close = _patterns(delimiter)
-    decided = -1  # the last line that is part of a value found to be whole
-    for line in odd.tolist():
-        if line <= decided:
-            continue
-        place, end = int(starts[line]), int(ends[line])
-        while True:
-            # The complete values up to the end of the line, and what follows.
-            place = fields.match(data, place, end).end()  # type: ignore[union-attr]
-            if data[place : place + 1] != b'"':
-                break  # a quote within a value without quotes, which is a character as any other
-            closed = close.match(data, place + 1, min(len(data), place + MOST_QUOTED_BYTES))
-            if closed is None:
-                if not last and len(data) - place < MOST_QUOTED_BYTES:
-                    return int(starts[line])  # the next block may close it
-                bad[line] = "with a quote that is never closed"
-                break
-            value_end = closed.end()
-            if value_end > end:
-                after = min(int(np.searchsorted(ends, value_end, side="left")), len(ends) - 1)
-                if value_end > int(ends[after]):
-                    return int(starts[line])
-                is_record[line + 1 : after + 1] = False
-                decided, end = after, int(ends[after])
-            place = value_end
-            if data[place - 1 : place] != delimiter.encode():
-                break
-    return int(ends[-1]) if len(ends) else 0
 
 
 def _returns(
@@ -271,14 +244,6 @@ def _refuse_stray_returns(
         is_whole = is_record[line] and (line + 1 == len(ends) or is_record[line + 1])
         if is_whole and data.count(b'"', int(starts[line]), place) % 2 == 0:
             bad.setdefault(line, "with a stray carriage return")
-
-
-def _patterns(delimiter: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    between = re.escape(delimiter).encode()
-    quoted = rb'[^"]*(?:""[^"]*)*"'
-    plain = rb'(?!")[^%s\n]*' % between
-    fields = re.compile(rb'(?:(?:"[^"\n]*(?:""[^"\n]*)*"|%s)%s)*+' % (plain, between))
-    return fields, re.compile(quoted + rb"(?:%s|\r?\n|\r)" % between)
 
 
 def _blank(data: bytes, starts: npt.NDArray[Any], ends: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

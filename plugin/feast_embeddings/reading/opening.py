@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -13,11 +14,16 @@ import pyarrow as pa
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.delimited import DelimitedRelation
 from feast_embeddings.reading.expressions import quoted
-from feast_embeddings.reading.files import DataFile, find_files
+from feast_embeddings.reading.files import DataFile, Format, find_files
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
 
 _MEMORY = "1GB"
+_FORMATS: dict[Format, type[ParquetRelation | DelimitedRelation | JsonRelation]] = {
+    "parquet": ParquetRelation,
+    "csv": DelimitedRelation,
+    "json": JsonRelation,
+}
 
 
 def column_of(relation: Relation, file: DataFile | None, name: str) -> tuple[str, str] | None:
@@ -56,18 +62,30 @@ def open_relations(
         return [(StreamRelation(connection, source), None)]
     relations: list[tuple[Relation, DataFile | None]] = []
     for file in find_files(source):
-        try:
+        with read_errors(str(file), _FORMATS[file.format].format):
             if file.format == "parquet":
                 relation: Relation = ParquetRelation(connection, file)
             elif file.format == "csv":
                 relation = DelimitedRelation(connection, file, scratch)
             else:
                 relation = JsonRelation(connection, file, scratch)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            kind = {"parquet": "Parquet", "csv": "CSV", "json": "JSON"}[file.format]
-            raise InputError(f"{file} cannot be read as {kind}: {first_line(error)}") from None
         relations.append((relation, file))
     return relations
+
+
+@contextmanager
+def read_errors(name: str, form: str) -> Iterator[None]:
+    """Raise what DuckDB, Arrow and the disk say while something is read as an `InputError` that names it."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise InputError(f"{name} cannot be read as {form}: {first_line(error)}") from None
+
+
+def refuse_twins(relation: Relation, column: str) -> None:
+    """Raise `InputError` where two columns have this name."""
+    if list(relation.names).count(column) > 1:
+        raise InputError(f"{relation.name} has two columns {column!r}; rename one")
 
 
 def source_name(source: Source) -> str:

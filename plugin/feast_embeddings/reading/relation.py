@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.errors import InputError
+from feast_embeddings.plain_columns import plain, plain_type
 from feast_embeddings.reading.expressions import NULL, identifier, quoted
 from feast_embeddings.reading.files import DataFile
 
@@ -157,7 +158,7 @@ class StreamRelation:
             for batch in self._reader:
                 arrays = [batch.column(place) for place in places]
                 yield pa.record_batch(
-                    [_as(array, field.type) for array, field in zip(arrays, chosen, strict=True)], schema=chosen
+                    [plain(array).cast(field.type) for array, field in zip(arrays, chosen, strict=True)], schema=chosen
                 )
 
         self._connection.register("stream", pa.RecordBatchReader.from_batches(chosen, batches()))
@@ -177,10 +178,7 @@ def path_literal(path: Path) -> str:
 
 def _readable(dtype: pa.DataType) -> pa.DataType:
     """The type, or one that DuckDB has which holds the same values."""
-    if pa.types.is_dictionary(dtype):
-        return _readable(dtype.value_type)
-    if pa.types.is_string_view(dtype):
-        return pa.string()
+    dtype = plain_type(dtype)
     if pa.types.is_float16(dtype):
         return pa.float32()
     if pa.types.is_decimal(dtype) and dtype.scale < 0:
@@ -191,10 +189,3 @@ def _readable(dtype: pa.DataType) -> pa.DataType:
     if pa.types.is_decimal256(dtype):
         return pa.string()
     return dtype
-
-
-def _as(array: pa.Array, dtype: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(array.type):
-        # Arrow can neither take from the string views of polars nor cast to them.
-        array = array.dictionary.cast(dtype).take(array.indices)
-    return array.cast(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -32,7 +32,16 @@ from feast_embeddings.reading.expressions import (
 from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
-from feast_embeddings.reading.opening import column_of, connect, first_line, missing_column, open_relations, source_name
+from feast_embeddings.reading.opening import (
+    column_of,
+    connect,
+    first_line,
+    missing_column,
+    open_relations,
+    read_errors,
+    refuse_twins,
+    source_name,
+)
 from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
 
 Role = Literal["id", "time", "number", "text"]
@@ -70,16 +79,6 @@ class Rules:
     latest: int | None = None
 
 
-@dataclass
-class _Place:
-    """Where a kind of value was first seen."""
-
-    first: dict[str, str] = field(default_factory=dict)
-
-    def see(self, kind: str, place: str) -> None:
-        self.first.setdefault(kind, place)
-
-
 class Scan:
     """One pass over a log. Enter it, iterate once, then look at what it found.
 
@@ -103,7 +102,7 @@ class Scan:
     def __init__(self, source: Source, wanted: Sequence[Wanted], rules: Rules) -> None:
         self.faults = Faults()
         self.wholes: set[str] = set()
-        self._source, self._wanted, self._rules = source, wanted, rules
+        self._wanted, self._rules = wanted, rules
         self.name = source_name(source)
         self._exit = ExitStack()
         scratch = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="feast-embeddings-")))
@@ -115,8 +114,9 @@ class Scan:
                 # Decoding is little work; who takes the batches has better use for the other cores.
                 self._connection.execute("SET threads = 1")
             self.columns = self._resolve()
-            self._units: dict[str, _Place] = {}
-            self._json: dict[str, _Place] = {}
+            # By column: where a unit of times, and where text and where a number of JSON, was first seen.
+            self._units: dict[str, dict[str, str]] = {}
+            self._json: dict[str, dict[str, str]] = {}
             self._as_text = {column.name: self._id_as_text(column) for column in wanted if column.role == "id"}
         except BaseException:
             self._exit.close()
@@ -132,7 +132,7 @@ class Scan:
         for relation, file in self._relations:
             yield from self._scan(relation, file)
         self._check_units()
-        self.wholes.update(name for name, seen in self._json.items() if "a number" in seen.first)
+        self.wholes.update(name for name, seen in self._json.items() if "a number" in seen)
 
     def _check_form(self) -> None:
         form = self._rules.time_format
@@ -151,8 +151,7 @@ class Scan:
                 relation, file = self._relations[0]
                 raise missing_column(self.name, column.name, [*relation.names, *(file.partitions if file else ())])
             for relation, _ in self._relations:
-                if list(relation.names).count(column.name) > 1:
-                    raise InputError(f"{relation.name} has two columns {column.name!r}; rename one")
+                refuse_twins(relation, column.name)
         return present
 
     def _column(self, relation: Relation, file: DataFile | None, name: str, place: int) -> tuple[Column, str]:
@@ -182,9 +181,9 @@ class Scan:
         if "int" in seen:
             self.wholes.add(name)
             if "json" in seen:
-                self._json[name] = _Place({"a number": seen["int"]})
+                self._json[name] = {"a number": seen["int"]}
         elif "text" in seen and "json" in seen:
-            self._json[name] = _Place({"text": seen["text"]})
+            self._json[name] = {"text": seen["text"]}
         return as_text
 
     def _scan(self, relation: Relation, file: DataFile | None) -> Iterator[pa.RecordBatch]:
@@ -203,7 +202,7 @@ class Scan:
         chosen = [column.name for column in names if relation.type_of(column.name)]
         rows = 0
         examples: list[tuple[str, int, str | None]] = []
-        try:
+        with read_errors(relation.name, relation.format):
             query = (
                 f"SELECT {outer}, CASE WHEN {bad} THEN concat_ws({quoted(RECORD)}, {faults}) END AS fault "  # noqa: S608
                 f"FROM (SELECT *, {inner} FROM (SELECT {', '.join(sources)} FROM {relation.source(chosen)}))"
@@ -214,8 +213,6 @@ class Scan:
                 if len(good):
                     arrays = [good.column(f"v{n}") for n in range(len(names))]
                     yield pa.record_batch(arrays, names=[column.name for column in names])
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
         left_out = relation.bad_rows(rows)
         for kind, number, value in examples:
             self.faults.add_example(kind, self._place(relation, f"row {relation.row_of(number)}"), value)
@@ -255,7 +252,7 @@ class Scan:
         bad = np.flatnonzero(pc.is_valid(fault).to_numpy(zero_copy_only=False))
         texts = fault.take(pa.array(bad))
         if isinstance(relation, JsonRelation):
-            broken = np.isin(bad + start + 1, relation.not_objects())
+            broken = np.isin(bad + start + 1, relation.not_objects)
             texts = pc.if_else(pa.array(broken), f"not a JSON object{SEPARATOR}", texts)
         self.faults.bad += len(bad)
         pieces = pc.list_flatten(pc.split_pattern(texts, RECORD))
@@ -277,19 +274,19 @@ class Scan:
             first = pc.index(extra, pa.scalar(code, extra.type)).as_py()
             place = self._place(relation, f"row {start + first + 1}")
             if column.role == "time":
-                self._units.setdefault(column.name, _Place()).see(UNITS[code], place)
+                self._units.setdefault(column.name, {}).setdefault(UNITS[code], place)
             else:
-                seen = self._json.setdefault(column.name, _Place())
-                seen.see("a number" if code else "text", place)
-                if len(seen.first) > 1 and column.id_type is None:
+                seen = self._json.setdefault(column.name, {})
+                seen.setdefault("a number" if code else "text", place)
+                if len(seen) > 1 and column.id_type is None:
                     raise InputError(
-                        f"{self.name}: column {column.name!r} is a number in {seen.first['a number']} and text in "
-                        f"{seen.first['text']}; make them alike, or say what ids are with --id-type"
+                        f"{self.name}: column {column.name!r} is a number in {seen['a number']} and text in "
+                        f"{seen['text']}; make them alike, or say what ids are with --id-type"
                     )
 
     def _check_units(self) -> None:
         for name, seen in self._units.items():
-            units = {unit: place for unit, place in seen.first.items() if unit}
+            units = {unit: place for unit, place in seen.items() if unit}
             if len(units) > 1:
                 listed = " and ".join(f"{unit} ({place})" for unit, place in units.items())
                 raise InputError(

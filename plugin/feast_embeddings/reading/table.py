@@ -19,7 +19,15 @@ from feast_embeddings.reading.expressions import Column, id_expression, id_kind
 from feast_embeddings.reading.faults import Faults
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
-from feast_embeddings.reading.opening import column_of, connect, first_line, open_relations, source_name
+from feast_embeddings.reading.opening import (
+    column_of,
+    connect,
+    first_line,
+    open_relations,
+    read_errors,
+    refuse_twins,
+    source_name,
+)
 from feast_embeddings.reading.relation import BadRow, Relation, Source
 
 
@@ -94,9 +102,8 @@ def _read(
     name: str,
 ) -> pa.Table:
     for column in columns:
-        if list(relation.names).count(column) > 1:
-            raise InputError(f"{relation.name} has two columns {column!r}; rename one")
-    try:
+        refuse_twins(relation, column)
+    with read_errors(relation.name, relation.format):
         present = {column: found for column in columns if (found := column_of(relation, file, column))}
         chosen = [column for column in present if relation.type_of(column)]
         listed = [
@@ -105,11 +112,9 @@ def _read(
         ]
         query = f"SELECT {', '.join(listed)} FROM {relation.source(chosen)}"  # noqa: S608
         table = connection.sql(query).to_arrow_table().rename_columns(list(present))
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise InputError(f"{relation.name} cannot be read as {relation.format}: {first_line(error)}") from None
     left_out = relation.bad_rows(len(table))
     faults.rows += len(table) + len(left_out)
-    broken = relation.not_objects() if isinstance(relation, JsonRelation) else np.empty(0, np.int64)
+    broken = relation.not_objects if isinstance(relation, JsonRelation) else np.empty(0, np.int64)
     left_out += [BadRow("not a JSON object", f"row {row}", "") for row in broken.tolist()]
     for column in wishes.ids:
         if column in table.column_names and table[column].null_count:
