@@ -35,7 +35,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.history import folder_of_source
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
 from feast_embeddings.plain_columns import plain_type
-from feast_embeddings.points import to_microseconds
+from feast_embeddings.times import to_microseconds
 
 __all__ = ["ArrowComputeEngine", "ArrowComputeEngineConfig"]
 

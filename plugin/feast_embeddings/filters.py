@@ -12,7 +12,7 @@ import re
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +23,7 @@ from qdrant_client import models
 from feast_embeddings.errors import FilterError
 from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
 from feast_embeddings.filter_text import MAX_DEPTH, SURROGATE, ExtendedComparison
+from feast_embeddings.times import to_microseconds
 
 __all__ = ["QdrantFilterTranslator", "payload_key", "payload_keys"]
 
@@ -37,7 +38,6 @@ _COMPARED_WITH: dict[ValueType, str] = {
 }
 _ORDERED = _REAL | _WHOLE | {ValueType.UNIX_TIMESTAMP}
 _ORDERS = ("gt", "gte", "lt", "lte")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FLOAT32_MAX = 3.4028234663852886e38
 _EXACT = 2**53  # from here on several whole numbers share one of the 64-bit floats of Qdrant's ranges
 
@@ -126,9 +126,7 @@ def _literal(name: str, value_type: ValueType, value: Any) -> Any:
     literal: Any = value
     if expected == _TIME and isinstance(value, str):
         with contextlib.suppress(ValueError):
-            moment = datetime.fromisoformat(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            literal = Fraction((moment - _EPOCH) // timedelta(microseconds=1), 1_000_000)
+            literal = Fraction(to_microseconds(datetime.fromisoformat(value)), 1_000_000)
     if isinstance(literal, bool | str):
         fits = expected == (_BOOL if isinstance(literal, bool) else _TEXT) and not SURROGATE.search(str(literal))
     elif isinstance(literal, int | float | Fraction):

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from feast_embeddings.artifact import ENTITIES, Entity, Manifest
 from feast_embeddings.errors import GateError
+from feast_embeddings.times import is_future
 
-__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "is_future", "refuse_failed"]
-
-_CLOCKS_DIFFER = timedelta(minutes=10)
+__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "refuse_failed"]
 
 # Metrics of which more is better, the first that both versions have is compared. `popular_…` is of another ranking.
 _METRIC = re.compile(r"(ndcg|recall|precision|hit_rate|map|mrr)(@\d+)?")
@@ -135,11 +133,6 @@ def _time(new: Manifest, gates: Gates) -> list[GateResult]:
         return []
     detail = f"its data reaches to {new.as_of.isoformat()}, which is in the future: a row of the log has a wrong time"
     return [GateResult("time", _status(False, gates.allow_future), detail)]
-
-
-def is_future(as_of: datetime) -> bool:
-    """Whether data claims to be of a time to come, beyond what clocks of two machines differ by."""
-    return as_of > datetime.now(UTC) + _CLOCKS_DIFFER
 
 
 def _status(fits: bool, overruled: bool) -> Literal["passed", "failed", "overruled"]:

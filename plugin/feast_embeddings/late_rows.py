@@ -20,7 +20,8 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, StoredPoint
-from feast_embeddings.points import PointCodec, to_microseconds
+from feast_embeddings.points import PointCodec
+from feast_embeddings.times import to_microseconds
 
 __all__ = ["carry_late_rows", "late_after"]
 

@@ -25,7 +25,8 @@ from feast_embeddings.errors import CursorError, IdTypeError
 from feast_embeddings.exact_numbers import native_value
 from feast_embeddings.filter_text import parse_filter
 from feast_embeddings.filters import QdrantFilterTranslator
-from feast_embeddings.points import PointCodec, from_microseconds
+from feast_embeddings.points import PointCodec
+from feast_embeddings.times import from_microseconds
 
 __all__ = ["Filter", "LiveSide", "Side", "read_cursor"]
 

@@ -15,7 +15,7 @@ import base64
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -29,18 +29,16 @@ from feast_embeddings.collection import VectorField, value_types
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.errors import InputError
 from feast_embeddings.exact_numbers import EXACT, float_bits, from_bits, json_exact
+from feast_embeddings.times import from_microseconds, to_microseconds
 
 __all__ = [
     "PointCodec",
-    "from_microseconds",
     "hashed_ids",
     "key_prefix",
     "point_ids",
     "text_key_part",
-    "to_microseconds",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Feast value type -> the field of its Value message, for the types that JSON holds exactly.
 _NATIVE_SCALARS = {
@@ -103,19 +101,6 @@ def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
     rows[:, 8] = rows[:, 8] & 0x3F | 0x80  # variant of RFC 4122
     texts = [row.hex() for row in rows.view("V16").ravel().tolist()]
     return [f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}" for text in texts]
-
-
-def to_microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch, exact; a time without a zone is UTC."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-@lru_cache
-def from_microseconds(microseconds: int) -> datetime:
-    """The UTC time that many microseconds after the epoch, exact."""
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 class PointCodec:

@@ -108,14 +108,15 @@ def sources(package: object) -> list[Path]:
 
 
 def test_trainers_know_the_artifact_only() -> None:
-    """Of the plugin, the trainers import the artifact, the reading of tables and the errors."""
+    """Of the plugin, the trainers import the artifact, the reading of tables, the errors and the times."""
     of_plugin = {
         module
         for path in sources(embedding_trainers)
         for module in imported_modules(path)
         if module.partition(".")[0] == "feast_embeddings"
     }
-    assert of_plugin == {"feast_embeddings.artifact", "feast_embeddings.errors", "feast_embeddings.reading"}
+    known = {"feast_embeddings." + name for name in ("artifact", "errors", "reading", "times")}
+    assert of_plugin == known
 
 
 def test_the_plugin_does_not_know_its_trainers() -> None:

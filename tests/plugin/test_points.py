@@ -18,7 +18,8 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.collection import BIAS_TAG, UNLINKED_TAG, collection_spec, vector_fields
 from feast_embeddings.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import PointCodec, from_microseconds, point_ids, to_microseconds
+from feast_embeddings.points import PointCodec, point_ids
+from feast_embeddings.times import from_microseconds, to_microseconds
 
 TYPES: dict[str, Any] = {
     "text": String,

@@ -15,7 +15,7 @@ from feast.types import Array, Float32, Int64
 from qdrant_client import QdrantClient, models
 from tests.conftest import QdrantServer
 
-from feast_embeddings.engine import CollectionSpec, Hnsw, VectorSpec
+from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, VectorSpec
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.open_engine import open_engine
 from feast_embeddings.server import ServerEngine
@@ -159,7 +159,8 @@ def test_a_real_server_stores_as_it_is_told(
             assert searched.quantization_config.scalar.type == models.ScalarType.INT8
         else:
             assert isinstance(searched.quantization_config, models.BinaryQuantization)
-        assert {key: index.data_type.value for key, index in info.payload_schema.items()} == spec.payload_indexes
+        indexes = {key: index.data_type.value for key, index in info.payload_schema.items()}
+        assert indexes == {**spec.payload_indexes, TIMESTAMP_KEY: "integer"}
         query = matrix[17]
         scores = matrix @ query / np.linalg.norm(matrix, axis=1)
         sure = 5 if quantization == "scalar" else 1  # of eight bits a vector, only the vector itself is

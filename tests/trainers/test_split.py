@@ -17,8 +17,8 @@ from embedding_trainers.split import (
     split_interactions,
     split_leave_last_out,
 )
-from embedding_trainers.timestamps import as_datetime
 from feast_embeddings.errors import InputError
+from feast_embeddings.times import from_microseconds
 
 Pair = tuple[int, int]
 
@@ -159,13 +159,13 @@ def test_nothing_held_back() -> None:
 def test_by_time_at_an_instant() -> None:
     """What happened at the instant is trained on, what came later is the test."""
     interactions = log([0, 0, 1, 1, 0], [0, 1, 0, 1, 1], [10, 20, 30, 31, 40])
-    split = split_by_time(interactions, as_datetime(30))
+    split = split_by_time(interactions, from_microseconds(30))
     assert contents(split) == ({(0, 0): 1, (0, 1): 1, (1, 0): 1}, {(1, 1)})
     assert split.left_out == LeftOut(0, 0, 0, seen_pairs=1)
     assert split.method == "interactions after 1970-01-01 00:00:00 UTC"
     for at, side in ((9, "after"), (40, "not after")):
         with pytest.raises(InputError, match=f"all interactions are {side} 1970.*choose another time"):
-            split_by_time(interactions, as_datetime(at))
+            split_by_time(interactions, from_microseconds(at))
 
 
 def test_leave_last_out() -> None:

@@ -6,7 +6,7 @@ import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,15 @@ import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.preparation import Preparation, core, decay, event_weights, first_of_each
-from embedding_trainers.timestamps import as_datetime, as_microseconds
 from embedding_trainers.vocabulary import IdNumbering, Numbers
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import IdType, OnBadRows, Rules, Scan, Source, Wanted, source_name
+from feast_embeddings.times import from_microseconds, future_starts, to_microseconds
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = [
-    "CLOCKS_DIFFER",
     "Columns",
     "Interactions",
     "LogReport",
@@ -38,8 +37,6 @@ __all__ = [
 _TIMESTAMP = "timestamp"
 _FINGERPRINT_ROWS = 1 << 20
 _PIECE_ROWS = 1 << 22
-# Rows this far ahead of the clock here are not of the future: clocks differ, and so do time zones that nobody named.
-CLOCKS_DIFFER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Interactions:
     @property
     def as_of(self) -> datetime | None:
         """Time of the newest interaction, in UTC; None for a log without times."""
-        return None if self.timestamps is None else as_datetime(int(self.timestamps.max()))
+        return None if self.timestamps is None else from_microseconds(int(self.timestamps.max()))
 
     def where(self, keep: npt.NDArray[np.bool_]) -> Interactions:
         """These rows only, and the ids that occur in them."""
@@ -254,7 +251,7 @@ def read_raw(
         wanted.append(Wanted(columns.event, "text", known=tuple(preparation.event_weights)))
     if twice := next((c.name for c in wanted if [w.name for w in wanted].count(c.name) > 1), None):
         raise InputError(f"the column {twice!r} is named for two purposes; name one for each")
-    latest = None if reading.allow_future else as_microseconds(datetime.now(UTC) + CLOCKS_DIFFER)
+    latest = None if reading.allow_future else to_microseconds(future_starts())
     with Scan(source, wanted, Rules(reading.time_format, latest)) as scan:
         if timestamp not in scan.columns and (setting := preparation.needs_times):
             raise InputError(f"{scan.name} has no column {timestamp!r}, which {setting} needs; name the column")
@@ -327,16 +324,16 @@ def _prepare(log: Interactions, preparation: Preparation, name: str, report: Log
         times = log.timestamps
         keep = np.ones(len(log), dtype=bool)
         if since:
-            keep &= times >= as_microseconds(since)
+            keep &= times >= to_microseconds(since)
         if until:
-            keep &= times <= as_microseconds(until)
+            keep &= times <= to_microseconds(until)
         report.leave_out("outside of --since and --until", int((~keep).sum()))
         log = log.where(keep)
         if not len(log):
             window = " ".join(f"{word} {instant}" for word, instant in (("since", since), ("until", until)) if instant)
             raise InputError(
-                f"{name} has no interactions {window}; the first is at {as_datetime(int(times.min()))}, "
-                f"the last at {as_datetime(int(times.max()))}"
+                f"{name} has no interactions {window}; the first is at {from_microseconds(int(times.min()))}, "
+                f"the last at {from_microseconds(int(times.max()))}"
             )
     if preparation.drop_duplicates:
         alike: list[npt.NDArray[Any]] = [log.user_numbers, log.item_numbers]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from embedding_trainers.interactions import CLOCKS_DIFFER, Columns, Interactions
+from embedding_trainers.interactions import Columns, Interactions
 from embedding_trainers.preparation import Preparation
 from embedding_trainers.trainer import Trainer
 from feast_embeddings.errors import InputError
+from feast_embeddings.times import is_future
 
 __all__ = ["log_warnings", "refuse_weights_without_effect"]
 
@@ -51,7 +51,7 @@ def log_warnings(log: Interactions, columns: Columns, trainer: str, method: Trai
             f"user {user!r} has {most:,} rows, {most / len(log):.0%} of all; "
             "leave bots out with --max-user-interactions"
         )
-    if log.as_of is not None and log.as_of > datetime.now(UTC) + CLOCKS_DIFFER:
+    if log.as_of is not None and is_future(log.as_of):
         warnings.append(
             f"the newest row is of {log.as_of:%Y-%m-%d}, in the future: rows of training frames before that get no "
             "vector of this version"

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from embedding_trainers.interactions import Columns, Interactions, LogReport, Reading, read_raw
 from embedding_trainers.preparation import Preparation, first_of_each
-from embedding_trainers.timestamps import as_datetime
 from feast_embeddings.reading import Source, read_table
+from feast_embeddings.times import from_microseconds
 
 __all__ = ["Profile", "profile_log", "several"]
 
@@ -99,8 +99,8 @@ def profile_log(
         rows=len(log),
         users=len(log.users),
         items=len(log.items),
-        first=None if log.timestamps is None else as_datetime(int(log.timestamps.min())).isoformat(),
-        last=None if log.timestamps is None else as_datetime(int(log.timestamps.max())).isoformat(),
+        first=None if log.timestamps is None else from_microseconds(int(log.timestamps.min())).isoformat(),
+        last=None if log.timestamps is None else from_microseconds(int(log.timestamps.max())).isoformat(),
         months=_months(log),
         duplicates=len(log) - int(first_of_each(alike).sum()),
         heaviest_users=[(log.users[user].as_py(), int(by_user[user])) for user in heaviest.tolist()],

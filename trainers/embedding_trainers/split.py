@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions
-from embedding_trainers.timestamps import as_microseconds
 from feast_embeddings.errors import InputError
+from feast_embeddings.times import to_microseconds
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -125,7 +125,7 @@ def split_by_time(interactions: Interactions, at: datetime | None = None) -> Spl
     if at is None:
         cut = int(np.quantile(times, 1 - TIME_SHARE, method="lower"))
         return _split(interactions, times > cut, f"newest {TIME_SHARE:.0%} of the interactions")
-    later = times > as_microseconds(at)
+    later = times > to_microseconds(at)
     if later.all() or not later.any():
         raise InputError(f"all interactions are {'after' if later.all() else 'not after'} {at}; choose another time")
     return _split(interactions, later, f"interactions after {at:%Y-%m-%d %H:%M:%S} UTC")

@@ -1,4 +1,4 @@
-"""Times and durations: as microseconds since 1970 in UTC, and as people write them."""
+"""Times and durations as people write them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["as_datetime", "as_microseconds", "parse_duration", "parse_time"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+__all__ = ["parse_duration", "parse_time"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 _DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def as_datetime(microseconds: int) -> datetime:
-    """The instant, in UTC, so many microseconds after the start of 1970."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def as_microseconds(instant: datetime) -> int:
-    """Microseconds from the start of 1970 UTC to an instant that has a time zone."""
-    return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 def parse_time(text: str) -> datetime:

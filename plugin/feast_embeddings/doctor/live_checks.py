@@ -17,8 +17,8 @@ from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient, Registered
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
-from feast_embeddings.gates import is_future
 from feast_embeddings.table_points import encode_table
+from feast_embeddings.times import is_future
 
 __all__ = ["drift", "freshness", "live", "spaces"]
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from feast_embeddings.answers import Id
 from feast_embeddings.engine import TIMESTAMP_KEY
 from feast_embeddings.live_side import LiveSide
-from feast_embeddings.points import from_microseconds
 from feast_embeddings.service.answers import embedding_row
+from feast_embeddings.times import from_microseconds
 
 __all__ = ["JsonRows"]
 
