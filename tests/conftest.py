@@ -158,7 +158,7 @@ def _run_container() -> Iterator[QdrantServer]:
     from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 
-    container = DockerContainer("qdrant/qdrant:v1.16.3").with_exposed_ports(6333, 6334)
+    container = DockerContainer("qdrant/qdrant:v1.18.1").with_exposed_ports(6333, 6334)
     try:
         container.start()
     except DockerException as error:  # an image that cannot be had, mostly

@@ -38,8 +38,9 @@ _COMPARED_WITH: dict[ValueType, str] = {
 }
 _ORDERED = _REAL | _WHOLE | {ValueType.UNIX_TIMESTAMP}
 _ORDERS = ("gt", "gte", "lt", "lte")
-_FLOAT32_MAX = 3.4028234663852886e38
-_EXACT = 2**53  # from here on several whole numbers share one of the 64-bit floats of Qdrant's ranges
+# Qdrant's ranges are of 64-bit floats, of which a server may read the last bit wrong when they come over HTTP.
+# Below this it is worth less than a half, so a bound between two whole numbers stays there.
+_EXACT = 2**51
 
 
 def payload_key(name: str) -> str:
@@ -136,8 +137,9 @@ def _literal(name: str, value_type: ValueType, value: Any) -> Any:
     if not fits:
         came = f"{type(value).__name__} {value!r:.60}"
         raise FilterError(f"{name!r} is of type {value_type.name} and is compared with {expected}, not with {came}")
-    if value_type == ValueType.FLOAT and abs(literal) <= _FLOAT32_MAX:
-        return struct.unpack("f", struct.pack("f", literal))[0]
+    if value_type == ValueType.FLOAT:
+        with contextlib.suppress(OverflowError):  # beyond all that rounds to a float32
+            return struct.unpack("<f", struct.pack("<f", literal))[0]
     return literal
 
 
@@ -165,11 +167,12 @@ def _range(f: ComparisonFilter, key: str, value_type: ValueType) -> models.Condi
         condition = models.FieldCondition(key=key, range=_real_range(value_type, **{f.type: float(bound)}))
         inexact = _inexact(f.key, value_type, [bound]) if f.type in ("gte", "lte") else []
         return models.Filter(should=[condition, *inexact]) if inexact else condition
-    # To a whole number that the stored whole numbers compare with in the same way.
-    bound = math.floor(bound) if f.type in ("gt", "lte") else math.ceil(bound)
+    # To a number between two whole ones that the stored whole numbers compare with in the same way.
+    upwards = f.type in ("gt", "lte")
+    bound = math.floor(bound) if upwards else math.ceil(bound)
     if abs(bound) >= _EXACT:
-        raise FilterError(f"{f.key!r} can be ordered by numbers below 2**53 only, not by {f.value!r:.60}")
-    return models.FieldCondition(key=key, range=models.Range(**{f.type: float(bound)}))
+        raise FilterError(f"{f.key!r} can be ordered by numbers below 2**51 only, not by {f.value!r:.60}")
+    return models.FieldCondition(key=key, range=models.Range(**{f.type: bound + (0.5 if upwards else -0.5)}))
 
 
 def _real_range(value_type: ValueType, **bounds: float) -> models.Range:

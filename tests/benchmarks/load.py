@@ -256,7 +256,7 @@ def embeddings(
         ratios = np.percentile(measured[:, 0] / measured[:, 1], [10, 50, 90])
         print(
             f"create_item_embedding of 100 ids, {spread}, {encoding}: p50 {http:.2f} ms, the Python call {call:.2f} ms,"
-            f" ratio {ratios[1]:.2f}, in 8 of 10 pairs {ratios[0]:.2f} to {ratios[2]:.2f}   (bar: 1.5)",
+            f" ratio {ratios[1]:.2f}, in 8 of 10 pairs {ratios[0]:.2f} to {ratios[2]:.2f}   (bar: 2)",
             flush=True,
         )
     connection.close()
