@@ -338,6 +338,12 @@ BAD_TRAINING: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     ),
     "items of elsewhere": ({"log.csv": OK, "items.csv": "item_id,n\nz,1\n"}, [], ["none of its ids (e.g. 'z')"]),
     "items without ids": ({"log.csv": OK, "items.csv": "n\n1\n"}, [], ["no column 'item_id'"]),
+    "type of the ids": (
+        {"log.csv": OK, "items.csv": "item_id,n\na,1\n"},
+        ["--attribute-types", "item_id=int"],
+        ["--attribute-types names 'item_id', which is not among the attributes"],
+    ),
+    "items of no object": ({"log.csv": OK, "items.json": "[]"}, [], ["items.json has no columns at all"]),
     "items nowhere": ({"log.csv": OK}, ["--items", "nowhere.csv"], ["nowhere.csv does not exist"]),
 }
 

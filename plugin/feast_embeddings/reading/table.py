@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.column_types import ColumnType, converted, plainest
 from feast_embeddings.reading.expressions import Column, id_expression, id_kind
-from feast_embeddings.reading.faults import Faults
+from feast_embeddings.reading.faults import Faults, first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.opening import (
     column_of,
     connect,
-    first_line,
+    missing_column,
     open_relations,
     read_errors,
     refuse_twins,
@@ -72,6 +72,8 @@ def read_table(
                 for column in [*relation.names, *(file.partitions if file is not None else ())]
             )
         )
+        if not columns:
+            raise missing_column(name, next(iter(ids or as_text)), columns)
         faults = Faults()
         parts = [_read(connection, *pair, columns, _Wishes(ids, set(types or ())), faults, name) for pair in relations]
         faults.settle(name, "error", advice="correct them")
