@@ -166,6 +166,7 @@ def test_the_command_writes_a_file(served: Served, command: Command, tmp_path: P
         "interactions": len(log),
         "unknown": 2,
         "missing": ["lost"],
+        "rows": {"rows": len(log), "n_bad": 0, "bad": {}, "left_out": {}},
         "output": str(output),
         "pushed": False,
     }
@@ -189,6 +190,7 @@ def test_the_command_writes_a_file(served: Served, command: Command, tmp_path: P
     [
         ((), "name a file with --output, or write into the live collection with --push"),
         (("--output", "vectors.csv"), "--output vectors.csv: expected a file name that ends in .parquet"),
+        (("--output", "v.parquet", "--update"), "--update has no effect without --push"),
         (("--push", "--version", "OLDER"), "cannot be pushed, as"),
         (("--push", "--version", "20200101T000000000Z"), "cannot be pushed, as"),
         (("--output", "v.parquet", "--version", "20200101T000000000Z"), "has no version '20200101T000000000Z'"),
@@ -206,6 +208,30 @@ def test_bad_options(
     assert message in answer.err
     assert len(answer.err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_dropped_rows_are_counted(served: Served, command: Command, tmp_path: Path) -> None:
+    """In the text and in JSON: what was bad, and what options left out."""
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "user_id,item_id,timestamp\nx,sku-1,2026-01-05\nx,sku-2,2025-01-05\n,sku-1,2026-01-05\nx,sku-1,soon\n"
+    )
+    place = ("fold-in", "--repo", served.repo.path, "--entity", "user", "--interactions", log)
+    options = ("--on-bad-rows", "drop", "--since", "2026-01-01", "--output", tmp_path / "out.parquet")
+    text = command(*place, *options)
+    assert (text.code, text.out.splitlines()[:2]) == (
+        0,
+        [
+            "2 of 4 rows cannot be used and were dropped: 1 without user_id; 1 whose timestamp is not a time",
+            "of 4 rows left out: 1 outside of --since and --until",
+        ],
+    )
+    assert json.loads(command(*place, *options, "--json").out)["rows"] == {
+        "rows": 4,
+        "n_bad": 2,
+        "bad": {"without user_id": 1, "whose timestamp is not a time": 1},
+        "left_out": {"outside of --since and --until": 1},
+    }
 
 
 def test_without_trainers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,6 +338,12 @@ BAD_TRAINING: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     ),
     "items of elsewhere": ({"log.csv": OK, "items.csv": "item_id,n\nz,1\n"}, [], ["none of its ids (e.g. 'z')"]),
     "items without ids": ({"log.csv": OK, "items.csv": "n\n1\n"}, [], ["no column 'item_id'"]),
+    "type of the ids": (
+        {"log.csv": OK, "items.csv": "item_id,n\na,1\n"},
+        ["--attribute-types", "item_id=int"],
+        ["--attribute-types names 'item_id', which is not among the attributes"],
+    ),
+    "items of no object": ({"log.csv": OK, "items.json": "[]"}, [], ["items.json has no columns at all"]),
     "items nowhere": ({"log.csv": OK}, ["--items", "nowhere.csv"], ["nowhere.csv does not exist"]),
 }
 
@@ -429,8 +435,28 @@ BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "no time": ({"labels.csv": "user_id\nu-1\n"}, ["event_timestamp"]),
     "no id": ({"labels.csv": "event_timestamp\n2026-01-01\n"}, ["user_id, item_id or both"]),
-    "bad time": ({"labels.csv": "user_id,event_timestamp\nu-1,soon\n"}, ["not an ISO 8601 time"]),
-    "null time": ({"labels.csv": "user_id,event_timestamp\nu-1,\n"}, ["empty in 1 of 1 rows"]),
+    "bad time": (
+        {"labels.csv": "user_id,event_timestamp\nu-1,soon\n"},
+        ["labels.csv: 1 of", "event_timestamp is not a time (row 1 'soon')"],
+    ),
+    "null time": (
+        {"labels.csv": "user_id,event_timestamp\nu-1,\n"},
+        ["1 without event_timestamp (row 1)"],
+    ),
+    "bad times": (
+        {"labels.csv": "user_id,event_timestamp\nu-1,2026-01-01\nu-1,\nu-1,2026-13-01\nu-1,20260101\n"},
+        [
+            "3 of 4 rows cannot be used: 1 without event_timestamp (row 2); 1 whose event_timestamp is not a time "
+            "(row 3 '2026-13-01'); 1 whose event_timestamp is a date in digits (say how with --time-format, "
+            "e.g. %Y%m%d) (row 4 '20260101'); correct them"
+        ],
+    ),
+    "time of another name": ({"labels.csv": "user_id,timestamp\nu-1,2026-01-01\n"}, ["did you mean 'timestamp'?"]),
+    "no object": ({"labels.json": "[]"}, ["labels.json has no columns at all"]),
+    "objects": (
+        {"labels.jsonl": '{"user_id": "u-1", "event_timestamp": "2026-01-01", "x": {"a": 1}}\n'},
+        ["column 'x' holds objects, which cannot be one column; make them alike, or leave the column out\n"],
+    ),
     "column twice": ({"labels.csv": "user_id,user_id,event_timestamp\nu,v,2026-01-01\n"}, ["two columns 'user_id'"]),
     "column taken": (
         {"labels.csv": "user_id,user_version,event_timestamp\nu,1,2026-01-01\n"},
@@ -461,6 +487,66 @@ def test_a_frame_that_cannot_be_written(out: str, shop: Repo, tmp_path: Path, co
     answer = command("training-frame", "--repo", shop.path, "--entities", labels, "--output", tmp_path / out)
     assert_refused(answer, "--output")
     assert sorted(os.listdir(tmp_path)) == ["folder.parquet", "labels.csv"]
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2100-01-01 00:00:00 UTC", LATER),
+        ("2100-01-01T05:00+05:00", LATER),
+        (f"{int(LATER.timestamp())}", LATER),
+        (f"{int(LATER.timestamp()) * 1000}", LATER),
+        ("9999-12-31", datetime(9999, 12, 31, tzinfo=UTC)),
+    ],
+)
+def test_times_of_labels_are_those_of_a_log(
+    time: str, expected: datetime, shop: Repo, tmp_path: Path, command: Command
+) -> None:
+    """All forms of docs/input.md, and the frame has times where the file has text."""
+    (tmp_path / "labels.csv").write_text(f"user_id;event_timestamp;label\nu-1;{time};7\nu-0;{time};\n")
+    out = tmp_path / "frame.parquet"
+    answer = command("training-frame", "--repo", shop.path, "--entities", tmp_path / "labels.csv", "--output", out)
+    assert (answer.code, answer.err) == (0, "")
+    frame = pq.read_table(out)
+    assert frame.schema.field("event_timestamp").type == pa.timestamp("us", "UTC")
+    assert frame["event_timestamp"].to_pylist() == [expected] * 2
+    assert frame["label"].to_pylist() == [7, None]
+    assert frame["user_version"].is_valid().to_pylist() == [True, False]
+
+
+def test_a_time_format_for_labels(shop: Repo, tmp_path: Path, command: Command) -> None:
+    """As for a log."""
+    (tmp_path / "labels.csv").write_text("user_id,event_timestamp\nu-1,21000101\n")
+    out = tmp_path / "frame.parquet"
+    place = ("--repo", shop.path, "--entities", tmp_path / "labels.csv", "--output", out)
+    answer = command("training-frame", *place, "--time-format", "%Y%m%d")
+    assert (answer.code, answer.err) == (0, "")
+    assert pq.read_table(out)["event_timestamp"].to_pylist() == [LATER]
+
+
+@pytest.mark.parametrize("dtype", [pa.int8(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()], ids=str)
+def test_labels_keep_their_types(dtype: pa.DataType, shop: Repo, tmp_path: Path, command: Command) -> None:
+    """Whole numbers with one missing stay whole, and columns without a value have the type that they would have."""
+    labels = pa.table(
+        {
+            "user_id": ["nobody"] * 2,
+            "event_timestamp": pa.array([LATER] * 2, pa.timestamp("us", "UTC")),
+            "label": pa.array([2 ** (dtype.bit_width - 1) - 1, None], dtype),
+            "note": pa.array([None, None], pa.string()),
+        }
+    )
+    pq.write_table(labels, tmp_path / "labels.parquet")
+    out = tmp_path / "frame.parquet"
+    place = ("--repo", shop.path, "--entities", tmp_path / "labels.parquet", "--output", out)
+    assert command("training-frame", *place).code == 0
+    frame = pq.read_table(out)
+    assert frame.select(labels.column_names).equals(labels)
+    added = [pa.list_(pa.float32()), pa.string(), pa.string()]
+    assert [
+        frame.schema.field(f"user_{name}").type.equals(dtype)
+        for name, dtype in zip(("embedding", "version", "space"), added, strict=True)
+    ] == [True] * 3
+    assert frame["user_embedding"].null_count == 2
 
 
 def test_an_empty_file_of_labels_is_an_empty_frame(shop: Repo, tmp_path: Path, command: Command) -> None:

@@ -33,9 +33,10 @@ def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
         if not is_text:
             _refuse_other_spellings(column, name)
         ids = column.astype("string" if is_text else "Int64")
+        return pa.array(ids.array, pa.string() if is_text else pa.int64())
     except (ValueError, TypeError) as error:
-        raise InputError(f"{name}: the ids of this model are whole numbers: {error}") from None
-    return pa.array(ids.array, pa.string() if is_text else pa.int64())
+        kind = "text" if is_text else "whole numbers"
+        raise InputError(f"{name}: the ids of this model are {kind}: {error}") from None
 
 
 def _refuse_other_spellings(column: pd.Series[Any], name: str) -> None:

@@ -76,6 +76,8 @@ def training_vectors(
         VersionMismatchError: the vectors would be of several spaces.
         ArtifactError: the history is missing or damaged.
     """
+    if not isinstance(entity_df, pd.DataFrame):
+        raise InputError(f"labels must be a pandas DataFrame, got {type(entity_df).__name__}; convert them to one")
     columns = list(entity_df.columns)
     entities = [entity for entity in ENTITIES if f"{entity}_id" in columns]
     if "event_timestamp" not in columns or not entities:

@@ -104,6 +104,11 @@ def test_versions_of_one_space_mix(shop: Shop) -> None:
         ({"user_id": ["u"], "event_timestamp": [None]}, "is empty in 1 of 1 rows"),
         ({"user_id": [1.5], "event_timestamp": ["2026-01-01"]}, "user_id holds real numbers; expected text"),
         ({"user_id": [True], "event_timestamp": ["2026-01-01"]}, "user_id holds true and false; expected text"),
+        (
+            {"user_id": ["\udcff"], "event_timestamp": ["2026-01-01"]},
+            "user_id: the ids of this model are text: .*udcff",
+        ),
+        ({"user_id": [b"\xff"], "event_timestamp": ["2026-01-01"]}, "user_id: the ids of this model are text: .*0xff"),
         ({"user_id": ["u"], "event_timestamp": [1767225600]}, "event_timestamp holds numbers"),
         ({"user_id": ["u"], "event_timestamp": ["2026-01-01"], "user_space": [1]}, "'user_space' is there already"),
     ],
@@ -112,6 +117,13 @@ def test_training_frame_says_what_it_needs(store: EmbeddingStore, frame: dict[st
     """A frame that cannot be joined is an error that names the column."""
     with pytest.raises(InputError, match=message):
         store.training_frame(pd.DataFrame(frame))
+
+
+@pytest.mark.parametrize("labels", [None, "labels.csv", {"user_id": ["u"]}, pa.table({"user_id": ["u"]})])
+def test_labels_that_are_no_frame(store: EmbeddingStore, labels: Any) -> None:
+    """The error says what came."""
+    with pytest.raises(InputError, match=f"must be a pandas DataFrame, got {type(labels).__name__}"):
+        store.training_frame(labels)
 
 
 Row = tuple[int, int, int, str]

@@ -97,6 +97,29 @@ def test_the_whole_log_may_be_the_test(shop: Path, trained: Path) -> None:
     assert whole["scores"] == later["scores"]
 
 
+def test_dropped_rows_are_counted(shop: Path, trained: Path, tmp_path: Path) -> None:
+    """Of the log and of the test, in JSON and in the text."""
+    row = pq.read_table(shop / "after.parquet").slice(0, 1).to_pylist()[0]
+    test = tmp_path / "test.csv"
+    test.write_text(
+        f"user_id,item_id,timestamp\n{row['user_id']},{row['item_id']},2026-09-05\n,a,2026-09-05\nu,a,soon\n"
+    )
+    drop = ("--test", test, "--on-bad-rows", "drop")
+    counted = {
+        "rows": 3,
+        "n_bad": 2,
+        "bad": {"without user_id": 1, "whose timestamp is not a time": 1},
+        "left_out": {},
+    }
+    log = ("--interactions", shop / "before.parquet", *FEW)
+    of_log = {"rows": pq.read_metadata(shop / "before.parquet").num_rows, "n_bad": 0, "bad": {}, "left_out": {}}
+    assert as_json("--repo", trained, "--model", "shop", *drop)["rows"] == {"test": counted}
+    assert as_json(*log, *drop)["rows"] == {"interactions": of_log, "test": counted}
+    assert run(*log, *drop).splitlines()[0] == (
+        "test: 2 of 3 rows cannot be used and were dropped: 1 without user_id; 1 whose timestamp is not a time"
+    )
+
+
 def test_until_ends_the_training_and_not_the_test(shop: Path) -> None:
     """A log cut with --until, tested on what came later, is as the two files."""
     files = as_json("--interactions", shop / "before.parquet", "--test", shop / "after.parquet", *FEW)

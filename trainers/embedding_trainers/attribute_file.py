@@ -38,6 +38,8 @@ def read_attributes(
         InputError: the file cannot be read, an id is null or occurs twice, the file knows none of the ids,
             or a column cannot be served.
     """
+    if types is not None:
+        types = {name: wanted for name, wanted in types.items() if name != id_column}
     table = read_table(path, ids=(id_column,), types=types)
     if id_column not in table.column_names:
         raise missing_column(str(path), id_column, table.column_names)

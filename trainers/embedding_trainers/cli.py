@@ -15,7 +15,6 @@ from embedding_trainers.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
-    from embedding_trainers.interactions import LogReport
     from embedding_trainers.train import Training
     from feast_embeddings.artifact import Manifest
 
@@ -145,7 +144,7 @@ def _summary(training: Training, repo: Path) -> str:
         f"  {manifest.n_users:,} users, {manifest.n_items:,} items, {manifest.n_interactions:,} interactions "
         f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC; {manifest.dim} dimensions",
     ]
-    lines += _rows(training.log)
+    lines += [f"  {line}" for line in training.log.lines()]
     if evaluation and evaluation.metrics:
         scores = ", ".join(
             f"{name} {value:.3f} (most popular: {evaluation.metrics[f'popular_{name}']:.3f})"
@@ -167,17 +166,6 @@ def _summary(training: Training, repo: Path) -> str:
     folder = shlex.quote(str(repo))
     lines.append(f"next: feast -c {folder} apply && feast-embeddings publish --repo {folder} --model {manifest.model}")
     return "\n".join(lines)
-
-
-def _rows(log: LogReport) -> list[str]:
-    lines = []
-    if log.n_bad:
-        kinds = "; ".join(f"{count:,} {kind}" for kind, count in log.bad.items())
-        lines.append(f"  {log.n_bad:,} of {log.rows:,} rows cannot be used and were dropped: {kinds}")
-    if log.left_out:
-        reasons = ", ".join(f"{count:,} {why}" for why, count in log.left_out.items())
-        lines.append(f"  of {log.rows:,} rows left out: {reasons}")
-    return lines
 
 
 def _space(manifest: Manifest) -> str:

@@ -17,7 +17,7 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from embedding_trainers.interactions import Interactions
+    from embedding_trainers.interactions import Interactions, LogReport
     from embedding_trainers.split import Split
     from embedding_trainers.trainer import Factors
 
@@ -95,25 +95,33 @@ def evaluate(
 
     cuts = _cuts(k)
     what: dict[str, Any]
+    rows: dict[str, LogReport]
     if (log is None) == (model is None):
         raise InputError("name either --interactions, to train and evaluate, or --model, to evaluate a version")
     if log is not None:
         _refuse(_ONLY_WITH_A_VERSION, "works only with --model")
-        what, factors, parts = _train(source_of(log), test, split, split_at, choice)
+        what, factors, parts, rows = _train(source_of(log), test, split, split_at, choice)
         attributes = _from_file(users, segments, source_of(log).columns.user, parts)
     else:
         _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
         if test is None:
             raise InputError("name the interactions that the version is to foretell with --test")
-        what, factors, parts, attributes = _load(repo, str(model), version, source_of(test), segments)
+        what, factors, parts, attributes, rows = _load(repo, str(model), version, source_of(test), segments)
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
-    click.echo(json.dumps(what | dataclasses.asdict(report)) if as_json else report_text(name, report))
+    if as_json:
+        counted = {log: dataclasses.asdict(became) for log, became in rows.items()}
+        click.echo(json.dumps(what | dataclasses.asdict(report) | {"rows": counted}))
+        return
+    for log_name, became in rows.items():
+        for line in became.lines():
+            click.echo(f"{log_name}: {line}")
+    click.echo(report_text(name, report))
 
 
 def _train(
     source: InteractionSource, test: Path | None, split: str, split_at: str | None, choice: TrainerChoice
-) -> tuple[dict[str, Any], Factors, Split]:
+) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
     from embedding_trainers.split import split_against
     from embedding_trainers.trainer import find_trainer
 
@@ -121,16 +129,17 @@ def _train(
         raise InputError("name one of --test, --split and --split-at")
     trainer = find_trainer(choice.name)
     config = trainer.configure(choice.parameters)
-    log = source.read()
+    log, became = source.read()
+    rows = {"interactions": became}
     if test is None:
         parts = _held_back(log, split, split_at, choice.options.seed)
     else:
-        later = source.to_foretell(test).read()
+        later, rows["test"] = source.to_foretell(test).read()
         parts = split_against(log.users, log.items, log.to_csr(), later, f"the interactions of {test}")
     if parts.n_test_users == 0:
         raise InputError(f"nothing to foretell in {parts.method}: left out are {parts.left_out}")
     factors = trainer.train(parts.train, config, choice.options)
-    return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts
+    return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
 
 
 def _held_back(log: Interactions, split: str, split_at: str | None, seed: int) -> Split:
@@ -158,7 +167,7 @@ def _from_file(path: Path | None, segments: tuple[str, ...], id_column: str, par
 
 def _load(
     repo: Path, model: str, version: str | None, test: InteractionSource, segments: tuple[str, ...]
-) -> tuple[dict[str, Any], Factors, Split, dict[str, pa.Array]]:
+) -> tuple[dict[str, Any], Factors, Split, dict[str, pa.Array], dict[str, LogReport]]:
     from embedding_trainers.column_types import types_of_version
     from embedding_trainers.version_split import version_split
     from feast_embeddings.artifact import load_artifact
@@ -170,9 +179,10 @@ def _load(
         user_ids=test.reading.user_ids or types.ids["user"],
         item_ids=test.reading.item_ids or types.ids["item"],
     )
-    factors, parts = version_split(artifact, dataclasses.replace(test, reading=reading).read())
+    log, became = dataclasses.replace(test, reading=reading).read()
+    factors, parts = version_split(artifact, log)
     attributes = _columns(artifact.table("user"), segments, f"the users of version {artifact.manifest.version}")
-    return {"model": model, "version": artifact.manifest.version}, factors, parts, attributes
+    return {"model": model, "version": artifact.manifest.version}, factors, parts, attributes, {"test": became}
 
 
 def _columns(table: pa.Table, names: Iterable[str], where: str) -> dict[str, pa.Array]:

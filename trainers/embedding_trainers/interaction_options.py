@@ -13,7 +13,7 @@ import click
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
-    from embedding_trainers.interactions import Columns, Interactions, Reading
+    from embedding_trainers.interactions import Columns, Interactions, LogReport, Reading
     from embedding_trainers.preparation import Preparation
 
 __all__ = ["InteractionSource", "interaction_options", "reading_options"]
@@ -28,11 +28,11 @@ class InteractionSource:
     preparation: Preparation
     reading: Reading
 
-    def read(self) -> Interactions:
-        """Read it; see `read_interactions`."""
-        from embedding_trainers.interactions import read_interactions
+    def read(self) -> tuple[Interactions, LogReport]:
+        """Read it; see `read_log`."""
+        from embedding_trainers.interactions import read_log
 
-        return read_interactions(self.path, self.columns, self.preparation, self.reading)
+        return read_log(self.path, self.columns, self.preparation, self.reading)
 
     def to_foretell(self, path: Path) -> InteractionSource:
         """Another log of the same form, of which all counts that is an interaction at all."""

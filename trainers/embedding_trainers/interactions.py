@@ -180,6 +180,17 @@ class LogReport:
         if rows:
             self.left_out[why] = self.left_out.get(why, 0) + rows
 
+    def lines(self) -> list[str]:
+        """What was dropped and what left out, a line each to read; none where all rows count."""
+        lines = []
+        if self.n_bad:
+            kinds = "; ".join(f"{count:,} {kind}" for kind, count in self.bad.items())
+            lines.append(f"{self.n_bad:,} of {self.rows:,} rows cannot be used and were dropped: {kinds}")
+        if self.left_out:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in self.left_out.items())
+            lines.append(f"of {self.rows:,} rows left out: {reasons}")
+        return lines
+
 
 def read_interactions(
     source: Source,

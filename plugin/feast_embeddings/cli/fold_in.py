@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -44,9 +45,12 @@ def fold_in(
     target = None if output is None else parquet_path("--output", output)
     if target is None and not push:
         raise InputError("name a file with --output, or write into the live collection with --push")
+    if update and not push:
+        raise InputError("--update has no effect without --push")
     store = open_store(repo, model)
     fold = store.fold_in_users if entity == "user" else store.fold_in_items
-    folded = fold(source.read(), version=None if version == "live" else version, push=push, update=update, seed=seed)
+    log, became = source.read()
+    folded = fold(log, version=None if version == "live" else version, push=push, update=update, seed=seed)
     if target is not None:
         import pyarrow.parquet as pq
 
@@ -57,8 +61,11 @@ def fold_in(
     if as_json:
         report = {"entity": entity, "version": version, "space": space, "folded_in": folded.table.num_rows}
         counts = {"known": len(folded.known), "interactions": folded.n_interactions, "unknown": folded.n_unknown}
-        print_json({**report, **counts, "missing": missing, "output": output, "pushed": push})
+        rows = dataclasses.asdict(became)
+        print_json({**report, **counts, "missing": missing, "rows": rows, "output": output, "pushed": push})
         return
+    for line in became.lines():
+        click.echo(line)
     click.echo(f"{_several(len(folded.ids), entity)} folded into version {version}" + (", and pushed" if push else ""))
     if len(folded.known):
         click.echo(f"{len(folded.known):,} of them were in its training")

@@ -11,11 +11,15 @@ from feast_embeddings.cli.output_file import parquet_path, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
+
+_TIME = "event_timestamp"
 
 
 @click.command()
 @click.option("--entities", required=True, metavar="FILE", help="Parquet, CSV or JSON with event_timestamp and ids.")
 @click.option("--output", required=True, metavar="FILE", help="Parquet to write.")
+@click.option("--time-format", metavar="FORMAT", help="How times are written, if not as in docs/input.md (strptime).")
 @click.option(
     "--vectors",
     type=click.Choice(["lists", "columns"]),
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 def training_frame(
     entities: str,
     output: str,
+    time_format: str | None,
     vectors: Literal["lists", "columns"],
     version: str | None,
     space: str | None,
@@ -41,14 +46,16 @@ def training_frame(
     as_json: bool,
 ) -> None:
     """Join to each row of a file the embeddings that existed at its time."""
+    import pyarrow.parquet as pq
+
     target = parquet_path("--output", output)
     store = open_store(repo, model)
-    labels = _read(entities)
+    labels = _read(entities, time_format)
     frame = store.training_frame(
-        labels, vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
+        _to_pandas(labels), vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )
     with written_whole(target) as file:
-        frame.to_parquet(file, index=False)
+        pq.write_table(_to_arrow(frame, labels.schema), file)
     matched = {
         name: int(frame[name].notna().sum()) for name in ("user_version", "item_version") if name in frame.columns
     }
@@ -57,21 +64,47 @@ def training_frame(
         return
     for name, count in matched.items():
         click.echo(f"{count} of {len(frame)} rows have an embedding of their {name.removesuffix('_version')}")
-    shown = frame[[*labels.columns, *matched]]
+    shown = frame[[*labels.column_names, *matched]]
     click.echo(shown.head(6).to_string(index=False))
     click.echo(f"wrote {output}")
 
 
-def _read(path: str) -> pd.DataFrame:
+def _read(path: str, time_format: str | None) -> pa.Table:
+    import pyarrow as pa
+
+    from feast_embeddings.reading import Rules, Scan, Wanted, read_table
+
+    # Ids as they are written: 007 is not 7.
+    table = read_table(path, as_text=("user_id", "item_id", _TIME))
+    # Times by the rules of a log, with the place of those that are none.
+    with Scan(path, [Wanted(_TIME, "time")], Rules(time_format)) as scan:
+        times = pa.chunked_array([batch.column(_TIME) for batch in scan], pa.int64())
+    scan.faults.settle(path, "error", advice="correct them")
+    return table.set_column(table.column_names.index(_TIME), _TIME, times.cast(pa.timestamp("us", "UTC")))
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    from feast_embeddings.reading import read_table
-
-    # Ids and times as written: 007 is not 7.
-    table = read_table(path, as_text=("user_id", "item_id", "event_timestamp"))
     # pandas makes real numbers of whole ones where one is missing, unless told otherwise.
-    whole = {pa.int64(): pd.Int64Dtype()}
-    has_missing = any(column.null_count and column.type == pa.int64() for column in table.columns)
+    names = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    whole = {pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name) for name in names}
+    has_missing = any(column.null_count and column.type in whole for column in table.columns)
     frame: pd.DataFrame = table.to_pandas(types_mapper=whole.get if has_missing else None)
     return frame
+
+
+def _to_arrow(frame: pd.DataFrame, labels: pa.Schema) -> pa.Table:
+    """The frame, with the types that columns without a value would have with one."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_null(field.type):
+            if field.name in labels.names:
+                dtype = labels.field(field.name).type
+            else:
+                dtype = pa.list_(pa.float32()) if field.name.endswith("_embedding") else pa.string()
+            table = table.set_column(place, field.with_type(dtype), table.column(place).cast(dtype))
+    return table

@@ -63,3 +63,10 @@ class Faults:
 def shortened(value: str) -> str:
     """A value as it is shown in an error."""
     return value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of a library, which writes several."""
+    # DuckDB appends the stack of what fails within a stream that it reads from Python.
+    said = str(error).partition(". Detail: Python exception: ")[0]
+    return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.delimited import DelimitedRelation
 from feast_embeddings.reading.expressions import quoted
+from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile, Format, find_files
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
@@ -103,8 +104,3 @@ def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
     guess = f"; did you mean {close[0]!r}?" if close else ""
     columns = ", ".join(map(repr, names))
     return InputError(f"{source} has no column {name!r}; its columns are {columns}{guess}")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of a library, which writes several."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

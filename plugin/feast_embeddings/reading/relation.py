@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from feast_embeddings.errors import InputError
 from feast_embeddings.plain_columns import plain, plain_type
 from feast_embeddings.reading.expressions import NULL, identifier, quoted
+from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile
 
 # The index that pandas writes beside the columns of a frame that was filtered or sorted.
@@ -127,9 +128,13 @@ class StreamRelation:
         self._connection = connection
         try:
             self._reader = pa.RecordBatchReader.from_stream(stream)
-        except (pa.ArrowException, ValueError) as error:
-            # pandas converts its columns of objects here.
-            reason = " ".join(map(str, error.args))
+        except (pa.ArrowException, ValueError, OverflowError, TypeError, duckdb.Error) as error:
+            # pandas converts its columns of objects here, and DuckDB runs its query.
+            if isinstance(error, duckdb.Error):
+                reason = first_line(error)
+            else:
+                said = str(error) if isinstance(error, UnicodeError) else " ".join(map(str, error.args))
+                reason = f"{said.rstrip('.')}; give each column values of one type that Arrow knows, or leave it out"
             raise InputError(f"{self.name} cannot be read as {self.format}: {reason}") from None
         self.names = [name for name in self._reader.schema.names if not _PANDAS_INDEX.fullmatch(name)]
 
@@ -137,7 +142,11 @@ class StreamRelation:
         if column not in self.names:
             return None
         field = self._reader.schema.field(self._reader.schema.names.index(column))
-        self._connection.register("empty", pa.schema([("x", _readable(field.type))]).empty_table())
+        try:
+            empty = pa.schema([("x", _readable(field.type))]).empty_table()
+        except pa.ArrowNotImplementedError:
+            return str(field.type)
+        self._connection.register("empty", empty)
         dtype: str = self._connection.execute("DESCRIBE SELECT x FROM empty").fetchall()[0][1]
         return dtype
 
@@ -157,9 +166,10 @@ class StreamRelation:
         def batches() -> Iterator[pa.RecordBatch]:
             for batch in self._reader:
                 arrays = [batch.column(place) for place in places]
-                yield pa.record_batch(
-                    [plain(array).cast(field.type) for array, field in zip(arrays, chosen, strict=True)], schema=chosen
-                )
+                arrays = [plain(array).cast(field.type) for array, field in zip(arrays, chosen, strict=True)]
+                for name, array in zip(columns, arrays, strict=True):
+                    _refuse_broken_text(name, array)
+                yield pa.record_batch(arrays, schema=chosen)
 
         self._connection.register("stream", pa.RecordBatchReader.from_batches(chosen, batches()))
         return "stream"
@@ -174,6 +184,15 @@ class StreamRelation:
 def path_literal(path: Path) -> str:
     """A path as a SQL literal; DuckDB takes paths for patterns."""
     return quoted(re.sub(r"([*?\[])", r"[\1]", str(path)))
+
+
+def _refuse_broken_text(name: str, array: pa.Array) -> None:
+    """Raise `pa.ArrowInvalid` where text is not UTF-8, which neither Arrow nor DuckDB look at unasked."""
+    try:
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(f"column {name!r}: {error}") from None
 
 
 def _readable(dtype: pa.DataType) -> pa.DataType:

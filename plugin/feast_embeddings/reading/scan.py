@@ -29,13 +29,12 @@ from feast_embeddings.reading.expressions import (
     text_expression,
     time_expression,
 )
-from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults
+from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults, first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.opening import (
     column_of,
     connect,
-    first_line,
     missing_column,
     open_relations,
     read_errors,
@@ -115,7 +114,7 @@ class Scan:
                 self._connection.execute("SET threads = 1")
             self.columns = self._resolve()
             # By column: where a unit of times, and where text and where a number of JSON, was first seen.
-            self._units: dict[str, dict[str, str]] = {}
+            self._units: dict[str, dict[str, tuple[Relation, int]]] = {}
             self._json: dict[str, dict[str, str]] = {}
             self._as_text = {column.name: self._id_as_text(column) for column in wanted if column.role == "id"}
         except BaseException:
@@ -243,10 +242,12 @@ class Scan:
         examples: list[tuple[str, int, str | None]],
     ) -> pa.RecordBatch:
         """The good rows of a batch; count the others, keep some as examples, and see what the values are."""
+        fault = batch.column("fault")
         for n, column in enumerate(wanted):
             if f"x{n}" in batch.schema.names:
-                self._see(column, relation, batch.column(f"x{n}"), start)
-        fault = batch.column("fault")
+                # A row that is dropped says nothing about what the others are.
+                extra = batch.column(f"x{n}")
+                self._see(column, relation, pc.if_else(pc.is_null(fault), extra, pa.scalar(None, extra.type)), start)
         if fault.null_count == len(fault):
             return batch
         bad = np.flatnonzero(pc.is_valid(fault).to_numpy(zero_copy_only=False))
@@ -272,12 +273,12 @@ class Scan:
             if code is None:
                 continue
             first = pc.index(extra, pa.scalar(code, extra.type)).as_py()
-            place = self._place(relation, f"row {start + first + 1}")
+            row = start + first + 1
             if column.role == "time":
-                self._units.setdefault(column.name, {}).setdefault(UNITS[code], place)
+                self._units.setdefault(column.name, {}).setdefault(UNITS[code], (relation, row))
             else:
                 seen = self._json.setdefault(column.name, {})
-                seen.setdefault("a number" if code else "text", place)
+                seen.setdefault("a number" if code else "text", self._place(relation, f"row {row}"))
                 if len(seen) > 1 and column.id_type is None:
                     raise InputError(
                         f"{self.name}: column {column.name!r} is a number in {seen['a number']} and text in "
@@ -286,9 +287,9 @@ class Scan:
 
     def _check_units(self) -> None:
         for name, seen in self._units.items():
-            units = {unit: place for unit, place in seen.items() if unit}
+            units = {unit: first for unit, first in seen.items() if unit}
             if len(units) > 1:
-                listed = " and ".join(f"{unit} ({place})" for unit, place in units.items())
+                listed = " and ".join(f"{u} ({self._place(r, f'row {r.row_of(n)}')})" for u, (r, n) in units.items())
                 raise InputError(
                     f"{self.name}: column {name!r} holds times in {listed} since 1970; one of them must be wrong"
                 )

@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.column_types import ColumnType, converted, plainest
 from feast_embeddings.reading.expressions import Column, id_expression, id_kind
-from feast_embeddings.reading.faults import Faults
+from feast_embeddings.reading.faults import Faults, first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.opening import (
     column_of,
     connect,
-    first_line,
+    missing_column,
     open_relations,
     read_errors,
     refuse_twins,
@@ -33,10 +33,10 @@ from feast_embeddings.reading.relation import BadRow, Relation, Source
 
 @dataclass(frozen=True)
 class _Wishes:
-    """Columns of ids, and columns whose type is given."""
+    """Columns of ids, and columns whose type is given; None where no type can be given."""
 
     ids: Collection[str]
-    declared: Collection[str]
+    declared: Collection[str] | None
 
 
 def read_table(
@@ -55,7 +55,7 @@ def read_table(
         source: a file, a folder, a glob, or a table in memory.
         ids: columns of ids, which come as text: a whole number as it is written, nothing null or empty.
         as_text: columns that stay text where they are text.
-        types: what columns are to be.
+        types: what columns are to be; None where nobody can say.
 
     Raises:
         InputError: the source cannot be read, has rows that cannot, or a value is not of the type in `types`.
@@ -72,8 +72,10 @@ def read_table(
                 for column in [*relation.names, *(file.partitions if file is not None else ())]
             )
         )
+        if not columns:
+            raise missing_column(name, next(iter(ids or as_text)), columns)
         faults = Faults()
-        parts = [_read(connection, *pair, columns, _Wishes(ids, set(types or ())), faults, name) for pair in relations]
+        parts = [_read(connection, *pair, columns, _Wishes(ids, types), faults, name) for pair in relations]
         faults.settle(name, "error", advice="correct them")
         plain = {
             column for column in columns for relation, file in relations if _is_plain(relation, file, column)
@@ -139,15 +141,17 @@ def _value(
         id_kind(described, f"{relation.name}: column {column!r}")
         return id_expression(described, "text", as_text=True).value
     if dtype == "JSON":
-        return _json(connection, relation, column, column in wishes.declared)
+        return _json(connection, relation, column, wishes.declared)
     # Arrow has these as types of their own, which few know.
     return f"CAST({sql} AS VARCHAR)" if dtype in ("UUID", "TEXT") or dtype.startswith("ENUM") else sql
 
 
-def _json(connection: duckdb.DuckDBPyConnection, relation: Relation, column: str, declared: bool) -> str:
+def _json(
+    connection: duckdb.DuckDBPyConnection, relation: Relation, column: str, declared: Collection[str] | None
+) -> str:
     """SQL for a column of JSON, in the one type that its values have; as text, if somebody says what that is to be."""
     sql = relation.sql_of(column)
-    if declared:
+    if column in (declared or ()):
         return f"({sql} ->> '$')"
     inner = f"json_type({sql})"
     kinds = {
@@ -193,9 +197,10 @@ def _json(connection: duckdb.DuckDBPyConnection, relation: Relation, column: str
             return f"CAST({sql} AS {'VARCHAR' if too_large[0][0] else 'BIGINT'}[])"
         kinds = {f"lists of {' and '.join(sorted(elements)).lower()}"}
     shown = " and ".join(sorted(_JSON_NOUNS.get(kind, kind) for kind in kinds))
+    as_text = "" if declared is None else f", or take all of it as text (--attribute-types {column}=text)"
     raise InputError(
-        f"{relation.name}: column {column!r} holds {shown}, which cannot be one column; make them alike, leave the "
-        f"column out, or take all of it as text (--attribute-types {column}=text)"
+        f"{relation.name}: column {column!r} holds {shown}, which cannot be one column; make them alike, or leave the "
+        f"column out{as_text}"
     )
 
 

@@ -6,10 +6,14 @@ import decimal
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -209,3 +213,30 @@ def test_a_frame_with_a_name_twice() -> None:
     frame = pa.table({"a": ["x"], "b": ["y"]}).to_pandas().set_axis(["user_id", "user_id"], axis=1)
     with pytest.raises(InputError, match=r"the DataFrame cannot be read.*Duplicate column names found"):
         scan(frame)
+
+
+BROKEN = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pd.DataFrame({"user_id": [2**70], "item_id": [1]}), "too large"),
+        (lambda: pd.DataFrame({"user_id": ["a", 1], "item_id": [1, 2]}), "column user_id with type object; give each"),
+        (lambda: pd.DataFrame({"user_id": ["\udcff"], "item_id": [1]}), r"'\\udcff' in position 0: surrogates"),
+        (lambda: pd.DataFrame({"user_id": pd.arrays.SparseArray([1]), "item_id": [1]}), "Sparse pandas data"),
+        (
+            lambda: pa.table({"user_id": BROKEN, "item_id": [1]}),
+            "column 'user_id': Invalid UTF8 sequence at .* index 0$",
+        ),
+        (lambda: duckdb.sql("SELECT 'b'::INT AS user_id, 1 AS item_id"), "Could not convert string 'b' to INT32"),
+        (lambda: duckdb.sql("SELECT union_value(a := 1) AS user_id, 1 AS item_id"), "'user_id': ids must be text"),
+    ],
+    ids=["integers", "mixed", "surrogates", "sparse", "utf-8", "failing-query", "union"],
+)
+def test_tables_in_memory_that_cannot_be_read(make: Callable[[], Any], message: str) -> None:
+    """Whatever the library that holds the table raises, it is an error of ours, on one line."""
+    with pytest.raises(InputError, match=message) as error:
+        scan(make())
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)

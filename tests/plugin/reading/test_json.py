@@ -87,6 +87,15 @@ def test_values_that_are_no_ids(tmp_path: Path, value: str) -> None:
     assert (rows, faults.bad) == ([("2", "1")], 1)
 
 
+@pytest.mark.parametrize("value", ["1.0", "true", "[1]", '{"a": 1}', "null", '""'])
+def test_bad_rows_do_not_say_what_ids_are(tmp_path: Path, value: str) -> None:
+    """What is dropped is neither a number nor text: the ids of the other rows are what they are."""
+    bad = f'{{"user_id": {value}, "item_id": 1}}\n{{"user_id": 5, "item_id": {value}}}\n'
+    log = write(tmp_path / "log.jsonl", bad + '{"user_id": "a", "item_id": "b"}\n')
+    rows, faults, found = scan(log)
+    assert (rows, faults.bad, found.wholes) == ([("a", "b")], 2, set())
+
+
 def test_numbers_and_text(tmp_path: Path) -> None:
     """7 and "7" are not taken for one id unless somebody says so."""
     log = write(tmp_path / "log.jsonl", '{"user_id": 7, "item_id": 1}\n{"user_id": "7", "item_id": 1}\n')
@@ -136,7 +145,7 @@ def test_columns_of_two_types(tmp_path: Path) -> None:
     """Text and numbers are one column only as text, which somebody has to say."""
     path = write(tmp_path / "t.jsonl", '{"item_id": "a", "x": 1}\n{"item_id": "b", "x": "n/a"}\n')
     with pytest.raises(InputError, match=r"column 'x' holds text and whole numbers.*--attribute-types x=text"):
-        read_table(path, ids=("item_id",))
+        read_table(path, ids=("item_id",), types={})
     assert read_table(path, ids=("item_id",), types={"x": "text"})["x"].to_pylist() == ["1", "n/a"]
 
 
@@ -156,6 +165,13 @@ def test_files_without_an_object(tmp_path: Path, text: str) -> None:
     """The error says what was expected."""
     with pytest.raises(InputError, match=r"no columns at all; expected .*objects, one a line or all in an array"):
         scan(write(tmp_path / "log.json", text))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}\n{}\n"])
+def test_tables_without_a_column(tmp_path: Path, text: str) -> None:
+    """The error of a log without one."""
+    with pytest.raises(InputError, match=r"t\.json has no columns at all; expected 'item_id'"):
+        read_table(write(tmp_path / "t.json", text), ids=("item_id",))
 
 
 @pytest.mark.parametrize(

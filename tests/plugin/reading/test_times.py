@@ -168,6 +168,18 @@ def test_units_do_not_mix(tmp_path: Path, numbers: list[int]) -> None:
         of_text(tmp_path, [str(number) for number in numbers])
 
 
+def test_units_are_those_of_the_good_rows(tmp_path: Path) -> None:
+    """A bad row has no say, and the places of the others are counted with it."""
+    seconds, milliseconds = NOON_US // SECOND, NOON_US // 1000
+    log = tmp_path / "log.csv"
+    log.write_text(f"user_id,item_id,timestamp\nu,i\n,i,{milliseconds}\nu,i,{seconds}\n")
+    rows, faults, _ = scan(log)
+    assert (rows, faults.bad) == ([("u", "i", seconds * SECOND)], 2)
+    log.write_text(f"user_id,item_id,timestamp\nu,i\nu,i,{seconds}\nu,i,3,4\nu,i,{milliseconds}\n")
+    with pytest.raises(InputError, match=r"in seconds \(row 2\) and milliseconds \(row 4\) since 1970"):
+        scan(log)
+
+
 def test_the_future(tmp_path: Path) -> None:
     """A sentinel or a clock that is wrong would move the version there; it is a bad row, unless told otherwise."""
     values = ["2024-01-01", "9999-12-31"]
