@@ -25,7 +25,6 @@ __all__ = [
     "ValueProto",
     "encode_entity_key",
     "is_table_of",
-    "may_have_older_names",
     "online_store_of",
     "source_columns",
     "table_id",
@@ -51,11 +50,6 @@ def table_id(config: RepoConfig, view: FeatureView) -> str:
     versioned = bool(config.registry.enable_online_feature_view_versioning)
     suffix = str(compute_versioned_name(view, versioned)).removeprefix(view.name)
     return table_name(config.project, view.name, int(suffix.removeprefix("_v") or 0))
-
-
-def may_have_older_names(config: RepoConfig) -> bool:
-    """Whether an older release may have named the tables of this project otherwise; see `table_names`."""
-    return "_" in config.project or bool(config.registry.enable_online_feature_view_versioning)
 
 
 def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:

@@ -19,6 +19,7 @@ from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.late_rows import carry_late_rows, late_after
 from feast_embeddings.points import PointCodec
 from feast_embeddings.server_async import AsyncServer
+from feast_embeddings.table_names import collection_name
 
 __all__ = ["write_live", "write_live_on_loop"]
 
@@ -65,7 +66,7 @@ def write_live(
         dims, batches = _learn_dims(codec, batches)
         space = str(first.payloads[0].get("space", "")) if version else ""
         spec = collection_spec(codec.view, alias, codec.fields, dims, version=version, space=space)
-        collection = f"{alias}__{version or 'live'}"
+        collection = collection_name(alias, version)
         engine.create(collection, spec, _checked(codec, spec, batches), wait_for_indexes=False)
         engine.switch({alias: collection})
 

@@ -26,7 +26,7 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 
-from feast_embeddings._feast import EntityKeyProto, may_have_older_names, table_id
+from feast_embeddings._feast import EntityKeyProto, table_id
 from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
@@ -82,8 +82,7 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
                         "feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml"
                     )
                 engine = open_engine(settings, Path(config.repo_path or "."))
-                if may_have_older_names(config):
-                    rename_tables(engine, config.project)
+                rename_tables(engine, config.project)
                 self._engine = engine
             return self._engine
 

@@ -16,6 +16,7 @@ from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.gates import GateResult, Gates, Live, evaluate_gates
 from feast_embeddings.model_view import model_view, qdrant_store
 from feast_embeddings.points import PointCodec
+from feast_embeddings.table_names import collection_name
 from feast_embeddings.target import Target
 from feast_embeddings.verify import check_vectors
 
@@ -83,7 +84,7 @@ def plan_publish(
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
         ).model_copy(update={"fingerprint": manifest.files[f"{entity}s.parquet"].sha256, "verified": False})
-        targets.append(Target(entity, codec, alias, f"{alias}__{manifest.version}", spec, table))
+        targets.append(Target(entity, codec, alias, collection_name(alias, manifest.version), spec, table))
     live = live_sides(engine, {target.entity: target.alias for target in targets})
     changed = any(target.collection != live.get(target.entity, ("",))[0] for target in targets)
     compared = _live(engine, live, artifact) if live else None

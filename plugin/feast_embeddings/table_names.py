@@ -2,7 +2,8 @@
 
 Older releases joined project, view and version with ``_`` alone, as Feast's own stores do, so that view ``c`` of
 project ``a_b`` and view ``b_c`` of project ``a`` had one table. What a ``_`` cannot tell now stands behind an ``@``,
-which Feast allows in neither name: how long the project is, and the version of the view.
+which Feast allows in neither name: how long the project is, and the version of the view. A ``__`` begins what a
+collection's name has beyond that of its alias, so an alias that has one has a mark, too.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ import re
 from feast_embeddings.engine import Engine
 from feast_embeddings.errors import EngineError
 
-__all__ = ["older_names", "rename_tables", "table_name"]
+__all__ = ["collection_name", "older_names", "rename_tables", "table_name"]
 
 
 def table_name(project: str, view: str, version: int) -> str:
     """The alias of the table of this version of a view; 0 is the first, and that of a repo without versioning."""
-    length = str(len(project)) if "_" in project else ""
+    length = str(len(project)) if "_" in project or "__" in f"{project}_{view}_" else ""
     mark = length + (f"v{version}" if version else "")
     return f"{project}_{view}" + (f"@{mark}" if mark else "")
+
+
+def collection_name(alias: str, version: str) -> str:
+    """The collection of an alias that holds this version of a model; rows of an ordinary view have none."""
+    # One "@" alone is a mark.
+    return f"{alias}__{version.replace('@', '@@') or 'live'}"
 
 
 def older_names(engine: Engine, project: str) -> dict[str, str]:
@@ -29,6 +36,8 @@ def older_names(engine: Engine, project: str) -> dict[str, str]:
     for alias, collection in aliases.items():
         if not alias.startswith(f"{project}_") or "@" in alias:
             continue
+        if "_" not in project and "__" not in f"{alias}_" and not re.search(r"_v\d+$", alias):
+            continue  # as it should be, whatever the view
         try:
             view = engine.describe(collection).view
         except EngineError:  # of another program, or just dropped

@@ -14,7 +14,6 @@ from pathlib import Path
 from feast import RepoConfig
 from packaging.specifiers import SpecifierSet
 
-from feast_embeddings._feast import may_have_older_names
 from feast_embeddings.artifact import version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
@@ -80,7 +79,7 @@ def _no_room(folder: Path) -> str:
 
 
 def _older_names(patient: Patient, config: RepoConfig) -> Iterator[Finding]:
-    if may_have_older_names(config) and (older := older_names(patient.need_engine(), config.project)):
+    if older := older_names(patient.need_engine(), config.project):
         message = f"tables have the names that an older release gave them: {', '.join(sorted(older))}"
         yield Finding("store", "warning", message, patient.feast("apply"))
 
