@@ -225,7 +225,7 @@ def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
     once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
     carried = 0
     # The newest first: what it has of an entity, the others have no newer.
-    for name in sorted(once_live, reverse=True):
+    for name in sorted(once_live, key=lambda name: specs[name].version, reverse=True):
         try:
             carried += carry_late_rows(engine, target.codec, name, target.collection)
         except EngineError:

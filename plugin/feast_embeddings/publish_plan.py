@@ -118,7 +118,8 @@ def superseded(collections: dict[str, CollectionSpec], live: str, version: str, 
     """
     others = {name: spec for name, spec in collections.items() if name != live}
     unfinished = [name for name, spec in others.items() if not spec.verified and spec.version < version]
-    finished = sorted((name for name, spec in others.items() if spec.verified), reverse=True)
+    # Not by name: those of an older release are named otherwise.
+    finished = sorted((name for name, spec in others.items() if spec.verified), key=lambda n: others[n].version)[::-1]
     return unfinished + finished[keep:]
 
 

@@ -102,7 +102,7 @@ class Names(RuleBasedStateMachine):
         when = NOW + timedelta(seconds=next(self.clock))
         rows = {id: f"{key} {version!r} {id} {when}" for id in ids}
         more = {"version": version, "space": "s"} if key.view in OF_MODELS else {}
-        encoded = [
+        encoded: list[FeastRow] = [
             (
                 self.entity_key(id),
                 {name: ValueProto(string_val=value) for name, value in ({"owner": owner} | more).items()},
@@ -213,7 +213,7 @@ def test_names_that_read_alike(histories: int, steps: int, engine: Engine, capsy
     """Created, filled, switched, pruned, deleted and torn down in any order: no table meets another."""
     Names.steps = itertools.count()
     run_state_machine_as_test(
-        lambda: Names(engine),
+        functools.partial(Names, engine),  # type: ignore[arg-type]  # it calls what makes a machine
         settings=settings(
             max_examples=histories,
             stateful_step_count=steps,
