@@ -57,7 +57,8 @@ def recall(
     return found / (K * len(sample))
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1])
+# At half of the lower one Qdrant may look at all that pass, as its estimate of how many varies.
+@pytest.mark.parametrize("share", [0.1, 0.15])
 @pytest.mark.parametrize("condition", ["n_interactions <= {}", "NOT (n_interactions > {} OR category = 'none')"])
 def test_the_nearest_of_those_that_pass(
     store: EmbeddingStore,
