@@ -36,7 +36,7 @@ def older_names(engine: Engine, project: str) -> dict[str, str]:
     for alias, collection in aliases.items():
         if not alias.startswith(f"{project}_") or "@" in alias:
             continue
-        if "_" not in project and "__" not in f"{alias}_" and not re.search(r"_v\d+$", alias):
+        if table_name(project, alias.removeprefix(f"{project}_"), 0) == alias and not re.search(r"_v\d+$", alias):
             continue  # as it should be, whatever the view
         try:
             view = engine.describe(collection).view

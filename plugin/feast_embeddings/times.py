@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -17,6 +18,7 @@ def to_microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
+@lru_cache  # rows of a version share their time
 def from_microseconds(microseconds: int) -> datetime:
     """The UTC time this many microseconds after the epoch, exact."""
     return _EPOCH + timedelta(microseconds=microseconds)

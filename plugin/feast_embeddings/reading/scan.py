@@ -243,12 +243,14 @@ class Scan:
     ) -> pa.RecordBatch:
         """The good rows of a batch; count the others, keep some as examples, and see what the values are."""
         fault = batch.column("fault")
+        all_good = fault.null_count == len(fault)
         for n, column in enumerate(wanted):
             if f"x{n}" in batch.schema.names:
-                # A row that is dropped says nothing about what the others are.
                 extra = batch.column(f"x{n}")
-                self._see(column, relation, pc.if_else(pc.is_null(fault), extra, pa.scalar(None, extra.type)), start)
-        if fault.null_count == len(fault):
+                if not all_good:  # a row that is dropped says nothing about what the others are
+                    extra = pc.if_else(pc.is_null(fault), extra, pa.scalar(None, extra.type))
+                self._see(column, relation, extra, start)
+        if all_good:
             return batch
         bad = np.flatnonzero(pc.is_valid(fault).to_numpy(zero_copy_only=False))
         texts = fault.take(pa.array(bad))
