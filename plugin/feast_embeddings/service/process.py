@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import ipaddress
 import os
 import signal
@@ -32,6 +34,8 @@ _KEEP_ALIVE_SECONDS = 5
 # A new worker that does not answer its parent for so long is replaced. It does not while it imports Feast, which takes
 # a busy machine more than uvicorn's five seconds: then none would ever come up.
 _START_SECONDS = 120
+# The event loop waits for so long while a query computes in Python, again after each of its system calls.
+_SWITCH_SECONDS = 0.001
 
 
 def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int, log_level: str) -> None:
@@ -89,8 +93,14 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
 
 
 def worker_app() -> FastAPI:
-    """The app of one worker process."""
-    return create_app(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
+    """The app of one worker process, which is set up so that large answers do not hold up small ones."""
+    app = create_app(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    # Looking for garbage stops every thread, and takes long among all that Feast imports, which stays anyway.
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # some libraries report what the last collection does not find
+    return app
 
 
 def _is_loopback(host: str) -> bool:
