@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 import pyarrow as pa
@@ -17,18 +16,15 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
 
-from feast_embeddings.table_names import table_name
-
 __all__ = [
     "EntityKeyProto",
     "RegistryProto",
     "ValueProto",
     "encode_entity_key",
-    "is_table_of",
     "online_store_of",
     "source_columns",
-    "table_id",
     "to_value_protos",
+    "view_version",
 ]
 
 # Feast warns of what our template sets, as having no effect on a registry in a file. It has: without it, a view is not
@@ -45,18 +41,11 @@ def encode_entity_key(key: EntityKeyProto) -> bytes:
     return serialize_entity_key(key, entity_key_serialization_version=_KEY_VERSION)
 
 
-def table_id(config: RepoConfig, view: FeatureView) -> str:
-    """The name of the online table of a view: project, view and, where Feast's versioning is on, the view's version."""
+def view_version(config: RepoConfig, view: FeatureView) -> int:
+    """The version of a view whose online table is meant; 0 where Feast's versioning is off."""
     versioned = bool(config.registry.enable_online_feature_view_versioning)
     suffix = str(compute_versioned_name(view, versioned)).removeprefix(view.name)
-    return table_name(config.project, view.name, int(suffix.removeprefix("_v") or 0))
-
-
-def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:
-    """Whether an online table is that of some version of the view."""
-    first = table_name(config.project, view.name, 0)
-    version = ("" if "@" in first else "@") + r"v\d+"
-    return re.fullmatch(f"{re.escape(first)}({version})?", table) is not None
+    return int(suffix.removeprefix("_v") or 0)
 
 
 def online_store_of(feature_store: FeatureStore) -> OnlineStore:

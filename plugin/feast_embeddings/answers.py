@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["Embeddings", "Id", "Interactions", "Neighbours", "NeighboursBatch", "Page"]
+from feast_embeddings.arguments import Id
 
-Id = str | int
-# What somebody did: items, each as often as it was, or items with weights.
-Interactions = Iterable[Id] | Mapping[Any, float]
+__all__ = ["Embeddings", "Neighbours", "NeighboursBatch", "Page"]
 
 
 @dataclass(frozen=True)

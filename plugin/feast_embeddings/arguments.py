@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from feast_embeddings.errors import InputError
 
-if TYPE_CHECKING:  # the client of the service is without pandas and Qdrant
-    from feast_embeddings.answers import Id
-    from feast_embeddings.engine import Engine
+__all__ = ["Id", "Interactions", "at_least_one", "history", "id_list"]
 
-__all__ = ["at_least_one", "history", "id_list", "no_more_than_there_are"]
-
-# For fewer results Qdrant reserves room without need, but little.
-_ALWAYS = 10_000
+Id = str | int
+# What somebody did: items, each as often as it was, or items with weights.
+Interactions = Iterable[Id] | Mapping[Any, float]
 
 
 def id_list(ids: Iterable[Id], name: str) -> list[Id]:
@@ -37,7 +34,7 @@ def id_list(ids: Iterable[Id], name: str) -> list[Id]:
         raise InputError(f"{name} takes a list of ids, got {ids!r:.80} ({type(ids).__name__})") from None
 
 
-def history(interactions: Iterable[Id] | Mapping[Any, float], name: str) -> dict[Id, float]:
+def history(interactions: Interactions, name: str) -> dict[Id, float]:
     """The weight of each item that somebody interacted with; the errors of `id_list`."""
     if isinstance(interactions, Mapping):
         return dict(zip(id_list(interactions, name), interactions.values(), strict=True))
@@ -63,8 +60,3 @@ def at_least_one(n: int, name: str) -> int:
     if plain < 1:
         raise InputError(f"{name} must be at least 1, got {n!r:.40}")
     return plain
-
-
-def no_more_than_there_are(n: int, engine: Engine, collection: str) -> int:
-    """The number of results to ask for: Qdrant reserves room for as many as it is asked for."""
-    return n if n <= _ALWAYS else max(1, min(n, engine.count(collection)))

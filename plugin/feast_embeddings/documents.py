@@ -19,9 +19,17 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.arguments import at_least_one, no_more_than_there_are
+from feast_embeddings.arguments import at_least_one
 from feast_embeddings.collection import VectorField, parse_metric
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, Engine, PointId, StoredPoint
+from feast_embeddings.engine import (
+    TIMESTAMP_KEY,
+    CollectionSpec,
+    Distance,
+    Engine,
+    PointId,
+    StoredPoint,
+    no_more_than_there_are,
+)
 from feast_embeddings.errors import InputError
 from feast_embeddings.filters import QdrantFilterTranslator
 from feast_embeddings.points import PointCodec

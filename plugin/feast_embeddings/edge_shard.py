@@ -11,7 +11,7 @@ import qdrant_edge as edge
 
 from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType, PointBatch, all_points
 from feast_embeddings.errors import EngineError
-from feast_embeddings.filters import payload_key
+from feast_embeddings.payload import payload_key
 from feast_embeddings.shard_filler import MOST_PROCESSES
 
 __all__ = ["complete", "create_indexes", "edge_config", "engine_errors", "without_older"]

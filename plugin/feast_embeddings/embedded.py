@@ -36,8 +36,8 @@ from feast_embeddings.engine import (
     stored_points,
 )
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.filters import payload_keys
 from feast_embeddings.loaded_shards import LoadedShards
+from feast_embeddings.payload import payload_keys
 from feast_embeddings.shard_filler import ShardFiller, as_rows, usable_processes
 from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
 from feast_embeddings.shard_part import write

@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore, FeatureView
 
-from feast_embeddings.answers import Embeddings, Id, Interactions, Neighbours, NeighboursBatch, Page
-from feast_embeddings.arguments import at_least_one, history, id_list
+from feast_embeddings.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
 from feast_embeddings.errors import NotPublishedError, UnknownIdError
 from feast_embeddings.export import export_side

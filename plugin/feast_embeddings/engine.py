@@ -47,6 +47,7 @@ __all__ = [
     "VectorSpec",
     "all_pages",
     "all_points",
+    "no_more_than_there_are",
     "plain_id",
     "scored_points",
     "stored_points",
@@ -283,3 +284,12 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release files or connections. Safe to repeat."""
         ...
+
+
+# For fewer results Qdrant reserves room without need, but little.
+_FEW = 10_000
+
+
+def no_more_than_there_are(n: int, engine: Engine, collection: str) -> int:
+    """The number of results to ask for: Qdrant reserves room for as many as it is asked for."""
+    return n if n <= _FEW else max(1, min(n, engine.count(collection)))

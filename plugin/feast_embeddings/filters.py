@@ -8,10 +8,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-import re
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -23,9 +22,10 @@ from qdrant_client import models
 from feast_embeddings.errors import FilterError
 from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
 from feast_embeddings.filter_text import MAX_DEPTH, SURROGATE, ExtendedComparison
+from feast_embeddings.payload import payload_key
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["QdrantFilterTranslator", "payload_key", "payload_keys"]
+__all__ = ["QdrantFilterTranslator"]
 
 _TEXT, _BOOL, _NUMBER, _TIME = "text", "TRUE or FALSE", "a number", "an ISO 8601 time or seconds since 1970"
 _REAL, _WHOLE = {ValueType.FLOAT, ValueType.DOUBLE}, {ValueType.INT32, ValueType.INT64}
@@ -41,20 +41,6 @@ _ORDERS = ("gt", "gte", "lt", "lte")
 # Qdrant's ranges are of 64-bit floats, of which a server may read the last bit wrong when they come over HTTP.
 # Below this it is worth less than a half, so a bound between two whole numbers stays there.
 _EXACT = 2**51
-
-
-def payload_key(name: str) -> str:
-    """Qdrant's path to the payload of a feature; FilterError when its notation cannot write the name."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        return name
-    if not name or '"' in name or "\\" in name:
-        raise FilterError(f"feature {name!r} cannot be filtered on: Qdrant cannot address this name; rename it")
-    return f'"{name}"'
-
-
-def payload_keys(names: Sequence[str] | None) -> list[str] | bool:
-    """Qdrant's selection of the payload of these features; of all when None."""
-    return True if names is None else [payload_key(name) for name in names] or False
 
 
 class QdrantFilterTranslator(FilterTranslator):

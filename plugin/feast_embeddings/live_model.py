@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from feast_embeddings.answers import Id, Neighbours, NeighboursBatch
-from feast_embeddings.arguments import at_least_one
+from feast_embeddings.answers import Neighbours, NeighboursBatch
+from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import Entity
 from feast_embeddings.deadline import check_time
 from feast_embeddings.engine import PointId, ScoredPoint

@@ -16,11 +16,19 @@ from feast import ValueType
 from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
-from feast_embeddings.answers import Embeddings, Id, Neighbours, Page
-from feast_embeddings.arguments import no_more_than_there_are
+from feast_embeddings.answers import Embeddings, Neighbours, Page
+from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
 from feast_embeddings.attributes import RESERVED_COLUMNS
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointId, ScoredPoint, StoredPoint
+from feast_embeddings.engine import (
+    TIMESTAMP_KEY,
+    CollectionSpec,
+    Engine,
+    PointId,
+    ScoredPoint,
+    StoredPoint,
+    no_more_than_there_are,
+)
 from feast_embeddings.errors import CursorError, IdTypeError
 from feast_embeddings.exact_numbers import native_value
 from feast_embeddings.filter_text import parse_filter

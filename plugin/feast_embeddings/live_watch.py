@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from feast import FeatureStore
 
-from feast_embeddings._feast import table_id
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.errors import CursorError, EngineError, FoldInError
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import LiveSide, Side
 from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.table_names import table_id
 from feast_embeddings.visitors import Visitors
 
 __all__ = ["LiveWatch"]

@@ -26,7 +26,7 @@ from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 
-from feast_embeddings._feast import EntityKeyProto, table_id
+from feast_embeddings._feast import EntityKeyProto
 from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
@@ -39,7 +39,7 @@ from feast_embeddings.points import FeastRow, PointCodec
 from feast_embeddings.server import ServerEngine
 from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.settings import OnlineStoreSettings
-from feast_embeddings.table_names import rename_tables
+from feast_embeddings.table_names import rename_tables, table_id
 from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
 

@@ -27,7 +27,7 @@ from feast_embeddings.engine import (
     stored_points,
 )
 from feast_embeddings.errors import EngineError
-from feast_embeddings.filters import payload_key, payload_keys
+from feast_embeddings.payload import payload_key, payload_keys
 from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.server_catalog import Catalog, birth_mark, metadata_of, spec_in
 from feast_embeddings.server_errors import engine_errors

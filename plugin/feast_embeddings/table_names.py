@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 
+from feast import FeatureView, RepoConfig
+
+from feast_embeddings._feast import view_version
 from feast_embeddings.engine import Engine
 from feast_embeddings.errors import EngineError
 
-__all__ = ["collection_name", "older_names", "rename_tables", "table_name"]
+__all__ = ["collection_name", "is_table_of", "older_names", "rename_tables", "table_id", "table_name"]
 
 
 def table_name(project: str, view: str, version: int) -> str:
@@ -21,6 +24,18 @@ def table_name(project: str, view: str, version: int) -> str:
     length = str(len(project)) if "_" in project or "__" in f"{project}_{view}_" else ""
     mark = length + (f"v{version}" if version else "")
     return f"{project}_{view}" + (f"@{mark}" if mark else "")
+
+
+def table_id(config: RepoConfig, view: FeatureView) -> str:
+    """The alias of the online table of a view."""
+    return table_name(config.project, view.name, view_version(config, view))
+
+
+def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:
+    """Whether an online table is that of some version of the view."""
+    first = table_name(config.project, view.name, 0)
+    version = ("" if "@" in first else "@") + r"v\d+"
+    return re.fullmatch(f"{re.escape(first)}({version})?", table) is not None
 
 
 def collection_name(alias: str, version: str) -> str:

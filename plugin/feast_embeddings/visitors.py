@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feast_embeddings.answers import Id
+from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, FoldInError, InputError, MissingExtraError
 from feast_embeddings.trainer_entry_points import from_trainers

@@ -27,11 +27,11 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String
 from tests.benchmarks.peak_memory import PeakMemory
 
-from feast_embeddings._feast import table_id
 from feast_embeddings.collection import collection_spec
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import PointBatch
 from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.table_names import table_id
 from feast_embeddings.table_points import encode_table
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -23,12 +23,12 @@ from tests.benchmarks.materialize import NOW, make_repo, make_table
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings import embedding_views
-from feast_embeddings._feast import table_id
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.model_view import model_view, qdrant_store
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.repo import init_repo
 from feast_embeddings.shop import generate_shop, write_shop
+from feast_embeddings.table_names import table_id
 
 _FEATURES = ["items:vector", "items:stock", "items:price", "items:title"]
 

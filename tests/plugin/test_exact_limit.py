@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feast_embeddings.answers import Id
+from feast_embeddings.arguments import Id
 from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.engine import DEFAULT_EF, Hnsw
 from feast_embeddings.live_model import LiveModel

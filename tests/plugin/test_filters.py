@@ -26,7 +26,8 @@ from feast_embeddings.edge_filter import to_edge
 from feast_embeddings.errors import EngineError, FilterError
 from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
 from feast_embeddings.filter_text import ExtendedComparison, parse_filter
-from feast_embeddings.filters import QdrantFilterTranslator, payload_key
+from feast_embeddings.filters import QdrantFilterTranslator
+from feast_embeddings.payload import payload_key
 from feast_embeddings.server_errors import engine_errors
 
 TYPES = {

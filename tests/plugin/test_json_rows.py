@@ -13,7 +13,7 @@ import orjson
 import pandas as pd
 import pytest
 
-from feast_embeddings.answers import Id
+from feast_embeddings.arguments import Id
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import IdTypeError
 from feast_embeddings.live_side import LiveSide

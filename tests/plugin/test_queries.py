@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.answers import Id, Page
+from feast_embeddings.answers import Page
+from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import TrainerInfo, write_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FilterError, InputError, UnknownIdError

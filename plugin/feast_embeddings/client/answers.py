@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Embeddings", "Id", "Neighbours", "NeighboursBatch", "Rows"]
+from feast_embeddings.arguments import Id
 
-Id = str | int
+__all__ = ["Embeddings", "Neighbours", "NeighboursBatch", "Rows"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from feast_embeddings.arguments import id_list
-from feast_embeddings.client.answers import Embeddings, Id, Neighbours, NeighboursBatch, Rows
+from feast_embeddings.arguments import Id, id_list
+from feast_embeddings.client.answers import Embeddings, Neighbours, NeighboursBatch, Rows
 
 __all__ = ["Call"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from feast import FeatureStore, FeatureView, RepoConfig
 
-from feast_embeddings._feast import table_id
 from feast_embeddings.artifact import ENTITIES, Entity, trained_models
 from feast_embeddings.engine import CollectionSpec, Engine
 from feast_embeddings.errors import is_refused_write
@@ -20,6 +19,7 @@ from feast_embeddings.open_engine import embedded_folder
 from feast_embeddings.points import PointCodec
 from feast_embeddings.publish_plan import live_sides
 from feast_embeddings.repo import Repo
+from feast_embeddings.table_names import table_id
 from feast_embeddings.views import MODEL_TAG, view_name
 
 __all__ = ["MissingError", "Patient", "Registered"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Header, Response
 
-from feast_embeddings.answers import Id
+from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.live_model import LiveModel

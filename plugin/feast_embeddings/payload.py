@@ -1,0 +1,24 @@
+"""How Qdrant addresses the payload of a feature."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from feast_embeddings.errors import FilterError
+
+__all__ = ["payload_key", "payload_keys"]
+
+
+def payload_key(name: str) -> str:
+    """Qdrant's path to the payload of a feature; FilterError when its notation cannot write the name."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        return name
+    if not name or '"' in name or "\\" in name:
+        raise FilterError(f"feature {name!r} cannot be filtered on: Qdrant cannot address this name; rename it")
+    return f'"{name}"'
+
+
+def payload_keys(names: Sequence[str] | None) -> list[str] | bool:
+    """Qdrant's selection of the payload of these features; of all when None."""
+    return True if names is None else [payload_key(name) for name in names] or False
