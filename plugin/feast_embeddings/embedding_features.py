@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import InputError, MissingExtraError, UnknownIdError, VersionMismatchError
-from feast_embeddings.id_column import typed_ids
 from feast_embeddings.vector_source import Looked, VectorSource, open_source
 
 try:

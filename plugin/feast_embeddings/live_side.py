@@ -19,7 +19,7 @@ from qdrant_client import models
 from feast_embeddings.answers import Embeddings, Neighbours, Page
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
-from feast_embeddings.attributes import RESERVED_COLUMNS
+from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
 from feast_embeddings.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from feast import ValueType
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, to_value_protos
+from feast_embeddings.artifact.plain_columns import plain
 from feast_embeddings.collection import VectorField
 from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
 from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
-from feast_embeddings.plain_columns import plain
 from feast_embeddings.points import PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
 
 __all__ = ["encode_batch", "encode_table"]

@@ -15,10 +15,10 @@ from feast.types import String
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
+from feast_embeddings.artifact.history import folder_of_source
+from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.history import folder_of_source
-from feast_embeddings.id_column import typed_ids
 from feast_embeddings.model_view import model_view
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]

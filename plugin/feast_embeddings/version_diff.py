@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, embedding_matrix
-from feast_embeddings.attributes import RESERVED_COLUMNS
+from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
+from feast_embeddings.artifact.brute_force import highest, unit
 from feast_embeddings.errors import InputError
-from feast_embeddings.exact_search import highest, unit
 
 __all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
 

@@ -17,9 +17,9 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.attributes import feast_type_name
+from feast_embeddings.artifact.attributes import feast_type_name
+from feast_embeddings.artifact.history import history_source
 from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
-from feast_embeddings.history import history_source
 
 __all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feast_embeddings import artifact as artifact_module
 from feast_embeddings.artifact import (
     ENTITIES,
     Artifact,
@@ -25,8 +24,9 @@ from feast_embeddings.artifact import (
     trained_models,
     write_artifact,
 )
+from feast_embeddings.artifact import versions as artifact_module
+from feast_embeddings.artifact.history import folder_of_source, history_folder, history_source
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.history import folder_of_source, history_folder, history_source
 
 from .conftest import AS_OF, alignment_to, item_table, user_table, write_version
 

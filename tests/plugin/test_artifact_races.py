@@ -15,9 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from feast_embeddings import artifact as artifact_module
 from feast_embeddings.artifact import ENTITIES, delete_artifacts, list_artifacts, load_artifact, version_folders
-from feast_embeddings.history import history_folder
+from feast_embeddings.artifact import versions as artifact_module
+from feast_embeddings.artifact.history import history_folder
 from feast_embeddings.repo import init_repo
 from feast_embeddings.versions import list_versions
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.attributes import normalise_attributes
+from feast_embeddings.artifact.attributes import normalise_attributes
 from feast_embeddings.errors import InputError
 
 LISTS = [["a"], ["b", "c"], None, [], ["d"]]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.exact_search import kth_best_scores
+from feast_embeddings.artifact.brute_force import kth_best_scores
 
 
 @pytest.mark.parametrize("cosine", [False, True], ids=["dot-with-bias", "cosine"])

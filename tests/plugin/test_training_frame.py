@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feast_embeddings.artifact import TrainerInfo, embedding_matrix, write_artifact
+from feast_embeddings.artifact.history import history_folder
 from feast_embeddings.as_of_join import Selection, join_as_of
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
-from feast_embeddings.history import history_folder
 from feast_embeddings.model_view import model_view
 from feast_embeddings.repo import init_repo
 

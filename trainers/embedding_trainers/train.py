@@ -121,7 +121,7 @@ def train_model(
             version itself is then fitted on all of them.
         align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
             can go on. ``"latest"`` is the newest, and starts a new space where that is not possible; so does None,
-            always. See `feast_embeddings.manifest.Manifest.new_space_reason`.
+            always. See `feast_embeddings.artifact.manifest.Manifest.new_space_reason`.
         search: first look for the hyper-parameters that are not given, see `tune`; what the evaluation tests on is
             not looked at.
         patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what

@@ -9,12 +9,12 @@ from pathlib import Path
 from feast import FileSource
 
 from feast_embeddings.artifact import ENTITIES, Artifact, version_folders
+from feast_embeddings.artifact.history import folder_of_source, history_folder
+from feast_embeddings.artifact.manifest import read_manifest
+from feast_embeddings.artifact.model_folder import artifact_lock, leftovers
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError
-from feast_embeddings.history import folder_of_source, history_folder
-from feast_embeddings.manifest import read_manifest
-from feast_embeddings.model_folder import artifact_lock, leftovers
 from feast_embeddings.views import view_name
 from feast_embeddings.writer_lock import is_held
 

@@ -17,10 +17,10 @@ from feast.repo_config import load_repo_config
 from packaging.requirements import Requirement
 
 from feast_embeddings.artifact import Entity, version_folders
+from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient, Registered
 from feast_embeddings.errors import ArtifactError, InputError, MissingExtraError
-from feast_embeddings.manifest import read_manifest
 from feast_embeddings.publish_plan import schema_difference
 from feast_embeddings.service.keys import KeyRing
 from feast_embeddings.settings import OnlineStoreSettings

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.embedding_table import WHOLE_NUMBER
+from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.faults import shortened
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from feast_embeddings.embedding_table import WHOLE_NUMBER
+from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 
 IdType = Literal["text", "int"]

@@ -12,8 +12,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feast_embeddings.artifact.plain_columns import plain, plain_type
 from feast_embeddings.errors import InputError
-from feast_embeddings.plain_columns import plain, plain_type
 from feast_embeddings.reading.expressions import NULL, identifier, quoted
 from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from feast_embeddings.artifact.manifest import Manifest
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.manifest import Manifest
 from feast_embeddings.repo import Repo
 from feast_embeddings.versions import list_versions
 

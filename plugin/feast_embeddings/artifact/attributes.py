@@ -13,8 +13,8 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feast_embeddings.artifact.plain_columns import plain, plain_type
 from feast_embeddings.errors import InputError
-from feast_embeddings.plain_columns import plain, plain_type
 
 __all__ = ["RESERVED_COLUMNS", "TIMESTAMP", "feast_type_name", "normalise_attributes"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_object_dtype, is_string_dtype
 
-from feast_embeddings.embedding_table import WHOLE_NUMBER
+from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 
 __all__ = ["typed_ids"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.attributes import TIMESTAMP, normalise_attributes
+from feast_embeddings.artifact.attributes import TIMESTAMP, normalise_attributes
 from feast_embeddings.errors import ArtifactError, InputError
 
 __all__ = ["ENTITIES", "WHOLE_NUMBER", "EmbeddingTable", "Entity", "FoldedIn", "embedding_matrix", "to_arrow"]
@@ -35,7 +35,7 @@ class EmbeddingTable:
         n_interactions: int64, shape (n,); how many interactions the run saw of each.
         bias: float32, shape (n,), or None. A user's score for an item is ``user · item + item bias``.
         seen_items: list of item ids per row, or None.
-        attributes: one row per id, or None; see `feast_embeddings.attributes` for the types.
+        attributes: one row per id, or None; see `feast_embeddings.artifact.attributes` for the types.
     """
 
     ids: pa.Array

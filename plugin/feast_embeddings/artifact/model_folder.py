@@ -5,7 +5,7 @@
     <data>/<model>/<version>/      a version; its name is the time of its writing
     <data>/<model>/.<version>.*    one that is being written or deleted, under the lock
     <data>/<model>/writer.lock
-    <data>/<model>/history/        see `feast_embeddings.history`
+    <data>/<model>/history/        see `feast_embeddings.artifact.history`
 """
 
 from __future__ import annotations

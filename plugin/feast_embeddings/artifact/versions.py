@@ -1,17 +1,4 @@
-"""The artifact: what one training run leaves on disk, and the contract between trainers and serving.
-
-::
-
-    <data>/<model>/<version>/
-      manifest.json    what was trained, from what, how well, and the checksums of the tables
-      users.parquet    user_id, embedding, n_interactions, seen_items, …, version, space
-      items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
-
-An artifact is written to a temporary sibling and renamed, so it exists whole or not at all, and is never
-changed afterwards. Versions of one model lie side by side; together they are the offline history. Whoever writes or
-deletes one holds the model's lock, so that each version is newer than all before, and what a killed process left can
-be told from what another one is writing.
-"""
+"""Versions on disk: write one whole or not at all, find, read and delete them."""
 
 from __future__ import annotations
 
@@ -28,12 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.attributes import RESERVED_COLUMNS, normalise_attributes
-from feast_embeddings.embedding_table import ENTITIES, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
-from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.history import check_columns, refresh_history
-from feast_embeddings.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
-from feast_embeddings.model_folder import (
+from feast_embeddings.artifact.history import check_columns, refresh_history
+from feast_embeddings.artifact.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
+from feast_embeddings.artifact.model_folder import (
     time_after,
     trained_models,
     validate_model_name,
@@ -41,28 +25,15 @@ from feast_embeddings.model_folder import (
     version_folders,
     writing,
 )
+from feast_embeddings.artifact.table import EmbeddingTable, Entity, to_arrow
+from feast_embeddings.errors import ArtifactError, InputError
 
 __all__ = [
-    "ENTITIES",
-    "FORMAT_VERSION",
-    "RESERVED_COLUMNS",
-    "Alignment",
     "Artifact",
-    "EmbeddingTable",
-    "Entity",
-    "FoldedIn",
-    "Manifest",
-    "TrainerInfo",
     "check_schemas",
     "delete_artifacts",
-    "embedding_matrix",
     "list_artifacts",
     "load_artifact",
-    "normalise_attributes",
-    "to_arrow",
-    "trained_models",
-    "validate_model_name",
-    "version_folders",
     "write_artifact",
 ]
 
