@@ -25,9 +25,9 @@ import pytest
 from qdrant_client import QdrantClient
 
 from feast_embeddings.cli import run
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import Engine
-from feast_embeddings.server import ServerEngine
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import Engine
+from feast_embeddings.engines.server.engine import ServerEngine
 
 ROOT = Path(__file__).parents[1]
 

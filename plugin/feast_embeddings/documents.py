@@ -20,8 +20,10 @@ from qdrant_client import models
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.arguments import at_least_one
-from feast_embeddings.collection import VectorField, parse_metric
-from feast_embeddings.engine import (
+from feast_embeddings.codec.collection import VectorField, parse_metric
+from feast_embeddings.codec.filters import QdrantFilterTranslator
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
     Distance,
@@ -31,8 +33,6 @@ from feast_embeddings.engine import (
     no_more_than_there_are,
 )
 from feast_embeddings.errors import InputError
-from feast_embeddings.filters import QdrantFilterTranslator
-from feast_embeddings.points import PointCodec
 from feast_embeddings.text_search import bm25, reciprocal_rank_fusion
 
 __all__ = ["DocumentV1", "DocumentV2", "DocumentView", "search_v1", "search_v2"]

@@ -9,9 +9,9 @@ import pyarrow as pa
 from feast.types import from_feast_to_pyarrow_type
 
 from feast_embeddings.artifact.attributes import TIMESTAMP
-from feast_embeddings.engine import TIMESTAMP_KEY, StoredPoint
+from feast_embeddings.codec.numbers import native_value
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, StoredPoint
 from feast_embeddings.errors import EngineError
-from feast_embeddings.exact_numbers import native_value
 from feast_embeddings.live_side import Filter, LiveSide
 
 __all__ = ["export_side"]

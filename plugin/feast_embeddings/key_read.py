@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
-from feast_embeddings.points import PointCodec, point_ids
+from feast_embeddings.codec.rows import PointCodec, point_ids
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
 
 __all__ = ["KeyRead", "ReadRow"]
 

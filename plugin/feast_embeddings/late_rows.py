@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, StoredPoint
-from feast_embeddings.points import PointCodec
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, StoredPoint
 from feast_embeddings.times import to_microseconds
 
 __all__ = ["carry_late_rows", "late_after"]

@@ -12,7 +12,7 @@ from feast_embeddings.answers import Neighbours, NeighboursBatch
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import Entity
 from feast_embeddings.deadline import check_time
-from feast_embeddings.engine import PointId, ScoredPoint
+from feast_embeddings.engines.engine import PointId, ScoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.live_side import Filter, LiveSide
 from feast_embeddings.visitors import Visitors

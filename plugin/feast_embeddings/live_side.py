@@ -20,7 +20,11 @@ from feast_embeddings.answers import Embeddings, Neighbours, Page
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
-from feast_embeddings.engine import (
+from feast_embeddings.codec.filter_text import parse_filter
+from feast_embeddings.codec.filters import QdrantFilterTranslator
+from feast_embeddings.codec.numbers import native_value
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
     Engine,
@@ -30,10 +34,6 @@ from feast_embeddings.engine import (
     no_more_than_there_are,
 )
 from feast_embeddings.errors import CursorError, IdTypeError
-from feast_embeddings.exact_numbers import native_value
-from feast_embeddings.filter_text import parse_filter
-from feast_embeddings.filters import QdrantFilterTranslator
-from feast_embeddings.points import PointCodec
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["Filter", "LiveSide", "Side", "read_cursor"]

@@ -13,12 +13,12 @@ from itertools import chain
 
 import numpy as np
 
-from feast_embeddings.collection import collection_spec
-from feast_embeddings.engine import CollectionSpec, Engine, PointBatch
+from feast_embeddings.codec.collection import collection_spec
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import CollectionSpec, Engine, PointBatch
+from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.late_rows import carry_late_rows, late_after
-from feast_embeddings.points import PointCodec
-from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.table_names import collection_name
 
 __all__ = ["write_live", "write_live_on_loop"]

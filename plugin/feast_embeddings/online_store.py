@@ -27,20 +27,20 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 
 from feast_embeddings._feast import EntityKeyProto
-from feast_embeddings.collection import value_types, vector_fields
+from feast_embeddings.codec.collection import value_types, vector_fields
+from feast_embeddings.codec.columns import encode_batch
+from feast_embeddings.codec.numbers import EXACT
+from feast_embeddings.codec.rows import FeastRow, PointCodec
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
-from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, Engine, PointBatch
+from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import InputError
-from feast_embeddings.exact_numbers import EXACT
 from feast_embeddings.key_read import KeyRead, ReadRow
 from feast_embeddings.live_write import write_live, write_live_on_loop
 from feast_embeddings.open_engine import open_engine
-from feast_embeddings.points import FeastRow, PointCodec
-from feast_embeddings.server import ServerEngine
-from feast_embeddings.server_async import AsyncServer
 from feast_embeddings.settings import OnlineStoreSettings
 from feast_embeddings.table_names import rename_tables, table_id
-from feast_embeddings.table_points import encode_batch
 from feast_embeddings.view_tables import drop_tables, valid_from
 
 __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]

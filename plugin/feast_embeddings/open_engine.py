@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import Engine, Hnsw
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import Engine, Hnsw
+from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.retry import with_async_retries, with_retries
+from feast_embeddings.engines.server.storage import Storage
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.retry import with_async_retries, with_retries
-from feast_embeddings.server import ServerEngine
-from feast_embeddings.server_storage import Storage
 from feast_embeddings.settings import OnlineStoreSettings
 
 __all__ = ["embedded_folder", "open_engine"]

@@ -14,15 +14,15 @@ from datetime import datetime
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings.artifact import Artifact
-from feast_embeddings.engine import Engine, PointBatch
+from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.engines.engine import Engine, PointBatch
+from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.late_rows import carry_late_rows
 from feast_embeddings.model_view import qdrant_store
 from feast_embeddings.publish_checks import check_room
 from feast_embeddings.publish_plan import KEEP, plan_publish, superseded
-from feast_embeddings.retry import patiently
-from feast_embeddings.table_points import encode_table
 from feast_embeddings.target import Target
 from feast_embeddings.verify import rank_queries, verify_loaded
 

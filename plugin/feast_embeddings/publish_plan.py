@@ -9,12 +9,12 @@ import pyarrow as pa
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest, load_artifact
-from feast_embeddings.collection import collection_spec
-from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.codec.collection import collection_spec
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.gates import GateResult, Gates, Live, evaluate_gates
 from feast_embeddings.model_view import model_view, qdrant_store
-from feast_embeddings.points import PointCodec
 from feast_embeddings.table_names import collection_name, table_id
 from feast_embeddings.target import Target
 from feast_embeddings.verify import check_vectors

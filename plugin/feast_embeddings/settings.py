@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from feast_embeddings.engine import Hnsw
+from feast_embeddings.engines.engine import Hnsw
 from feast_embeddings.errors import InputError
 
 __all__ = ["OnlineStoreSettings"]

@@ -13,7 +13,7 @@ import re
 from feast import FeatureView, RepoConfig
 
 from feast_embeddings._feast import view_version
-from feast_embeddings.engine import Engine
+from feast_embeddings.engines.engine import Engine
 from feast_embeddings.errors import EngineError
 
 __all__ = ["collection_name", "is_table_of", "older_names", "rename_tables", "table_id", "table_name"]

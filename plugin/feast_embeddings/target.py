@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from feast_embeddings.artifact import Entity
-from feast_embeddings.engine import CollectionSpec, Engine
-from feast_embeddings.points import PointCodec
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import CollectionSpec, Engine
 
 __all__ = ["Target"]
 

@@ -18,7 +18,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from feast_embeddings.engine import PointId
+from feast_embeddings.engines.engine import PointId
 
 __all__ = ["bm25", "reciprocal_rank_fusion", "words"]
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from feast_embeddings.artifact import Artifact, Entity
 from feast_embeddings.artifact.brute_force import Matrix, kth_best_scores, matrix_blocks
-from feast_embeddings.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId
+from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId
 from feast_embeddings.errors import ArtifactError, EngineError
-from feast_embeddings.table_points import encode_table
 from feast_embeddings.target import Target
 
 __all__ = ["Check", "check_vectors", "rank_queries", "verify_loaded"]

@@ -12,7 +12,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifacts, load_artifact, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
-from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError, NotPublishedError
 from feast_embeddings.gates import Gates
 from feast_embeddings.model_view import model_view, qdrant_store

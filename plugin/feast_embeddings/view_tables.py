@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from feast import FeatureView, RepoConfig
 
-from feast_embeddings.collection import view_ttl
-from feast_embeddings.engine import Engine
+from feast_embeddings.codec.collection import view_ttl
+from feast_embeddings.engines.engine import Engine
 from feast_embeddings.table_names import is_table_of, table_id
 from feast_embeddings.times import to_microseconds
 

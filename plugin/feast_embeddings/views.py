@@ -19,7 +19,7 @@ from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String,
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.artifact.attributes import feast_type_name
 from feast_embeddings.artifact.history import history_source
-from feast_embeddings.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
+from feast_embeddings.codec.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
 
 __all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 
 CLUSTERS, BATCH, QUERIES, K = 500, 10_000, 200, 100
 

@@ -27,12 +27,12 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String
 from tests.benchmarks.peak_memory import PeakMemory
 
-from feast_embeddings.collection import collection_spec
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import PointBatch
+from feast_embeddings.codec.collection import collection_spec
+from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import PointBatch
 from feast_embeddings.model_view import qdrant_store
 from feast_embeddings.table_names import table_id
-from feast_embeddings.table_points import encode_table
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 _PART = 50_000

@@ -26,12 +26,12 @@ import pyarrow as pa
 
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import ENTITIES, Artifact, EmbeddingTable, Entity, TrainerInfo, write_artifact
-from feast_embeddings.collection import collection_spec, vector_fields
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import PointBatch
-from feast_embeddings.points import PointCodec
+from feast_embeddings.codec.collection import collection_spec, vector_fields
+from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import PointBatch
 from feast_embeddings.repo import init_repo
-from feast_embeddings.table_points import encode_table
 
 _SEEN = 20
 _QUERIES = 1000

@@ -24,14 +24,15 @@ import numpy as np
 import pyarrow as pa
 from tests.benchmarks.peak_memory import PeakMemory
 
-from feast_embeddings import edge_shard, embedding_views
+from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import PointBatch
+from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.engines.embedded import shard as edge_shard
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import PointBatch
 from feast_embeddings.publish import publish_artifact
 from feast_embeddings.publish_plan import plan_publish
 from feast_embeddings.repo import Repo, init_repo
-from feast_embeddings.table_points import encode_table
 
 _ITEM_SHARE = 0.75
 

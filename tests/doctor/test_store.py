@@ -18,10 +18,10 @@ from tests.plugin.conftest import Shop, write_version
 from tests.plugin.publishing import publish_any
 
 from feast_embeddings.artifact import Entity
-from feast_embeddings.engine import CollectionSpec, Engine
+from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.model_view import model_view, qdrant_store
 from feast_embeddings.repo import Repo
-from feast_embeddings.table_points import encode_table
 from feast_embeddings.writer_lock import writer_lock
 
 from .conftest import AFTER_STORE, Doctor, Found, Mend, mending, rewrite
@@ -111,7 +111,7 @@ def test_a_server(
         _, bad, report = doctor()
         assert bad == [("leftovers", "warning")]
         with monkeypatch.context() as patch:
-            patch.setattr("feast_embeddings.server.ServerEngine.server_version", lambda _: "1.15.5")
+            patch.setattr("feast_embeddings.engines.server.engine.ServerEngine.server_version", lambda _: "1.15.5")
             assert doctor()[1] == [("store", "problem"), ("leftovers", "warning")]
     finally:
         repo.feature_store().teardown()  # type: ignore[no-untyped-call]

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
 
-from feast_embeddings import shard_filler
 from feast_embeddings.artifact import (
     Artifact,
     EmbeddingTable,
@@ -27,9 +26,10 @@ from feast_embeddings.artifact import (
     write_artifact,
 )
 from feast_embeddings.cli.output_file import written_whole
-from feast_embeddings.embedded import EmbeddedEngine
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
+from feast_embeddings.engines.embedded import filler as shard_filler
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.model_view import qdrant_store
 from feast_embeddings.writer_lock import writer_lock

@@ -16,7 +16,7 @@ from feast.feature_server import get_app
 from feast.filter_models import ComparisonFilter, CompoundFilter
 from feast.types import Array, Bool, Float32, Float64, Int64, String, UnixTimestamp
 
-from feast_embeddings.collection import BIAS_TAG
+from feast_embeddings.codec.collection import BIAS_TAG
 from feast_embeddings.errors import FilterError, InputError, MetricError
 
 from .conftest import MakeStore, qdrant

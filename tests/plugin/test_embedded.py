@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from feast import ValueType
 
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import CollectionSpec, Hnsw, VectorSpec
+from feast_embeddings.codec.filter_text import parse_filter
+from feast_embeddings.codec.filters import QdrantFilterTranslator
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.embedded.folder import Pointer
+from feast_embeddings.engines.engine import CollectionSpec, Hnsw, VectorSpec
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.filter_text import parse_filter
-from feast_embeddings.filters import QdrantFilterTranslator
-from feast_embeddings.shard_folder import Pointer
 from feast_embeddings.writer_lock import writer_lock
 
 from .test_engine import make_batch, make_spec, random_vectors
@@ -93,7 +93,7 @@ def test_an_index_that_cannot_be_built_is_no_error(
         raise OSError(28, "No space left on device")
 
     load(engine, rng, MANY)
-    monkeypatch.setattr("feast_embeddings.shard_folder.shutil.copytree", full)
+    monkeypatch.setattr("feast_embeddings.engines.embedded.folder.shutil.copytree", full)
     with caplog.at_level(logging.WARNING):
         assert found(engine, "n < 2") == [0, 1]
         assert found(engine, "n < 3") == [0, 1, 2]

@@ -11,11 +11,11 @@ import pytest
 from feast import ValueType
 from qdrant_client import models
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, PointId, VectorSpec
+from feast_embeddings.codec.filter_text import parse_filter
+from feast_embeddings.codec.filters import QdrantFilterTranslator
+from feast_embeddings.codec.rows import hashed_ids
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, PointId, VectorSpec
 from feast_embeddings.errors import EngineError
-from feast_embeddings.filter_text import parse_filter
-from feast_embeddings.filters import QdrantFilterTranslator
-from feast_embeddings.points import hashed_ids
 
 NewAlias = Callable[[], str]
 DIM = 8

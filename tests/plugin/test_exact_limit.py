@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feast_embeddings.arguments import Id
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import DEFAULT_EF, Hnsw
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import DEFAULT_EF, Hnsw
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.repo import init_repo
 

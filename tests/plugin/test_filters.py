@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from tests.conftest import QdrantServer
 
-from feast_embeddings.edge_filter import to_edge
+from feast_embeddings.codec.filter_text import ExtendedComparison, parse_filter
+from feast_embeddings.codec.filters import QdrantFilterTranslator
+from feast_embeddings.codec.numbers import EXACT, float_bits, json_exact
+from feast_embeddings.engines.embedded.filter import to_edge
+from feast_embeddings.engines.payload import payload_key
+from feast_embeddings.engines.server.errors import engine_errors
 from feast_embeddings.errors import EngineError, FilterError
-from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
-from feast_embeddings.filter_text import ExtendedComparison, parse_filter
-from feast_embeddings.filters import QdrantFilterTranslator
-from feast_embeddings.payload import payload_key
-from feast_embeddings.server_errors import engine_errors
 
 TYPES = {
     "category": ValueType.STRING,

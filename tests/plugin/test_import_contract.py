@@ -82,7 +82,7 @@ def test_what_must_be_quick_does_not_import_feast(script: str) -> None:
 
 def test_a_process_that_writes_points_imports_the_engine_only() -> None:
     """Several are started for one write, so they must be there at once."""
-    script = "import feast_embeddings.shard_part"
+    script = "import feast_embeddings.engines.embedded.filler_process"
     assert loaded_by(script, ("feast", "qdrant_client", "pydantic", "numpy", "pyarrow", "qdrant_edge")) == [
         "qdrant_edge"
     ]

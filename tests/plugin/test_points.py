@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.collection import BIAS_TAG, UNLINKED_TAG, collection_spec, vector_fields
-from feast_embeddings.engine import PointBatch, StoredPoint
+from feast_embeddings.codec.collection import BIAS_TAG, UNLINKED_TAG, collection_spec, vector_fields
+from feast_embeddings.codec.rows import PointCodec, point_ids
+from feast_embeddings.engines.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import PointCodec, point_ids
 from feast_embeddings.times import from_microseconds, to_microseconds
 
 TYPES: dict[str, Any] = {

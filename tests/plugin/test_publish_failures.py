@@ -24,9 +24,9 @@ from tests.conftest import Command
 
 from feast_embeddings.artifact import Artifact, load_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, EngineError
 from feast_embeddings.publish import publish_artifact
-from feast_embeddings.server import ServerEngine
 
 from .conftest import Shop, qdrant, write_version
 from .publishing import publish_any
@@ -286,7 +286,7 @@ def test_a_load_that_stopped_is_continued(
     else:
         real = QdrantClient(":memory:")
     client = Dying(real)
-    monkeypatch.setattr("feast_embeddings.server_points._BATCH", 10)
+    monkeypatch.setattr("feast_embeddings.engines.server.points._BATCH", 10)
     engine = ServerEngine(client, streams=1)  # type: ignore[arg-type]
     qdrant(shop.feature_store)._engine = engine
     store = shop.publish()

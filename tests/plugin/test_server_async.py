@@ -17,11 +17,11 @@ from feast import FeatureStore
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient
 
-from feast_embeddings.engine import PointBatch
+from feast_embeddings.engines.engine import PointBatch
+from feast_embeddings.engines.server.catalog import Catalog
+from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import EngineError, InputError, VersionMismatchError
-from feast_embeddings.server import ServerEngine
-from feast_embeddings.server_async import AsyncServer
-from feast_embeddings.server_catalog import Catalog
 
 from .conftest import MakeStore, Shop, qdrant, served_shop, write_version
 from .publishing import publish_any

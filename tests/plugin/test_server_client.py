@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from qdrant_client import grpc as qdrant_grpc
 
-from feast_embeddings.engine import CollectionSpec, Engine, VectorSpec
+from feast_embeddings.engines.engine import CollectionSpec, Engine, VectorSpec
+from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.open_engine import open_engine
-from feast_embeddings.retry import patiently
-from feast_embeddings.server import ServerEngine
 
 from .test_engine import make_batch
 

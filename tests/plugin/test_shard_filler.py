@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
-from feast_embeddings import edge_shard, shard_filler
-from feast_embeddings.embedded import EmbeddedEngine
-from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
+from feast_embeddings.engines.embedded import filler as shard_filler
+from feast_embeddings.engines.embedded import shard as edge_shard
+from feast_embeddings.engines.embedded.engine import EmbeddedEngine
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.errors import EngineError
 
 from .test_engine import ids, make_batch, make_spec, random_vectors
@@ -42,7 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             super().__init__(*arguments, **options)
             processes.append(self)
 
-    monkeypatch.setattr("feast_embeddings.shard_filler.subprocess.Popen", Recorded)
+    monkeypatch.setattr("feast_embeddings.engines.embedded.filler.subprocess.Popen", Recorded)
     monkeypatch.setattr(shard_filler, "_MANY", 100)
     monkeypatch.setattr(shard_filler, "_MESSAGE", 70)
     return processes

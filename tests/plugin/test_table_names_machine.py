@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.collection import UNINDEXED_TAG, collection_spec
-from feast_embeddings.engine import Engine
+from feast_embeddings.codec.collection import UNINDEXED_TAG, collection_spec
+from feast_embeddings.codec.rows import FeastRow
+from feast_embeddings.engines.engine import Engine
 from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
-from feast_embeddings.points import FeastRow
 from feast_embeddings.table_names import collection_name, table_id
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -36,11 +36,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key
-from feast_embeddings.collection import BIAS_TAG, vector_fields
-from feast_embeddings.engine import PointBatch, StoredPoint
+from feast_embeddings.codec.collection import BIAS_TAG, vector_fields
+from feast_embeddings.codec.columns import encode_batch, encode_table
+from feast_embeddings.codec.rows import PointCodec, hashed_ids, point_ids
+from feast_embeddings.engines.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.points import PointCodec, hashed_ids, point_ids
-from feast_embeddings.table_points import encode_batch, encode_table
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 US = pa.timestamp("us", tz="UTC")

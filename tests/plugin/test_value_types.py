@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.collection import vector_fields
-from feast_embeddings.engine import StoredPoint
-from feast_embeddings.points import FeastRow, PointCodec
+from feast_embeddings.codec.collection import vector_fields
+from feast_embeddings.codec.rows import FeastRow, PointCodec
+from feast_embeddings.engines.engine import StoredPoint
 
 from .conftest import qdrant
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
+from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient, Registered
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Engine
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
-from feast_embeddings.table_points import encode_table
 from feast_embeddings.times import is_future
 
 __all__ = ["drift", "freshness", "live", "spaces"]

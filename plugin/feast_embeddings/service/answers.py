@@ -17,7 +17,7 @@ from starlette.responses import Response
 from feast_embeddings.answers import Embeddings, Neighbours, NeighboursBatch, Page
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
-from feast_embeddings.engine import CollectionSpec
+from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.live_side import LiveSide
 
 __all__ = [

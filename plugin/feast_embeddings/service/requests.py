@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from feast_embeddings.filter_text import MAX_CHARACTERS
+from feast_embeddings.codec.filter_text import MAX_CHARACTERS
 
 __all__ = [
     "AudienceRequest",

@@ -15,7 +15,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from feast_embeddings.server_errors import STATUS_ERRORS
+from feast_embeddings.engines.server.errors import STATUS_ERRORS
 
 __all__ = ["patiently", "with_async_retries", "with_retries"]
 

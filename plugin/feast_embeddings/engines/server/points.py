@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from qdrant_client import models
 
-from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch
 
 __all__ = ["chunks", "guarded_upserts", "points"]
 

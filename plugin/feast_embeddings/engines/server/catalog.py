@@ -7,7 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from feast_embeddings.engine import CollectionSpec
+from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
 
 __all__ = ["Catalog", "birth_mark", "metadata_of", "spec_in"]

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from qdrant_client import QdrantClient
 
-from feast_embeddings.engine import PointBatch
-from feast_embeddings.server_points import chunks, points
+from feast_embeddings.engines.engine import PointBatch
+from feast_embeddings.engines.server.points import chunks, points
 
 __all__ = ["upload"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import qdrant_edge as edge
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType, PointBatch, all_points
+from feast_embeddings.engines.embedded.filler import MOST_PROCESSES
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType, PointBatch, all_points
+from feast_embeddings.engines.payload import payload_key
 from feast_embeddings.errors import EngineError
-from feast_embeddings.payload import payload_key
-from feast_embeddings.shard_filler import MOST_PROCESSES
 
 __all__ = ["complete", "create_indexes", "edge_config", "engine_errors", "without_older"]
 

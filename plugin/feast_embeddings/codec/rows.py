@@ -25,10 +25,10 @@ import numpy.typing as npt
 from feast import FeatureView, ValueType
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key
-from feast_embeddings.collection import VectorField, value_types
-from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
+from feast_embeddings.codec.collection import VectorField, value_types
+from feast_embeddings.codec.numbers import EXACT, float_bits, from_bits, json_exact
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.exact_numbers import EXACT, float_bits, from_bits, json_exact
 from feast_embeddings.times import from_microseconds, to_microseconds
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Points into a shard of the embedded engine; as a program, into a part of a shard that several processes fill.
 
-``python -m feast_embeddings.shard_part FOLDER`` writes what `feast_embeddings.shard_filler` sends to its standard input
+``python -m feast_embeddings.engines.embedded.filler_process FOLDER`` writes what the filler sends to its standard input
 into the shard in that folder. It imports the engine and nothing else, so that it is ready within a tenth of a second.
 """
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from feast import FeatureView, Field, ValueType
 
-from feast_embeddings.engine import TIMESTAMP_KEY, CollectionSpec, Distance, IndexType, VectorSpec
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Distance, IndexType, VectorSpec
 from feast_embeddings.errors import InputError, MetricError
 
 __all__ = [

@@ -1,8 +1,8 @@
 """What the rest of the package asks of Qdrant, whichever engine holds the vectors.
 
-Two engines implement `Engine`: `feast_embeddings.embedded` runs Qdrant's own code in this process, and
-`feast_embeddings.server` talks to a Qdrant node or cluster. Names on this side are Qdrant's: collection, alias,
-point, payload, named vector, filter. One test suite runs over both.
+Two engines implement `Engine`: `EmbeddedEngine` runs Qdrant's own code in this process, and `ServerEngine` talks to a
+Qdrant node or cluster. Names on this side are Qdrant's: collection, alias, point, payload, named vector, filter. One
+test suite runs over both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
 
-from feast_embeddings.engine_points import (
+from feast_embeddings.engines.points import (
     TIMESTAMP_KEY,
     Page,
     PointBatch,

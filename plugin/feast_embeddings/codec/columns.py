@@ -1,6 +1,6 @@
 """Rows of a feature view in Arrow -> points, column by column.
 
-Gives the same points as Feast's row-wise write path (`feast_embeddings.points.PointCodec.encode`) without a
+Gives the same points as Feast's row-wise write path (`feast_embeddings.codec.rows.PointCodec.encode`) without a
 protobuf message per value. A column whose Arrow type is not the plain form of its Feast type goes through Feast's
 own conversion, alone; so does every type that JSON cannot hold.
 """
@@ -19,11 +19,11 @@ from feast import ValueType
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto, to_value_protos
 from feast_embeddings.artifact.plain_columns import plain
-from feast_embeddings.collection import VectorField
-from feast_embeddings.engine import TIMESTAMP_KEY, PointBatch, PointId
+from feast_embeddings.codec.collection import VectorField
+from feast_embeddings.codec.numbers import EXACT, float_bits, json_exact
+from feast_embeddings.codec.rows import PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
-from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
-from feast_embeddings.points import PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
 
 __all__ = ["encode_batch", "encode_table"]
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from qdrant_client import AsyncQdrantClient
 
-from feast_embeddings.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
-from feast_embeddings.server_catalog import Catalog
-from feast_embeddings.server_errors import engine_errors
-from feast_embeddings.server_points import chunks, guarded_upserts
+from feast_embeddings.engines.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
+from feast_embeddings.engines.server.catalog import Catalog
+from feast_embeddings.engines.server.errors import engine_errors
+from feast_embeddings.engines.server.points import chunks, guarded_upserts
 
 __all__ = ["AsyncServer"]
 

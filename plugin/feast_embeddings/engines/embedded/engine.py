@@ -2,8 +2,7 @@
 
 Qdrant Edge takes no lock, and two processes that write one shard diverge silently. So a shard that readers can
 see is never written: a write copies the shard, changes the copy, and moves the pointer of the folder (see
-`feast_embeddings.shard_folder`). Readers look at the pointer before each answer, and load the new shard when it
-moved. A process that dies leaves at most a shard that the pointer does not name; the next writer clears it.
+`ShardFolder`). Readers look at the pointer before each answer, and load the new shard when it moved. A process that dies leaves at most a shard that the pointer does not name; the next writer clears it.
 """
 
 from __future__ import annotations
@@ -18,9 +17,13 @@ import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import models
 
-from feast_embeddings.edge_filter import filter_keys, to_edge
-from feast_embeddings.edge_shard import complete, create_indexes, edge_config, engine_errors, without_older
-from feast_embeddings.engine import (
+from feast_embeddings.engines.embedded.filler import ShardFiller, as_rows, usable_processes
+from feast_embeddings.engines.embedded.filler_process import write
+from feast_embeddings.engines.embedded.filter import filter_keys, to_edge
+from feast_embeddings.engines.embedded.folder import Collection, Pointer, ShardFolder
+from feast_embeddings.engines.embedded.loaded_shards import LoadedShards
+from feast_embeddings.engines.embedded.shard import complete, create_indexes, edge_config, engine_errors, without_older
+from feast_embeddings.engines.engine import (
     ACORN_SELECTIVITY,
     CollectionSpec,
     Hnsw,
@@ -35,12 +38,8 @@ from feast_embeddings.engine import (
     scored_points,
     stored_points,
 )
+from feast_embeddings.engines.payload import payload_keys
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.loaded_shards import LoadedShards
-from feast_embeddings.payload import payload_keys
-from feast_embeddings.shard_filler import ShardFiller, as_rows, usable_processes
-from feast_embeddings.shard_folder import Collection, Pointer, ShardFolder
-from feast_embeddings.shard_part import write
 
 __all__ = ["EmbeddedEngine"]
 
@@ -52,7 +51,7 @@ _UNINDEXED_POINTS = 10_000
 
 
 class EmbeddedEngine:
-    """`feast_embeddings.engine.Engine` over a folder; safe to use from many threads and processes.
+    """`feast_embeddings.engines.engine.Engine` over a folder; safe to use from many threads and processes.
 
     Args:
         path: the folder; made on the first write.

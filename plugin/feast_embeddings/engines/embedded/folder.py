@@ -25,7 +25,7 @@ from pathlib import Path
 import portalocker
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from feast_embeddings.engine import CollectionSpec
+from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
 from feast_embeddings.writer_lock import is_held, writer_lock
 

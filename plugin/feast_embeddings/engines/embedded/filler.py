@@ -22,9 +22,9 @@ from typing import IO, Self, cast
 import numpy as np
 import qdrant_edge as edge
 
-from feast_embeddings.engine import PointBatch
+from feast_embeddings.engines.embedded.filler_process import READY, Rows, send, write
+from feast_embeddings.engines.engine import PointBatch
 from feast_embeddings.errors import EngineError
-from feast_embeddings.shard_part import READY, Rows, send, write
 
 __all__ = ["MOST_PROCESSES", "ShardFiller", "as_rows", "usable_processes"]
 
@@ -164,7 +164,7 @@ class _Part:
         self._said = b""
         process = subprocess.Popen(
             # -P: nothing is imported from the working directory.
-            [sys.executable, "-P", "-m", "feast_embeddings.shard_part", str(folder)],
+            [sys.executable, "-P", "-m", "feast_embeddings.engines.embedded.filler_process", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Feast's filter tree -> Qdrant's filter; `feast_embeddings.filter_text` makes such trees of text.
+"""Feast's filter tree -> Qdrant's filter; `feast_embeddings.codec.filter_text` makes such trees of text.
 
 The meaning is SQL's: a row whose value is null matches no comparison, not even ``!=`` and ``NOT IN``, only IS NULL.
 """
@@ -19,10 +19,10 @@ from feast import ValueType
 from feast.filter_models import ComparisonFilter, CompoundFilter, FilterTranslator, FilterType
 from qdrant_client import models
 
+from feast_embeddings.codec.filter_text import MAX_DEPTH, SURROGATE, ExtendedComparison
+from feast_embeddings.codec.numbers import EXACT, float_bits, json_exact
+from feast_embeddings.engines.payload import payload_key
 from feast_embeddings.errors import FilterError
-from feast_embeddings.exact_numbers import EXACT, float_bits, json_exact
-from feast_embeddings.filter_text import MAX_DEPTH, SURROGATE, ExtendedComparison
-from feast_embeddings.payload import payload_key
 from feast_embeddings.times import to_microseconds
 
 __all__ = ["QdrantFilterTranslator"]

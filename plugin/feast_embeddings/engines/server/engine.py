@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from feast_embeddings.engine import (
+from feast_embeddings.engines.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
     Hnsw,
@@ -26,14 +26,14 @@ from feast_embeddings.engine import (
     scored_points,
     stored_points,
 )
+from feast_embeddings.engines.payload import payload_key, payload_keys
+from feast_embeddings.engines.server.catalog import Catalog, birth_mark, metadata_of, spec_in
+from feast_embeddings.engines.server.errors import engine_errors
+from feast_embeddings.engines.server.on_loop import AsyncServer
+from feast_embeddings.engines.server.points import chunks, guarded_upserts
+from feast_embeddings.engines.server.storage import Storage, creation_parameters, index_schema, search_parameters
+from feast_embeddings.engines.server.upload import upload
 from feast_embeddings.errors import EngineError
-from feast_embeddings.payload import payload_key, payload_keys
-from feast_embeddings.server_async import AsyncServer
-from feast_embeddings.server_catalog import Catalog, birth_mark, metadata_of, spec_in
-from feast_embeddings.server_errors import engine_errors
-from feast_embeddings.server_points import chunks, guarded_upserts
-from feast_embeddings.server_storage import Storage, creation_parameters, index_schema, search_parameters
-from feast_embeddings.server_upload import upload
 
 __all__ = ["ServerEngine"]
 
@@ -45,7 +45,7 @@ _ALWAYS_INDEXED: dict[str, IndexType] = {TIMESTAMP_KEY: "unlinked"}
 
 
 class ServerEngine:
-    """`feast_embeddings.engine.Engine` over a `QdrantClient`, which it owns and closes.
+    """`feast_embeddings.engines.engine.Engine` over a `QdrantClient`, which it owns and closes.
 
     What a collection holds is kept in the collection's metadata, which needs Qdrant 1.16 or newer.
 

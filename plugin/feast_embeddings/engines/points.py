@@ -1,4 +1,4 @@
-"""Points as engines take and give them; `feast_embeddings.points` makes them of rows, and rows of them."""
+"""Points as engines take and give them; `feast_embeddings.codec.rows` makes them of rows, and rows of them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from feast_embeddings.engine import ACORN_SELECTIVITY, CollectionSpec, Hnsw, IndexType
+from feast_embeddings.engines.engine import ACORN_SELECTIVITY, CollectionSpec, Hnsw, IndexType
 
 __all__ = ["Storage", "creation_parameters", "index_schema", "search_parameters"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import qdrant_edge as edge
 
+from feast_embeddings.engines.embedded.folder import ShardFolder
 from feast_embeddings.errors import EngineError, is_refused_write
-from feast_embeddings.shard_folder import ShardFolder
 
 __all__ = ["ROOM_BYTES", "LoadedShards"]
 

@@ -1,0 +1,1 @@
+"""Between the values of Feast and the points of Qdrant."""

@@ -1,0 +1,1 @@
+"""A Qdrant node or cluster, over HTTP or gRPC."""
