@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import trained_models
-    from feast_embeddings.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.embedding_features import EmbeddingFeatures
     from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
     from feast_embeddings.gates import Gates
-    from feast_embeddings.online_store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
+    from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
+    from feast_embeddings.online.registry_store import AtomicFileRegistryStore
+    from feast_embeddings.online.store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
     from feast_embeddings.publish import publish_artifact
-    from feast_embeddings.registry_store import AtomicFileRegistryStore
     from feast_embeddings.views import embedding_views
 
 __all__ = [
@@ -34,15 +34,15 @@ __all__ = [
 
 # Loaded on first use: importing Feast takes seconds, and a trainer that only writes artifacts does not need it.
 _HOME = {
-    "ArrowComputeEngine": "compute_engine",
-    "ArrowComputeEngineConfig": "compute_engine",
-    "AtomicFileRegistryStore": "registry_store",
+    "ArrowComputeEngine": "online.compute_engine",
+    "ArrowComputeEngineConfig": "online.compute_engine",
+    "AtomicFileRegistryStore": "online.registry_store",
     "EmbeddingFeatures": "embedding_features",
     "EmbeddingStore": "embedding_store",
     "EmbeddingsError": "errors",
     "Gates": "gates",
-    "QdrantEmbeddingOnlineStore": "online_store",
-    "QdrantEmbeddingOnlineStoreConfig": "online_store",
+    "QdrantEmbeddingOnlineStore": "online.store",
+    "QdrantEmbeddingOnlineStoreConfig": "online.store",
     "embedding_views": "views",
     "publish_artifact": "publish",
     "trained_models": "artifact",

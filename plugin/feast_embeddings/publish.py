@@ -19,8 +19,8 @@ from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.gates import GateResult, Gates, refuse_failed
-from feast_embeddings.late_rows import carry_late_rows
 from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.online.late_rows import carry_late_rows
 from feast_embeddings.publish_checks import check_room
 from feast_embeddings.publish_plan import KEEP, plan_publish, superseded
 from feast_embeddings.target import Target

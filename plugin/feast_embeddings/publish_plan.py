@@ -15,7 +15,7 @@ from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.gates import GateResult, Gates, Live, evaluate_gates
 from feast_embeddings.model_view import model_view, qdrant_store
-from feast_embeddings.table_names import collection_name, table_id
+from feast_embeddings.online.table_names import collection_name, table_id
 from feast_embeddings.target import Target
 from feast_embeddings.verify import check_vectors
 

@@ -24,7 +24,7 @@ from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, Train
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.embedded import shard as edge_shard
 from feast_embeddings.engines.server.engine import ServerEngine
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.repo import Repo, init_repo
 
 from .job import CONTEXT, PRELOADED, TIMEOUT, Job

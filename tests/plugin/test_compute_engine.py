@@ -20,10 +20,10 @@ from feast.types import Array, Float32, Float64, Int64, String
 
 from feast_embeddings import ArrowComputeEngine, ArrowComputeEngineConfig
 from feast_embeddings._feast import EntityKeyProto, ValueProto
-from feast_embeddings.compute_engine import _Source
 from feast_embeddings.errors import InputError
 from feast_embeddings.model_view import qdrant_store
-from feast_embeddings.table_names import table_id
+from feast_embeddings.online.compute_engine import _Source
+from feast_embeddings.online.table_names import table_id
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 US = pa.timestamp("us", tz="UTC")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from feast.infra.online_stores.online_store import OnlineStore
 
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 
 OVERRIDDEN = sorted(
     name for name in vars(QdrantEmbeddingOnlineStore) if not name.startswith("_") and hasattr(OnlineStore, name)

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 
 from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.errors import InputError
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
-from feast_embeddings.table_names import table_name
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
+from feast_embeddings.online.table_names import table_name
 
 from .conftest import qdrant
 

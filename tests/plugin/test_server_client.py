@@ -21,8 +21,8 @@ from feast_embeddings.engines.engine import CollectionSpec, Engine, VectorSpec
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
-from feast_embeddings.open_engine import open_engine
+from feast_embeddings.online.open_engine import open_engine
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
 
 from .test_engine import make_batch
 

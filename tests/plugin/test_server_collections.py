@@ -18,8 +18,8 @@ from tests.conftest import QdrantServer
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, VectorSpec
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.storage import Storage
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
-from feast_embeddings.open_engine import open_engine
+from feast_embeddings.online.open_engine import open_engine
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
 
 from .conftest import qdrant
 from .test_engine import make_batch, make_spec

@@ -18,8 +18,8 @@ from tests.conftest import QdrantServer, run_program
 
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import EmbeddingsError, EngineError, InputError
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStoreConfig
-from feast_embeddings.open_engine import open_engine
+from feast_embeddings.online.open_engine import open_engine
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
 
 from .test_engine import ids, make_batch, make_spec
 from .test_server_client import Failing, grpc_node, server

@@ -13,7 +13,7 @@ from feast.types import Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feast_embeddings.table_names import older_names, rename_tables, table_name
+from feast_embeddings.online.table_names import older_names, rename_tables, table_name
 
 from .conftest import qdrant
 

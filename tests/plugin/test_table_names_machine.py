@@ -24,8 +24,8 @@ from feast_embeddings._feast import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import UNINDEXED_TAG, collection_spec
 from feast_embeddings.codec.rows import FeastRow
 from feast_embeddings.engines.engine import Engine
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
-from feast_embeddings.table_names import collection_name, table_id
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
+from feast_embeddings.online.table_names import collection_name, table_id
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PROJECTS = ["a", "a_b"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feast_embeddings.text_search import bm25, reciprocal_rank_fusion, words
+from feast_embeddings.online.text_search import bm25, reciprocal_rank_fusion, words
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=6).map(" ".join), max_size=8)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float32, Int64, String
 
-from feast_embeddings.table_names import table_name
+from feast_embeddings.online.table_names import table_name
 
 from .conftest import MakeStore, qdrant
 

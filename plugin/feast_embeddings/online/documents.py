@@ -33,7 +33,7 @@ from feast_embeddings.engines.engine import (
     no_more_than_there_are,
 )
 from feast_embeddings.errors import InputError
-from feast_embeddings.text_search import bm25, reciprocal_rank_fusion
+from feast_embeddings.online.text_search import bm25, reciprocal_rank_fusion
 
 __all__ = ["DocumentV1", "DocumentV2", "DocumentView", "search_v1", "search_v2"]
 

@@ -11,7 +11,7 @@ from feast import FeatureView, RepoConfig
 
 from feast_embeddings.codec.collection import view_ttl
 from feast_embeddings.engines.engine import Engine
-from feast_embeddings.table_names import is_table_of, table_id
+from feast_embeddings.online.table_names import is_table_of, table_id
 from feast_embeddings.times import to_microseconds
 
 __all__ = ["drop_tables", "valid_from"]

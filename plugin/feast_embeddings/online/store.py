@@ -31,17 +31,17 @@ from feast_embeddings.codec.collection import value_types, vector_fields
 from feast_embeddings.codec.columns import encode_batch
 from feast_embeddings.codec.numbers import EXACT
 from feast_embeddings.codec.rows import FeastRow, PointCodec
-from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import InputError
-from feast_embeddings.key_read import KeyRead, ReadRow
-from feast_embeddings.live_write import write_live, write_live_on_loop
-from feast_embeddings.open_engine import open_engine
-from feast_embeddings.settings import OnlineStoreSettings
-from feast_embeddings.table_names import rename_tables, table_id
-from feast_embeddings.view_tables import drop_tables, valid_from
+from feast_embeddings.online.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
+from feast_embeddings.online.key_read import KeyRead, ReadRow
+from feast_embeddings.online.open_engine import open_engine
+from feast_embeddings.online.settings import OnlineStoreSettings
+from feast_embeddings.online.table_names import rename_tables, table_id
+from feast_embeddings.online.view_tables import drop_tables, valid_from
+from feast_embeddings.online.writes import write_live, write_live_on_loop
 
 __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
@@ -241,7 +241,7 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         top_k: int,
         distance_metric: str | None = None,
     ) -> list[DocumentV1]:
-        """The rows nearest to a vector; see `feast_embeddings.documents.search_v1`."""
+        """The rows nearest to a vector; see `feast_embeddings.online.documents.search_v1`."""
         return search_v1(self._documents(config, table), requested_features, embedding, top_k, distance_metric)
 
     def retrieve_online_documents_v2(

@@ -1,7 +1,7 @@
 """Writes into the live collection of a feature view: the one place that knows the version rule.
 
 A view whose rows carry a model version serves one version at a time. Rows of older versions are left out: the live
-version has superseded them, but for late ones (see `feast_embeddings.late_rows`). Rows of a newer one are refused:
+version has superseded them, but for late ones (see `feast_embeddings.online.late_rows`). Rows of a newer one are refused:
 that version is to be published. Where nothing is live yet, the newest version in the rows goes live.
 """
 
@@ -18,8 +18,8 @@ from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import CollectionSpec, Engine, PointBatch
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.late_rows import carry_late_rows, late_after
-from feast_embeddings.table_names import collection_name
+from feast_embeddings.online.late_rows import carry_late_rows, late_after
+from feast_embeddings.online.table_names import collection_name
 
 __all__ = ["write_live", "write_live_on_loop"]
 

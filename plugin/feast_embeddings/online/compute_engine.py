@@ -34,7 +34,7 @@ from feast_embeddings._feast import source_columns
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.plain_columns import plain_type
 from feast_embeddings.errors import InputError
-from feast_embeddings.online_store import QdrantEmbeddingOnlineStore
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.times import to_microseconds
 
 __all__ = ["ArrowComputeEngine", "ArrowComputeEngineConfig"]

@@ -17,7 +17,7 @@ from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.retry import with_async_retries, with_retries
 from feast_embeddings.engines.server.storage import Storage
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.settings import OnlineStoreSettings
+from feast_embeddings.online.settings import OnlineStoreSettings
 
 __all__ = ["embedded_folder", "open_engine"]
 
