@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
     from feast_embeddings.gates import Gates
+    from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.online.registry_store import AtomicFileRegistryStore
     from feast_embeddings.online.store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
     from feast_embeddings.publish import publish_artifact
-    from feast_embeddings.views import embedding_views
 
 __all__ = [
     "ArrowComputeEngine",
@@ -43,7 +43,7 @@ _HOME = {
     "Gates": "gates",
     "QdrantEmbeddingOnlineStore": "online.store",
     "QdrantEmbeddingOnlineStoreConfig": "online.store",
-    "embedding_views": "views",
+    "embedding_views": "model.views",
     "publish_artifact": "publish",
     "trained_models": "artifact",
 }

@@ -12,7 +12,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.trainer_entry_points import from_trainers
 
 __all__ = ["fold_in"]

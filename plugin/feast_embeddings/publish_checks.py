@@ -9,9 +9,9 @@ from feast import FeatureStore
 
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.errors import EngineError
-from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.target import Target
 from feast_embeddings.online.open_engine import embedded_folder
-from feast_embeddings.target import Target
 
 __all__ = ["check_room", "check_rows"]
 

@@ -19,7 +19,7 @@ from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model_view import model_view
+from feast_embeddings.model.registered import model_view
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]
 

@@ -14,7 +14,7 @@ from feast_embeddings.artifact.brute_force import Matrix, kth_best_scores, matri
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId
 from feast_embeddings.errors import ArtifactError, EngineError
-from feast_embeddings.target import Target
+from feast_embeddings.model.target import Target
 
 __all__ = ["Check", "check_vectors", "rank_queries", "verify_loaded"]
 

@@ -15,7 +15,7 @@ from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError, NotPublishedError
 from feast_embeddings.gates import Gates
-from feast_embeddings.model_view import model_view, qdrant_store
+from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.online.table_names import table_id
 from feast_embeddings.publish import PublishResult, publish_artifact, register
 from feast_embeddings.publish_plan import KEEP, live_sides, superseded

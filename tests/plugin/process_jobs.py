@@ -31,7 +31,7 @@ from feast_embeddings.engines.embedded import filler as shard_filler
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
-from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.model.registered import qdrant_store
 from feast_embeddings.writer_lock import writer_lock
 
 from .publishing import publish_any

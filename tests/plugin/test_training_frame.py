@@ -22,7 +22,7 @@ from feast_embeddings.artifact.history import history_folder
 from feast_embeddings.as_of_join import Selection, join_as_of
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
-from feast_embeddings.model_view import model_view
+from feast_embeddings.model.registered import model_view
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, Shop, alignment_to, apply, item_table, user_table, write_version

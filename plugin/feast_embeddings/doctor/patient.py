@@ -15,12 +15,12 @@ from feast_embeddings.artifact import ENTITIES, Entity, trained_models
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import is_refused_write
+from feast_embeddings.model.views import MODEL_TAG, view_name
 from feast_embeddings.online.open_engine import embedded_folder
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.online.table_names import table_id
 from feast_embeddings.publish_plan import live_sides
 from feast_embeddings.repo import Repo
-from feast_embeddings.views import MODEL_TAG, view_name
 
 __all__ = ["MissingError", "Patient", "Registered"]
 

@@ -12,9 +12,9 @@ from feast import FeatureStore
 from feast_embeddings.artifact import ENTITIES
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError
-from feast_embeddings.model_view import qdrant_store
+from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.views import MODEL_TAG
 from feast_embeddings.service.problems import ProblemError
-from feast_embeddings.views import MODEL_TAG
 
 __all__ = ["Models"]
 

@@ -8,8 +8,8 @@ from feast.errors import FeatureViewNotFoundException
 from feast_embeddings._feast import online_store_of
 from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import InputError
+from feast_embeddings.model.views import view_name
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
-from feast_embeddings.views import view_name
 
 __all__ = ["model_view", "qdrant_store"]
 

@@ -1,0 +1,1 @@
+"""A registered model: its feature views, and where its users and items are stored."""
