@@ -18,7 +18,7 @@ from feast_embeddings.fold_in import fold_in
 from feast_embeddings.live_model import LiveModel
 from feast_embeddings.live_side import Filter, read_cursor
 from feast_embeddings.live_watch import LiveWatch
-from feast_embeddings.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
+from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 
 __all__ = ["EmbeddingStore", "Filter"]
 
@@ -291,7 +291,7 @@ class EmbeddingStore:
         space: str | None = None,
         allow_mixed_spaces: bool = False,
     ) -> pd.DataFrame:
-        """Join to each row the embeddings that existed at its time; see `feast_embeddings.training_frame`."""
+        """Join to each row the embeddings that existed at its time; see `feast_embeddings.offline.training_frame`."""
         return training_frame(
             self.feature_store,
             self.model,
@@ -310,7 +310,7 @@ class EmbeddingStore:
         space: str | None = None,
         allow_mixed_spaces: bool = False,
     ) -> TrainingVectors:
-        """The same vectors as one float32 matrix beside the rows; see `feast_embeddings.training_frame`."""
+        """The same vectors as one float32 matrix beside the rows; see `feast_embeddings.offline.training_frame`."""
         return training_vectors(
             self.feature_store,
             self.model,

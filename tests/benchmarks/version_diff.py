@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.benchmarks.training_frame import make_history, peak_gib
 
 from feast_embeddings.artifact import list_artifacts
+from feast_embeddings.offline.diff import diff_artifacts
 from feast_embeddings.repo import Repo
-from feast_embeddings.version_diff import diff_artifacts
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from tests.conftest import Command
 
 from feast_embeddings.artifact import Artifact, TrainerInfo, embedding_matrix, write_artifact
 from feast_embeddings.errors import InputError
+from feast_embeddings.offline.diff import diff_artifacts
 from feast_embeddings.repo import init_repo
-from feast_embeddings.version_diff import diff_artifacts
 
 from .conftest import AS_OF, item_table, user_table, write_version
 
@@ -136,7 +136,7 @@ def test_a_sample_is_a_part_and_repeats(pair: tuple[Artifact, Artifact]) -> None
 def test_blocks_give_what_one_block_gives(pair: tuple[Artifact, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     """How many rows are scored at a time makes no difference."""
     whole = diff_artifacts(*pair)
-    monkeypatch.setattr("feast_embeddings.version_diff._BLOCK", 80)
+    monkeypatch.setattr("feast_embeddings.offline.diff._BLOCK", 80)
     assert diff_artifacts(*pair) == whole
 
 

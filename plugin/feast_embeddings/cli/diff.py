@@ -12,7 +12,7 @@ from feast_embeddings.cli.options import json_option, model_option, one_model, p
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
-    from feast_embeddings.version_diff import SideDiff, VersionDiff
+    from feast_embeddings.offline.diff import SideDiff, VersionDiff
 
 
 @click.command()
@@ -39,7 +39,7 @@ def diff(
     name = one_model(opened, model)
     artifacts = [load_artifact(opened.data, name, version) for version in (old, new)]
 
-    from feast_embeddings.version_diff import diff_artifacts
+    from feast_embeddings.offline.diff import diff_artifacts
 
     found = diff_artifacts(*artifacts, k=k, sample=sample, worst=worst, seed=seed)
     if as_json:

@@ -1,8 +1,8 @@
 """Writes into the live collection of a feature view: the one place that knows the version rule.
 
 A view whose rows carry a model version serves one version at a time. Rows of older versions are left out: the live
-version has superseded them, but for late ones (see `feast_embeddings.online.late_rows`). Rows of a newer one are refused:
-that version is to be published. Where nothing is live yet, the newest version in the rows goes live.
+version has superseded them, but for late ones (see `late_rows`). Rows of a newer one are refused: that version is to
+be published. Where nothing is live yet, the newest version in the rows goes live.
 """
 
 from __future__ import annotations

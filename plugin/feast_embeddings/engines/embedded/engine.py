@@ -1,8 +1,9 @@
 """The embedded engine: Qdrant Edge, Qdrant's own engine in this process, over a folder.
 
-Qdrant Edge takes no lock, and two processes that write one shard diverge silently. So a shard that readers can
-see is never written: a write copies the shard, changes the copy, and moves the pointer of the folder (see
-`ShardFolder`). Readers look at the pointer before each answer, and load the new shard when it moved. A process that dies leaves at most a shard that the pointer does not name; the next writer clears it.
+Qdrant Edge takes no lock, and two processes that write one shard diverge silently. So a shard that readers can see is
+never written: a write copies the shard, changes the copy, and moves the pointer of the folder (see `ShardFolder`).
+Readers look at the pointer before each answer, and load the new shard when it moved. A process that dies leaves at
+most a shard that the pointer does not name; the next writer clears it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.ids import typed_ids
-from feast_embeddings.as_of_join import JoinedEmbeddings, Selection, join_as_of
 from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.model.registered import model_view
+from feast_embeddings.offline.as_of_join import JoinedEmbeddings, Selection, join_as_of
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]
 
@@ -62,7 +62,7 @@ def training_vectors(
 
     A row gets the newest version whose training data ends at or before the row's ``event_timestamp``, so no
     vector knows anything of its row's future. Versions come from the history on disk; nothing has to be live.
-    The answers are those of Feast's ``get_historical_features``; see `feast_embeddings.as_of_join` for why it is not
+    The answers are those of Feast's ``get_historical_features``; see `feast_embeddings.offline.as_of_join` for why it is not
     what finds them.
 
     Args:
