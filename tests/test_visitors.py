@@ -25,7 +25,7 @@ from feast_embeddings.artifact import Artifact, TrainerInfo, delete_artifacts, l
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FoldInError, InputError, UnknownIdError
-from feast_embeddings.versions import prune_versions
+from feast_embeddings.publish.versions import prune_versions
 
 from .plugin.asking import Asking
 from .plugin.conftest import Shop, apply, new_repo, qdrant, served_shop, write_version

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from feast_embeddings.embedding_features import EmbeddingFeatures
     from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
-    from feast_embeddings.gates import Gates
     from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.online.registry_store import AtomicFileRegistryStore
     from feast_embeddings.online.store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
-    from feast_embeddings.publish import publish_artifact
+    from feast_embeddings.publish.gates import Gates
+    from feast_embeddings.publish.run import publish_artifact
 
 __all__ = [
     "ArrowComputeEngine",
@@ -40,11 +40,11 @@ _HOME = {
     "EmbeddingFeatures": "embedding_features",
     "EmbeddingStore": "embedding_store",
     "EmbeddingsError": "errors",
-    "Gates": "gates",
+    "Gates": "publish.gates",
     "QdrantEmbeddingOnlineStore": "online.store",
     "QdrantEmbeddingOnlineStoreConfig": "online.store",
     "embedding_views": "model.views",
-    "publish_artifact": "publish",
+    "publish_artifact": "publish.run",
     "trained_models": "artifact",
 }
 

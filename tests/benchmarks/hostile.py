@@ -32,7 +32,7 @@ import httpx
 import psutil
 
 from feast_embeddings import embedding_views
-from feast_embeddings.publish import publish_artifact
+from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.repo import init_repo
 from feast_embeddings.service.keys import new_key
 

@@ -30,8 +30,8 @@ from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.embedded import shard as edge_shard
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import PointBatch
-from feast_embeddings.publish import publish_artifact
-from feast_embeddings.publish_plan import plan_publish
+from feast_embeddings.publish.plan import plan_publish
+from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.repo import Repo, init_repo
 
 _ITEM_SHARE = 0.75

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact
-from feast_embeddings.gates import Gates
-from feast_embeddings.publish import PublishResult, publish_artifact
+from feast_embeddings.publish.gates import Gates
+from feast_embeddings.publish.run import PublishResult, publish_artifact
 
 __all__ = ["ANY", "in_space", "publish_any"]
 

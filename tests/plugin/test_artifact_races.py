@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from feast_embeddings.artifact import ENTITIES, delete_artifacts, list_artifacts, load_artifact, version_folders
 from feast_embeddings.artifact import versions as artifact_module
 from feast_embeddings.artifact.history import history_folder
+from feast_embeddings.publish.versions import list_versions
 from feast_embeddings.repo import init_repo
-from feast_embeddings.versions import list_versions
 
 from . import process_jobs as jobs
 from .job import Job

@@ -20,8 +20,8 @@ from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, TrainerI
 from feast_embeddings.cli.output_file import written_whole
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError, FilterError, InputError, NotPublishedError
+from feast_embeddings.publish.versions import prune_versions
 from feast_embeddings.repo import init_repo
-from feast_embeddings.versions import prune_versions
 
 from . import process_jobs as jobs
 from .conftest import AS_OF, DIM, ENGINES, Shop, apply, served_shop, user_table

@@ -12,7 +12,7 @@ import pytest
 
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.publish import STEPS
+from feast_embeddings.publish.run import STEPS
 
 from .conftest import AS_OF, DIM, ENGINES, Shop, qdrant, served_shop, write_version
 from .publishing import in_space, publish_any

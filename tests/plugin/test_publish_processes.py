@@ -12,7 +12,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.publish import KEEP, STEPS
+from feast_embeddings.publish.run import KEEP, STEPS
 from feast_embeddings.repo import Repo
 
 from . import process_jobs as jobs

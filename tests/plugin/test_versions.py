@@ -16,7 +16,7 @@ from feast_embeddings.artifact.history import history_folder
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.engine import Engine
 from feast_embeddings.errors import InputError, NotPublishedError
-from feast_embeddings.versions import list_versions, prune_versions, roll_back
+from feast_embeddings.publish.versions import list_versions, prune_versions, roll_back
 
 from .conftest import ENGINES, Shop, qdrant, served_shop, write_version
 from .conftest import shop as unpublished_shop

@@ -14,9 +14,9 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
-    from feast_embeddings.gates import GateResult
-    from feast_embeddings.publish import PublishResult
-    from feast_embeddings.versions import Version
+    from feast_embeddings.publish.gates import GateResult
+    from feast_embeddings.publish.run import PublishResult
+    from feast_embeddings.publish.versions import Version
 
 _share = click.FloatRange(0, 1)
 
@@ -44,10 +44,10 @@ def publish(
     opened = Repo.open(repo)
     artifact = load_artifact(opened.data, one_model(opened, model), version)
 
-    from feast_embeddings.gates import Gates, refuse_failed
-    from feast_embeddings.publish import publish_artifact
-    from feast_embeddings.publish_checks import check_room, check_rows
-    from feast_embeddings.publish_plan import plan_publish
+    from feast_embeddings.publish.checks import check_room, check_rows
+    from feast_embeddings.publish.gates import Gates, refuse_failed
+    from feast_embeddings.publish.plan import plan_publish
+    from feast_embeddings.publish.run import publish_artifact
 
     if dry_run:
         feature_store = opened.feature_store()
@@ -90,7 +90,7 @@ def versions(repo: str, model: str | None, as_json: bool) -> None:
     opened = Repo.open(repo)
     name = one_model(opened, model)
 
-    from feast_embeddings.versions import list_versions
+    from feast_embeddings.publish.versions import list_versions
 
     found = list_versions(opened.feature_store(), opened.data, name)
     live = next((row.version for row in found if row.live), None)
@@ -114,7 +114,7 @@ def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -
     opened = Repo.open(repo)
     name = one_model(opened, model)
 
-    from feast_embeddings.versions import roll_back
+    from feast_embeddings.publish.versions import roll_back
 
     _print_result(roll_back(opened.feature_store(), opened.data, name, version), as_json)
 
@@ -131,7 +131,7 @@ def prune(repo: str, model: str | None, keep: int, artifacts: bool, dry_run: boo
     opened = Repo.open(repo)
     name = one_model(opened, model)
 
-    from feast_embeddings.versions import prune_versions
+    from feast_embeddings.publish.versions import prune_versions
 
     pruned = prune_versions(opened.feature_store(), opened.data, name, keep=keep, artifacts=artifacts, dry_run=dry_run)
     if as_json:

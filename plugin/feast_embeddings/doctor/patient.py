@@ -19,7 +19,7 @@ from feast_embeddings.model.views import MODEL_TAG, view_name
 from feast_embeddings.online.open_engine import embedded_folder
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.online.table_names import table_id
-from feast_embeddings.publish_plan import live_sides
+from feast_embeddings.publish.plan import live_sides
 from feast_embeddings.repo import Repo
 
 __all__ = ["MissingError", "Patient", "Registered"]

@@ -10,7 +10,8 @@ from fastapi import Response
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import NotPublishedError
-from feast_embeddings.publish import publish_artifact
+from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.publish.versions import roll_back
 from feast_embeddings.repo import Repo
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model
@@ -19,7 +20,6 @@ from feast_embeddings.service.permissions import may_read
 from feast_embeddings.service.settings import ServiceSettings
 from feast_embeddings.service.terms import terms
 from feast_embeddings.service.versions_answer import VersionsAnswer, versions_answer
-from feast_embeddings.versions import roll_back
 
 __all__ = ["add_version_routes"]
 

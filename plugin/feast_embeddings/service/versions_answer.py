@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from feast_embeddings.artifact.manifest import Manifest
 from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.publish.versions import list_versions
 from feast_embeddings.repo import Repo
-from feast_embeddings.versions import list_versions
 
 __all__ = ["VersionsAnswer", "versions_answer"]
 

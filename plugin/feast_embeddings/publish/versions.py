@@ -14,11 +14,11 @@ from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifac
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError, NotPublishedError
-from feast_embeddings.gates import Gates
 from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.online.table_names import table_id
-from feast_embeddings.publish import PublishResult, publish_artifact, register
-from feast_embeddings.publish_plan import KEEP, live_sides, superseded
+from feast_embeddings.publish.gates import Gates
+from feast_embeddings.publish.plan import KEEP, live_sides, superseded
+from feast_embeddings.publish.run import PublishResult, publish_artifact, register
 
 __all__ = ["Pruned", "Version", "list_versions", "prune_versions", "roll_back"]
 

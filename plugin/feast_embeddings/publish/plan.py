@@ -13,11 +13,11 @@ from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.gates import GateResult, Gates, Live, evaluate_gates
 from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.model.target import Target
 from feast_embeddings.online.table_names import collection_name, table_id
-from feast_embeddings.verify import check_vectors
+from feast_embeddings.publish.gates import GateResult, Gates, Live, evaluate_gates
+from feast_embeddings.publish.verify import check_vectors
 
 __all__ = ["KEEP", "PublishPlan", "SidePlan", "live_sides", "plan_publish", "schema_difference", "superseded"]
 

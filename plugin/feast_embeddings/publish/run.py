@@ -18,13 +18,13 @@ from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError
-from feast_embeddings.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.model.registered import qdrant_store
 from feast_embeddings.model.target import Target
 from feast_embeddings.online.late_rows import carry_late_rows
-from feast_embeddings.publish_checks import check_room
-from feast_embeddings.publish_plan import KEEP, plan_publish, superseded
-from feast_embeddings.verify import rank_queries, verify_loaded
+from feast_embeddings.publish.checks import check_room
+from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
+from feast_embeddings.publish.plan import KEEP, plan_publish, superseded
+from feast_embeddings.publish.verify import rank_queries, verify_loaded
 
 __all__ = ["KEEP", "STEPS", "PublishResult", "publish_artifact", "register"]
 
