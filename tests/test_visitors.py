@@ -23,9 +23,9 @@ from embedding_trainers.fold_in import FoldIn, fold_in
 from embedding_trainers.interactions import Columns, read_interactions
 from feast_embeddings.artifact import Artifact, TrainerInfo, delete_artifacts, load_artifact
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FoldInError, InputError, UnknownIdError
 from feast_embeddings.publish.versions import prune_versions
+from feast_embeddings.query.store import EmbeddingStore
 
 from .plugin.asking import Asking
 from .plugin.conftest import Shop, apply, new_repo, qdrant, served_shop, write_version
@@ -338,7 +338,7 @@ def test_what_cannot_fold_in_says_how_to_mend_it(service: Asking, shop: Shop, mo
         patch.setattr("embedding_trainers.fold_in.find_trainer", lambda _: replace(ALS, fold_in=None))
         assert "the trainer 'als' cannot fold in" in refusal("als")
     with monkeypatch.context() as patch:
-        patch.setattr("feast_embeddings.trainer_entry_points.entry_points", lambda **_: ())
+        patch.setattr("feast_embeddings.query.from_trainers.entry_points", lambda **_: ())
         assert "pip install 'feast-embeddings[trainers]'" in refusal("als")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "scipy.sparse", None)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from feast_embeddings.artifact import trained_models
     from feast_embeddings.embedding_features import EmbeddingFeatures
-    from feast_embeddings.embedding_store import EmbeddingStore
     from feast_embeddings.errors import EmbeddingsError
     from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from feast_embeddings.online.store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
     from feast_embeddings.publish.gates import Gates
     from feast_embeddings.publish.run import publish_artifact
+    from feast_embeddings.query.store import EmbeddingStore
 
 __all__ = [
     "ArrowComputeEngine",
@@ -38,7 +38,7 @@ _HOME = {
     "ArrowComputeEngineConfig": "online.compute_engine",
     "AtomicFileRegistryStore": "online.registry_store",
     "EmbeddingFeatures": "embedding_features",
-    "EmbeddingStore": "embedding_store",
+    "EmbeddingStore": "query.store",
     "EmbeddingsError": "errors",
     "Gates": "publish.gates",
     "QdrantEmbeddingOnlineStore": "online.store",

@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 DIM, CLUSTERS, CATEGORIES = 64, 256, 5

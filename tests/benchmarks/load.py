@@ -37,9 +37,9 @@ import pyarrow as pa
 
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish.gates import Gates
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo, init_repo
 
 from .http_load import CLIENT, Connection, ask, for_seconds, load, prepared

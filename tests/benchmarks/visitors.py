@@ -20,8 +20,8 @@ from tests.benchmarks.read import medians
 from embedding_trainers.trainer import known_trainers
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 _DIM, _USERS, _HISTORY = 64, 1000, 10

@@ -21,11 +21,11 @@ from qdrant_client import QdrantClient
 from feast_embeddings import embedding_views
 from feast_embeddings._feast import online_store_of
 from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, TrainerInfo, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.embedded import shard as edge_shard
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.publish import verify
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo, init_repo
 
 from .job import CONTEXT, PRELOADED, TIMEOUT, Job

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient, EmbeddingServiceError, calls
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import InputError
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.keys import new_key
 
 from .conftest import Shop

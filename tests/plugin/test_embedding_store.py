@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FilterError, IdTypeError, InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, Shop, apply, item_table, user_table, write_tables

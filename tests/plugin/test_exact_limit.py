@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from feast_embeddings.arguments import Id
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import DEFAULT_EF, Hnsw
-from feast_embeddings.live_model import LiveModel
+from feast_embeddings.query.live import LiveModel
 from feast_embeddings.repo import init_repo
 
 from .conftest import Shop, apply, graphs_of_few, item_table, user_table, write_tables

@@ -18,9 +18,9 @@ from tests.conftest import Command
 
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, TrainerInfo, embedding_matrix, write_artifact
 from feast_embeddings.cli.output_file import written_whole
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError, FilterError, InputError, NotPublishedError
 from feast_embeddings.publish.versions import prune_versions
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 from . import process_jobs as jobs

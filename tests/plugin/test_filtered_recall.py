@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.embedded import engine as embedded
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 from .conftest import Shop, apply, graphs_of_few, item_table, user_table, write_tables

@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import Command
 
 from feast_embeddings.artifact import Manifest
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import GateError
 from feast_embeddings.publish.gates import Gates, Live, evaluate_gates, refuse_failed
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.times import is_future
 
 from .conftest import Shop, write_version

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tests.conftest import ROOT
 
-from feast_embeddings.answers import Embeddings, Neighbours
-from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.query.answers import Embeddings, Neighbours
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.keys import new_key
 
 from .conftest import METRICS, Shop

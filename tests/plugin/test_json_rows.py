@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from feast_embeddings.arguments import Id
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import IdTypeError
-from feast_embeddings.live_side import LiveSide
+from feast_embeddings.query.side import LiveSide
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.json_rows import JsonRows
 
 from .asking import Asking

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from feast_embeddings.artifact import Artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish.run import STEPS
+from feast_embeddings.query.store import EmbeddingStore
 
 from .conftest import AS_OF, DIM, ENGINES, Shop, qdrant, served_shop, write_version
 from .publishing import in_space, publish_any

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import Artifact, TrainerInfo, load_artifact, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import mount
 from feast_embeddings.service.keys import new_key
 

@@ -18,9 +18,9 @@ from feast.types import Int64
 
 from feast_embeddings.artifact import list_artifacts
 from feast_embeddings.doctor import examine
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.publish.versions import prune_versions
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo, init_repo
 
 from . import process_jobs as jobs

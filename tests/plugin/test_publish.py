@@ -13,9 +13,9 @@ import pytest
 
 from feast_embeddings._feast import online_store_of
 from feast_embeddings.artifact import Entity
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, Shop, apply, qdrant, write_version

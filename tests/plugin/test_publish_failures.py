@@ -23,10 +23,10 @@ from qdrant_client import QdrantClient
 from tests.conftest import Command
 
 from feast_embeddings.artifact import Artifact, load_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, EngineError
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.store import EmbeddingStore
 
 from .conftest import Shop, qdrant, write_version
 from .publishing import publish_any

@@ -11,8 +11,8 @@ import pytest
 from feast import FeatureStore
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish.run import KEEP, STEPS
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 
 from . import process_jobs as jobs

@@ -12,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.answers import Page
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import TrainerInfo, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import FilterError, InputError, UnknownIdError
 from feast_embeddings.publish.gates import Gates
 from feast_embeddings.publish.run import publish_artifact
+from feast_embeddings.query.answers import Page
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 from .conftest import AS_OF, ENGINES, Shop, apply, item_table, served_shop, user_table, write_tables, write_version

@@ -13,8 +13,8 @@ from qdrant_client import QdrantClient
 from tests.conftest import Command, Program, QdrantServer, run_program
 
 from feast_embeddings.artifact import Artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.engine import TIMESTAMP_KEY
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
 from .conftest import Shop, apply, write_version

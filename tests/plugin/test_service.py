@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.query.store import EmbeddingStore
 
 from .asking import Asking
 from .conftest import ENGINES, Shop, served_shop

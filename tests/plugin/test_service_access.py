@@ -13,8 +13,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from tests.conftest import Command
 
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError, InputError
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import ServiceSettings
 from feast_embeddings.service.keys import ENVIRONMENT, KeyRing, new_key
 from feast_embeddings.service.logs import JsonLines

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from feast_embeddings.deadline import check_time
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError
+from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import connection
 from feast_embeddings.service.models import Models
 

@@ -12,9 +12,9 @@ import yaml
 from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, embedding_matrix, write_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.embedded import shard as edge_shard
 from feast_embeddings.errors import EngineError
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo, init_repo
 
 from .conftest import AS_OF, apply, qdrant

@@ -13,10 +13,10 @@ from tests.conftest import Command
 
 from feast_embeddings.artifact import Artifact, version_folders
 from feast_embeddings.artifact.history import history_folder
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.engines.engine import Engine
 from feast_embeddings.errors import InputError, NotPublishedError
 from feast_embeddings.publish.versions import list_versions, prune_versions, roll_back
+from feast_embeddings.query.store import EmbeddingStore
 
 from .conftest import ENGINES, Shop, qdrant, served_shop, write_version
 from .conftest import shop as unpublished_shop

@@ -11,7 +11,7 @@ import click
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import parquet_path, written_whole
 from feast_embeddings.errors import InputError
-from feast_embeddings.trainer_entry_points import from_trainers
+from feast_embeddings.query.from_trainers import from_trainers
 
 _SHOWN = 5
 # They add one argument ``source``, a log that is yet to be read.

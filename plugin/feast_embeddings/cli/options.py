@@ -14,7 +14,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
-    from feast_embeddings.embedding_store import EmbeddingStore
+    from feast_embeddings.query.store import EmbeddingStore
 
 __all__ = ["json_option", "model_option", "one_model", "open_store", "print_json", "repo_option"]
 
@@ -43,7 +43,7 @@ def one_model(repo: Repo, model: str | None) -> str:
 
 def open_store(path: str, model: str | None) -> EmbeddingStore:
     """The query interface of a repo's model."""
-    from feast_embeddings.embedding_store import EmbeddingStore
+    from feast_embeddings.query.store import EmbeddingStore
 
     repo = Repo.open(path)
     return EmbeddingStore(repo.feature_store(), one_model(repo, model))

@@ -11,8 +11,8 @@ import click
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 
 if TYPE_CHECKING:
-    from feast_embeddings.answers import Neighbours
     from feast_embeddings.artifact import Entity
+    from feast_embeddings.query.answers import Neighbours
 
 _k = click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
 _filter = click.option(

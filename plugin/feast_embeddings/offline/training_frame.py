@@ -62,8 +62,8 @@ def training_vectors(
 
     A row gets the newest version whose training data ends at or before the row's ``event_timestamp``, so no
     vector knows anything of its row's future. Versions come from the history on disk; nothing has to be live.
-    The answers are those of Feast's ``get_historical_features``; see `feast_embeddings.offline.as_of_join` for why it is not
-    what finds them.
+    The answers are those of Feast's ``get_historical_features``; `as_of_join` says why it is not what
+    finds them.
 
     Args:
         entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and ``user_id``, ``item_id`` or both.

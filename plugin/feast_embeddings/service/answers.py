@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 from starlette.responses import Response
 
-from feast_embeddings.answers import Embeddings, Neighbours, NeighboursBatch, Page
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.engine import CollectionSpec
-from feast_embeddings.live_side import LiveSide
+from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.query.side import LiveSide
 
 __all__ = [
     "ARROW",

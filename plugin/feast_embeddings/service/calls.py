@@ -13,8 +13,8 @@ import anyio.to_thread
 from fastapi import Path
 from feast.permissions.action import AuthzedAction
 
-from feast_embeddings.deadline import check_time
-from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.models import Models
 from feast_embeddings.service.permissions import assert_may
 from feast_embeddings.service.problems import Problem

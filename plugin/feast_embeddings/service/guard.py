@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from feast_embeddings.deadline import within
 from feast_embeddings.errors import InputError
+from feast_embeddings.query.deadline import within
 from feast_embeddings.service.keys import ApiKey, KeyRing
 from feast_embeddings.service.limits import LimitedRequest
 from feast_embeddings.service.permissions import FeastUser

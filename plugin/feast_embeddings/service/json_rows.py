@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.engines.engine import TIMESTAMP_KEY
-from feast_embeddings.live_side import LiveSide
+from feast_embeddings.query.side import LiveSide
 from feast_embeddings.service.answers import embedding_row
 from feast_embeddings.times import from_microseconds
 

@@ -10,10 +10,10 @@ import tenacity
 from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.registered import qdrant_store
 from feast_embeddings.model.views import MODEL_TAG
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.problems import ProblemError
 
 __all__ = ["Models"]

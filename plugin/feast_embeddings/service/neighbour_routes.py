@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import Response
 
-from feast_embeddings.answers import Neighbours, NeighboursBatch
-from feast_embeddings.embedding_store import EmbeddingStore
+from feast_embeddings.query.answers import Neighbours, NeighboursBatch
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model
 from feast_embeddings.service.guard import GuardedRouter

@@ -20,8 +20,8 @@ from feast.permissions.server.utils import (
 )
 from starlette.requests import Request
 
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import EngineError
+from feast_embeddings.query.store import EmbeddingStore
 
 __all__ = ["FeastUser", "assert_may", "feast_user", "has_feast_auth", "may_read"]
 

@@ -8,8 +8,8 @@ from fastapi import Header, Response
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
-from feast_embeddings.embedding_store import EmbeddingStore
-from feast_embeddings.live_model import LiveModel
+from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.answers import ARROW, NUMPY
 from feast_embeddings.service.calls import Calls, Model

@@ -8,10 +8,10 @@ import anyio.to_thread
 from fastapi import Response
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.errors import NotPublishedError
 from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.publish.versions import roll_back
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.calls import Calls, Model

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from feast_embeddings.artifact.manifest import Manifest
-from feast_embeddings.embedding_store import EmbeddingStore
 from feast_embeddings.publish.versions import list_versions
+from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 
 __all__ = ["VersionsAnswer", "versions_answer"]

@@ -13,11 +13,11 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.errors import CursorError, EngineError, FoldInError
-from feast_embeddings.live_model import LiveModel
-from feast_embeddings.live_side import LiveSide, Side
 from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.online.table_names import table_id
-from feast_embeddings.visitors import Visitors
+from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.side import LiveSide, Side
+from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveWatch"]
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, FoldInError, InputError, MissingExtraError
-from feast_embeddings.trainer_entry_points import from_trainers
+from feast_embeddings.query.from_trainers import from_trainers
 
 __all__ = ["Loaded", "Visitor", "Visitors"]
 
 
 class Loaded(Protocol):
-    """What the trainers make of a version, see `feast_embeddings.trainer_entry_points`.
+    """What the trainers make of a version, see `feast_embeddings.query.from_trainers`.
 
     `ids` are the items that it knows. `vectors` takes n interactions, as row numbers from 0, item ids, and weights,
     each of shape (n,). It returns the m rows that get a vector, ascending; their vectors, float32, shape (m, dim);

@@ -1,6 +1,6 @@
 """Fold-in: vectors for users or items that came after the training, and their way into the live collection.
 
-How they are made is the trainers' business, see `feast_embeddings.trainer_entry_points`.
+How they are made is the trainers' business, see `feast_embeddings.query.from_trainers`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from feast import FeatureStore
 from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
 from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.model.registered import model_view, qdrant_store
-from feast_embeddings.trainer_entry_points import from_trainers
+from feast_embeddings.query.from_trainers import from_trainers
 
 __all__ = ["fold_in"]
 

@@ -16,7 +16,6 @@ from feast import ValueType
 from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
-from feast_embeddings.answers import Embeddings, Neighbours, Page
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
@@ -34,6 +33,7 @@ from feast_embeddings.engines.engine import (
     no_more_than_there_are,
 )
 from feast_embeddings.errors import CursorError, IdTypeError
+from feast_embeddings.query.answers import Embeddings, Neighbours, Page
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["Filter", "LiveSide", "Side", "read_cursor"]

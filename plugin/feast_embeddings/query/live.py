@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from feast_embeddings.answers import Neighbours, NeighboursBatch
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import Entity
-from feast_embeddings.deadline import check_time
 from feast_embeddings.engines.engine import PointId, ScoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
-from feast_embeddings.live_side import Filter, LiveSide
-from feast_embeddings.visitors import Visitors
+from feast_embeddings.query.answers import Neighbours, NeighboursBatch
+from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.side import Filter, LiveSide
+from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveModel"]
 

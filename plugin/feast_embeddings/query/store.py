@@ -9,16 +9,16 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore, FeatureView
 
-from feast_embeddings.answers import Embeddings, Neighbours, NeighboursBatch, Page
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
 from feast_embeddings.errors import NotPublishedError, UnknownIdError
-from feast_embeddings.export import export_side
-from feast_embeddings.fold_in import fold_in
-from feast_embeddings.live_model import LiveModel
-from feast_embeddings.live_side import Filter, read_cursor
-from feast_embeddings.live_watch import LiveWatch
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
+from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.query.export import export_side
+from feast_embeddings.query.fold_in import fold_in
+from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.side import Filter, read_cursor
+from feast_embeddings.query.watch import LiveWatch
 
 __all__ = ["EmbeddingStore", "Filter"]
 
@@ -333,7 +333,7 @@ class EmbeddingStore:
     ) -> FoldedIn:
         """Vectors for users that came after the training, from what they did; pushed, they can be ranked at once.
 
-        Items of the log are then seen; see `feast_embeddings.fold_in.fold_in` for arguments and errors.
+        Items of the log are then seen; see `feast_embeddings.query.fold_in.fold_in` for arguments and errors.
         """
         return self._fold_in("user", interactions, version, push, update, seed)
 

@@ -12,7 +12,7 @@ from feast_embeddings.artifact.attributes import TIMESTAMP
 from feast_embeddings.codec.numbers import native_value
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, StoredPoint
 from feast_embeddings.errors import EngineError
-from feast_embeddings.live_side import Filter, LiveSide
+from feast_embeddings.query.side import Filter, LiveSide
 
 __all__ = ["export_side"]
 

@@ -1,0 +1,1 @@
+"""Questions to what is live: neighbours, ranks, audiences, vectors by id, visitors."""
