@@ -1,6 +1,6 @@
 """Fold-in: vectors for new users or items from their interactions, without training again.
 
-The plugin finds `fold_in` and `FoldIn` by the entry-point group ``feast_embeddings.query.fold_in``.
+The plugin finds `fold_in` and `FoldIn` by the entry-point group ``feast_embeddings.fold_in``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ def from_trainers(name: str) -> Any:
     """An object of the group ``feast_embeddings.fold_in``.
 
     ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``loaded``
-    takes the first two, and returns a `Loaded` of visitors. ``options`` adds the options of a log to a command, which gets a ``source`` that can be `read`.
+    takes the first two, and returns a `Loaded` of visitors. ``options`` adds the options of a log to a
+    command, which gets a ``source`` that can be `read`.
 
     Raises:
         MissingExtraError: no trainers are installed.
