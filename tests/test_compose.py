@@ -21,7 +21,7 @@ import httpx
 import pytest
 import yaml
 
-from feast_embeddings.shop import generate_shop, write_shop
+from feast_embeddings.demo import generate_shop, write_shop
 
 from .conftest import ROOT
 

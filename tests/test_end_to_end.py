@@ -25,8 +25,8 @@ import pytest
 
 from feast_embeddings import EmbeddingStore
 from feast_embeddings.artifact import load_artifact
+from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.repo import Repo, init_repo
-from feast_embeddings.shop import generate_shop, write_shop
 
 from .conftest import Answer, Command
 

@@ -16,9 +16,9 @@ from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings import EmbeddingStore, embedding_views, publish_artifact
 from feast_embeddings.artifact import Artifact, embedding_matrix
+from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.errors import InputError, MissingExtraError
 from feast_embeddings.repo import Repo, init_repo
-from feast_embeddings.shop import generate_shop, write_shop
 
 from .conftest import Command
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import trained_models
-    from feast_embeddings.embedding_features import EmbeddingFeatures
     from feast_embeddings.errors import EmbeddingsError
+    from feast_embeddings.features.embedding_features import EmbeddingFeatures
     from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.online.registry_store import AtomicFileRegistryStore
@@ -37,7 +37,7 @@ _HOME = {
     "ArrowComputeEngine": "online.compute_engine",
     "ArrowComputeEngineConfig": "online.compute_engine",
     "AtomicFileRegistryStore": "online.registry_store",
-    "EmbeddingFeatures": "embedding_features",
+    "EmbeddingFeatures": "features.embedding_features",
     "EmbeddingStore": "query.store",
     "EmbeddingsError": "errors",
     "Gates": "publish.gates",

@@ -19,7 +19,7 @@ from embedding_trainers.interactions import read_interactions
 from embedding_trainers.ranking import factors_ranking
 from embedding_trainers.split import split_by_user
 from embedding_trainers.trainer import Factors, RunOptions, find_trainer, known_trainers
-from feast_embeddings.shop import generate_shop, write_shop
+from feast_embeddings.demo import generate_shop, write_shop
 
 
 def scores(factors: Factors) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

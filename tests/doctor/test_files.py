@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from feast_embeddings.artifact import load_artifact
+from feast_embeddings.files import writer_lock
 from feast_embeddings.repo import Repo
-from feast_embeddings.writer_lock import writer_lock
 
 from .conftest import Doctor, Mend, copy, mending
 

@@ -20,9 +20,9 @@ from tests.plugin.publishing import publish_any
 from feast_embeddings.artifact import Entity
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.engine import CollectionSpec, Engine
+from feast_embeddings.files import writer_lock
 from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.repo import Repo
-from feast_embeddings.writer_lock import writer_lock
 
 from .conftest import AFTER_STORE, Doctor, Found, Mend, mending, rewrite
 

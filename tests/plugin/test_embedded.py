@@ -17,7 +17,7 @@ from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.embedded.folder import Pointer
 from feast_embeddings.engines.engine import CollectionSpec, Hnsw, VectorSpec
 from feast_embeddings.errors import EngineError, WriterLockedError
-from feast_embeddings.writer_lock import writer_lock
+from feast_embeddings.files import writer_lock
 
 from .test_engine import make_batch, make_spec, random_vectors
 

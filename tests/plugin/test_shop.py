@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from feast_embeddings.demo import CATEGORIES, Shop, generate_shop, write_shop
 from feast_embeddings.errors import InputError
-from feast_embeddings.shop import CATEGORIES, Shop, generate_shop, write_shop
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 

@@ -24,8 +24,8 @@ from embedding_trainers.preparation import Preparation
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.artifact import ENTITIES, Artifact, EmbeddingTable, Entity, TrainerInfo, write_artifact
+from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.shop import generate_shop, write_shop
 
 AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
 Tables = dict[Entity, EmbeddingTable]

@@ -20,8 +20,8 @@ from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from embedding_trainers.version_split import version_split
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
+from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.errors import InputError
-from feast_embeddings.shop import generate_shop, write_shop
 
 FEW = ("--param", "iterations=3", "--factors", "4", "--threads", "1")
 

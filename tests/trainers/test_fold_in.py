@@ -29,8 +29,8 @@ from embedding_trainers.pairwise import draw_pairs, solve
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Factors, KnownSide, RunOptions, Trainer, find_trainer
 from feast_embeddings.artifact import Artifact
+from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.errors import InputError
-from feast_embeddings.shop import generate_shop, write_shop
 
 Floats = npt.NDArray[np.float32]
 Side = Literal["user", "item"]

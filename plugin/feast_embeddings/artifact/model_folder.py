@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.writer_lock import writer_lock
+from feast_embeddings.files import writer_lock
 
 __all__ = [
     "artifact_lock",

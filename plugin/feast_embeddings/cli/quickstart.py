@@ -28,7 +28,7 @@ def quickstart(directory: str, seed: int) -> None:
     """
     import pandas as pd
 
-    from feast_embeddings.shop import generate_shop, write_shop
+    from feast_embeddings.demo import generate_shop, write_shop
 
     folder = Path(directory)
     log = folder / "shop"

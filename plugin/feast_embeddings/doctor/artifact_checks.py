@@ -15,8 +15,8 @@ from feast_embeddings.artifact.model_folder import artifact_lock, leftovers
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError
+from feast_embeddings.files import is_held
 from feast_embeddings.model.views import view_name
-from feast_embeddings.writer_lock import is_held
 
 __all__ = ["artifacts", "history"]
 

@@ -20,10 +20,10 @@ from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.engines.embedded.loaded_shards import ROOM_BYTES
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.files import is_held
 from feast_embeddings.online.open_engine import embedded_folder, open_engine
 from feast_embeddings.online.table_names import older_names
 from feast_embeddings.publish.plan import superseded
-from feast_embeddings.writer_lock import is_held
 
 __all__ = ["leftovers", "store", "writer"]
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
-from feast_embeddings.writer_lock import is_held, writer_lock
+from feast_embeddings.files import is_held, writer_lock
 
 __all__ = ["Collection", "Pointer", "ShardFolder"]
 

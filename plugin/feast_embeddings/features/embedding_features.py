@@ -12,7 +12,7 @@ import pyarrow as pa
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import InputError, MissingExtraError, UnknownIdError, VersionMismatchError
-from feast_embeddings.vector_source import Looked, VectorSource, open_source
+from feast_embeddings.features.vector_source import Looked, VectorSource, open_source
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin

@@ -1,0 +1,1 @@
+"""Vectors as columns of a feature matrix: a transformer for scikit-learn."""
