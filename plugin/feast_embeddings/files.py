@@ -1,4 +1,4 @@
-"""One writer at a time: a file lock that says who holds it."""
+"""Files written whole or not at all, and a lock that lets one writer at a time in and says who it is."""
 
 from __future__ import annotations
 
@@ -8,18 +8,49 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import portalocker
 
 from feast_embeddings.errors import WriterLockedError
 
-__all__ = ["is_held", "writer_lock"]
+__all__ = ["is_held", "writer_lock", "written_whole"]
 
 _POLL_SECONDS = 0.05
+# No writer is at it any more.
+_STALE_SECONDS = 3600
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name, and the place of one that has it, when the block ends well; else it is deleted.
+
+    Readers find what was there before or all that was written, whenever the writer is killed. What killed writers
+    left goes with a later write.
+
+    Raises:
+        OSError: the folder takes no file.
+    """
+    start = f".{path.name}."
+    for left in [other for other in path.parent.iterdir() if other.name.startswith(start)]:
+        with contextlib.suppress(FileNotFoundError):  # by another writer
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+    # A name of its own: a second writer, begun before this one ends, must not write into the same file.
+    temporary = path.with_name(f"{start}{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from feast_embeddings.artifact import (
     version_folders,
     write_artifact,
 )
-from feast_embeddings.cli.output_file import written_whole
+from feast_embeddings.cli.output_file import new_file
 from feast_embeddings.engines.embedded import filler as shard_filler
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
@@ -374,7 +374,7 @@ def fork(pipe: Connection, repo: Path) -> None:
 
 def write_half_a_file(pipe: Connection, path: Path) -> None:
     """Begin a file, and wait to be killed."""
-    with written_whole(path) as file:
+    with new_file(path) as file:
         file.write(b"half")
         file.flush()
         pipe.send("half is written")

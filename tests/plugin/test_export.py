@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Command
 
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, TrainerInfo, embedding_matrix, write_artifact
-from feast_embeddings.cli.output_file import written_whole
+from feast_embeddings.cli.output_file import new_file
 from feast_embeddings.errors import EngineError, FilterError, InputError, NotPublishedError
 from feast_embeddings.publish.versions import prune_versions
 from feast_embeddings.query.store import EmbeddingStore
@@ -261,7 +261,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path: Path, start: Callable[.
     target.write_text("of last week")
     job = start(jobs.write_half_a_file, target)
     assert job.receive() == "half is written"
-    with written_whole(target) as file:
+    with new_file(target) as file:
         file.write(b"of today")
     assert job.kill() == []
     assert target.read_text() == "of today"
@@ -270,5 +270,5 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path: Path, start: Callable[.
 def test_a_folder_that_takes_no_file(tmp_path: Path) -> None:
     """Said as an error of ours."""
     with pytest.raises(InputError, match="cannot be written: No such file or directory; name another file"):  # noqa: SIM117
-        with written_whole(tmp_path / "nowhere" / "x.parquet"):
+        with new_file(tmp_path / "nowhere" / "x.parquet"):
             pass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
-from feast_embeddings.cli.output_file import parquet_path, written_whole
+from feast_embeddings.cli.output_file import new_file, parquet_path
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
@@ -39,7 +39,7 @@ def export(
     total = store.live().side(entity).count() if filter is None else None
     rows = 0
     with (
-        written_whole(target) as file,
+        new_file(target) as file,
         pq.ParquetWriter(file, reader.schema) as writer,
         tqdm(total=total, unit=f" {entity}s", desc="export", disable=quiet or as_json or None) as bar,
     ):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
-from feast_embeddings.cli.output_file import parquet_path, written_whole
+from feast_embeddings.cli.output_file import new_file, parquet_path
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.from_trainers import from_trainers
 
@@ -54,7 +54,7 @@ def fold_in(
     if target is not None:
         import pyarrow.parquet as pq
 
-        with written_whole(target) as file:
+        with new_file(target) as file:
             pq.write_table(folded.table, file)
     missing = folded.missing.to_pylist()
     version, space = (folded.table[name][0].as_py() for name in ("version", "space"))

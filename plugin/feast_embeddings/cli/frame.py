@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
-from feast_embeddings.cli.output_file import parquet_path, written_whole
+from feast_embeddings.cli.output_file import new_file, parquet_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def training_frame(
     frame = store.training_frame(
         _to_pandas(labels), vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )
-    with written_whole(target) as file:
+    with new_file(target) as file:
         pq.write_table(_to_arrow(frame, labels.schema), file)
     matched = {
         name: int(frame[name].notna().sum()) for name in ("user_version", "item_version") if name in frame.columns

@@ -1,17 +1,17 @@
-"""Files that a command writes: whole or not at all."""
+"""Files that a command writes."""
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from feast_embeddings.errors import InputError
+from feast_embeddings.files import written_whole
 
-__all__ = ["parquet_path", "written_whole"]
+__all__ = ["new_file", "parquet_path"]
 
 
 def parquet_path(option: str, name: str) -> Path:
@@ -28,22 +28,15 @@ def parquet_path(option: str, name: str) -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name, and the place of one that has it, when the block ends well; else it is deleted.
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """`written_whole`, for a file that somebody named.
 
     Raises:
         InputError: the folder takes no file.
     """
-    # A name of its own: a second run, begun before this one ends, must not write into the same file.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        file = temporary.open("xb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; name another file") from None
-    try:
-        with file:
-            yield file
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(written_whole(path))
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}; name another file") from None
+        yield file

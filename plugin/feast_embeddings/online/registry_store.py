@@ -10,8 +10,6 @@ Feast's own store rewrites the file in place: a process that is killed meanwhile
 
 from __future__ import annotations
 
-import os
-import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +19,9 @@ from feast.repo_config import RegistryConfig
 
 from feast_embeddings._feast import RegistryProto
 from feast_embeddings.errors import InputError
+from feast_embeddings.files import written_whole
 
 __all__ = ["AtomicFileRegistryStore"]
-
-# No writer is at it any more.
-_STALE_SECONDS = 3600
 
 
 class AtomicFileRegistryStore(FileRegistryStore):
@@ -44,17 +40,5 @@ class AtomicFileRegistryStore(FileRegistryStore):
         registry_proto.last_updated.FromDatetime(datetime.now(UTC))
         path = self._filepath.resolve()
         path.parent.mkdir(exist_ok=True)
-        start = f".{path.name}."
-        for left in [other for other in path.parent.iterdir() if other.name.startswith(start)]:
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                left.unlink(missing_ok=True)
-        temporary = path.with_name(start + uuid.uuid4().hex)
-        try:
-            with temporary.open("xb") as file:
-                file.write(registry_proto.SerializeToString())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with written_whole(path) as file:
+            file.write(registry_proto.SerializeToString())

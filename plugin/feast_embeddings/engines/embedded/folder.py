@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
-from feast_embeddings.files import is_held, writer_lock
+from feast_embeddings.files import is_held, writer_lock, written_whole
 
 __all__ = ["Collection", "Pointer", "ShardFolder"]
 
@@ -126,12 +126,8 @@ class ShardFolder:
 
     def replace(self, pointer: Pointer) -> None:
         """Make this the pointer, and delete what it no longer names. Called with the writer lock held."""
-        temporary = self._pointer_path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(pointer.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._pointer_path)
+        with written_whole(self._pointer_path) as file:
+            file.write(pointer.model_dump_json(indent=1).encode())
         self._clear_unreferenced(pointer.shards)
 
     @contextlib.contextmanager
