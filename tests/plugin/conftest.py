@@ -19,7 +19,7 @@ from feast import FeatureStore
 from qdrant_client import QdrantClient
 
 from feast_embeddings import embedding_views
-from feast_embeddings._feast import online_store_of
+from feast_embeddings._feast.private import online_store_of
 from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.engines.embedded import shard as edge_shard
 from feast_embeddings.engines.server.engine import ServerEngine

@@ -223,7 +223,7 @@ def filled_points(number: int, part: int) -> PointBatch:
 
 def qdrant_rows(number: int) -> list[Any]:
     """The row of `push_rows` as Feast hands it to an online store."""
-    from feast_embeddings._feast import EntityKeyProto, ValueProto
+    from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 
     key = EntityKeyProto(join_keys=["user_id"], entity_values=[ValueProto(int64_val=number)])
     return [(key, {"clicks": ValueProto(int64_val=number * number)}, AS_OF, None)]

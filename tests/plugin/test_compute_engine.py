@@ -19,7 +19,7 @@ from feast.infra.common.materialization_job import MaterializationTask
 from feast.types import Array, Float32, Float64, Int64, String
 
 from feast_embeddings import ArrowComputeEngine, ArrowComputeEngineConfig
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.registered import qdrant_store
 from feast_embeddings.online.compute_engine import _Source

@@ -19,7 +19,7 @@ from feast.transformation.pandas_transformation import PandasTransformation
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int64, String, UnixTimestamp
 from pydantic import SecretStr
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.errors import InputError
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.online.table_names import table_name

@@ -14,7 +14,7 @@ from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Stri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import BIAS_TAG, UNLINKED_TAG, collection_spec, vector_fields
 from feast_embeddings.codec.rows import PointCodec, point_ids
 from feast_embeddings.engines.engine import PointBatch, StoredPoint

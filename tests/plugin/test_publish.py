@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feast_embeddings._feast import online_store_of
+from feast_embeddings._feast.private import online_store_of
 from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import UNINDEXED_TAG, collection_spec
 from feast_embeddings.codec.rows import FeastRow
 from feast_embeddings.engines.engine import Engine

@@ -35,7 +35,7 @@ from feast.utils import _convert_arrow_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto, encode_entity_key
 from feast_embeddings.codec.collection import BIAS_TAG, vector_fields
 from feast_embeddings.codec.columns import encode_batch, encode_table
 from feast_embeddings.codec.rows import PointCodec, hashed_ids, point_ids

@@ -13,7 +13,7 @@ from feast.types import Array, FeastType, Int64, String, from_value_type
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import vector_fields
 from feast_embeddings.codec.rows import FeastRow, PointCodec
 from feast_embeddings.engines.engine import StoredPoint

@@ -6,11 +6,10 @@ import importlib
 import os
 import sys
 from importlib.metadata import entry_points
-from typing import Any
 
 import click
-import typeguard
 
+from feast_embeddings._feast.start import skip_type_checks
 from feast_embeddings.errors import EmbeddingsError
 
 __all__ = ["main", "run"]
@@ -75,10 +74,7 @@ def main(ctx: click.Context) -> None:
 
 def run() -> None:
     """Entry point: exit code 0, 2 for bad input, 1 for a failure; errors are one line on standard error."""
-    if "feast" not in sys.modules:
-        # Feast wraps its classes in typeguard's checks, which takes two thirds of the time of its import
-        # (tests/benchmarks/start.py). The commands make no objects of users' definitions; `feast apply` still checks.
-        typeguard.typechecked = _unchecked
+    skip_type_checks()  # the commands make no objects of users' definitions; `feast apply` still checks
     try:
         main.main(standalone_mode=False)
     except EmbeddingsError as error:
@@ -95,11 +91,6 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         _fail(error, f"{type(error).__name__}: {error}", 1)
-
-
-def _unchecked(target: Any = None, **_options: Any) -> Any:
-    """`typeguard.typechecked`, but for the checks: with or without arguments, it returns what it decorates."""
-    return _unchecked if target is None else target
 
 
 def _fail(error: Exception, message: str, code: int) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import ValueType
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto, to_value_protos
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto, to_value_protos
 from feast_embeddings.artifact.plain_columns import plain
 from feast_embeddings.codec.collection import VectorField
 from feast_embeddings.codec.numbers import EXACT, float_bits, json_exact

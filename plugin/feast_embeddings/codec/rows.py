@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from feast import FeatureView, ValueType
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto, encode_entity_key
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto, encode_entity_key
 from feast_embeddings.codec.collection import VectorField, value_types
 from feast_embeddings.codec.numbers import EXACT, float_bits, from_bits, json_exact
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint

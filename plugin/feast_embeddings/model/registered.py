@@ -5,7 +5,7 @@ from __future__ import annotations
 from feast import FeatureStore, FeatureView
 from feast.errors import FeatureViewNotFoundException
 
-from feast_embeddings._feast import online_store_of
+from feast_embeddings._feast.private import online_store_of
 from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.views import view_name

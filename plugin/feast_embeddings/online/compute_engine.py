@@ -26,11 +26,12 @@ import pyarrow.dataset as ds
 from feast import FeatureView, FileSource
 from feast.data_format import ParquetFormat
 from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
-from feast.infra.compute_engines.local.compute import LocalComputeEngine, LocalComputeEngineConfig
+from feast.infra.compute_engines.local.compute import LocalComputeEngineConfig
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.infra.registry.base_registry import BaseRegistry
 
-from feast_embeddings._feast import source_columns
+from feast_embeddings._feast.compute_engine import ViewEngine
+from feast_embeddings._feast.private import source_columns
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.plain_columns import plain_type
 from feast_embeddings.errors import InputError
@@ -51,7 +52,7 @@ class ArrowComputeEngineConfig(LocalComputeEngineConfig):
     type: Literal["feast_embeddings.ArrowComputeEngine"] = "feast_embeddings.ArrowComputeEngine"  # type: ignore[assignment]
 
 
-class ArrowComputeEngine(LocalComputeEngine):
+class ArrowComputeEngine(ViewEngine):
     """Materializes feature views over Parquet files into `QdrantEmbeddingOnlineStore`, column by column.
 
     The result is that of Feast's local engine: of each entity the row with the latest event timestamp in the window,
@@ -60,9 +61,10 @@ class ArrowComputeEngine(LocalComputeEngine):
     the vectors.
     """
 
-    def _materialize_one(
+    def materialize_view(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
     ) -> LocalMaterializationJob:
+        """Column by column what this engine understands, else as Feast does."""
         job_id = f"{task.feature_view.name}-{task.start_time}-{task.end_time}"
         try:
             understood = self._understand(registry, task)
@@ -72,7 +74,7 @@ class ArrowComputeEngine(LocalComputeEngine):
             # As Feast's engine does: the caller raises it once the state of the view is rolled back.
             return LocalMaterializationJob(job_id, MaterializationJobStatus.ERROR, error)
         if understood is None:
-            return super()._materialize_one(registry, task, **kwargs)
+            return super().materialize_view(registry, task, **kwargs)
         return LocalMaterializationJob(job_id, MaterializationJobStatus.SUCCEEDED)
 
     def _understand(

@@ -18,7 +18,7 @@ from feast import ValueType
 from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.arguments import at_least_one
 from feast_embeddings.codec.collection import VectorField, parse_metric
 from feast_embeddings.codec.filters import QdrantFilterTranslator

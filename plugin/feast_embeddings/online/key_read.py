@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from feast_embeddings._feast import EntityKeyProto, ValueProto
+from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.rows import PointCodec, point_ids
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
 

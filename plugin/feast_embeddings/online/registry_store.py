@@ -10,21 +10,18 @@ Feast's own store rewrites the file in place: a process that is killed meanwhile
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 
-from feast.infra.registry.file import FileRegistryStore
 from feast.repo_config import RegistryConfig
 
-from feast_embeddings._feast import RegistryProto
+from feast_embeddings._feast.registry import RegistryFile
 from feast_embeddings.errors import InputError
 from feast_embeddings.files import written_whole
 
 __all__ = ["AtomicFileRegistryStore"]
 
 
-class AtomicFileRegistryStore(FileRegistryStore):
+class AtomicFileRegistryStore(RegistryFile):
     """Readers find the file before a write or after it, whenever the writer is killed."""
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
@@ -35,10 +32,7 @@ class AtomicFileRegistryStore(FileRegistryStore):
             )
         super().__init__(registry_config, repo_path)
 
-    def _write_registry(self, registry_proto: RegistryProto) -> None:
-        registry_proto.version_id = str(uuid.uuid4())
-        registry_proto.last_updated.FromDatetime(datetime.now(UTC))
-        path = self._filepath.resolve()
-        path.parent.mkdir(exist_ok=True)
+    def write(self, path: Path, content: bytes) -> None:
+        """Replace the file as a whole."""
         with written_whole(path) as file:
-            file.write(registry_proto.SerializeToString())
+            file.write(content)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from typing import Any
 import pyarrow as pa
 from feast import Entity, FeatureView, RepoConfig
 from feast.filter_models import ComparisonFilter, CompoundFilter
-from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 
-from feast_embeddings._feast import EntityKeyProto
+from feast_embeddings._feast.online_store import RequestStore
+from feast_embeddings._feast.private import EntityKeyProto
 from feast_embeddings.codec.collection import value_types, vector_fields
 from feast_embeddings.codec.columns import encode_batch
 from feast_embeddings.codec.numbers import EXACT
@@ -57,15 +57,12 @@ class QdrantEmbeddingOnlineStoreConfig(OnlineStoreSettings):
     type: str = "feast_embeddings.QdrantEmbeddingOnlineStore"
 
 
-class QdrantEmbeddingOnlineStore(OnlineStore):
+class QdrantEmbeddingOnlineStore(RequestStore):
     """One Qdrant collection per feature view, one point per entity, reached through an alias.
 
     Any feature view works, with vectors or without. For the views of `feast_embeddings.embedding_views` the
     store keeps the versions of a model apart: see `online_write_batch`.
     """
-
-    # Feast has a list of its own stores that can answer `view@v2:feature`; this is how others join it.
-    _versioned_read_supported = True
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -171,17 +168,20 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
     ) -> KeyRead:
         return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
-    # Feast reads the views of one request one after the other, or side by side. Users and items of a model must not be
-    # of two versions, so all of a request's reads go by one look at what is live.
+    # Users and items of a model must not be of two versions, so all reads of a request go by one look at what is live.
 
-    def _read_features_per_fv(self, config: RepoConfig, *args: Any, **more: Any) -> None:
+    @contextlib.contextmanager
+    def request(self, config: RepoConfig) -> Iterator[None]:
+        """Look once at what is live."""
         with _reading(self.engine(config).aliases()):
-            super()._read_features_per_fv(config, *args, **more)
+            yield
 
-    async def _read_features_per_fv_async(self, config: RepoConfig, *args: Any, **more: Any) -> None:
+    @contextlib.asynccontextmanager
+    async def request_on_loop(self, config: RepoConfig) -> AsyncIterator[None]:
+        """Look once at what is live."""
         engine, server = await self._open(config)
         with _reading(await (asyncio.to_thread(engine.aliases) if server is None else server.aliases())):
-            await super()._read_features_per_fv_async(config, *args, **more)
+            yield
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:

@@ -12,7 +12,7 @@ import re
 
 from feast import FeatureView, RepoConfig
 
-from feast_embeddings._feast import view_version
+from feast_embeddings._feast.private import view_version
 from feast_embeddings.engines.engine import Engine
 from feast_embeddings.errors import EngineError
 

@@ -1,4 +1,4 @@
-"""The only module that touches what Feast keeps private, so that an upgrade of Feast has one place to check."""
+"""Functions and classes that Feast keeps private."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from feast import Entity, FeatureStore, FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
-from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import python_values_to_proto_values
@@ -18,7 +17,6 @@ from feast.utils import _get_column_names
 
 __all__ = [
     "EntityKeyProto",
-    "RegistryProto",
     "ValueProto",
     "encode_entity_key",
     "online_store_of",
