@@ -34,7 +34,7 @@ import psutil
 from feast_embeddings import embedding_views
 from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.repo import init_repo
-from feast_embeddings.service.keys import new_key
+from feast_embeddings.service.api_keys import new_key
 
 from .load import _ANY, BIN, free_port, make_version, serving
 

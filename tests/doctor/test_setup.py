@@ -17,7 +17,7 @@ from tests.plugin.conftest import write_version
 
 from feast_embeddings.doctor import findings, setup_checks
 from feast_embeddings.repo import Repo
-from feast_embeddings.service.keys import new_key
+from feast_embeddings.service.api_keys import new_key
 
 from .conftest import AFTER_STORE, Doctor, Mend, mending, rewrite
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from feast_embeddings.service.connection import BoundedConnection
+from feast_embeddings.service.server.connection import BoundedConnection
 
 __all__ = ["listening"]
 

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from feast_embeddings.service import ServiceSettings, create_app
-from feast_embeddings.service.keys import ENVIRONMENT, ApiKey
+from feast_embeddings.service.api_keys import ENVIRONMENT, ApiKey
 
 from .conftest import Shop
 

@@ -13,7 +13,7 @@ import pytest
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient, EmbeddingServiceError, calls
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.store import EmbeddingStore
-from feast_embeddings.service.keys import new_key
+from feast_embeddings.service.api_keys import new_key
 
 from .conftest import Shop
 from .listening import listening

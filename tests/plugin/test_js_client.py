@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 from feast_embeddings.query.answers import Embeddings, Neighbours
 from feast_embeddings.query.store import EmbeddingStore
-from feast_embeddings.service.keys import new_key
+from feast_embeddings.service.api_keys import new_key
 
 from .conftest import METRICS, Shop
 from .listening import listening

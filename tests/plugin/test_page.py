@@ -20,7 +20,7 @@ from feast_embeddings import embedding_views
 from feast_embeddings.artifact import Artifact, TrainerInfo, load_artifact, write_artifact
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import mount
-from feast_embeddings.service.keys import new_key
+from feast_embeddings.service.api_keys import new_key
 
 from .asking import Asking
 from .browser import Browser, browsing

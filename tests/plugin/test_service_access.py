@@ -16,8 +16,8 @@ from tests.conftest import Command
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import ServiceSettings
-from feast_embeddings.service.keys import ENVIRONMENT, KeyRing, new_key
-from feast_embeddings.service.logs import JsonLines
+from feast_embeddings.service.api_keys import ENVIRONMENT, KeyRing, new_key
+from feast_embeddings.service.server.logs import JsonLines
 
 from .asking import Asking
 from .conftest import Shop, served_shop
@@ -211,7 +211,7 @@ def test_sockets_and_lifespans_pass(make: Make) -> None:
 
     import asyncio
 
-    from feast_embeddings.service.gate import Gate
+    from feast_embeddings.service.middleware import Gate
 
     gate = Gate(app, ServiceSettings(repo=Path()))
     none: Any = None

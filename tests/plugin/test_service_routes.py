@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
-from feast_embeddings.service.guard import GuardedRoute
-from feast_embeddings.service.keys import ENVIRONMENT, new_key
+from feast_embeddings.service.access import GuardedRoute
+from feast_embeddings.service.api_keys import ENVIRONMENT, new_key
 
 from .asking import Asking
 from .conftest import Shop
@@ -46,7 +46,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             calls.append(name)
             raise RuntimeError(name)
 
-        monkeypatch.setattr(f"feast_embeddings.service.version_routes.{name}", noting)
+        monkeypatch.setattr(f"feast_embeddings.service.routes.versions.{name}", noting)
     return calls
 
 

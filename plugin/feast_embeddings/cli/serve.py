@@ -66,7 +66,7 @@ def serve(
 ) -> None:
     """Answer over HTTP; the address/docs explains how to ask."""
     from feast_embeddings.service import ServiceSettings
-    from feast_embeddings.service.process import run_service
+    from feast_embeddings.service.server.process import run_service
 
     settings = ServiceSettings(
         repo=Repo.open(repo).path,
@@ -97,7 +97,7 @@ def serve(
 @json_option
 def api_key(name: str, scope: Literal["read", "write"], as_json: bool) -> None:
     """Make an API key for NAME: the key itself, and the line to keep of it."""
-    from feast_embeddings.service.keys import new_key
+    from feast_embeddings.service.api_keys import new_key
 
     key, kept = new_key(name, scope)
     if as_json:

@@ -23,7 +23,7 @@ from feast_embeddings.doctor.patient import Patient, Registered
 from feast_embeddings.errors import ArtifactError, InputError, MissingExtraError
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.plan import schema_difference
-from feast_embeddings.service.keys import KeyRing
+from feast_embeddings.service.api_keys import KeyRing
 
 __all__ = ["configuration", "definitions", "installation", "keys", "registry"]
 

@@ -11,19 +11,19 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from feast_embeddings.repo import Repo
+from feast_embeddings.service.access import Guard, GuardedRoute, GuardedRouter
+from feast_embeddings.service.api_keys import KeyRing
 from feast_embeddings.service.calls import PROBLEMS, Calls
-from feast_embeddings.service.gate import Gate, KnownHost, OwnOrigin
-from feast_embeddings.service.guard import Guard, GuardedRoute, GuardedRouter
-from feast_embeddings.service.keys import KeyRing
+from feast_embeddings.service.middleware import Gate, KnownHost, OwnOrigin
 from feast_embeddings.service.models import Models
-from feast_embeddings.service.neighbour_routes import add_neighbour_routes
-from feast_embeddings.service.operation_routes import operation_routes
-from feast_embeddings.service.page_routes import page_routes
 from feast_embeddings.service.permissions import feast_user
 from feast_embeddings.service.problems import add_handlers
+from feast_embeddings.service.routes.neighbours import add_neighbour_routes
+from feast_embeddings.service.routes.operation import operation_routes
+from feast_embeddings.service.routes.pages import page_routes
+from feast_embeddings.service.routes.vectors import add_vector_routes
+from feast_embeddings.service.routes.versions import add_version_routes
 from feast_embeddings.service.settings import ServiceSettings
-from feast_embeddings.service.vector_routes import add_vector_routes
-from feast_embeddings.service.version_routes import add_version_routes
 
 __all__ = ["create_app", "mount"]
 

@@ -17,7 +17,7 @@ class ServiceSettings(BaseModel):
     repo: Path
     """The Feast repo."""
     key_file: Path | None = None
-    """File of hashed API keys, one a line; see `feast_embeddings.service.keys`. Read again when it changes."""
+    """File of hashed API keys, one a line; see `feast_embeddings.service.api_keys`. Read again when it changes."""
     max_ids: PositiveInt = 10_000
     """Ids in one request."""
     max_queries: PositiveInt = 256

@@ -16,13 +16,13 @@ from fastapi import FastAPI
 
 from feast_embeddings.errors import EmbeddingsError, InputError
 from feast_embeddings.repo import Repo
+from feast_embeddings.service.api_keys import ENVIRONMENT, KeyRing
 from feast_embeddings.service.app import create_app
-from feast_embeddings.service.connection import HEAD_BYTES, BoundedConnection
-from feast_embeddings.service.keys import ENVIRONMENT, KeyRing
-from feast_embeddings.service.logs import log_config
 from feast_embeddings.service.permissions import has_feast_auth
+from feast_embeddings.service.server.connection import HEAD_BYTES, BoundedConnection
+from feast_embeddings.service.server.logs import log_config
+from feast_embeddings.service.server.workers import STARTUP_FAILURE, Workers
 from feast_embeddings.service.settings import ServiceSettings
-from feast_embeddings.service.workers import STARTUP_FAILURE, Workers
 
 __all__ = ["run_service", "worker_app"]
 
@@ -62,7 +62,7 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
         # Uvicorn ends a single worker by the signal that it got, which would leave the folder behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         config = uvicorn.Config(
-            "feast_embeddings.service.process:worker_app",
+            "feast_embeddings.service.server.process:worker_app",
             factory=True,
             host=host,
             port=port,

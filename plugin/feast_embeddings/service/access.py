@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.deadline import within
-from feast_embeddings.service.keys import ApiKey, KeyRing
+from feast_embeddings.service.api_keys import ApiKey, KeyRing
 from feast_embeddings.service.limits import LimitedRequest
 from feast_embeddings.service.permissions import FeastUser
 from feast_embeddings.service.problems import ProblemError

@@ -11,9 +11,9 @@ from feast_embeddings.artifact import Entity
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, requests
+from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.answers import ARROW, NUMPY
 from feast_embeddings.service.calls import Calls, Model
-from feast_embeddings.service.guard import GuardedRouter
 from feast_embeddings.service.json_rows import JsonRows
 from feast_embeddings.service.metrics import MISSING
 

@@ -8,7 +8,7 @@ from fastapi import Response
 from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
-from feast_embeddings.service.guard import GuardedRouter
+from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.terms import terms
 
 __all__ = ["PLAIN_HEADERS", "page_routes"]
@@ -29,9 +29,9 @@ _METHODS = ["GET", "HEAD"]
 
 def page_routes() -> GuardedRouter:
     """The page, and what it is made of, under `/page`."""
-    folder = Path(__file__).parent / "page"
+    folder = Path(__file__).parents[1] / "page"
     # An editable install: the client is in the source tree, its only copy.
-    client = folder / "client" if (folder / "client").is_dir() else Path(__file__).parents[3] / "clients" / "js" / "src"
+    client = folder / "client" if (folder / "client").is_dir() else Path(__file__).parents[4] / "clients" / "js" / "src"
     own, of_client = StaticFiles(directory=folder), StaticFiles(directory=client)
     router = GuardedRouter()
 

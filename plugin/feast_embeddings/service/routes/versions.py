@@ -14,12 +14,12 @@ from feast_embeddings.publish.versions import roll_back
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 from feast_embeddings.service import answers, requests
+from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.calls import Calls, Model
-from feast_embeddings.service.guard import GuardedRouter
 from feast_embeddings.service.permissions import may_read
+from feast_embeddings.service.routes.versions_answer import VersionsAnswer, versions_answer
 from feast_embeddings.service.settings import ServiceSettings
 from feast_embeddings.service.terms import terms
-from feast_embeddings.service.versions_answer import VersionsAnswer, versions_answer
 
 __all__ = ["add_version_routes"]
 

@@ -1,0 +1,1 @@
+"""The processes that serve: uvicorn with bounded connections and watched workers."""
