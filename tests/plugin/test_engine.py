@@ -72,19 +72,6 @@ def test_vectors_come_back_bit_for_bit(engine: Engine, new_alias: NewAlias, rng:
     assert stored.tobytes() == vectors.tobytes()
 
 
-def test_a_state_is_of_what_a_collection_holds(engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
-    """It stays as long as nothing is written, and each write makes another one; or nobody can tell."""
-    alias = new_alias()
-    name, states = alias + "__c", []
-    engine.create(name, make_spec(alias), [make_batch(random_vectors(rng, 5))])
-    for _ in range(3):
-        states.append(engine.state(name))
-        engine.retrieve(name, ids(0, 5), vectors=["v"])
-        assert engine.state(name) == states[-1]
-        engine.upsert(name, [make_batch(random_vectors(rng, 5), timestamp=2_000 + len(states))])
-    assert states == [None] * 3 or len({*states, engine.state(name)}) == 4
-
-
 def test_retrieve_keeps_the_order_and_marks_what_is_missing(
     engine: Engine, new_alias: NewAlias, rng: np.random.Generator
 ) -> None:

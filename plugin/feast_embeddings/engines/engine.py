@@ -148,13 +148,6 @@ class Engine(Protocol):
         """What a collection holds."""
         ...
 
-    def state(self, collection: str) -> str | None:
-        """A name for the points that a collection holds now, another one after each write; None where nobody can tell.
-
-        Asking costs next to nothing.
-        """
-        ...
-
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:

@@ -125,10 +125,6 @@ class LiveSide:
         """Whether this version has not been dropped."""
         return self.collection in self._engine.collections(self.side.alias)
 
-    def state(self) -> str | None:
-        """A name for the points that there are now, another one after each write; None where nobody can tell."""
-        return self._engine.state(self.collection)
-
     def count(self) -> int:
         """How many there are, with a vector or without."""
         return self._engine.count(self.collection)

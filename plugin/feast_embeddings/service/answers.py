@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from binascii import b2a_base64
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,11 +15,8 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 from starlette.responses import Response
 
-from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
-from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
-from feast_embeddings.query.side import LiveSide
 
 __all__ = [
     "ARROW",
@@ -32,7 +30,6 @@ __all__ = [
     "batch_response",
     "embedding_file",
     "embedding_json",
-    "embedding_row",
     "json_response",
     "neighbours_response",
     "page_response",
@@ -169,28 +166,31 @@ def page_response(model: str, page: Page, *, metadata: bool) -> Response:
     return json_response({"model": model, "version": page.version, "rows": rows, "next_cursor": page.cursor})
 
 
-def embedding_row(spec: CollectionSpec, id: Id, vector: Any, timestamp: str | None) -> bytes:
-    """An `EmbeddingRow` as JSON; of an id without a vector both are None."""
-    row = {
-        "id": id,
-        "vector": vector,
-        "version": spec.version,
-        "as_of": spec.as_of,
-        "event_timestamp": timestamp,
+def embedding_json(model: str, found: Embeddings, encoding: Literal["float", "base64"]) -> Response:
+    """An `EmbeddingAnswer`."""
+    vectors: Iterable[Any] = found.vectors
+    if encoding == "base64":
+        vectors = [b2a_base64(row, newline=False).decode() for row in found.vectors.astype("<f4", copy=False)]
+    rows = [
+        {
+            "id": id,
+            "vector": None if time is None else vector,
+            "version": found.version,
+            "as_of": found.as_of,
+            "event_timestamp": time,
+        }
+        for id, vector, time in zip(found.ids, vectors, found.event_timestamps, strict=True)
+    ]
+    answer = {
+        "model": model,
+        "version": found.version,
+        "space": found.space,
+        "as_of": found.as_of,
+        "dim": found.vectors.shape[1],
+        "embeddings": rows,
+        "missing": found.missing,
     }
-    return orjson.dumps(row, None, orjson.OPT_SERIALIZE_NUMPY)
-
-
-def embedding_json(model: str, side: LiveSide, ids: Sequence[Id], rows: Sequence[bytes | None]) -> Response:
-    """An `EmbeddingAnswer` of rows that are written already; None is one without a vector."""
-    spec = side.spec
-    about = {"model": model, "version": spec.version, "space": spec.space, "as_of": spec.as_of, "dim": side.dim}
-    missing = [id for id, row in zip(ids, rows, strict=True) if row is None]
-    listed = b",".join(
-        embedding_row(spec, id, None, None) if row is None else row for id, row in zip(ids, rows, strict=True)
-    )
-    body = b'%b,"embeddings":[%b],"missing":%b}' % (orjson.dumps(about)[:-1], listed, orjson.dumps(missing))
-    return Response(body, media_type="application/json")
+    return Response(orjson.dumps(answer, None, orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
 def embedding_file(model: str, entity: Entity, found: Embeddings, encoding: Literal["arrow", "numpy"]) -> Response:

@@ -82,9 +82,6 @@ class EmbeddedEngine:
     def describe(self, collection: str) -> CollectionSpec:
         return self._folder.pointer().collection(collection).spec
 
-    def state(self, collection: str) -> str | None:
-        return self._folder.pointer().collection(collection).shard
-
     def retrieve(
         self,
         collection: str,

@@ -119,9 +119,6 @@ class ServerEngine:
         mark = self._catalog.mark(collection)
         return self._catalog.learn(collection, mark, self._info(collection))
 
-    def state(self, collection: str) -> str | None:
-        return None
-
     def _info(self, collection: str) -> models.CollectionInfo:
         with engine_errors(f"describe {collection!r}"):
             return self._client.get_collection(collection)

@@ -8,13 +8,11 @@ from fastapi import Header, Response
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity
-from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.answers import ARROW, NUMPY
 from feast_embeddings.service.calls import Calls, Model
-from feast_embeddings.service.json_rows import JsonRows
 from feast_embeddings.service.metrics import MISSING
 
 __all__ = ["add_vector_routes"]
@@ -26,27 +24,21 @@ _LIGHT = 200
 def add_vector_routes(router: GuardedRouter, calls: Calls) -> None:
     """Add them to the router of the models."""
 
-    json_rows = JsonRows()
-
     async def embeddings(
         model: str, entity: Entity, ids: list[Id], asked: requests.Encoding | None, accept: str
     ) -> Response:
         light = len(ids) <= _LIGHT
         encoding = asked or ("arrow" if ARROW in accept else "numpy" if NUMPY in accept else "float")
 
-        def found(live: LiveModel) -> tuple[Response, int]:
-            side = live.side(entity)
+        def answer(store: EmbeddingStore) -> Response:
+            found = (store.user_embeddings if entity == "user" else store.item_embeddings)(ids)
+            if found.missing:
+                MISSING.labels(model).inc(len(found.missing))
             if encoding == "float" or encoding == "base64":
-                # Many ids at once are a job's, not those that many ask for.
-                rows = json_rows.of(side, ids, encoding, keep=light)
-                return answers.embedding_json(model, side, ids, rows), rows.count(None)
-            embeddings = side.embeddings(ids)
-            return answers.embedding_file(model, entity, embeddings, encoding), len(embeddings.missing)
+                return answers.embedding_json(model, found, encoding)
+            return answers.embedding_file(model, entity, found, encoding)
 
-        response, missing = await calls.one(model, light, lambda store: store.answer(found))
-        if missing:
-            MISSING.labels(model).inc(missing)
-        return response
+        return await calls.one(model, light, answer)
 
     vectors: dict[int | str, dict[str, Any]] = {
         200: {"model": answers.EmbeddingAnswer, "content": {ARROW: {}, NUMPY: {}}, "description": "The embeddings."}
