@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast_embeddings._feast import EntityKeyProto, table_id
 from feast_embeddings.collection import value_types, vector_fields
 from feast_embeddings.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
+from feast_embeddings.dropped import ask_live, ask_live_on_loop
 from feast_embeddings.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.errors import InputError
 from feast_embeddings.exact_numbers import EXACT
@@ -159,12 +161,15 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
     ) -> list[ReadRow]:
         """Features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
         engine, read = self.engine(config), self._key_read(config, table, entity_keys, requested_features)
-        aliases = engine.aliases() if (looked_up := _LIVE.get()) is None else looked_up
-        live = aliases.get(table_id(config, table))
-        if live is None:
-            return read.nothing()
-        spec = engine.describe(live) if read.has_vectors else None
-        return read.rows(engine.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
+            live = aliases.get(table_id(config, table))
+            if live is None:
+                return read.nothing()
+            spec = engine.describe(live) if read.has_vectors else None
+            return read.rows(engine.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        return ask_live(engine.aliases, rows) if (looked_up := _LIVE.get()) is None else rows(looked_up)
 
     def _key_read(
         self, config: RepoConfig, view: FeatureView, keys: list[EntityKeyProto], names: list[str] | None
@@ -172,16 +177,33 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
     # Feast reads the views of one request one after the other, or side by side. Users and items of a model must not be
-    # of two versions, so all of a request's reads go by one look at what is live.
+    # of two versions, so all of a request's reads go by one look at what is live, and all are repeated if that goes.
 
-    def _read_features_per_fv(self, config: RepoConfig, *args: Any, **more: Any) -> None:
-        with _reading(self.engine(config).aliases()):
-            super()._read_features_per_fv(config, *args, **more)
+    def _read_features_per_fv(
+        self, config: RepoConfig, refs: Any, keys: Any, names: Any, response: Any, *more: Any
+    ) -> None:
+        begun = type(response)()
+        begun.CopyFrom(response)
+
+        def read(live: Mapping[str, str]) -> None:
+            response.CopyFrom(begun)  # without the views that were read before one could not be
+            with _reading(live):
+                super(QdrantEmbeddingOnlineStore, self)._read_features_per_fv(
+                    config, refs, keys, names, response, *more
+                )
+
+        ask_live(self.engine(config).aliases, read)
 
     async def _read_features_per_fv_async(self, config: RepoConfig, *args: Any, **more: Any) -> None:
         engine, server = await self._open(config)
-        with _reading(await (asyncio.to_thread(engine.aliases) if server is None else server.aliases())):
-            await super()._read_features_per_fv_async(config, *args, **more)
+
+        async def read(live: Mapping[str, str]) -> None:
+            with _reading(live):
+                # It begins the response when all views are read.
+                await super(QdrantEmbeddingOnlineStore, self)._read_features_per_fv_async(config, *args, **more)
+
+        aliases = functools.partial(asyncio.to_thread, engine.aliases) if server is None else server.aliases
+        await ask_live_on_loop(aliases, read)
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -200,12 +222,16 @@ class QdrantEmbeddingOnlineStore(OnlineStore):
         if server is None:
             return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
         read = self._key_read(config, table, entity_keys, requested_features)
-        aliases = await server.aliases() if (looked_up := _LIVE.get()) is None else looked_up
-        live = aliases.get(table_id(config, table))
-        if live is None:
-            return read.nothing()
-        spec = await server.describe(live) if read.has_vectors else None
-        return read.rows(await server.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        async def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
+            live = aliases.get(table_id(config, table))
+            if live is None:
+                return read.nothing()
+            spec = await server.describe(live) if read.has_vectors else None
+            return read.rows(await server.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        looked_up = _LIVE.get()
+        return await (ask_live_on_loop(server.aliases, rows) if looked_up is None else rows(looked_up))
 
     async def online_write_batch_async(
         self,
