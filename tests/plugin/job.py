@@ -10,7 +10,7 @@ __all__ = ["CONTEXT", "PRELOADED", "TIMEOUT", "Job"]
 
 # A process that has Feast imported, and forks one more for each job: importing Feast takes seconds.
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["pytest", "feast_embeddings.publish.run", "feast_embeddings.query.store"]
+PRELOADED = ["pytest", "feast_embeddings.publish.run", "feast_embeddings.query.store", "feast.cli.cli"]
 TIMEOUT = 60
 
 

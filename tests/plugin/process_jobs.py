@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import entry_points
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,19 @@ def train_versions(pipe: Connection, data: Path, first_seed: int) -> None:
             evaluation=False,
         )
         pipe.send(training.artifact.manifest.version)
+
+
+def run_program(pipe: Connection, output: Path, name: str, *arguments: str) -> None:
+    """Run a program of this environment on demand, as a shell does; this process ends with its exit code."""
+    (program,) = entry_points(group="console_scripts", name=name)
+    main = program.load()
+    with output.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.argv = [name, *arguments]
+    pipe.send("ready")
+    pipe.recv()
+    main()
 
 
 def publish(pipe: Connection, repo: Path, version: str) -> None:

@@ -85,6 +85,25 @@ def test_a_collection_is_described_once(client: QdrantClient) -> None:
         writer.drop([name])
 
 
+@pytest.mark.parametrize("more", ["", "@16", "shoes", "0123abcd", "f" * 31, "f" * 33, "F" * 32])
+def test_only_the_whole_mark_of_a_collection_is_hidden(client: QdrantClient, more: str) -> None:
+    """An alias that begins alike is one like others: listed, so that what it names is not dropped."""
+    engine = ServerEngine(client)
+    alias, name = f"feast_embeddings_made_{more}", f"feast_embeddings_made_{more}__live"
+    engine.create(name, make_spec(alias), [])
+    try:
+        before = engine.aliases()
+        engine.switch({alias: name})
+        assert engine.aliases() == before | {alias: name}
+        engine.drop([name])
+        assert engine.collections(alias).keys() == {name}
+        assert engine.describe(name).alias == alias
+    finally:
+        engine.switch({alias: None})
+        engine.drop([name])
+    assert engine.aliases() == before
+
+
 def test_an_online_read_is_two_requests(client: QdrantClient, tmp_path: Path) -> None:
     """Where the live collection is, and the rows; not what the collection is like, but for the first time."""
     (tmp_path / "feature_store.yaml").write_text(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -13,9 +15,11 @@ from feast.types import Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feast_embeddings.engines.engine import Engine
 from feast_embeddings.online.table_names import older_names, rename_tables, table_name
 
 from .conftest import qdrant
+from .test_engine import ids, make_batch, make_spec
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PROJECTS = st.from_regex(r"[a1][a1_v-]{0,4}", fullmatch=True)
@@ -135,3 +139,47 @@ def test_only_tables_of_the_project_are_renamed(tmp_path: Path) -> None:
         engine.annotate(collection, spec.model_copy(update={"alias": table_name("a_b", "d", 0)}))
     rename_tables(engine, "a_b")
     assert set(engine.aliases()) == {"a_b_d@3", "a_b_c"}
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize(
+    ("view", "version"),
+    [("my__docs", 0), ("my__docs", 2), ("my__docs_v2", 0), ("_docs", 0), ("docs_", 0), ("docs_", 1)],
+)
+def test_an_older_table_of_a_view_with_two_underscores(
+    view: str, version: int, interrupted: bool, engine: Engine
+) -> None:
+    """It gets its mark, and keeps its rows; views whose tables or collections read alike keep theirs."""
+    project = f"p{uuid.uuid4().hex}"  # a server may be shared
+    older, name = f"{project}_{view}" + f"_v{version}" * bool(version), table_name(project, view, version)
+    matrix = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    # As older releases named them, and, of view `my`, all releases; the last is another project's.
+    tables = {
+        older: (view, f"{older}__live"),
+        f"{project}_my": ("my", f"{project}_my__docs_of_may"),
+        f"{project}x_my__docs": ("my__docs", f"{project}x_my__docs__live"),
+    }
+    for number, (alias, (of, collection)) in enumerate(tables.items()):
+        engine.create(collection, make_spec(alias, view=of), [make_batch(matrix + number)], wait_for_indexes=False)
+        engine.switch({alias: collection})
+    try:
+        assert older_names(engine, project) == {older: name}
+        if interrupted:  # before the switch
+            engine.annotate(f"{older}__live", engine.describe(f"{older}__live").model_copy(update={"alias": name}))
+        for _ in range(2):
+            rename_tables(engine, project)
+            assert older_names(engine, project) == {}
+            expected = {name if alias == older else alias: table for alias, table in tables.items()}
+            found = {alias: live for alias, live in engine.aliases().items() if alias.startswith(project)}
+            assert found == {alias: collection for alias, (_, collection) in expected.items()}
+            for number, (alias, (of, collection)) in enumerate(expected.items()):
+                specs = engine.collections(alias)
+                assert {name: (spec.alias, spec.view) for name, spec in specs.items()} == {collection: (alias, of)}
+                points = engine.retrieve(collection, ids(0, 3), vectors=["v"])
+                vectors = np.stack([point.vectors["v"] for point in points if point is not None])
+                assert vectors.tobytes() == (matrix + number).tobytes()
+            assert engine.collections(older) == {}
+    finally:
+        mine = [alias for alias in engine.aliases() if alias.startswith(project)]
+        engine.switch(dict.fromkeys(mine))
+        engine.drop([collection for _, collection in tables.values()])

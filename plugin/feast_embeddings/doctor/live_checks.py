@@ -16,6 +16,7 @@ from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_f
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient, Registered
+from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
 from feast_embeddings.times import is_future
@@ -61,12 +62,11 @@ def _look(patient: Patient, model: str, sides: dict[Entity, Registered]) -> _Liv
 
 def live(patient: Patient) -> Iterator[Finding]:
     """Is a version live, on both sides, with a point for each row?"""
-    engine = patient.need_engine()
+    patient.need_engine()
     for model, sides in patient.registered():
         publish = patient.command("publish", model)
         try:
-            found = _look(patient, model, sides)
-            counts = {entity: engine.count(collection) for entity, (collection, _) in found.collections.items()}
+            found, counts = _count(patient, model, sides)
         except EngineError as error:
             yield Finding("live", "problem", f"what is live cannot be read: {error}", patient.load_again(error), model)
             continue
@@ -77,6 +77,17 @@ def live(patient: Patient) -> Iterator[Finding]:
         else:
             yield _counted(patient, found, counts)
             yield from _gone(patient, found)
+
+
+def _count(patient: Patient, model: str, sides: dict[Entity, Registered]) -> tuple[_Live, dict[Entity, int]]:
+    """What is live, and how many points there are; `EngineError` where that cannot be read."""
+    engine = patient.need_engine()
+
+    def count(_: dict[str, str]) -> tuple[_Live, dict[Entity, int]]:
+        found = _look(patient, model, sides)
+        return found, {entity: engine.count(collection) for entity, (collection, _) in found.collections.items()}
+
+    return ask_live(engine.aliases, count)
 
 
 def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Finding:

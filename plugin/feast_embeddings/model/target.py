@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.dropped import count_unless_dropped
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 
 __all__ = ["Target"]
@@ -27,9 +28,7 @@ class Target:
     def is_loaded(self, engine: Engine) -> bool:
         """Whether the collection is there, whole and verified; rows written into it since then only add to it."""
         existing = engine.collections(self.alias).get(self.collection)
-        return (
-            existing is not None
-            and existing.verified
-            and existing.same_content(self.spec)
-            and engine.count(self.collection) >= self.table.num_rows
-        )
+        if existing is None or not existing.verified or not existing.same_content(self.spec):
+            return False
+        count = count_unless_dropped(engine, self.collection, self.alias)
+        return count is not None and count >= self.table.num_rows

@@ -23,6 +23,7 @@ from feast_embeddings.arguments import at_least_one
 from feast_embeddings.codec.collection import VectorField, parse_metric
 from feast_embeddings.codec.filters import QdrantFilterTranslator
 from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
@@ -43,6 +44,7 @@ DocumentV2 = tuple[datetime | None, EntityKeyProto | None, dict[str, ValueProto]
 # How far down each of the two rankings of a hybrid search counts.
 _FUSED = 100
 
+_Row = tuple[datetime, EntityKeyProto, dict[str, ValueProto]]
 _Vectors = npt.NDArray[np.float64]
 
 
@@ -175,20 +177,37 @@ def _search(
     text: str | None,
     filters: ComparisonFilter | CompoundFilter | None,
     top_k: int,
-) -> list[tuple[datetime, EntityKeyProto, dict[str, ValueProto]]]:
+) -> list[_Row]:
     codec, engine = view.codec, view.engine
     translated = QdrantFilterTranslator(codec.types).translate(filters)
     features = [name for name in dict.fromkeys(requested) if name in codec.features]
     texts = [name for name in features if codec.types[name] == ValueType.STRING]
     if text is not None and not texts:
         raise InputError("query_string searches the string features that are requested, but none is")
-    collection = engine.aliases().get(view.alias)
-    if collection is None:
-        return []
-    top_k = no_more_than_there_are(top_k, engine, collection)
-    spec = engine.describe(collection)
     conditions = _conditions(translated, view.valid_from)
 
+    def search(collection: str | None) -> list[_Row]:
+        if collection is None:
+            return []
+        return _search_in(view, collection, requested, features, texts, query, text, conditions, top_k)
+
+    return ask_live(lambda: engine.aliases().get(view.alias), search)
+
+
+def _search_in(
+    view: DocumentView,
+    collection: str,
+    requested: Sequence[str],
+    features: Sequence[str],
+    texts: Sequence[str],
+    query: _Query | None,
+    text: str | None,
+    conditions: models.Filter | None,
+    top_k: int,
+) -> list[_Row]:
+    codec, engine = view.codec, view.engine
+    top_k = no_more_than_there_are(top_k, engine, collection)
+    spec = engine.describe(collection)
     rankings: list[list[PointId]] = []
     if query is not None:
         depth = top_k if text is None else max(top_k, _FUSED)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from feast_embeddings.codec.collection import value_types, vector_fields
 from feast_embeddings.codec.columns import encode_batch
 from feast_embeddings.codec.numbers import EXACT
 from feast_embeddings.codec.rows import FeastRow, PointCodec
+from feast_embeddings.engines.dropped import ask_live, ask_live_on_loop
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, Engine, PointBatch
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.on_loop import AsyncServer
@@ -156,32 +158,43 @@ class QdrantEmbeddingOnlineStore(RequestStore):
     ) -> list[ReadRow]:
         """Features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
         engine, read = self.engine(config), self._key_read(config, table, entity_keys, requested_features)
-        aliases = engine.aliases() if (looked_up := _LIVE.get()) is None else looked_up
-        live = aliases.get(table_id(config, table))
-        if live is None:
-            return read.nothing()
-        spec = engine.describe(live) if read.has_vectors else None
-        return read.rows(engine.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
+            live = aliases.get(table_id(config, table))
+            if live is None:
+                return read.nothing()
+            spec = engine.describe(live) if read.has_vectors else None
+            return read.rows(engine.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        return ask_live(engine.aliases, rows) if (looked_up := _LIVE.get()) is None else rows(looked_up)
 
     def _key_read(
         self, config: RepoConfig, view: FeatureView, keys: list[EntityKeyProto], names: list[str] | None
     ) -> KeyRead:
         return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
-    # Users and items of a model must not be of two versions, so all reads of a request go by one look at what is live.
+    # Users and items of a model must not be of two versions, so all reads of a request go by one look at what is live,
+    # and all are repeated if that goes.
 
-    @contextlib.contextmanager
-    def request(self, config: RepoConfig) -> Iterator[None]:
-        """Look once at what is live."""
-        with _reading(self.engine(config).aliases()):
-            yield
+    def answer(self, config: RepoConfig, read: Callable[[], None]) -> None:
+        """Read for a request."""
 
-    @contextlib.asynccontextmanager
-    async def request_on_loop(self, config: RepoConfig) -> AsyncIterator[None]:
-        """Look once at what is live."""
+        def read_live(live: Mapping[str, str]) -> None:
+            with _reading(live):
+                read()
+
+        ask_live(self.engine(config).aliases, read_live)
+
+    async def answer_on_loop(self, config: RepoConfig, read: Callable[[], Awaitable[None]]) -> None:
+        """Read for a request, without blocking the event loop."""
         engine, server = await self._open(config)
-        with _reading(await (asyncio.to_thread(engine.aliases) if server is None else server.aliases())):
-            yield
+
+        async def read_live(live: Mapping[str, str]) -> None:
+            with _reading(live):
+                await read()
+
+        aliases = functools.partial(asyncio.to_thread, engine.aliases) if server is None else server.aliases
+        await ask_live_on_loop(aliases, read_live)
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -200,12 +213,16 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         if server is None:
             return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
         read = self._key_read(config, table, entity_keys, requested_features)
-        aliases = await server.aliases() if (looked_up := _LIVE.get()) is None else looked_up
-        live = aliases.get(table_id(config, table))
-        if live is None:
-            return read.nothing()
-        spec = await server.describe(live) if read.has_vectors else None
-        return read.rows(await server.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        async def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
+            live = aliases.get(table_id(config, table))
+            if live is None:
+                return read.nothing()
+            spec = await server.describe(live) if read.has_vectors else None
+            return read.rows(await server.retrieve(live, read.ids, vectors=read.vectors(spec)))
+
+        looked_up = _LIVE.get()
+        return await (ask_live_on_loop(server.aliases, rows) if looked_up is None else rows(looked_up))
 
     async def online_write_batch_async(
         self,

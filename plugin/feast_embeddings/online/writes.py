@@ -8,6 +8,7 @@ be published. Where nothing is live yet, the newest version in the rows goes liv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
@@ -15,9 +16,10 @@ import numpy as np
 
 from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.dropped import live_collections
 from feast_embeddings.engines.engine import CollectionSpec, Engine, PointBatch
 from feast_embeddings.engines.server.on_loop import AsyncServer
-from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.errors import EngineError, InputError, VersionMismatchError
 from feast_embeddings.online.late_rows import carry_late_rows, late_after
 from feast_embeddings.online.table_names import collection_name
 
@@ -42,8 +44,7 @@ def write_live(
         VersionMismatchError: a row is of a newer version than the live one.
         InputError: a vector has another length than those that are stored.
     """
-    live = engine.aliases().get(alias)
-    spec = None if live is None else engine.describe(live)
+    live, spec = live_collections(engine, [alias]).get(alias, (None, None))
     version = ""
     if codec.versioned and versions:
         version = max(versions) if spec is None else spec.version
@@ -79,8 +80,10 @@ async def write_live_on_loop(
     What is rare goes by way of a thread: the first write, which makes the collection; rows of older versions, which
     are held against all that is kept; and what to take along when another version goes live meanwhile.
     """
-    live = (await server.aliases()).get(alias)
-    spec = None if live is None else await server.describe(live)
+    live, spec = (await server.aliases()).get(alias), None
+    if live is not None:
+        with contextlib.suppress(EngineError):  # perhaps it was just dropped; `write_live` looks again
+            spec = await server.describe(live)
     if live is None or spec is None or _some_older(codec, spec.version, versions):
         await asyncio.to_thread(write_live, engine, codec, alias, [batch], versions)
         return

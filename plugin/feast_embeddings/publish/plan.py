@@ -11,6 +11,7 @@ from feast import FeatureStore, FeatureView
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest, load_artifact
 from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.dropped import ask_live, count_unless_dropped, live_collections
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.model.registered import model_view, qdrant_store
@@ -84,9 +85,11 @@ def plan_publish(
             as_of=manifest.as_of.isoformat(),
         ).model_copy(update={"fingerprint": manifest.files[f"{entity}s.parquet"].sha256, "verified": False})
         targets.append(Target(entity, codec, alias, collection_name(alias, manifest.version), spec, table))
-    live = live_sides(engine, {target.entity: target.alias for target in targets})
+    aliases = {target.entity: target.alias for target in targets}
+    live, compared = ask_live(
+        lambda: live_sides(engine, aliases), lambda sides: (sides, _live(engine, sides, artifact) if sides else None)
+    )
     changed = any(target.collection != live.get(target.entity, ("",))[0] for target in targets)
-    compared = _live(engine, live, artifact) if live else None
     results = evaluate_gates(manifest, compared, gates or Gates()) if changed else []
     plan = PublishPlan(
         model=manifest.model,
@@ -106,8 +109,8 @@ def plan_publish(
 
 def live_sides(engine: Engine, aliases: dict[Entity, str]) -> dict[Entity, tuple[str, CollectionSpec]]:
     """The live collection of each side, and what it holds, out of one look at the aliases."""
-    live = engine.aliases()
-    return {entity: (live[alias], engine.describe(live[alias])) for entity, alias in aliases.items() if alias in live}
+    live = live_collections(engine, aliases.values())
+    return {entity: live[alias] for entity, alias in aliases.items() if alias in live}
 
 
 def superseded(collections: dict[str, CollectionSpec], live: str, version: str, keep: int = KEEP) -> list[str]:
@@ -148,7 +151,7 @@ def _side(engine: Engine, target: Target) -> SidePlan:
     to_load = 0 if target.is_loaded(engine) else points
     existing = engine.collections(target.alias).get(target.collection)
     if to_load and existing is not None and existing.same_content(target.spec):
-        to_load = max(0, points - engine.count(target.collection))
+        to_load = max(0, points - (count_unless_dropped(engine, target.collection, target.alias) or 0))
     return SidePlan(target.entity, target.collection, points, to_load)
 
 

@@ -15,6 +15,7 @@ from feast import FeatureStore, FeatureView
 
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError
@@ -155,7 +156,7 @@ def _load_and_switch(
             return n_late
         except EngineError:
             # Another publish may have taken what is loaded here for an old version and dropped it.
-            if attempt == _TRIES - 1 or not any(_is_gone(engine, t.alias, t.collection) for t in targets):
+            if attempt == _TRIES - 1 or not any(is_gone(engine, t.alias, t.collection) for t in targets):
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -230,17 +231,9 @@ def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
             carried += carry_late_rows(engine, target.codec, name, target.collection)
         except EngineError:
             # Another publish may have dropped it: the versions after it have its late rows.
-            if not _is_gone(engine, target.alias, name):
+            if not is_gone(engine, target.alias, name):
                 raise
     return carried
-
-
-def _is_gone(engine: Engine, alias: str, collection: str) -> bool:
-    """Whether a collection is known to be no more; asked after a failure, which stays the one that is told."""
-    try:
-        return collection not in engine.collections(alias)
-    except EngineError:
-        return False
 
 
 def register(feature_store: FeatureStore, views: Iterable[FeatureView], as_of: datetime) -> None:

@@ -12,8 +12,9 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifacts, load_artifact, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
+from feast_embeddings.engines.dropped import count_unless_dropped
 from feast_embeddings.engines.engine import CollectionSpec, Engine
-from feast_embeddings.errors import ArtifactError, EngineError, InputError, NotPublishedError
+from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
 from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.online.table_names import table_id
 from feast_embeddings.publish.gates import Gates
@@ -191,11 +192,8 @@ def _is_whole(sides: Sides) -> bool:
 def _points(engine: Engine, sides: Sides) -> dict[Entity, int]:
     points = {}
     for entity, (name, spec) in sides.items():
-        try:
-            points[entity] = engine.count(name)
-        except EngineError:
-            if name in engine.collections(spec.alias):
-                raise
+        if (count := count_unless_dropped(engine, name, spec.alias)) is not None:
+            points[entity] = count
     return points
 
 

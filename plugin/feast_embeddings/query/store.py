@@ -355,7 +355,7 @@ class EmbeddingStore:
         return self._watch.live()
 
     def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
-        """Ask what is live now; once more, should it be replaced and dropped, or deleted, meanwhile."""
+        """Ask what is live now; again, should it be replaced and dropped, or deleted, meanwhile."""
         return self._watch.answer(ask)
 
     @property

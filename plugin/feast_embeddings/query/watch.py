@@ -12,6 +12,7 @@ from typing import TypeVar
 from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.errors import CursorError, EngineError, FoldInError
 from feast_embeddings.model.registered import model_view, qdrant_store
 from feast_embeddings.online.table_names import table_id
@@ -50,22 +51,16 @@ class LiveWatch:
         self._next_look = 0.0
 
     def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
-        """Ask what is live now; once more, should it be replaced and dropped, or deleted, meanwhile."""
-        aliases = self._engine.aliases()
-        try:
-            return ask(self.live(aliases))
-        except (EngineError, FoldInError) as error:
-            try:
-                now = self._engine.aliases()
-            except EngineError:
-                raise error from None  # what failed first says more
-            if now == aliases:
-                raise
-        return ask(self.live(now))
+        """Ask what is live now; again, should it be replaced and dropped, or deleted, meanwhile."""
+        return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), (EngineError, FoldInError))
 
-    def live(self, aliases: dict[str, str] | None = None) -> LiveModel:
-        """What is live now, or was when the engine had these aliases; all queries on it answer from that."""
-        aliases, known = aliases or self._engine.aliases(), self._live
+    def live(self) -> LiveModel:
+        """What is live now; all queries on it answer from that."""
+        return self.answer(lambda live: live)
+
+    def _live_at(self, aliases: dict[str, str]) -> LiveModel:
+        """What was live when the engine had these aliases."""
+        known = self._live
         if known is not None and known.collections == self._named(aliases):
             return known
         with self._guard:

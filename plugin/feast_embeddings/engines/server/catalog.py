@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -13,8 +14,9 @@ from feast_embeddings.errors import EngineError
 __all__ = ["Catalog", "birth_mark", "metadata_of", "spec_in"]
 
 _SPEC = "feast_embeddings"
-# Begins an alias that a collection gets when it is made and loses with its end, to tell it from others of its name.
-_BIRTH_MARK = "feast_embeddings_made_"
+# An alias that a collection gets when it is made and loses with its end, to tell it from others of its name. The whole
+# form counts: project feast_embeddings may have a view made_shoes.
+_BIRTH_MARK = re.compile("feast_embeddings_made_[0-9a-f]{32}")
 
 
 def metadata_of(spec: CollectionSpec) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def spec_in(info: models.CollectionInfo) -> CollectionSpec | None:
 
 def birth_mark() -> str:
     """The alias that marks a new collection."""
-    return _BIRTH_MARK + uuid.uuid4().hex
+    return f"feast_embeddings_made_{uuid.uuid4().hex}"
 
 
 class Catalog:
@@ -47,8 +49,9 @@ class Catalog:
     def aliases(self, answer: models.CollectionsAliasesResponse) -> dict[str, str]:
         """Alias -> collection, from the server's list of all."""
         aliases = {alias.alias_name: alias.collection_name for alias in answer.aliases}
-        self._birth_marks = {c: alias for alias, c in aliases.items() if alias.startswith(_BIRTH_MARK)}
-        return {alias: c for alias, c in aliases.items() if not alias.startswith(_BIRTH_MARK)}
+        marks = {alias: c for alias, c in aliases.items() if _BIRTH_MARK.fullmatch(alias)}
+        self._birth_marks = {c: mark for mark, c in marks.items()}
+        return {alias: c for alias, c in aliases.items() if alias not in marks}
 
     def mark(self, collection: str) -> str | None:
         """The mark of a collection at the last look at the aliases."""

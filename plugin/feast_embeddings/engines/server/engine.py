@@ -28,7 +28,7 @@ from feast_embeddings.engines.engine import (
 )
 from feast_embeddings.engines.payload import payload_key, payload_keys
 from feast_embeddings.engines.server.catalog import Catalog, birth_mark, metadata_of, spec_in
-from feast_embeddings.engines.server.errors import engine_errors
+from feast_embeddings.engines.server.errors import engine_errors, has_no_shards
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.engines.server.points import chunks, guarded_upserts
 from feast_embeddings.engines.server.storage import Storage, creation_parameters, index_schema, search_parameters
@@ -102,8 +102,8 @@ class ServerEngine:
         """What a listed collection holds; None if this package has not made it, or it is gone since."""
         try:
             return spec_in(self._info(collection))
-        except EngineError:
-            if self._is_gone(collection):
+        except EngineError as error:
+            if has_no_shards(error) or self._is_gone(collection):
                 return None
             raise
 

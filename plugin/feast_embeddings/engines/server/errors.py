@@ -11,7 +11,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from feast_embeddings.errors import EngineError, FilterError
 
-__all__ = ["STATUS_ERRORS", "engine_errors"]
+__all__ = ["STATUS_ERRORS", "engine_errors", "has_no_shards"]
 
 # Errors of gRPC that have a status, from a blocking call and from one on an event loop.
 STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
@@ -20,9 +20,18 @@ STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
 # How a server says, over gRPC and over HTTP, that it does not know a kind of match. Of those that are sent, only LIKE's
 # and CONTAINS' are newer than the oldest server that is supported.
 _UNKNOWN_MATCH = ("Malformed Match condition", "did not match any variant of untagged enum MatchInterface")
+_NO_SHARDS = "0 of 0 read operations failed"
 _NO_PARTS = (
     "this Qdrant server does not know LIKE and CONTAINS, as 1.18 and 1.19 do not; upgrade it, or filter with = and IN"
 )
+
+
+def has_no_shards(error: EngineError) -> bool:
+    """Whether the server said that of a collection; it does of one that is just being deleted, and still listed."""
+    said = error.__cause__
+    if isinstance(said, UnexpectedResponse):
+        return _NO_SHARDS.encode() in said.content
+    return isinstance(said, STATUS_ERRORS) and _NO_SHARDS in (said.details() or "")
 
 
 @contextlib.contextmanager
