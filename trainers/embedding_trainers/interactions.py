@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
+from embedding_trainers.growing import GrowingArray
 from embedding_trainers.preparation import Preparation, core, decay, event_weights, first_of_each
 from embedding_trainers.vocabulary import IdNumbering, Numbers
 from feast_embeddings.errors import InputError
@@ -36,7 +38,8 @@ __all__ = [
 
 _TIMESTAMP = "timestamp"
 _FINGERPRINT_ROWS = 1 << 20
-_PIECE_ROWS = 1 << 22
+# So many batches of rows may wait until their ids are numbered.
+_WAITING_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -280,47 +283,32 @@ def read_raw(
 def _read(scan: Scan, columns: Columns) -> tuple[list[tuple[pa.Array, Numbers]], dict[str, npt.NDArray[Any]]]:
     """Vocabulary and numbers of users, items and, if there are any, event types; and the other columns."""
     numbered = [name for name in (columns.user, columns.item, columns.event) if name is not None]
-    kept: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in scan.columns if name not in numbered}
+    kept = {
+        name: GrowingArray(np.float32 if name == columns.weight else np.int64)
+        for name in scan.columns
+        if name not in numbered
+    }
     with ExitStack() as stack:
         # A thread for each column of ids: Arrow lets others run while it hashes.
         pools = {name: stack.enter_context(ThreadPoolExecutor(1)) for name in numbered}
         numberings = {name: IdNumbering() for name in numbered}
-        pending: list[Future[None]] = []
-        held: list[pa.RecordBatch] = []
+        pending: deque[Future[None]] = deque()
         for batch in scan:
-            for name, parts in kept.items():
-                values = batch.column(name).to_numpy(zero_copy_only=False)
-                parts.append(values.astype(np.float32) if name == columns.weight else values.copy())
-            held.append(batch.select(numbered))
-            if sum(map(len, held)) >= _PIECE_ROWS:
-                for future in pending:
-                    future.result()
-                pending = [pools[n].submit(numberings[n].add, *(b.column(n) for b in held)) for n in numbered]
-                held = []
-        for future in pending:
-            future.result()
-        for name in numbered:
-            numberings[name].add(*(batch.column(name) for batch in held))
-        held.clear()
+            for name, values in kept.items():
+                values.append(batch.column(name).to_numpy())
+            pending += [pools[name].submit(numberings[name].add, batch.column(name)) for name in numbered]
+            while len(pending) > _WAITING_BATCHES * len(numbered):
+                pending.popleft().result()
+        while pending:
+            pending.popleft().result()
         if scan.faults.bad == scan.faults.rows:
             empty = (pa.array([], pa.string()), np.empty(0, np.int32))
             return [empty] * len(numbered), {}
         ended = [pools[name].submit(numberings[name].finish, whole=name in scan.wholes) for name in numbered]
         vocabularies = [future.result() for future in ended]
-    rest = {name: _joined(parts) for name, parts in kept.items()}
+    rest = {name: values.joined() for name, values in kept.items()}
     pa.default_memory_pool().release_unused()
     return vocabularies, rest
-
-
-def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The parts in one array; each is freed as soon as it is copied."""
-    joined = np.empty(sum(map(len, parts)), parts[0].dtype)
-    end = len(joined)
-    while parts:
-        part = parts.pop()
-        joined[end - len(part) : end] = part
-        end -= len(part)
-    return joined
 
 
 def _prepare(log: Interactions, preparation: Preparation, name: str, report: LogReport) -> Interactions:

@@ -1,4 +1,4 @@
-"""The rows of a log, some million at a time, with ids, times, weights and event types that can be used as they are."""
+"""The rows of a log, some 100,000 at a time, with ids, times, weights and event types that can be used at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from feast_embeddings.reading.relation import ParquetRelation, Relation, Source,
 
 Role = Literal["id", "time", "number", "text"]
 
-BATCH_ROWS = 1 << 20
+BATCH_ROWS = 1 << 17
 
 
 @dataclass(frozen=True)
