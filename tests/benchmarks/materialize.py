@@ -31,7 +31,7 @@ from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import PointBatch
-from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.table_names import table_id
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

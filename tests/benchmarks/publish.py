@@ -75,7 +75,7 @@ def raw(folder: Path, graphs: bool, answer: Any) -> None:
     _, targets = plan_publish(store, artifact)
     engine, seconds, gib = EmbeddedEngine(folder / "raw"), 0.0, 0.0
     for target in targets:
-        ready = list(encode_table(target.codec, target.table))
+        ready = list(encode_table(target.side.codec, target.table))
         ended: list[float] = []
 
         def batches(ready: list[PointBatch] = ready, ended: list[float] = ended) -> Iterator[PointBatch]:

@@ -24,7 +24,7 @@ from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings import embedding_views
 from feast_embeddings.demo import generate_shop, write_shop
-from feast_embeddings.model.registered import model_view, qdrant_store
+from feast_embeddings.model.sides import model_view, qdrant_store
 from feast_embeddings.online.table_names import table_id
 from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.query.store import EmbeddingStore

@@ -19,7 +19,7 @@ from tests.conftest import Command
 from tests.plugin.conftest import Shop, apply, write_version
 from tests.plugin.publishing import publish_any
 
-from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.repo import Repo, init_repo
 
 Found = list[tuple[str, str]]

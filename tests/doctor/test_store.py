@@ -21,7 +21,7 @@ from feast_embeddings.artifact import Entity
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.files import writer_lock
-from feast_embeddings.model.registered import model_view, qdrant_store
+from feast_embeddings.model.sides import model_view, qdrant_store
 from feast_embeddings.repo import Repo
 
 from .conftest import AFTER_STORE, Doctor, Found, Mend, mending, rewrite

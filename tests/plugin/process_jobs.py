@@ -33,7 +33,7 @@ from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.files import writer_lock
-from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.query.store import EmbeddingStore
 
 from .publishing import publish_any

@@ -21,7 +21,7 @@ from feast.types import Array, Float32, Float64, Int64, String
 from feast_embeddings import ArrowComputeEngine, ArrowComputeEngineConfig
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.errors import InputError
-from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.compute_engine import _Source
 from feast_embeddings.online.table_names import table_id
 

@@ -50,14 +50,14 @@ def test_similar_is_brute_force_cosine(shop: Shop, store: EmbeddingStore, entity
     assert found.version == shop.artifact.manifest.version
 
 
-@pytest.mark.parametrize("include_seen", [False, True])
-def test_rank_is_brute_force_dot_plus_bias(shop: Shop, store: EmbeddingStore, include_seen: bool) -> None:
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_rank_is_brute_force_dot_plus_bias(shop: Shop, store: EmbeddingStore, exclude_seen: bool) -> None:
     """user · item + bias over all items, minus the seen ones unless asked for."""
     bias = shop.artifact.table("item")["bias"].to_numpy()
     scores = matrix(shop, "item") @ matrix(shop, "user")[5] + bias
-    seen = set() if include_seen else {5, 6}
+    seen = {5, 6} if exclude_seen else set()
     expected = [i for i in np.argsort(-scores) if i not in seen]
-    found = store.rank("u-5", 100, include_seen=include_seen)
+    found = store.rank("u-5", 100, exclude_seen=exclude_seen)
     assert found.ids == [f"sku-{i}" for i in expected]
     np.testing.assert_allclose(found.scores, scores[expected], rtol=1e-5, atol=1e-6)
 
@@ -172,7 +172,7 @@ def test_as_many_as_there_are(common_shop: Shop, k: int) -> None:
     assert len(store.rank("u-1", k, item_ids=["sku-9"])) == 1
     assert len(store.users_for_item("sku-1", k)) == 18
     assert len(store.lookalike_users(["u-1", "u-2"], k)) == 18
-    assert len(store.retrieve("item", limit=k).ids) == 40
+    assert len(store.page("item", k=k).ids) == 40
 
 
 @pytest.mark.parametrize("k", [0, -1, 2**63, 10**30, -(10**30), 2.5, 3.0, "3", True, None], ids=repr)
@@ -185,7 +185,7 @@ def test_numbers_of_results_are_whole_numbers(common_shop: Shop, k: Any) -> None
         lambda: store.rank("u-1", k),
         lambda: store.users_for_item("sku-1", k),
         lambda: store.lookalike_users(["u-1"], k),
-        lambda: store.retrieve("item", limit=k),
+        lambda: store.page("item", k=k),
     ]
     for ask in asks:
         with pytest.raises(InputError, match=r"must be (a whole number of )?at least 1"):

@@ -59,8 +59,15 @@ def test_exactly_as_many_as_match(live: LiveModel, data: st.DataObject) -> None:
     near = data.draw(st.integers(0, N - 1), label="near")
     (point,) = items.points([near], "embedding")
     assert point is not None
-    ranked = live.ranking(k, filter="category = 'Toys'" if toys else None, item_ids=None, attributes=False)
-    found = ranked(point.vectors["embedding"][:DIM], items.side.point_ids(excluded.tolist()))
+    (found,) = live.rank_vectors(
+        [point.vectors["embedding"][:DIM]],
+        [items.side.point_ids(excluded.tolist())],
+        k,
+        filter="category = 'Toys'" if toys else None,
+        item_ids=None,
+        attributes=False,
+    )
+    assert found is not None
     matches = set(ids[ids % 3 == 0] if toys else ids) - set(excluded.tolist())
     assert len(found.ids) == len(set(found.ids)) == min(k, len(matches))
     assert set(found.ids) <= matches

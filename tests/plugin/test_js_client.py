@@ -66,7 +66,7 @@ def run(environment: dict[str, str], *command: str | Path, cwd: Path = PACKAGE) 
 def test_its_own_tests(node: str, shop: Shop, environment: dict[str, str], tmp_path: Path) -> None:
     """All pass, those against the service too: its answers in JavaScript are the library's in Python."""
     store = EmbeddingStore(shop.feature_store, "shop")
-    items = store.retrieve("item", limit=100, vectors=True)
+    items = store.page("item", k=100, vectors=True)
     assert items.vectors is not None
     expected = {
         "version": shop.artifact.manifest.version,
@@ -76,7 +76,7 @@ def test_its_own_tests(node: str, shop: Shop, environment: dict[str, str], tmp_p
         "similarItems": neighbours(store.similar_items("sku-3", 7, filter="price < 20")),
         "similarUsers": neighbours(store.similar_users("u-3", 7)),
         "rank": neighbours(store.rank("u-3", 7)),
-        "usersForItem": neighbours(store.users_for_item("sku-3", 7, include_seen=True)),
+        "usersForItem": neighbours(store.users_for_item("sku-3", 7, exclude_seen=False)),
         "lookalikeUsers": store.lookalike_users(["u-1", "u-2"], 3).ids,
         "items": {
             id: [attributes["title"], encoded(vector)]

@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient
 from feast_embeddings.artifact import ENTITIES
 from feast_embeddings.doctor import examine
 from feast_embeddings.engines.engine import Engine
-from feast_embeddings.model.registered import model_view
+from feast_embeddings.model.sides import model_view
 from feast_embeddings.publish.versions import prune_versions
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo

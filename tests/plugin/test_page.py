@@ -273,7 +273,7 @@ def test_it_shows_what_the_library_answers(page: Browser, store: EmbeddingStore,
     assert results(page) == store.rank("u-5", 20).ids
     page.click("#seen-label")
     page.wait("location.hash.includes('seen=yes')")
-    assert results(page) == store.rank("u-5", 20, include_seen=True).ids
+    assert results(page) == store.rank("u-5", 20, exclude_seen=False).ids
     page.click("#limit option")
     page.wait("document.querySelectorAll('#results tbody tr').length === 10")
     page.click("#show label:has([value=similar])")

@@ -62,13 +62,13 @@ def test_rerank_orders_the_given_items(store: EmbeddingStore, oracle: Oracle) ->
     """Only the given items come back, by score, fewer when seen or filtered; those unknown are named."""
     given = ["sku-9", "sku-3", "nothing", "sku-3", "sku-30", "sku-4"]
     expected = sorted({9, 3, 30, 4}, key=lambda i: -oracle.scores[3, i])
-    found = store.rank("u-3", 10, item_ids=given, include_seen=True)
+    found = store.rank("u-3", 10, item_ids=given, exclude_seen=False)
     assert found.ids == [f"sku-{i}" for i in expected]
     np.testing.assert_allclose(found.scores, oracle.scores[3, expected], rtol=1e-5)
     assert found.missing == ["nothing"]
     assert store.rank("u-3", 10, item_ids=given).ids == [f"sku-{i}" for i in expected if i not in (3, 4)]
     assert store.rank("u-3", 1, item_ids=["sku-9", "sku-30"]).missing == []
-    toys = store.rank("u-3", 10, item_ids=given, filter="category = 'Toys'", include_seen=True)
+    toys = store.rank("u-3", 10, item_ids=given, filter="category = 'Toys'", exclude_seen=False)
     assert toys.ids == [f"sku-{i}" for i in expected if i % 3 == 0]
     assert store.rank("u-3", 10, item_ids=["nothing"]).ids == []
 
@@ -82,7 +82,7 @@ def test_users_for_an_item_are_those_of_the_highest_score(store: EmbeddingStore,
     assert found.ids == oracle.best_users(7, unseen)
     assert (found.id_name, set(found.attributes[0])) == ("user_id", {"country"})
     np.testing.assert_allclose(found.scores, -np.sort(-oracle.scores[unseen, 7]), rtol=1e-5, atol=1e-6)
-    assert store.users_for_item("sku-7", 100, include_seen=True).ids == oracle.best_users(7, everybody)
+    assert store.users_for_item("sku-7", 100, exclude_seen=False).ids == oracle.best_users(7, everybody)
     dutch = store.users_for_item("sku-7", 4, filter="country = 'NL'")
     assert dutch.ids == oracle.best_users(7, unseen & (oracle.users.country == "NL"))[:4]
     np.testing.assert_allclose(store.rank("u-3", 1, item_ids=["sku-7"]).scores, [oracle.scores[3, 7]], rtol=1e-5)
@@ -135,9 +135,9 @@ def test_without_attributes_only_they_are_left_out(store: EmbeddingStore) -> Non
 
 def pages(store: EmbeddingStore, **question: object) -> list[Page]:
     """All pages of a listing."""
-    found = [store.retrieve("item", **question)]  # type: ignore[arg-type]
+    found = [store.page("item", **question)]  # type: ignore[arg-type]
     while found[-1].cursor is not None:
-        found.append(store.retrieve("item", cursor=found[-1].cursor, **question))  # type: ignore[arg-type]
+        found.append(store.page("item", cursor=found[-1].cursor, **question))  # type: ignore[arg-type]
     return found
 
 
@@ -155,7 +155,7 @@ def test_listings_have_every_match_once(store: EmbeddingStore, oracle: Oracle) -
         assert {attributes["category"] for attributes in page.attributes} == {"Books"}
     (whole,) = pages(store, limit=1000)
     assert (len(whole.ids), whole.vectors) == (40, None)
-    users = store.retrieve("user", filter="country = 'DE'", limit=100)
+    users = store.page("user", filter="country = 'DE'", k=100)
     assert set(users.ids) == set(oracle.users.user_id[oracle.users.country == "DE"])
 
 
@@ -163,7 +163,7 @@ def test_listings_have_every_match_once(store: EmbeddingStore, oracle: Oracle) -
 def test_a_cursor_is_one_that_a_page_came_with(store: EmbeddingStore, cursor: str) -> None:
     """Anything else is bad input: not base64, not JSON, not of two, no point, no version that is loaded."""
     with pytest.raises(InputError, match="cursor"):
-        store.retrieve("item", cursor=cursor)
+        store.page("item", cursor=cursor)
 
 
 def test_bad_questions(store: EmbeddingStore) -> None:
@@ -176,7 +176,7 @@ def test_bad_questions(store: EmbeddingStore) -> None:
         with pytest.raises(InputError, match="k must be at least 1, got 0"):
             question(["x"], 0)
     with pytest.raises(InputError, match="limit must be at least 1, got 0"):
-        store.retrieve("item", limit=0)
+        store.page("item", k=0)
 
 
 def test_a_publish_is_noticed_with_what_it_brings(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_publish_is_noticed_with_what_it_brings(tmp_path: Path) -> None:
     repo = init_repo(tmp_path / "repo")
     shop = Shop(repo, write_version(repo.data), apply(repo))
     store = shop.publish()
-    first = store.retrieve("item", limit=39)
+    first = store.page("item", k=39)
     assert store.live_version() == shop.artifact.manifest.version
     rng = np.random.default_rng(1)
     items = item_table(rng, pa.array([f"sku-{i}" for i in range(50)]), dim=12)
@@ -206,7 +206,7 @@ def test_a_publish_is_noticed_with_what_it_brings(tmp_path: Path) -> None:
     found = store.similar_items("sku-1", 3, filter="brand = 'Acme'")
     assert (found.version, found.attributes[0]["brand"]) == (second.manifest.version, "Acme")
     assert store.item_embeddings(["sku-1"]).vectors.shape == (1, 12)
-    last = store.retrieve("item", limit=39, cursor=first.cursor)
+    last = store.page("item", k=39, cursor=first.cursor)
     assert (last.version, len({*first.ids, *last.ids}), last.cursor) == (first.version, 40, None)
 
 

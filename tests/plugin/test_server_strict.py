@@ -68,8 +68,8 @@ def test_publishes_and_queries_in_strict_mode(strict: QdrantServer, tmp_path: Pa
     assert served(shop, "late") == [7.0]
     store = EmbeddingStore(shop.feature_store, "shop")
     everything = [f"sku-{i}" for i in range(40)]
-    assert sorted(store.rank("u-3", 40, item_ids=everything, include_seen=True).ids) == sorted(everything)
-    toys = store.rank("u-3", 40, filter="category = 'Toys'", include_seen=True).ids
+    assert sorted(store.rank("u-3", 40, item_ids=everything, exclude_seen=False).ids) == sorted(everything)
+    toys = store.rank("u-3", 40, filter="category = 'Toys'", exclude_seen=False).ids
     assert sorted(toys) == sorted(f"sku-{i}" for i in range(0, 40, 3))
     report = command("doctor", "--repo", shop.repo.path, "--max-age", 36_500)
     assert report.code == 0, report.out

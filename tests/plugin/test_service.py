@@ -107,14 +107,14 @@ QUESTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("similar_items", {"item_id": "sku-3", "filter": "price < 20"}, "similar_items_batch", {"filter": "price < 20"}),
     ("similar_users", {"user_id": "u-3"}, "similar_users_batch", {}),
     ("rank", {"user_id": "u-3"}, "rank_batch", {}),
-    ("rank", {"user_id": "u-3", "exclude_seen": False}, "rank_batch", {"include_seen": True}),
+    ("rank", {"user_id": "u-3", "exclude_seen": False}, "rank_batch", {"exclude_seen": False}),
     ("users_for_item", {"item_id": "sku-3"}, "users_for_item_batch", {}),
-    ("users_for_item", {"item_id": "sku-3", "exclude_seen": False}, "users_for_item_batch", {"include_seen": True}),
+    ("users_for_item", {"item_id": "sku-3", "exclude_seen": False}, "users_for_item_batch", {"exclude_seen": False}),
     (
         "rank",
         {"user_id": "u-3", "item_ids": ["sku-3", "sku-9"]},
         "rank_batch",
-        {"include_seen": True, "item_ids": ["sku-3", "sku-9"]},
+        {"exclude_seen": False, "item_ids": ["sku-3", "sku-9"]},
     ),
 ]
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from feast_embeddings.artifact import TrainerInfo, embedding_matrix, write_artifact
 from feast_embeddings.artifact.history import history_folder
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
-from feast_embeddings.model.registered import model_view
+from feast_embeddings.model.sides import model_view
 from feast_embeddings.offline.as_of_join import Selection, join_as_of
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo

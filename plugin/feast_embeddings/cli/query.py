@@ -59,7 +59,7 @@ def rank(
 ) -> None:
     """Items with the highest score for USER_ID."""
     store = open_store(repo, model)
-    found = store.rank(store.parse_id("user", user_id), k, filter=filter, include_seen=include_seen)
+    found = store.rank(store.parse_id("user", user_id), k, filter=filter, exclude_seen=not include_seen)
     _print(found, as_json)
 
 

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.doctor.findings import Finding
-from feast_embeddings.doctor.patient import Patient, Registered
+from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
+from feast_embeddings.model.sides import Side
 from feast_embeddings.times import is_future
 
 __all__ = ["drift", "freshness", "live", "spaces"]
@@ -32,7 +33,7 @@ class _Live:
     """What is live of a registered model, and that version on disk, where it is one and can be read."""
 
     model: str
-    sides: dict[Entity, Registered]
+    sides: dict[Entity, Side]
     collections: dict[Entity, tuple[str, CollectionSpec]]
     artifact: Artifact | None
 
@@ -49,7 +50,7 @@ def _found(patient: Patient) -> Iterator[_Live]:
             yield _look(patient, model, sides)
 
 
-def _look(patient: Patient, model: str, sides: dict[Entity, Registered]) -> _Live:
+def _look(patient: Patient, model: str, sides: dict[Entity, Side]) -> _Live:
     """Raises `EngineError` where what is live cannot be described."""
     collections = patient.live(sides)
     try:
@@ -79,7 +80,7 @@ def live(patient: Patient) -> Iterator[Finding]:
             yield from _gone(patient, found)
 
 
-def _count(patient: Patient, model: str, sides: dict[Entity, Registered]) -> tuple[_Live, dict[Entity, int]]:
+def _count(patient: Patient, model: str, sides: dict[Entity, Side]) -> tuple[_Live, dict[Entity, int]]:
     """What is live, and how many points there are; `EngineError` where that cannot be read."""
     engine = patient.need_engine()
 
@@ -177,7 +178,7 @@ def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
     return pa.concat_tables(taken)
 
 
-def _compare(engine: Engine, side: Registered, collection: str, rows: pa.Table) -> dict[str, int]:
+def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dict[str, int]:
     """How many of the rows are online as they are, as something newer, as something else, or not at all."""
     counts = dict.fromkeys(("same", "newer", "different", "missing"), 0)
     names = list(side.codec.fields)

@@ -12,9 +12,9 @@ from pathlib import Path
 from feast import FeatureStore, FeatureView, RepoConfig
 
 from feast_embeddings.artifact import ENTITIES, Entity, trained_models
-from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import is_refused_write
+from feast_embeddings.model.sides import Side
 from feast_embeddings.model.views import MODEL_TAG, view_name
 from feast_embeddings.online.open_engine import embedded_folder
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
@@ -22,7 +22,7 @@ from feast_embeddings.online.table_names import table_id
 from feast_embeddings.publish.plan import live_sides
 from feast_embeddings.repo import Repo
 
-__all__ = ["MissingError", "Patient", "Registered"]
+__all__ = ["MissingError", "Patient"]
 
 
 class MissingError(Exception):
@@ -31,15 +31,6 @@ class MissingError(Exception):
     def __init__(self, check: str) -> None:
         super().__init__(check)
         self.check = check
-
-
-@dataclass(frozen=True)
-class Registered:
-    """One side of a model, as registered: its view, how it is stored, and the name that queries use."""
-
-    view: FeatureView
-    codec: PointCodec
-    alias: str
 
 
 @dataclass
@@ -82,29 +73,29 @@ class Patient:
         # Not made of the parsed settings: then Feast would look for files from the current folder on.
         return FeatureStore(repo_path=str(self.repo.path))
 
-    def sides(self, model: str) -> dict[Entity, Registered] | None:
+    def sides(self, model: str) -> dict[Entity, Side] | None:
         """Both sides of a model; None when they are not registered."""
         config = self.need_config()
         if self.views is None:
             raise MissingError("registry")
-        found: dict[Entity, Registered] = {}
+        found: dict[Entity, Side] = {}
         for entity in ENTITIES:
             view = self.views.get(view_name(model, entity))
             if view is None:
                 return None
             codec = QdrantEmbeddingOnlineStore().codec(config, view)
-            found[entity] = Registered(view, codec, table_id(config, view))
+            found[entity] = Side(entity, codec, table_id(config, view))
         return found
 
-    def registered(self) -> Iterator[tuple[str, dict[Entity, Registered]]]:
+    def registered(self) -> Iterator[tuple[str, dict[Entity, Side]]]:
         """The models of which both sides are registered."""
         for model in self.models:
             if sides := self.sides(model):
                 yield model, sides
 
-    def live(self, sides: dict[Entity, Registered]) -> dict[Entity, tuple[str, CollectionSpec]]:
+    def live(self, sides: dict[Entity, Side]) -> dict[Entity, tuple[str, CollectionSpec]]:
         """What is live of a model; `EngineError` where that cannot be read."""
-        return live_sides(self.need_engine(), {entity: side.alias for entity, side in sides.items()})
+        return live_sides(self.need_engine(), sides)
 
     def load_again(self, error: Exception) -> str:
         """After this error every model is published anew; the embedded engine's folder is put aside.

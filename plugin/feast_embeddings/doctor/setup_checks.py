@@ -19,8 +19,9 @@ from packaging.requirements import Requirement
 from feast_embeddings.artifact import Entity, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.doctor.findings import Finding, first_line
-from feast_embeddings.doctor.patient import Patient, Registered
+from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError, InputError, MissingExtraError
+from feast_embeddings.model.sides import Side
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.plan import schema_difference
 from feast_embeddings.service.api_keys import KeyRing
@@ -168,7 +169,7 @@ def registry(patient: Patient) -> Iterator[Finding]:
             yield Finding("registry", "ok", f"both views are applied, of dimension {dim}", model=model)
 
 
-def _difference(patient: Patient, model: str, sides: dict[Entity, Registered]) -> str:
+def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
     """What the registered views and the newest version that can be read do not share."""
     for folder in reversed(version_folders(patient.repo.data, model)):
         try:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from feast.types import String
 
 from feast_embeddings.artifact import Artifact, Entity, embedding_matrix, load_artifact
-from feast_embeddings.model.registered import model_view
+from feast_embeddings.model.sides import model_view
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 

@@ -18,7 +18,7 @@ from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_art
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model.registered import model_view
+from feast_embeddings.model.sides import model_view
 from feast_embeddings.offline.as_of_join import JoinedEmbeddings, Selection, join_as_of
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]

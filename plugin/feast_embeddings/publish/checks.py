@@ -9,9 +9,9 @@ from feast import FeatureStore
 
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.errors import EngineError
-from feast_embeddings.model.registered import qdrant_store
-from feast_embeddings.model.target import Target
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.open_engine import embedded_folder
+from feast_embeddings.publish.target import Target
 
 __all__ = ["check_room", "check_rows"]
 
@@ -64,5 +64,5 @@ def check_rows(targets: list[Target]) -> None:
         EmbeddingsError: what loading would raise.
     """
     for target in targets:
-        for _ in encode_table(target.codec, target.table):
+        for _ in encode_table(target.side.codec, target.table):
             pass

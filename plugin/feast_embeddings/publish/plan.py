@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
-from feast import FeatureStore, FeatureView
+from feast import FeatureStore
 
-from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest, load_artifact
+from feast_embeddings.artifact import Artifact, Entity, Manifest, load_artifact
 from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.dropped import ask_live, count_unless_dropped, live_collections
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.model.registered import model_view, qdrant_store
-from feast_embeddings.model.target import Target
-from feast_embeddings.online.table_names import collection_name, table_id
+from feast_embeddings.model.sides import Side, qdrant_store, sides_of
+from feast_embeddings.online.table_names import collection_name
 from feast_embeddings.publish.gates import GateResult, Gates, Live, evaluate_gates
+from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import check_vectors
 
 __all__ = ["KEEP", "PublishPlan", "SidePlan", "live_sides", "plan_publish", "schema_difference", "superseded"]
@@ -66,30 +66,27 @@ def plan_publish(
         InputError: the model's feature views are not registered, or were registered for another schema.
         ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
     """
-    manifest, store = artifact.manifest, qdrant_store(feature_store)
-    engine = store.engine(feature_store.config)
+    manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
     targets = []
-    for entity in ENTITIES:
-        view = model_view(feature_store, manifest.model, entity)
-        codec, alias = store.codec(feature_store.config, view), table_id(feature_store.config, view)
+    for entity, side in sides_of(feature_store, manifest.model).items():
         table = artifact.table(entity)
         check_vectors(artifact, entity, table)
-        _check_schema(view, codec, table, manifest)
+        _check_schema(side.codec, table, manifest)
         spec = collection_spec(
-            view,
-            alias,
-            codec.fields,
-            dict.fromkeys(codec.fields, manifest.dim),
+            side.view,
+            side.alias,
+            side.codec.fields,
+            dict.fromkeys(side.codec.fields, manifest.dim),
             version=manifest.version,
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
         ).model_copy(update={"fingerprint": manifest.files[f"{entity}s.parquet"].sha256, "verified": False})
-        targets.append(Target(entity, codec, alias, collection_name(alias, manifest.version), spec, table))
-    aliases = {target.entity: target.alias for target in targets}
+        targets.append(Target(side, collection_name(side.alias, manifest.version), spec, table))
+    sides = {target.side.entity: target.side for target in targets}
     live, compared = ask_live(
-        lambda: live_sides(engine, aliases), lambda sides: (sides, _live(engine, sides, artifact) if sides else None)
+        lambda: live_sides(engine, sides), lambda sides: (sides, _live(engine, sides, artifact) if sides else None)
     )
-    changed = any(target.collection != live.get(target.entity, ("",))[0] for target in targets)
+    changed = any(target.collection != live.get(target.side.entity, ("",))[0] for target in targets)
     results = evaluate_gates(manifest, compared, gates or Gates()) if changed else []
     plan = PublishPlan(
         model=manifest.model,
@@ -101,16 +98,16 @@ def plan_publish(
         drop=[
             name
             for target in targets
-            for name in superseded(engine.collections(target.alias), target.collection, manifest.version)
+            for name in superseded(engine.collections(target.side.alias), target.collection, manifest.version)
         ],
     )
     return plan, targets
 
 
-def live_sides(engine: Engine, aliases: dict[Entity, str]) -> dict[Entity, tuple[str, CollectionSpec]]:
+def live_sides(engine: Engine, sides: Mapping[Entity, Side]) -> dict[Entity, tuple[str, CollectionSpec]]:
     """The live collection of each side, and what it holds, out of one look at the aliases."""
-    live = live_collections(engine, aliases.values())
-    return {entity: live[alias] for entity, alias in aliases.items() if alias in live}
+    live = live_collections(engine, [side.alias for side in sides.values()])
+    return {entity: live[side.alias] for entity, side in sides.items() if side.alias in live}
 
 
 def superseded(collections: dict[str, CollectionSpec], live: str, version: str, keep: int = KEEP) -> list[str]:
@@ -138,10 +135,10 @@ def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> 
     )
 
 
-def _check_schema(view: FeatureView, codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
+def _check_schema(codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
     if difference := schema_difference(codec, table.column_names, manifest.dim):
         raise InputError(
-            f"feature view {view.name!r} was registered for another schema than version {manifest.version} "
+            f"feature view {codec.view.name!r} was registered for another schema than version {manifest.version} "
             f"has ({difference}); run feast apply, and publish the newest version"
         )
 
@@ -149,10 +146,10 @@ def _check_schema(view: FeatureView, codec: PointCodec, table: pa.Table, manifes
 def _side(engine: Engine, target: Target) -> SidePlan:
     points = target.table.num_rows
     to_load = 0 if target.is_loaded(engine) else points
-    existing = engine.collections(target.alias).get(target.collection)
+    existing = engine.collections(target.side.alias).get(target.collection)
     if to_load and existing is not None and existing.same_content(target.spec):
-        to_load = max(0, points - (count_unless_dropped(engine, target.collection, target.alias) or 0))
-    return SidePlan(target.entity, target.collection, points, to_load)
+        to_load = max(0, points - (count_unless_dropped(engine, target.collection, target.side.alias) or 0))
+    return SidePlan(target.side.entity, target.collection, points, to_load)
 
 
 def _live(engine: Engine, sides: dict[Entity, tuple[str, CollectionSpec]], artifact: Artifact) -> Live:

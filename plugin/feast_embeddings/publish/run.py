@@ -19,12 +19,12 @@ from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.retry import patiently
 from feast_embeddings.errors import EngineError
-from feast_embeddings.model.registered import qdrant_store
-from feast_embeddings.model.target import Target
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.late_rows import carry_late_rows
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.publish.plan import KEEP, plan_publish, superseded
+from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import rank_queries, verify_loaded
 
 __all__ = ["KEEP", "STEPS", "PublishResult", "publish_artifact", "register"]
@@ -103,17 +103,18 @@ def publish_artifact(
         if plan.changed:
             first_ef = feature_store.config.online_store.search_ef
             n_late = _load_and_switch(engine, targets, steps, progress, first_ef, recall)
-            search_ef = {target.entity: engine.describe(target.collection).search_ef for target in targets}
+            search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
         # What was written until nobody found it any more, and into whichever was live: another publish may have made a
         # third version live since the look above.
         steps.begin("carry")
-        n_late += sum(_carry(engine, target, engine.collections(target.alias)) for target in targets)
+        n_late += sum(_carry(engine, target, engine.collections(target.side.alias)) for target in targets)
         steps.begin("register")
-        register(feature_store, [target.codec.view for target in targets], manifest.as_of)
+        register(feature_store, [target.side.view for target in targets], manifest.as_of)
         steps.begin("clear")
         for target in targets:
-            live = engine.aliases().get(target.alias, "")  # perhaps another one since, by a publish at the same time
-            collections = engine.collections(target.alias)
+            # Perhaps another one since, by a publish at the same time.
+            live = engine.aliases().get(target.side.alias, "")
+            collections = engine.collections(target.side.alias)
             if live in collections:
                 engine.drop(superseded(collections, live, collections[live].version))
         steps.end()
@@ -150,13 +151,13 @@ def _load_and_switch(
                 _verify(engine, target, targets, first_ef, recall)
             # First what is there now, so that no query finds it missing after the switch.
             aliases = engine.aliases()
-            n_late = sum(_carry(engine, target, [aliases.get(target.alias, "")]) for target in targets)
+            n_late = sum(_carry(engine, target, [aliases.get(target.side.alias, "")]) for target in targets)
             steps.begin("switch")
-            engine.switch({target.alias: target.collection for target in targets})
+            engine.switch({target.side.alias: target.collection for target in targets})
             return n_late
         except EngineError:
             # Another publish may have taken what is loaded here for an old version and dropped it.
-            if attempt == _TRIES - 1 or not any(is_gone(engine, t.alias, t.collection) for t in targets):
+            if attempt == _TRIES - 1 or not any(is_gone(engine, t.side.alias, t.collection) for t in targets):
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -184,7 +185,7 @@ class _Steps:
 
 
 def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int], object] | None) -> None:
-    existing = engine.collections(target.alias).get(target.collection)
+    existing = engine.collections(target.side.alias).get(target.collection)
     whole = existing is not None and existing.same_content(target.spec)
     if whole and engine.count(target.collection) >= target.table.num_rows:
         steps.begin("index")
@@ -192,7 +193,7 @@ def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int
         return
 
     def batches() -> Iterator[PointBatch]:
-        for batch in encode_table(target.codec, target.table):
+        for batch in encode_table(target.side.codec, target.table):
             yield batch
             if progress:
                 progress(len(batch))
@@ -209,29 +210,29 @@ def _verify(
     if target.is_loaded(engine):
         return
     queries = {}
-    embedding = target.codec.fields["embedding"]
-    if target.entity == "item" and embedding.bias is not None:
+    embedding = target.side.codec.fields["embedding"]
+    if target.side.entity == "item" and embedding.bias is not None:
         # The vector with the bias answers what items a user would like.
-        (users,) = (other.table for other in targets if other.entity == "user")
+        (users,) = (other.table for other in targets if other.side.entity == "user")
         queries[embedding.name] = rank_queries(users)
     check = verify_loaded(engine, target, queries, first_ef)
-    recall[target.entity] = check.recall
+    recall[target.side.entity] = check.recall
     checked = {"verified": True, "search_ef": check.search_ef, "enough_ef": check.enough_ef}
     engine.annotate(target.collection, target.spec.model_copy(update=checked))
 
 
 def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
     """Copy the late rows out of those of these collections that were live, and say how many."""
-    specs = engine.collections(target.alias)
+    specs = engine.collections(target.side.alias)
     once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
     carried = 0
     # The newest first: what it has of an entity, the others have no newer.
     for name in sorted(once_live, key=lambda name: specs[name].version, reverse=True):
         try:
-            carried += carry_late_rows(engine, target.codec, name, target.collection)
+            carried += carry_late_rows(engine, target.side.codec, name, target.collection)
         except EngineError:
             # Another publish may have dropped it: the versions after it have its late rows.
-            if not is_gone(engine, target.alias, name):
+            if not is_gone(engine, target.side.alias, name):
                 raise
     return carried
 

@@ -14,7 +14,7 @@ from feast_embeddings.artifact.brute_force import Matrix, kth_best_scores, matri
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId
 from feast_embeddings.errors import ArtifactError, EngineError
-from feast_embeddings.model.target import Target
+from feast_embeddings.publish.target import Target
 
 __all__ = ["Check", "check_vectors", "rank_queries", "verify_loaded"]
 
@@ -101,7 +101,7 @@ def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix],
     _compare(engine, target, rows)
     vectors = engine.describe(target.collection).vectors
     searches = []
-    for field in target.codec.fields.values():
+    for field in target.side.codec.fields.values():
         for name in dict.fromkeys([field.name, field.search_name]):
             if vectors[name].indexed and vectors[name].distance in ("Dot", "Cosine"):
                 biased = field.bias is not None and name == field.name
@@ -134,8 +134,8 @@ def _is_enough(engine: Engine, target: Target, searches: list[_Search], ef: int)
 
 def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp]) -> None:
     """Read rows back, and compare their vectors bit for bit."""
-    names = list(target.codec.fields)
-    for sample in encode_table(target.codec, target.table.take(rows)):
+    names = list(target.side.codec.fields)
+    for sample in encode_table(target.side.codec, target.table.take(rows)):
         stored = engine.retrieve(target.collection, sample.ids, vectors=names)
         for number, point in enumerate(stored):
             if (
@@ -179,7 +179,7 @@ def _search(
         queries = np.concatenate(list(matrix_blocks(asked)))
         if bias is not None:
             queries = np.column_stack([queries, bias[rows]])
-        ids = [id for batch in encode_table(target.codec, asked) for id in batch.ids]
+        ids = [id for batch in encode_table(target.side.codec, asked) for id in batch.ids]
     k = min(_K, target.table.num_rows - (skip is not None))
     least = kth_best_scores(target.table, queries, k, bias, cosine=cosine, skip=skip)
     return _Search(name, queries, ids, k, least)

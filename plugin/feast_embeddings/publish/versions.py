@@ -15,8 +15,7 @@ from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.engines.dropped import count_unless_dropped
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
-from feast_embeddings.model.registered import model_view, qdrant_store
-from feast_embeddings.online.table_names import table_id
+from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.publish.gates import Gates
 from feast_embeddings.publish.plan import KEEP, live_sides, superseded
 from feast_embeddings.publish.run import PublishResult, publish_artifact, register
@@ -61,14 +60,14 @@ class Pruned:
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
     """Every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
     folders = {path.name: path for path in version_folders(data, model)}
-    qdrant_store(feature_store)  # in another one, what is live cannot be known
+    engine = _engine(feature_store)  # of another store, what is live cannot be known
     try:
-        engine, aliases = _aliases(feature_store, model)
+        registered = sides_of(feature_store, model)
     except InputError:
         found = [_version(name, folder, {}, {}, frozenset()) for name, folder in folders.items()]
         return [version for version in found if version.on_disk]
-    live = frozenset(spec.version for _, spec in live_sides(engine, aliases).values())
-    loaded = _loaded(engine, aliases)
+    live = frozenset(spec.version for _, spec in live_sides(engine, registered).values())
+    loaded = _loaded(engine, registered)
     names = sorted(folders.keys() | loaded.keys())
     found = [
         _version(name, folders.get(name), sides, _points(engine, sides), live)
@@ -92,11 +91,11 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
         InputError: no older version is kept, or there is none of this name.
     """
     started = time.monotonic()
-    engine, aliases = _aliases(feature_store, model)
-    live = {spec.version for _, spec in live_sides(engine, aliases).values()}
+    engine, registered = _engine(feature_store), sides_of(feature_store, model)
+    live = {spec.version for _, spec in live_sides(engine, registered).values()}
     if not live:
         raise NotPublishedError(f"no version of model {model!r} is live: run feast-embeddings publish --model {model}")
-    kept = {name: sides for name, sides in _loaded(engine, aliases).items() if _is_whole(sides)}
+    kept = {name: sides for name, sides in _loaded(engine, registered).items() if _is_whole(sides)}
     if version is None:
         older = [name for name in kept if name < min(live)]
         if not older:
@@ -110,10 +109,9 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
         everything = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True, allow_future=True)
         return publish_artifact(feature_store, load_artifact(data, model, version), gates=everything)
     sides = kept[version]
-    engine.switch({aliases[entity]: name for entity, (name, _) in sides.items()})
+    engine.switch({registered[entity].alias: name for entity, (name, _) in sides.items()})
     if as_of := sides["item"][1].as_of:
-        views = [model_view(feature_store, model, entity) for entity in ENTITIES]
-        register(feature_store, views, datetime.fromisoformat(as_of))
+        register(feature_store, [side.view for side in registered.values()], datetime.fromisoformat(as_of))
     points = _points(engine, sides)
     return PublishResult(
         model=model,
@@ -145,13 +143,11 @@ def prune_versions(
     """
     if keep < 0:
         raise InputError(f"keep must be at least 0, got {keep}")
-    engine, aliases = _aliases(feature_store, model)
-    sides = live_sides(engine, aliases)
+    engine, registered = _engine(feature_store), sides_of(feature_store, model)
+    sides = live_sides(engine, registered)
     collections = []
-    for entity, alias in aliases.items():
-        name, spec = sides.get(entity, ("", None))
-        if spec is not None:
-            collections += superseded(engine.collections(alias), name, spec.version, keep)
+    for entity, (name, spec) in sides.items():
+        collections += superseded(engine.collections(registered[entity].alias), name, spec.version, keep)
     on_disk = [path.name for path in version_folders(data, model)]
     live = {spec.version for _, spec in sides.values()}
     others = [version for version in on_disk if version not in live]
@@ -167,29 +163,28 @@ def prune_versions(
     return Pruned(collections, unwanted, left)
 
 
-def _aliases(feature_store: FeatureStore, model: str) -> tuple[Engine, dict[Entity, str]]:
-    engine = qdrant_store(feature_store).engine(feature_store.config)
-    views = {entity: model_view(feature_store, model, entity) for entity in ENTITIES}
-    return engine, {entity: table_id(feature_store.config, view) for entity, view in views.items()}
+def _engine(feature_store: FeatureStore) -> Engine:
+    return qdrant_store(feature_store).engine(feature_store.config)
 
 
-Sides = Mapping[Entity, tuple[str, CollectionSpec]]
+# The collection of each side, and what it holds.
+Loaded = Mapping[Entity, tuple[str, CollectionSpec]]
 
 
-def _loaded(engine: Engine, aliases: dict[Entity, str]) -> dict[str, dict[Entity, tuple[str, CollectionSpec]]]:
+def _loaded(engine: Engine, registered: Mapping[Entity, Side]) -> dict[str, dict[Entity, tuple[str, CollectionSpec]]]:
     """Version -> its collection of each side, whole or not."""
     loaded: dict[str, dict[Entity, tuple[str, CollectionSpec]]] = {}
-    for entity, alias in aliases.items():
-        for name, spec in engine.collections(alias).items():
+    for entity, side in registered.items():
+        for name, spec in engine.collections(side.alias).items():
             loaded.setdefault(spec.version, {})[entity] = name, spec
     return loaded
 
 
-def _is_whole(sides: Sides) -> bool:
+def _is_whole(sides: Loaded) -> bool:
     return sides.keys() == set(ENTITIES) and all(spec.verified for _, spec in sides.values())
 
 
-def _points(engine: Engine, sides: Sides) -> dict[Entity, int]:
+def _points(engine: Engine, sides: Loaded) -> dict[Entity, int]:
     points = {}
     for entity, (name, spec) in sides.items():
         if (count := count_unless_dropped(engine, name, spec.alias)) is not None:
@@ -198,7 +193,7 @@ def _points(engine: Engine, sides: Sides) -> dict[Entity, int]:
 
 
 def _version(
-    version: str, folder: Path | None, sides: Sides, points: dict[Entity, int], live: frozenset[str]
+    version: str, folder: Path | None, sides: Loaded, points: dict[Entity, int], live: frozenset[str]
 ) -> Version:
     manifest, problem, size = None, None, 0
     if folder is not None:

@@ -12,12 +12,13 @@ from feast_embeddings.artifact.attributes import TIMESTAMP
 from feast_embeddings.codec.numbers import native_value
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, StoredPoint
 from feast_embeddings.errors import EngineError
-from feast_embeddings.query.side import Filter, LiveSide
+from feast_embeddings.model.sides import Filter
+from feast_embeddings.query.collection import LiveCollection
 
 __all__ = ["export_side"]
 
 
-def export_side(live: LiveSide, filter: Filter | None) -> pa.RecordBatchReader:
+def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchReader:
     """The rows of one version that have a vector and pass the filter; `EmbeddingStore.export` says more.
 
     The first page is read at once, so that what is wrong with the question is said here; the others as they are
@@ -42,7 +43,7 @@ def export_side(live: LiveSide, filter: Filter | None) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _schema(live: LiveSide) -> pa.Schema:
+def _schema(live: LiveCollection) -> pa.Schema:
     """From the feature view, and not from values: a page, or all pages, may have only nulls in a column."""
     view, spec = live.side.codec.view, live.spec
     types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in [*view.entity_columns, *view.features]}
@@ -52,12 +53,12 @@ def _schema(live: LiveSide) -> pa.Schema:
     return pa.schema(types, metadata={"version": spec.version, "space": spec.space, "as_of": spec.as_of})
 
 
-def _batch(live: LiveSide, schema: pa.Schema, page: Sequence[StoredPoint]) -> pa.RecordBatch:
+def _batch(live: LiveCollection, schema: pa.Schema, page: Sequence[StoredPoint]) -> pa.RecordBatch:
     points = [point for point in page if live.side.field.name in point.vectors]
     return pa.record_batch([_column(live, field, points) for field in schema], schema=schema)
 
 
-def _column(live: LiveSide, field: pa.Field, points: Sequence[StoredPoint]) -> pa.Array:
+def _column(live: LiveCollection, field: pa.Field, points: Sequence[StoredPoint]) -> pa.Array:
     if field.name == live.side.field.name:
         return pa.FixedSizeListArray.from_arrays(pa.array(live.matrix(points).reshape(-1)), type=field.type)
     if field.name == "event_timestamp":

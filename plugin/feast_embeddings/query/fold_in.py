@@ -12,7 +12,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model.registered import model_view, qdrant_store
+from feast_embeddings.model.sides import model_view, qdrant_store
 from feast_embeddings.query.from_trainers import from_trainers
 
 __all__ = ["fold_in"]
@@ -27,10 +27,10 @@ def fold_in(
     interactions: Any,
     *,
     live: str | None,
-    version: str | None,
-    push: bool,
-    update: bool,
-    seed: int,
+    version: str | None = None,
+    push: bool = False,
+    update: bool = False,
+    seed: int = 0,
 ) -> FoldedIn:
     """Vectors for the users or items of a log, with the other side as a version has it.
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.engine import PointId, ScoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
-from feast_embeddings.query.answers import Neighbours, NeighboursBatch
+from feast_embeddings.model.sides import Filter
+from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch
+from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
-from feast_embeddings.query.side import Filter, LiveSide
+from feast_embeddings.query.export import export_side
 from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveModel"]
@@ -32,13 +35,13 @@ class LiveModel:
         visitors: of the version of the items.
     """
 
-    def __init__(self, model: str, sides: Mapping[Entity, LiveSide], visitors: Visitors) -> None:
+    def __init__(self, model: str, sides: Mapping[Entity, LiveCollection], visitors: Visitors) -> None:
         self.model = model
         self._sides = sides
         self._visitors = visitors
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
-    def side(self, entity: Entity) -> LiveSide:
+    def side(self, entity: Entity) -> LiveCollection:
         """The live users or items; `NotPublishedError` when there are none."""
         if entity not in self._sides:
             raise NotPublishedError(
@@ -46,8 +49,22 @@ class LiveModel:
             )
         return self._sides[entity]
 
+    def embeddings(self, entity: Entity, ids: Sequence[Id]) -> Embeddings:
+        """The vectors of these users or items, without the bias."""
+        return self.side(entity).embeddings(ids)
+
+    def export(self, entity: Entity, filter: Filter | None) -> pa.RecordBatchReader:
+        """All users or items with a vector that pass the filter."""
+        return export_side(self.side(entity), filter)
+
     def similar(
-        self, entity: Entity, ids: Sequence[Id], k: int, *, filter: Filter | None, attributes: bool
+        self,
+        entity: Entity,
+        ids: Sequence[Id],
+        k: int,
+        *,
+        filter: Filter | None = None,
+        attributes: bool = True,
     ) -> NeighboursBatch:
         """To each id the k nearest by cosine, without itself."""
         k = at_least_one(k, "k")
@@ -64,7 +81,9 @@ class LiveModel:
             answers.append(live.neighbours(hits, attributes=attributes))
         return NeighboursBatch(list(ids), answers, live.spec.version)
 
-    def similar_to_all(self, user_ids: Sequence[Id], k: int, *, filter: Filter | None, attributes: bool) -> Neighbours:
+    def lookalike(
+        self, user_ids: Sequence[Id], k: int, *, filter: Filter | None = None, attributes: bool = True
+    ) -> Neighbours:
         """The k users nearest to the mean direction of these users, without them."""
         k = at_least_one(k, "k")
         live = self.side("user")
@@ -85,25 +104,22 @@ class LiveModel:
         user_ids: Sequence[Id],
         k: int,
         *,
-        filter: Filter | None,
-        include_seen: bool,
-        item_ids: Sequence[Id] | None,
-        attributes: bool,
+        filter: Filter | None = None,
+        exclude_seen: bool = True,
+        item_ids: Iterable[Id] | None = None,
+        attributes: bool = True,
     ) -> NeighboursBatch:
         """To each user the k items of the highest score, of all items or of these."""
         k = at_least_one(k, "k")
         users, items = self._same_space()
         name = users.side.field.name
-        points = users.points(user_ids, name, () if include_seen else [_SEEN])
-        ranked = self.ranking(k, filter=filter, item_ids=item_ids, attributes=attributes)
-        answers: list[Neighbours | None] = []
-        for point in points:
-            check_time()
-            if point is None:
-                answers.append(None)
-                continue
-            seen = [] if include_seen else point.payload.get(_SEEN) or []
-            answers.append(ranked(point.vectors[name], items.side.point_ids(seen)))
+        points = users.points(user_ids, name, [_SEEN] if exclude_seen else ())
+        vectors = [None if point is None else point.vectors[name] for point in points]
+        seen = [
+            items.side.point_ids(point.payload.get(_SEEN) or [] if exclude_seen and point is not None else [])
+            for point in points
+        ]
+        answers = self.rank_vectors(vectors, seen, k, filter=filter, item_ids=item_ids, attributes=attributes)
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
 
     def rank_visitors(
@@ -111,10 +127,10 @@ class LiveModel:
         histories: Sequence[Mapping[Id, float]],
         k: int,
         *,
-        filter: Filter | None,
-        include_seen: bool,
-        item_ids: Sequence[Id] | None,
-        attributes: bool,
+        filter: Filter | None = None,
+        exclude_seen: bool = True,
+        item_ids: Iterable[Id] | None = None,
+        attributes: bool = True,
     ) -> NeighboursBatch:
         """To each visitor, given as items with weights, the k items of the highest score."""
         k = at_least_one(k, "k")
@@ -122,53 +138,72 @@ class LiveModel:
         # Also those of them that came after the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
-        ranked = self.ranking(k, filter=filter, item_ids=item_ids, attributes=attributes)
-        answers: list[Neighbours | None] = []
-        for visitor, excluded in zip(visitors, seen, strict=True):
-            check_time()
-            if visitor.vector is None:
-                answers.append(None)
-                continue
-            found = ranked(visitor.vector, [] if include_seen else excluded)
-            answers.append(replace(found, missing=list(dict.fromkeys([*visitor.unknown, *found.missing]))))
+        found = self.rank_vectors(
+            [visitor.vector for visitor in visitors],
+            seen if exclude_seen else [[] for _ in visitors],
+            k,
+            filter=filter,
+            item_ids=item_ids,
+            attributes=attributes,
+        )
+        answers = [
+            answer and replace(answer, missing=list(dict.fromkeys([*visitor.unknown, *answer.missing])))
+            for answer, visitor in zip(found, visitors, strict=True)
+        ]
         unknown = dict.fromkeys(id for visitor in visitors for id in visitor.unknown)
         return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, list(unknown))
 
-    def ranking(
-        self, k: int, *, filter: Filter | None, item_ids: Sequence[Id] | None, attributes: bool
-    ) -> Callable[[npt.NDArray[np.float32], Sequence[PointId]], Neighbours]:
-        """A function for the k items of the highest score, for one user vector of this version's space after another.
+    def rank_vectors(
+        self,
+        vectors: Sequence[npt.NDArray[np.float32] | None],
+        excluded: Sequence[Sequence[PointId]],
+        k: int,
+        *,
+        filter: Filter | None,
+        item_ids: Iterable[Id] | None,
+        attributes: bool,
+    ) -> list[Neighbours | None]:
+        """To each user vector of this version's space, float32 (dim,), the k items of the highest score.
 
-        It takes the vector, float32 (dim,), and the points of items that are left out.
+        Args:
+            vectors: one for each user; None gives None.
+            excluded: for each user the points of items that are left out.
         """
-        k = at_least_one(k, "k")
-        _, items = self._same_space()
+        items = self.side("item")
         side, field = items.side, items.side.field
         conditions = side.translate(filter)
-        only = None if item_ids is None else side.point_ids(item_ids)
+        among = None if item_ids is None else list(item_ids)
+        only = None if among is None else side.point_ids(among)
         payload = None if attributes else [side.id_name]
-
-        def ranked(user: npt.NDArray[np.float32], excluded: Sequence[PointId]) -> Neighbours:
-            vector = user if field.bias is None else np.append(user, np.float32(1))
-            hits = items.nearest(
-                field.name, vector, k, filter=conditions, excluded=excluded, only=only, payload=payload
-            )
+        answers: list[Neighbours | None] = []
+        for vector, left_out in zip(vectors, excluded, strict=True):
+            check_time()
+            if vector is None:
+                answers.append(None)
+                continue
+            query = vector if field.bias is None else np.append(vector, np.float32(1))
+            hits = items.nearest(field.name, query, k, filter=conditions, excluded=left_out, only=only, payload=payload)
             # Where all that were given have come back, none is unknown.
-            missing = items.unknown(item_ids) if item_ids is not None and len(hits) < len(set(only or ())) else []
-            return items.neighbours(hits, attributes=attributes, missing=missing)
+            missing = items.unknown(among) if among is not None and len(hits) < len(set(only or ())) else []
+            answers.append(items.neighbours(hits, attributes=attributes, missing=missing))
+        return answers
 
-        return ranked
-
-    def users_for(
-        self, item_ids: Sequence[Id], k: int, *, filter: Filter | None, include_seen: bool, attributes: bool
+    def users_for_item(
+        self,
+        item_ids: Sequence[Id],
+        k: int,
+        *,
+        filter: Filter | None = None,
+        exclude_seen: bool = True,
+        attributes: bool = True,
     ) -> NeighboursBatch:
         """To each item the k users whose score for it is highest."""
         k = at_least_one(k, "k")
         users, items = self._same_space()
         conditions = users.side.translate(filter)
-        has_seen = _SEEN in users.side.codec.types and not include_seen
-        payload = None if attributes else [users.side.id_name, *([_SEEN] if has_seen else [])]
-        field = items.side.field
+        exclude_seen = exclude_seen and _SEEN in users.side.codec.types
+        payload = None if attributes else [users.side.id_name, *([_SEEN] if exclude_seen else [])]
+        name, field = users.side.field.name, items.side.field
         answers: list[Neighbours | None] = []
         for id, point in zip(item_ids, items.points(item_ids, field.name), strict=True):
             if point is None:
@@ -177,17 +212,21 @@ class LiveModel:
             vector, bias = point.vectors[field.name], np.float32(0)
             if field.bias is not None:
                 vector, bias = vector[:-1], vector[-1]
-
-            def search(n: int, vector: npt.NDArray[np.float32] = vector) -> list[ScoredPoint]:
-                return users.nearest(users.side.field.name, vector, n, filter=conditions, payload=payload)
-
-            hits = _unseen(search, id, k) if has_seen else search(k)
+            hits: list[ScoredPoint] = []
+            n = k
+            while True:  # lists of what users saw are too long to have an index
+                check_time()
+                found = users.nearest(name, vector, n, filter=conditions, payload=payload)
+                hits = [hit for hit in found if not (exclude_seen and id in (hit.payload.get(_SEEN) or ()))][:k]
+                if len(hits) == k or len(found) < n:
+                    break
+                n *= _GROWTH
             # Not part of the search: it is the same for all users.
             hits = [hit._replace(score=float(np.float32(hit.score) + bias)) for hit in hits]
             answers.append(users.neighbours(hits, attributes=attributes))
         return NeighboursBatch(list(item_ids), answers, users.spec.version)
 
-    def _same_space(self) -> tuple[LiveSide, LiveSide]:
+    def _same_space(self) -> tuple[LiveCollection, LiveCollection]:
         users, items = self.side("user"), self.side("item")
         if users.spec.space != items.spec.space:
             raise VersionMismatchError(
@@ -195,15 +234,3 @@ class LiveModel:
                 f"{items.spec.space!r}; publish one version of the model to get both from one space"
             )
         return users, items
-
-
-def _unseen(search: Callable[[int], list[ScoredPoint]], item_id: Id, k: int) -> list[ScoredPoint]:
-    """The k best users who have not seen the item: lists of what users saw are too long to have an index."""
-    n = k
-    while True:
-        check_time()
-        hits = search(n)
-        unseen = [hit for hit in hits if item_id not in (hit.payload.get(_SEEN) or ())]
-        if len(unseen) >= k or len(hits) < n:
-            return unseen[:k]
-        n *= _GROWTH

@@ -11,13 +11,12 @@ from typing import TypeVar
 
 from feast import FeatureStore
 
-from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.errors import CursorError, EngineError, FoldInError
-from feast_embeddings.model.registered import model_view, qdrant_store
-from feast_embeddings.online.table_names import table_id
+from feast_embeddings.model.sides import Side, qdrant_store, sides_of
+from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.live import LiveModel
-from feast_embeddings.query.side import LiveSide, Side
 from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveWatch"]
@@ -45,7 +44,7 @@ class LiveWatch:
         self._model = model
         self._engine = qdrant_store(feature_store).engine(feature_store.config)
         self._guard = threading.Lock()
-        self.sides = self._registered()
+        self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._visitors: Visitors | None = None
         self._next_look = 0.0
@@ -70,7 +69,7 @@ class LiveWatch:
             # A new version may have come with new attributes, so with new feature views.
             is_current = known is None or self._look_again()
             sides = {
-                entity: LiveSide(self._engine, self.sides[entity], name, self._engine.describe(name))
+                entity: LiveCollection(self._engine, self.sides[entity], name, self._engine.describe(name))
                 for entity, name in self._named(aliases).items()
             }
             live = LiveModel(self._model, sides, self._visitors_of(sides))
@@ -78,7 +77,7 @@ class LiveWatch:
                 self._live = live
             return live
 
-    def loaded(self, side: Side, version: str) -> LiveSide:
+    def loaded(self, side: Side, version: str) -> LiveCollection:
         """A version that is loaded, though not live.
 
         Raises:
@@ -86,7 +85,7 @@ class LiveWatch:
         """
         for name, spec in self._engine.collections(side.alias).items():
             if spec.version == version:
-                return LiveSide(self._engine, side, name, spec)
+                return LiveCollection(self._engine, side, name, spec)
         raise CursorError(
             f"the cursor is of version {version[:40]}, which is not loaded any more; begin at the first page"
         )
@@ -95,7 +94,7 @@ class LiveWatch:
         sides = self.sides
         return {entity: aliases[side.alias] for entity, side in sides.items() if side.alias in aliases}
 
-    def _visitors_of(self, sides: Mapping[Entity, LiveSide]) -> Visitors:
+    def _visitors_of(self, sides: Mapping[Entity, LiveCollection]) -> Visitors:
         """Those of the version of the items: the same object as long as that is live, as it keeps what it read."""
         version = sides["item"].spec.version if "item" in sides else ""
         if self._visitors is None or self._visitors.version != version:
@@ -111,17 +110,9 @@ class LiveWatch:
         if time.monotonic() < self._next_look:
             return False
         try:
-            self.sides = self._registered()
+            self.sides = sides_of(self._feature_store, self._model)
         except Exception as error:  # whatever Feast and its registries raise
             _log.warning("the feature views of model %r cannot be read, those known serve: %s", self._model, error)
             self._next_look = time.monotonic() + _LOOK_SECONDS
             return False
         return True
-
-    def _registered(self) -> dict[Entity, Side]:
-        config, store = self._feature_store.config, qdrant_store(self._feature_store)
-        return {
-            entity: Side(entity, store.codec(config, view), table_id(config, view))
-            for entity in ENTITIES
-            if (view := model_view(self._feature_store, self._model, entity))
-        }

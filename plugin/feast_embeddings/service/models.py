@@ -11,7 +11,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES
 from feast_embeddings.errors import EngineError
-from feast_embeddings.model.registered import qdrant_store
+from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.model.views import MODEL_TAG
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.problems import ProblemError

@@ -158,7 +158,7 @@ class _RankQuery(Query):
 
     def options(self) -> dict[str, Any]:
         exclude_seen = self.item_ids is None if self.exclude_seen is None else self.exclude_seen
-        return super().options() | {"include_seen": not exclude_seen, "item_ids": self.item_ids}
+        return super().options() | {"exclude_seen": exclude_seen, "item_ids": self.item_ids}
 
 
 class RankRequest(_RankQuery):
@@ -203,7 +203,7 @@ class _AudienceQuery(Query):
     ] = True
 
     def options(self) -> dict[str, Any]:
-        return super().options() | {"include_seen": not self.exclude_seen}
+        return super().options() | {"exclude_seen": self.exclude_seen}
 
 
 class AudienceRequest(_AudienceQuery):

@@ -64,9 +64,7 @@ def add_vector_routes(router: GuardedRouter, calls: Calls) -> None:
         r = request
 
         def page(store: EmbeddingStore) -> Response:
-            found = store.retrieve(
-                r.entity, filter=r.filter, limit=r.limit, cursor=r.cursor, vectors=r.return_embeddings
-            )
+            found = store.page(r.entity, r.limit, filter=r.filter, cursor=r.cursor, vectors=r.return_embeddings)
             return answers.page_response(model, found, metadata=r.return_metadata)
 
         return await calls.run(model, page)

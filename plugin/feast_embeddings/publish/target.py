@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from feast_embeddings.artifact import Entity
-from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.dropped import count_unless_dropped
 from feast_embeddings.engines.engine import CollectionSpec, Engine
+from feast_embeddings.model.sides import Side
 
 __all__ = ["Target"]
 
@@ -18,17 +17,15 @@ __all__ = ["Target"]
 class Target:
     """The collection of one side, and what is to be in it."""
 
-    entity: Entity
-    codec: PointCodec
-    alias: str
+    side: Side
     collection: str
     spec: CollectionSpec
     table: pa.Table
 
     def is_loaded(self, engine: Engine) -> bool:
         """Whether the collection is there, whole and verified; rows written into it since then only add to it."""
-        existing = engine.collections(self.alias).get(self.collection)
+        existing = engine.collections(self.side.alias).get(self.collection)
         if existing is None or not existing.verified or not existing.same_content(self.spec):
             return False
-        count = count_unless_dropped(engine, self.collection, self.alias)
+        count = count_unless_dropped(engine, self.collection, self.side.alias)
         return count is not None and count >= self.table.num_rows

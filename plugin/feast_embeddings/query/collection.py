@@ -1,28 +1,18 @@
-"""The users or the items of one version: what is stored of them, and what a query over them is."""
+"""The collection of one version's users or items, and what is asked of it."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from feast import ValueType
-from feast.filter_models import ComparisonFilter, CompoundFilter
 from qdrant_client import models
 
 from feast_embeddings.arguments import Id
-from feast_embeddings.artifact import Entity
-from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
-from feast_embeddings.codec.filter_text import parse_filter
-from feast_embeddings.codec.filters import QdrantFilterTranslator
-from feast_embeddings.codec.numbers import native_value
-from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import (
     TIMESTAMP_KEY,
     CollectionSpec,
@@ -32,13 +22,12 @@ from feast_embeddings.engines.engine import (
     StoredPoint,
     no_more_than_there_are,
 )
-from feast_embeddings.errors import CursorError, IdTypeError
+from feast_embeddings.errors import CursorError
+from feast_embeddings.model.sides import Side
 from feast_embeddings.query.answers import Embeddings, Neighbours, Page
 from feast_embeddings.times import from_microseconds
 
-__all__ = ["Filter", "LiveSide", "Side", "read_cursor"]
-
-Filter = str | ComparisonFilter | CompoundFilter
+__all__ = ["LiveCollection", "read_cursor"]
 
 # So many excluded points are searched along and left out afterwards. As a filter they would take out of the graph the
 # very nodes that the search begins with: of 60,000 vectors in 20 clusters, with the 120 nearest excluded, it found 1.
@@ -49,65 +38,8 @@ _CANDIDATES = 2
 _ENOUGH_FOR = 11
 
 
-class Side:
-    """What the queries need to know about the users or the items of a model, whatever version is live."""
-
-    def __init__(self, entity: Entity, codec: PointCodec, alias: str) -> None:
-        self.entity = entity
-        self.codec = codec
-        self.alias = alias
-        self.id_name = f"{entity}_id"
-        self.field = codec.fields["embedding"]
-        self._is_text = codec.types[self.id_name] == ValueType.STRING
-
-    def point_ids(self, ids: Iterable[Id]) -> list[PointId]:
-        """Of these users or items; `IdTypeError` for one that cannot be one of them."""
-        plain = list(ids)
-        for id in plain:
-            if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
-                kind = "text" if self._is_text else "a whole number"
-                raise IdTypeError(
-                    f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity, id
-                )
-        try:
-            return self.codec.point_ids_of(plain)
-        except ValueError:
-            if len(plain) > 1:
-                return [self.point_ids([id])[0] for id in plain]  # to name the one that it is
-            expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
-            raise IdTypeError(
-                f"{self.entity} ids of this model are {expected}, got {plain[0]!r}", self.entity, plain[0]
-            ) from None
-
-    def parse_id(self, text: str) -> Id:
-        if self._is_text:
-            return text
-        # Python takes 007, 1_0 and digits of all scripts for numbers too, which are ids of somebody else.
-        with contextlib.suppress(ValueError):
-            if str(number := int(text)) == text:
-                return number
-        raise IdTypeError(
-            f"{self.entity} ids of this model are whole numbers, got {text!r:.80}; they are written as 7 or -7",
-            self.entity,
-            text,
-        )
-
-    def translate(self, filter: Filter | None) -> models.Filter | None:
-        tree = parse_filter(filter) if isinstance(filter, str) else filter
-        return QdrantFilterTranslator(self.codec.types).translate(tree)
-
-    def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: datetime.fromtimestamp(payload[name], UTC)
-            if value_type == ValueType.UNIX_TIMESTAMP and name in payload
-            else native_value(name, payload)
-            for name, value_type in self.codec.types.items()
-            if name not in RESERVED_COLUMNS
-        }
-
-
-class LiveSide:
-    """One side of one version, and the collection that it is in."""
+class LiveCollection:
+    """The users or the items of one version, in the collection that holds them."""
 
     def __init__(self, engine: Engine, side: Side, collection: str, spec: CollectionSpec) -> None:
         self._engine = engine

@@ -1,0 +1,144 @@
+"""From a model's name to its users and items, as the registry and the online store have them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from feast import FeatureStore, FeatureView, ValueType
+from feast.errors import FeatureViewNotFoundException
+from feast.filter_models import ComparisonFilter, CompoundFilter
+from qdrant_client import models
+
+from feast_embeddings._feast.private import online_store_of
+from feast_embeddings.arguments import Id
+from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
+from feast_embeddings.codec.filter_text import parse_filter
+from feast_embeddings.codec.filters import QdrantFilterTranslator
+from feast_embeddings.codec.numbers import native_value
+from feast_embeddings.codec.rows import PointCodec
+from feast_embeddings.engines.engine import PointId
+from feast_embeddings.errors import IdTypeError, InputError
+from feast_embeddings.model.views import view_name
+from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
+from feast_embeddings.online.table_names import table_id
+
+__all__ = ["Filter", "Side", "model_view", "qdrant_store", "sides_of"]
+
+Filter = str | ComparisonFilter | CompoundFilter
+
+
+class Side:
+    """The users or the items of a registered model, whatever version is live.
+
+    Args:
+        codec: of the rows of its feature view.
+        alias: under which its live collection is found.
+    """
+
+    def __init__(self, entity: Entity, codec: PointCodec, alias: str) -> None:
+        self.entity = entity
+        self.codec = codec
+        self.view = codec.view
+        self.alias = alias
+        self.id_name = f"{entity}_id"
+        self.field = codec.fields["embedding"]
+        self._is_text = codec.types[self.id_name] == ValueType.STRING
+
+    def point_ids(self, ids: Iterable[Id]) -> list[PointId]:
+        """Of these users or items; `IdTypeError` for one that cannot be one of them."""
+        plain = list(ids)
+        for id in plain:
+            if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
+                kind = "text" if self._is_text else "a whole number"
+                raise IdTypeError(
+                    f"{self.entity} ids of this model are {kind}, got {id!r} ({type(id).__name__})", self.entity, id
+                )
+        try:
+            return self.codec.point_ids_of(plain)
+        except ValueError:
+            if len(plain) > 1:
+                return [self.point_ids([id])[0] for id in plain]  # to name the one that it is
+            expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
+            raise IdTypeError(
+                f"{self.entity} ids of this model are {expected}, got {plain[0]!r}", self.entity, plain[0]
+            ) from None
+
+    def parse_id(self, text: str) -> Id:
+        """An id given as text; `IdTypeError` where it is none of this model."""
+        if self._is_text:
+            return text
+        # Python takes 007, 1_0 and digits of all scripts for numbers too, which are ids of somebody else.
+        with contextlib.suppress(ValueError):
+            if str(number := int(text)) == text:
+                return number
+        raise IdTypeError(
+            f"{self.entity} ids of this model are whole numbers, got {text!r:.80}; they are written as 7 or -7",
+            self.entity,
+            text,
+        )
+
+    def translate(self, filter: Filter | None) -> models.Filter | None:
+        """Qdrant's form of a filter on the attributes."""
+        tree = parse_filter(filter) if isinstance(filter, str) else filter
+        return QdrantFilterTranslator(self.codec.types).translate(tree)
+
+    def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The attributes in a payload, None where it has none."""
+        return {
+            name: datetime.fromtimestamp(payload[name], UTC)
+            if value_type == ValueType.UNIX_TIMESTAMP and name in payload
+            else native_value(name, payload)
+            for name, value_type in self.codec.types.items()
+            if name not in RESERVED_COLUMNS
+        }
+
+
+def qdrant_store(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
+    """The repo's online store, if it is ours.
+
+    Raises:
+        InputError: the repo uses another online store.
+    """
+    store = online_store_of(feature_store)
+    if not isinstance(store, QdrantEmbeddingOnlineStore):
+        configured = feature_store.config.online_store.type
+        raise InputError(
+            f"this needs the Qdrant store itself, and online_store.type is {configured!r}: "
+            + (
+                "the vectors are behind a Feast server; use that server's repo, or ask feast-embeddings serve there"
+                if configured == "remote"
+                else "set it to feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml and run feast apply"
+            )
+        )
+    return store
+
+
+def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> FeatureView:
+    """The registered feature view of a model's users or items.
+
+    Raises:
+        InputError: it is not registered.
+    """
+    name = view_name(model, entity)
+    try:
+        return feature_store.get_feature_view(name)
+    except FeatureViewNotFoundException:
+        raise InputError(
+            f"feature view {name!r} is not in the registry of project {feature_store.project!r}; "
+            "run feast apply in the repo"
+        ) from None
+
+
+def sides_of(feature_store: FeatureStore, model: str) -> dict[Entity, Side]:
+    """Users and items of a model.
+
+    Raises:
+        InputError: they are not registered, or the repo uses another online store.
+    """
+    store, config = qdrant_store(feature_store), feature_store.config
+    views = {entity: model_view(feature_store, model, entity) for entity in ENTITIES}
+    return {entity: Side(entity, store.codec(config, view), table_id(config, view)) for entity, view in views.items()}
