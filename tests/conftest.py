@@ -31,6 +31,8 @@ from feast_embeddings.engines.server.engine import ServerEngine
 
 ROOT = Path(__file__).parents[1]
 
+pytest_plugins = ["tests.support.shop"]
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import Command
-from tests.plugin.conftest import Shop, apply, write_version
-from tests.plugin.publishing import publish_any
+from tests.support.publishing import publish_any
+from tests.support.shop import Shop, apply, write_version
 
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.repo import Repo, init_repo

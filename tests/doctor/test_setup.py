@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Command
-from tests.plugin.conftest import write_version
+from tests.support.shop import write_version
 
 from feast_embeddings.doctor import findings, setup_checks
 from feast_embeddings.repo import Repo

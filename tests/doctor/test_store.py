@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from tests.conftest import QdrantServer
-from tests.plugin.conftest import Shop, write_version
-from tests.plugin.publishing import publish_any
+from tests.support.publishing import publish_any
+from tests.support.shop import Shop, write_version
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.codec.columns import encode_table

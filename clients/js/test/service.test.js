@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { EmbeddingClient, EmbeddingServiceError } from "feast-embeddings";
 
 const { FEAST_EMBEDDINGS_ADDRESS: address, FEAST_EMBEDDINGS_KEY: apiKey, FEAST_EMBEDDINGS_EXPECTED: file } = process.env;
-const skip = address === undefined && "FEAST_EMBEDDINGS_ADDRESS is not set; tests/plugin/test_js_client.py sets it";
+const skip = address === undefined && "FEAST_EMBEDDINGS_ADDRESS is not set; tests/client/test_js_client.py sets it";
 const modelName = "shop";
 
 const seen = new Set();

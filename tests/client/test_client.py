@@ -1,0 +1,218 @@
+"""The Python clients against the real service on a real socket, and their conduct when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from tests.support.listening import listening
+from tests.support.serving import service_of
+from tests.support.shop import Shop
+
+from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient, EmbeddingServiceError, calls
+from feast_embeddings.errors import InputError
+from feast_embeddings.query.store import EmbeddingStore
+from feast_embeddings.service.api_keys import new_key
+
+
+@pytest.fixture(scope="module")
+def shop(common_shop: Shop) -> Shop:
+    """A published shop; tests only read from it."""
+    return common_shop
+
+
+@pytest.fixture(scope="module")
+def store(shop: Shop) -> EmbeddingStore:
+    """The library on the same shop."""
+    return EmbeddingStore(shop.feature_store, "shop")
+
+
+KEY, KEPT = new_key("test", "write")
+
+
+@pytest.fixture(scope="module")
+def address(shop: Shop) -> Iterator[str]:
+    """Where the service of the shop listens, for those with the key."""
+    with listening(service_of(shop, KEPT)) as where:
+        yield where
+
+
+def test_vectors_are_the_trained_ones(address: str, store: EmbeddingStore) -> None:
+    """Bit for bit, aligned, NaN where there is none; ids may be NumPy's."""
+    with EmbeddingClient(address, api_key=KEY) as client:
+        for ids, ask, expected in [
+            (["u-2", "nobody", "u-2"], client.create_user_embedding, store.user_embeddings),
+            (["sku-2", "nothing"], client.create_item_embedding, store.item_embeddings),
+        ]:
+            found, library = ask("shop", list(np.array(ids))), expected(ids)
+            assert found.vectors.dtype == np.float32
+            assert found.vectors.tobytes() == library.vectors.tobytes()
+            assert (found.ids, found.missing, found.found.tolist()) == (ids, library.missing, library.found.tolist())
+            assert (found.version, found.space, found.as_of) == (library.version, library.space, library.as_of)
+
+
+def test_lists_of_ids_are_lists(address: str) -> None:
+    """Of a generator all ids are sent; one id, as text or bytes, where a list is expected is refused before."""
+    with EmbeddingClient(address, api_key=KEY) as client:
+        assert client.create_user_embedding("shop", (f"u-{i}" for i in range(3))).ids == ["u-0", "u-1", "u-2"]
+        asks: list[Callable[[Any], Any]] = [
+            lambda ids: client.create_user_embedding("shop", ids),
+            lambda ids: client.create_item_embedding("shop", ids),
+            lambda ids: client.similar_items_batch("shop", ids),
+            lambda ids: client.similar_users_batch("shop", ids),
+            lambda ids: client.rank_batch("shop", ids),
+            lambda ids: client.rank("shop", "u-1", item_ids=ids),
+            lambda ids: client.rank("shop", interactions=ids),
+            lambda ids: client.rank_batch("shop", interactions=[ids]),
+            lambda ids: client.users_for_item_batch("shop", ids),
+            lambda ids: client.lookalike_users("shop", ids),
+        ]
+        for ask in asks:
+            for wrong in ("u-0", b"u-0", 7):
+                with pytest.raises(InputError, match="takes a list of ids, got"):
+                    ask(wrong)
+
+
+def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> None:
+    """All that the service documents can be asked, by both clients, with the library's answers."""
+    asked: set[str] = set()
+
+    class Recording(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            asked.add(request.url.path.replace("/shop", "/{model}"))
+            return super().handle_request(request)
+
+    with EmbeddingClient(address, api_key=KEY, transport=Recording()) as client:
+        similar = client.similar_items("shop", "sku-1", limit=5, filter="price < 20", return_metadata=True)
+        library = store.similar_items("sku-1", 5, filter="price < 20")
+        assert (similar.ids, similar.metadata) == (library.ids, library.attributes)
+        assert similar.scores.tobytes() == library.scores.tobytes()
+        assert client.similar_users("shop", "u-1").ids == store.similar_users("u-1").ids
+        assert client.rank("shop", "u-1", limit=3).ids == store.rank("u-1", 3).ids
+        assert client.rank("shop", "u-1", item_ids=["sku-1", "x"]).missing == ["x"]
+        assert client.users_for_item("shop", "sku-1", limit=3).ids == store.users_for_item("sku-1", 3).ids
+        assert client.lookalike_users("shop", ["u-1"], limit=3).ids == store.lookalike_users(["u-1"], 3).ids
+        for batch in (client.similar_items_batch, client.users_for_item_batch):
+            found = batch("shop", ["sku-1", "nothing"], limit=3)
+            assert found.missing == ["nothing"]
+            assert found.answers[1] is None
+        assert client.similar_items_batch("shop", ["sku-1"]).answers[0] is not None
+        for of_users in (client.similar_users_batch, client.rank_batch):
+            assert [answer is None for answer in of_users("shop", ["u-1", "x"], limit=3).answers] == [False, True]
+        page = client.retrieve("shop", "item", limit=30, return_embeddings=True)
+        rest = client.retrieve("shop", "item", limit=30, cursor=page.next_cursor)
+        assert page.vectors is not None
+        assert page.vectors.shape == (30, 8)
+        assert (len({*page.ids, *rest.ids}), rest.next_cursor, rest.vectors) == (40, None, None)
+        assert client.retrieve("shop", "user", return_metadata=False).metadata is None
+        assert client.models()[0]["live_version"] == client.versions("shop")[0]["version"] == store.live_version()
+        assert client.publish("shop")["changed"] is False
+        with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):
+            client.rollback("shop")
+        client.create_user_embedding("shop", ["u-1"])
+        client.create_item_embedding("shop", ["sku-1"])
+    documented = httpx.get(f"{address}/openapi.json").json()["paths"]
+    assert asked == {path for path in documented if path.startswith("/v1/")}
+    public = {name for name, made in vars(calls).items() if getattr(made, "__module__", "") == calls.__name__}
+    public = {name for name in public if name[0].islower()}
+    for client_class in (EmbeddingClient, AsyncEmbeddingClient):
+        assert {name for name in vars(client_class) if not name.startswith("_")} - {"close"} == public
+
+
+def test_the_same_to_be_awaited(address: str, store: EmbeddingStore) -> None:
+    """Many at once over one client."""
+
+    async def ask() -> list[list[Any]]:
+        async with AsyncEmbeddingClient(address, api_key=KEY) as client:
+            found = await asyncio.gather(*(client.rank("shop", f"u-{i}", limit=4) for i in range(20)))
+            with pytest.raises(EmbeddingServiceError, match="no model 'shoe'"):
+                await client.rank("shoe", "u-1")
+            return [one.ids for one in found]
+
+    assert asyncio.run(ask()) == [store.rank(f"u-{i}", 4).ids for i in range(20)]
+
+
+def test_refusals_are_errors_that_name_the_field(address: str) -> None:
+    """With the status; the key is in no message and no repr."""
+    with EmbeddingClient(address, api_key=KEY) as client:
+        with pytest.raises(EmbeddingServiceError, match="there is no feature 'colour'") as error:
+            client.similar_items("shop", "sku-1", filter="colour = 'red'")
+        assert (error.value.status, set(error.value.errors)) == (422, {"filter"})
+        assert KEY not in repr(client)
+    with EmbeddingClient(address, api_key=f"{KEY}x") as client:
+        with pytest.raises(EmbeddingServiceError, match="valid API key") as error:
+            client.models()
+        assert error.value.status == 401
+        assert KEY not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("failures", "tries", "message"),
+    [
+        ([503, 429], 3, None),
+        ([httpx.ConnectError("refused"), 502], 3, None),
+        ([503] * 9, 4, "HTTP 503"),
+        ([httpx.ConnectError("refused")] * 9, 4, "did not answer: refused"),
+        ([504], 1, "HTTP 504"),
+        ([500], 1, "HTTP 500"),
+        ([httpx.ReadTimeout("slow")], 1, "did not answer: slow"),
+    ],
+)
+def test_only_what_may_pass_is_asked_again(
+    failures: list[Any], tries: int, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By both clients, at most as often as `retries` says."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    monkeypatch.setattr("feast_embeddings.client.http._FIRST_WAIT", 0)
+    left, seen = list(failures), list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        failure = left.pop(0) if left else 200
+        if isinstance(failure, Exception):
+            raise failure
+        return httpx.Response(failure, json={"models": []} if failure == 200 else None)
+
+    transport = httpx.MockTransport(answer)
+
+    async def awaited() -> object:
+        async with AsyncEmbeddingClient("http://service", transport=transport) as client:
+            return await client.models()
+
+    def waited() -> object:
+        with EmbeddingClient("http://service", transport=transport) as client:
+            return client.models()
+
+    for ask in (waited, lambda: asyncio.run(awaited())):
+        left[:], seen[:] = failures, []
+        if message is None:
+            assert ask() == []
+        else:
+            with pytest.raises(EmbeddingServiceError, match=message):
+                ask()
+        assert len(seen) == tries
+
+
+def test_a_rollback_is_not_asked_again() -> None:
+    """The service may have gone back already, and would go back once more."""
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(503)
+
+    transport = httpx.MockTransport(answer)
+    with EmbeddingClient("http://service", transport=transport) as client, pytest.raises(EmbeddingServiceError):
+        client.rollback("shop")
+
+    async def awaited() -> None:
+        async with AsyncEmbeddingClient("http://service", transport=transport) as client:
+            await client.rollback("shop")
+
+    with pytest.raises(EmbeddingServiceError, match="503"):
+        asyncio.run(awaited())
+    assert seen == ["/v1/models/shop/rollback"] * 2
