@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
+import textwrap
+from collections import Counter
 from pathlib import Path
 
+import grimp
 import pytest
+from importlinter.cli import lint_imports
+from tests.conftest import ROOT
+from tests.contracts import rooms
 
 import embedding_trainers
 import feast_embeddings
@@ -88,16 +96,35 @@ def test_a_process_that_writes_points_imports_the_engine_only() -> None:
     ]
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Every module that a source file imports, wherever in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            found.add(str(node.module))
-    return found
+def test_the_walls_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contracts of pyproject.toml hold."""
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(no_cache=True) == 0
+
+
+def test_a_wall_that_is_broken_is_noticed(tmp_path: Path) -> None:
+    """The linter reads imports, and fails on one that a contract forbids."""
+    contract = """
+        [tool.importlinter]
+        root_package = "feast_embeddings"
+        [[tool.importlinter.contracts]]
+        name = "Queries do not know the model"
+        type = "forbidden"
+        source_modules = ["feast_embeddings.query"]
+        forbidden_modules = ["feast_embeddings.model"]
+    """
+    config = tmp_path / "pyproject.toml"
+    config.write_text(textwrap.dedent(contract))
+    assert lint_imports(config_filename=str(config), no_cache=True) == 1
+
+
+def test_the_picture_is_that_of_the_imports() -> None:
+    """docs/architecture.md is up to date; python -m tests.contracts.rooms draws the picture again."""
+    text = rooms.PAGE.read_text()
+    assert rooms.page(text) == text
+    assert "cli --> doctor" in text
+    told = {name for row in re.findall(r"^\| (`.+?`) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert {room for floor in rooms.floors() for room in floor} <= told
 
 
 def sources(package: object) -> list[Path]:
@@ -107,35 +134,39 @@ def sources(package: object) -> list[Path]:
     return files
 
 
-def test_trainers_know_the_artifact_only() -> None:
-    """Of the plugin, the trainers import the artifact, the reading of tables, the errors and the times."""
-    of_plugin = {
-        module
-        for path in sources(embedding_trainers)
-        for module in imported_modules(path)
-        if module.partition(".")[0] == "feast_embeddings"
-    }
-    known = {"feast_embeddings." + name for name in ("artifact", "errors", "reading", "times")}
-    assert of_plugin == known
+@pytest.mark.parametrize("package", [feast_embeddings, embedding_trainers])
+def test_no_folder_is_a_corridor(package: object) -> None:
+    """Few modules stand side by side, and the fewest at the root."""
+    folders = Counter(path.parent for path in sources(package) if path.name != "__init__.py")
+    assert {folder: n for folder, n in folders.items() if n > 15} == {}
+    assert folders[Path(str(vars(package)["__file__"])).parent] < 9
 
 
-def test_the_plugin_does_not_know_its_trainers() -> None:
-    """No source file of the plugin imports the trainers or what they need."""
-    found = {(path.name, module) for path in sources(feast_embeddings) for module in imported_modules(path)}
-    assert {(name, module) for name, module in found if module.partition(".")[0] in TRAINING_ONLY} == set()
-    assert ("views.py", "feast_embeddings.artifact") in found
-
-
-def test_what_is_private_in_feast_is_in_one_module() -> None:
-    """Only _feast.py imports Feast's protobufs and key encoding."""
+def test_what_is_private_in_feast_is_in_one_package() -> None:
+    """Only _feast imports Feast's protobufs and key encoding, and overrides methods whose names begin with _."""
     private = ("feast.protos", "feast.infra.key_encoding_utils", "feast.infra.online_stores.helpers")
-    found = {
-        path.name
-        for path in sources(feast_embeddings)
-        for module in imported_modules(path)
-        if module.startswith(private)
-    }
-    assert found == {"_feast.py"}
+    graph = grimp.build_graph("feast_embeddings", include_external_packages=True)
+    assert "feast" in graph.find_modules_directly_imported_by("feast_embeddings.online.store")
+    importing, overriding = set(), set()
+    for path in sources(feast_embeddings):
+        name = ".".join(path.relative_to(Path(feast_embeddings.__file__).parents[1]).with_suffix("").parts)
+        if any(isinstance(node, ast.ImportFrom) and str(node.module).startswith(private) for node in nodes(path)):
+            importing.add(name.split(".")[1])
+        if name.endswith((".__init__", ".filler_process")):
+            continue
+        module = importlib.import_module(name)
+        for cls in vars(module).values():
+            if inspect.isclass(cls) and cls.__module__ == name:
+                feasts = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] == "feast"]
+                names = [own for own in vars(cls) if re.match("_[a-z]", own) and not own.startswith("_abc_")]
+                if any(own in vars(base) for own in names for base in feasts):
+                    overriding.add(name.split(".")[1])
+    assert importing == overriding == {"_feast"}
+
+
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a source file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
 
 
 def test_public_names() -> None:
