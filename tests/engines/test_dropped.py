@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from feast import FeatureStore
-from tests.engines.test_engine import NewAlias, make_batch, make_spec
 from tests.support.publishing import publish_any
 from tests.support.shop import ENGINES, Shop, qdrant, served_shop, write_version
 
@@ -20,6 +19,7 @@ from feast_embeddings.doctor.live_checks import live as check_live
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.engines.dropped import ask_live, live_collections
 from feast_embeddings.engines.engine import Engine
+from feast_embeddings.engines.testing import NewAlias, make_batch, make_spec
 from feast_embeddings.errors import EngineError
 from feast_embeddings.publish.plan import plan_publish
 from feast_embeddings.publish.versions import list_versions, prune_versions

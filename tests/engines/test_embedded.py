@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from feast import ValueType
-from tests.engines.test_engine import make_batch, make_spec, random_vectors
 
 from feast_embeddings.codec.filter_text import parse_filter
 from feast_embeddings.codec.filters import QdrantFilterTranslator
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.embedded.folder import Pointer
 from feast_embeddings.engines.engine import CollectionSpec, Hnsw, VectorSpec
+from feast_embeddings.engines.testing import make_batch, make_spec, random_vectors
 from feast_embeddings.errors import EngineError, WriterLockedError
 from feast_embeddings.files import writer_lock
 

@@ -16,11 +16,11 @@ import grpc
 import numpy as np
 import pytest
 from qdrant_client import grpc as qdrant_grpc
-from tests.engines.test_engine import make_batch
 
 from feast_embeddings.engines.engine import CollectionSpec, Engine, VectorSpec
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.retry import patiently
+from feast_embeddings.engines.testing import make_batch
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig

@@ -14,12 +14,12 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueTyp
 from feast.types import Array, Float32, Int64
 from qdrant_client import QdrantClient, models
 from tests.conftest import QdrantServer
-from tests.engines.test_engine import make_batch, make_spec
 from tests.support.shop import qdrant
 
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, VectorSpec
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.storage import Storage
+from feast_embeddings.engines.testing import make_batch, make_spec
 from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
 

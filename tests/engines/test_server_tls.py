@@ -15,10 +15,10 @@ import pytest
 import trustme
 from pydantic import SecretStr
 from tests.conftest import QdrantServer, run_program
-from tests.engines.test_engine import ids, make_batch, make_spec
 from tests.engines.test_server_client import Failing, grpc_node, server
 
 from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.testing import ids, make_batch, make_spec
 from feast_embeddings.errors import EmbeddingsError, EngineError, InputError
 from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import qdrant_edge as edge
-from tests.engines.test_engine import ids, make_batch, make_spec, random_vectors
 
 from feast_embeddings.engines.embedded import filler as shard_filler
 from feast_embeddings.engines.embedded import shard as edge_shard
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
+from feast_embeddings.engines.testing import ids, make_batch, make_spec, random_vectors
 from feast_embeddings.errors import EngineError
 
 PROCESSES = 3

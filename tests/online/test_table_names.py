@@ -14,10 +14,10 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueTyp
 from feast.types import Int64
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.engines.test_engine import ids, make_batch, make_spec
 from tests.support.shop import qdrant
 
 from feast_embeddings.engines.engine import Engine
+from feast_embeddings.engines.testing import ids, make_batch, make_spec
 from feast_embeddings.online.table_names import older_names, rename_tables, table_name
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

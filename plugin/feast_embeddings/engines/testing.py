@@ -1,0 +1,281 @@
+"""Tests that an engine of another package can run on itself, with pytest::
+
+    from feast_embeddings.engines.testing import EngineTests
+    from my_package import MyEngine
+
+
+    class TestMyEngine(EngineTests):
+        def make_engine(self, folder):
+            return MyEngine(folder)
+
+NumPy is the oracle for search. Needs pytest.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from qdrant_client import models
+
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, PointId, VectorSpec
+from feast_embeddings.errors import EngineError
+
+__all__ = ["EngineTests", "NewAlias", "ids", "make_batch", "make_spec", "random_vectors"]
+
+NewAlias = Callable[[], str]
+DIM = 8
+
+
+def make_spec(alias: str, **more: Any) -> CollectionSpec:
+    """Of a collection with one vector that is scanned and one with a graph."""
+    return CollectionSpec(
+        alias=alias,
+        vectors={
+            "v": VectorSpec(size=DIM, distance="Dot", indexed=False),
+            "v__cosine": VectorSpec(size=DIM, distance="Cosine", indexed=True),
+        },
+        payload_indexes={"category": "keyword", "price": "float", "n": "integer", "new": "bool"},
+        **more,
+    )
+
+
+def make_batch(
+    vectors: npt.NDArray[np.float32], *, first: int = 0, timestamp: int | npt.NDArray[np.int64] = 1_000
+) -> PointBatch:
+    """Points with these vectors, float32 (n, 8), numbered from `first`; timestamps in microseconds."""
+    n = len(vectors)
+    timestamps = np.broadcast_to(np.asarray(timestamp, dtype=np.int64), (n,))
+    present = np.ones(n, dtype=np.bool_)
+    return PointBatch(
+        ids=ids(first, n),
+        vectors={"v": (vectors, present), "v__cosine": (vectors, present)},
+        payloads=[
+            {TIMESTAMP_KEY: int(t), "n": first + i, "category": "odd" if (first + i) % 2 else "even"}
+            for i, t in enumerate(timestamps)
+        ],
+        timestamps=timestamps,
+    )
+
+
+def ids(first: int, n: int) -> list[PointId]:
+    """UUIDs and 64-bit integers in turn."""
+    return [2**64 - 1 - i if i % 2 else str(uuid.uuid5(uuid.NAMESPACE_OID, str(i))) for i in range(first, first + n)]
+
+
+def random_vectors(rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
+    """Float32, shape (n, 8)."""
+    return rng.standard_normal((n, DIM)).astype(np.float32)
+
+
+class EngineTests:
+    """What every engine promises. Subclass it, and make an engine."""
+
+    def make_engine(self, folder: Path) -> Engine:
+        """An engine for one test, which closes it; `folder` is empty."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def engine(self, tmp_path: Path) -> Iterator[Engine]:
+        """The engine under test."""
+        with closing(self.make_engine(tmp_path)) as made:
+            yield made
+
+    @pytest.fixture
+    def rng(self) -> np.random.Generator:
+        """Seeded randomness."""
+        return np.random.default_rng(0)
+
+    @pytest.fixture
+    def new_alias(self, engine: Engine) -> Iterator[NewAlias]:
+        """Makes alias names that no one else uses, and removes what was stored under them."""
+        made: list[str] = []
+
+        def make() -> str:
+            made.append(f"test_{uuid.uuid4().hex}")
+            return made[-1]
+
+        yield make
+        engine.switch(dict.fromkeys(made))
+        for alias in made:
+            engine.drop(engine.collections(alias))
+
+    def test_vectors_come_back_bit_for_bit(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+        """A Dot vector is read back exactly as it was written, subnormal and large numbers included."""
+        vectors = random_vectors(rng, 50)
+        vectors[0, :4] = [1e-42, -0.0, 1e18, 1.0000001]
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [make_batch(vectors)])
+        points = engine.retrieve(alias + "__c", ids(0, 50), vectors=["v"])
+        stored = np.stack([point.vectors["v"] for point in points if point is not None])
+        assert stored.dtype == np.float32
+        assert stored.tobytes() == vectors.tobytes()
+
+    def test_retrieve_keeps_the_order_and_marks_what_is_missing(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """Points come in the order of the ids; unknown ids give None; an id asked for twice is given twice."""
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 20))])
+        asked = [*ids(7, 1), *ids(99, 1), *ids(3, 1), *ids(7, 1)]
+        points = engine.retrieve(alias + "__c", asked, vectors=[])
+        assert [None if point is None else point.payload["n"] for point in points] == [7, None, 3, 7]
+
+    @pytest.mark.parametrize("name", ["v", "v__cosine"])
+    def test_search_equals_brute_force(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator, name: str
+    ) -> None:
+        """The ten best by dot product and by cosine are those that numpy finds, with the same scores."""
+        vectors = random_vectors(rng, 300)
+        alias = new_alias()
+        engine.create(
+            alias + "__c", make_spec(alias), [make_batch(vectors[:200]), make_batch(vectors[200:], first=200)]
+        )
+        query = random_vectors(rng, 1)[0]
+        scores = vectors @ query
+        if name == "v__cosine":
+            scores /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
+        best = np.argsort(-scores)[:10]
+        hits = engine.query(alias + "__c", name, query, limit=10)
+        assert [hit.payload["n"] for hit in hits] == best.tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], scores[best], rtol=1e-5)
+
+    def test_search_under_a_filter_equals_brute_force(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """A filter removes points from the search, not from its result: as many hits as match are returned."""
+        vectors = random_vectors(rng, 200)
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [make_batch(vectors)])
+        query = random_vectors(rng, 1)[0]
+        only_odd = models.Filter(
+            must=[models.FieldCondition(key="category", match=models.MatchValue(value="odd"))],
+            must_not=[models.HasIdCondition(has_id=list(ids(1, 1)))],
+        )
+        hits = engine.query(alias + "__c", "v", query, limit=300, filter=only_odd)
+        expected = [n for n in np.argsort(-(vectors @ query)) if n % 2 and n != 1]
+        assert [hit.payload["n"] for hit in hits] == expected
+
+    def test_an_older_row_never_overwrites_a_newer_one(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """Point by point the newest event timestamp wins, in whatever order the writes come; equal ones overwrite."""
+        alias = new_alias()
+        old, new, newer = (random_vectors(rng, 3) for _ in range(3))
+        engine.create(alias + "__c", make_spec(alias), [make_batch(old, timestamp=1_000)])
+        engine.upsert(alias + "__c", [make_batch(new, timestamp=np.array([999, 1_000, 2**52]))])
+        engine.upsert(alias + "__c", [make_batch(newer, timestamp=2**52 - 1)])
+        points = engine.retrieve(alias + "__c", ids(0, 3), vectors=["v"])
+        stored = np.stack([point.vectors["v"] for point in points if point is not None])
+        assert stored.tobytes() == np.stack([newer[0], newer[1], new[2]]).tobytes()
+        assert engine.count(alias + "__c") == 3
+
+    def test_upsert_adds_new_points(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+        """Points that were not there are added, those that were stay one point each."""
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 10))])
+        engine.upsert(alias + "__c", [make_batch(random_vectors(rng, 4), first=first) for first in (5, 9, 13)])
+        assert engine.count(alias + "__c") == 17
+
+    def test_a_point_may_lack_a_vector(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+        """A point without a vector is stored and read, and never found by a search."""
+        alias = new_alias()
+        batch = make_batch(random_vectors(rng, 3))
+        mask = np.array([True, False, True])
+        batch = PointBatch(batch.ids, {"v": (batch.vectors["v"][0], mask)}, batch.payloads, batch.timestamps)
+        engine.create(alias + "__c", make_spec(alias), [batch])
+        points = engine.retrieve(alias + "__c", ids(0, 3), vectors=["v"])
+        assert [point is not None and "v" in point.vectors for point in points] == [True, False, True]
+        hits = engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=10)
+        assert sorted(hit.payload["n"] for hit in hits) == [0, 2]
+
+    def test_aliases_switch_together(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+        """Several aliases move, appear and go in one step; what they do not name stays."""
+        first, second, gone = new_alias(), new_alias(), new_alias()
+        for alias in (first, second):
+            for version in ("1", "2"):
+                spec = make_spec(alias, version=version, space=version)
+                engine.create(alias + version, spec, [make_batch(random_vectors(rng, 2))])
+        engine.switch({first: first + "1", second: second + "1", gone: first + "1"})
+        engine.switch({first: first + "2", second: second + "2", gone: None})
+        mine = {alias: name for alias, name in engine.aliases().items() if alias in (first, second, gone)}
+        assert mine == {first: first + "2", second: second + "2"}
+        assert engine.describe(first + "2") == make_spec(first, version="2", space="2")
+        assert set(engine.collections(first)) == {first + "1", first + "2"}
+
+    def test_create_replaces_a_collection_of_the_same_name(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """A half-built collection of an earlier run is started afresh."""
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 30))])
+        engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 4))])
+        assert engine.count(alias + "__c") == 4
+
+    def test_drop_removes_and_may_be_repeated(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """A dropped collection is gone, and dropping it again is no error."""
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 2))])
+        engine.drop([alias + "__c"])
+        engine.drop([alias + "__c"])
+        assert engine.collections(alias) == {}
+        with pytest.raises(EngineError, match=alias + "__c"):
+            engine.count(alias + "__c")
+
+    def test_scroll_gives_every_point_once(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+        """All points that pass the filter, over several pages, with no more than the payload and vectors asked for."""
+        alias, vectors = new_alias(), random_vectors(rng, 2_500)
+        # Small batches, which go one after another: the stand-in does not bear several at a time.
+        batches = [make_batch(vectors[first : first + 250], first=first) for first in range(0, 2_500, 250)]
+        engine.create(alias + "__c", make_spec(alias), batches)
+        pages = list(engine.scroll(alias + "__c", payload=["n"], vectors=["v"]))
+        assert len(pages) > 1
+        points = sorted((point for page in pages for point in page), key=lambda point: point.payload["n"])
+        assert [(point.id, point.payload, set(point.vectors)) for point in points] == [
+            (id, {"n": n}, {"v"}) for n, id in enumerate(ids(0, 2_500))
+        ]
+        assert np.stack([point.vectors["v"] for point in points]).tobytes() == vectors.tobytes()
+        few = models.Filter(must=[models.FieldCondition(key="n", range=models.Range(lt=3))])
+        found = [point for page in engine.scroll(alias + "__c", payload=[], vectors=[], filter=few) for point in page]
+        assert {point.id for point in found} == set(ids(0, 3))
+        assert all((point.payload, point.vectors) == ({}, {}) for point in found)
+
+    def test_a_collection_without_vectors(self, engine: Engine, new_alias: NewAlias) -> None:
+        """Rows of a view that has no vectors are written, overwritten and read."""
+        alias = new_alias()
+        spec = make_spec(alias).model_copy(update={"vectors": {}})
+        batch = make_batch(np.zeros((3, DIM), dtype=np.float32))
+        batch = PointBatch(batch.ids, {}, batch.payloads, batch.timestamps)
+        engine.create(alias + "__c", spec, [batch])
+        engine.upsert(alias + "__c", [batch])
+        points = engine.retrieve(alias + "__c", ids(0, 4), vectors=[])
+        assert [None if point is None else point.payload["n"] for point in points] == [0, 1, 2, None]
+
+    def test_what_an_alias_names_is_not_dropped(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """A live collection outlives a drop, so that clearing old versions cannot take the one that just went live."""
+        alias = new_alias()
+        for name in (alias + "__c", alias + "__d"):
+            engine.create(name, make_spec(alias), [make_batch(random_vectors(rng, 2))])
+        engine.switch({alias: alias + "__c"})
+        engine.drop([alias + "__c", alias + "__d"])
+        assert engine.aliases()[alias] == alias + "__c"
+        assert set(engine.collections(alias)) == {alias + "__c"}
+        assert engine.count(alias + "__c") == 2
+
+    def test_an_empty_collection_answers_with_nothing(self, engine: Engine, new_alias: NewAlias) -> None:
+        """A collection without points can be made, searched and read."""
+        alias = new_alias()
+        engine.create(alias + "__c", make_spec(alias), [])
+        assert engine.count(alias + "__c") == 0
+        assert engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=3) == []
+        assert engine.retrieve(alias + "__c", ids(0, 1), vectors=["v"]) == [None]
