@@ -62,6 +62,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         redirect_slashes=False,  # to whatever host the request names
     )
     app.router.route_class = GuardedRoute
+    app.state.models = models
     app.state.guard = Guard(settings, keys, user)
     model_routes = GuardedRouter(prefix="/v1/models", responses=PROBLEMS)
     calls = Calls(models)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,7 +18,6 @@ from fastapi import FastAPI
 from feast_embeddings.errors import EmbeddingsError, InputError
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.api_keys import ENVIRONMENT, KeyRing
-from feast_embeddings.service.app import create_app
 from feast_embeddings.service.permissions import has_feast_auth
 from feast_embeddings.service.server.connection import HEAD_BYTES, BoundedConnection
 from feast_embeddings.service.server.logs import log_config
@@ -52,13 +52,15 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
             f"on {host} other machines can ask, so API keys are needed: make one with feast-embeddings api-key, and "
             f"name its file with --key-file or put its line into {ENVIRONMENT}; without keys, serve on 127.0.0.1"
         )
-    # Here, so that what is wrong with the repo is said once, and not by each worker.
-    create_app(settings, keys)
     os.environ[_SETTINGS] = settings.model_dump_json()
     with contextlib.ExitStack() as stack:
         if workers > 1:  # a single one counts in its memory, and reads it from there
             folder = tempfile.TemporaryDirectory(prefix="feast-embeddings-metrics-")
+            # Before the app is imported, as the counters are made then.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
+        # Here, so that what is wrong with the repo is said once, and what the workers import is there already.
+        can_fork = _import_app()(settings, keys).state.models.embedded
+        _freeze()
         # Uvicorn ends a single worker by the signal that it got, which would leave the folder behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         config = uvicorn.Config(
@@ -79,7 +81,7 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
         )
         try:
             if workers > 1:
-                Workers(config, [config.bind_socket()]).run()
+                Workers(config, [config.bind_socket()], can_fork=can_fork).run()
             else:
                 server = uvicorn.Server(config)
                 with contextlib.suppress(KeyboardInterrupt):
@@ -94,13 +96,27 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
 
 def worker_app() -> FastAPI:
     """The app of one worker process, which is set up so that large answers do not hold up small ones."""
-    app = create_app(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
+    app = _import_app()(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
     sys.setswitchinterval(_SWITCH_SECONDS)
-    # Looking for garbage stops every thread, and takes long among all that Feast imports, which stays anyway.
+    _freeze()
+    return app
+
+
+def _import_app() -> Callable[..., FastAPI]:
+    from feast_embeddings.service.app import create_app
+
+    return create_app
+
+
+def _freeze() -> None:
+    """Leave all that there is out of garbage collection.
+
+    Looking for garbage stops every thread, takes long among all that Feast imports, which stays anyway, and writes to
+    the memory that forked workers share.
+    """
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)  # some libraries report what the last collection does not find
-    return app
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import signal
+import sys
 import time
+from collections.abc import Callable
 from socket import socket
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from uvicorn import Config
+from uvicorn._subprocess import subprocess_started
 from uvicorn.supervisors import Multiprocess
-from uvicorn.supervisors.multiprocess import Process
+from uvicorn.supervisors.multiprocess import SIGNALS, Process
 
 from feast_embeddings.errors import EmbeddingsError
 
@@ -23,18 +29,42 @@ STARTUP_FAILURE = 3
 _HUNG_SECONDS = 30.0
 
 
+class _Forked(Process):
+    """Uvicorn's worker, but it has what its parent imported, at once and in the same memory."""
+
+    def __init__(self, config: Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        context: Any = multiprocessing.get_context("fork")
+        self.process = context.Process(target=_work, args=(config, self.target, sockets))
+
+
+def _work(config: Config, target: Callable[..., None], sockets: list[socket]) -> None:
+    for number in SIGNALS:  # those of the parent, in a forked process
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    subprocess_started(config, target, sockets, None)
+
+
 class Workers(Multiprocess):
     """Uvicorn's supervisor, but it looks at each worker twice a second, whatever the others do.
 
     Uvicorn's own waits for the answer of one worker before it looks at the next: one that hangs, or is still importing
     Feast, hides for that long that another one is dead. Until its first answer a worker has the time of
     `Config.timeout_worker_healthcheck`.
+
+    Args:
+        can_fork: whether nothing in this process outlives a fork badly, as connections of gRPC do.
     """
 
-    def __init__(self, config: Config, sockets: list[socket]) -> None:
+    def __init__(self, config: Config, sockets: list[socket], *, can_fork: bool) -> None:
         super().__init__(config, sockets)
+        self._worker = _Forked if can_fork and sys.platform == "linux" else Process
         # By worker: until when it must have answered.
         self._deadlines: WeakKeyDictionary[Process, float] = WeakKeyDictionary()
+
+    def init_processes(self) -> None:
+        self.processes = [self._worker(self.config, self.sockets) for _ in range(self.processes_num)]
+        for worker in self.processes:
+            worker.start()
 
     def run(self) -> None:
         """Serve until a signal ends it.
@@ -59,7 +89,7 @@ class Workers(Multiprocess):
                 self.should_exit.set()
                 return
             _log.warning("Child process [%s] died or hung, and is replaced", worker.pid)
-            self.processes[number] = Process(self.config, self.sockets)
+            self.processes[number] = self._worker(self.config, self.sockets)
             self.processes[number].start()
 
     def _is_well(self, worker: Process) -> bool:
