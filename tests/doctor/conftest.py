@@ -23,7 +23,7 @@ from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.repo import Repo, init_repo
 
 Found = list[tuple[str, str]]
-Mend = Callable[[str], None]
+Fix = Callable[[str], None]
 Doctor = Callable[..., tuple[int, Found, dict[str, Any]]]
 AFTER_STORE = ("live", "leftovers", "spaces", "drift", "freshness")
 
@@ -64,21 +64,21 @@ def doctor(repo: Repo, command: Command) -> Doctor:
         answer = command("doctor", "--repo", repo, "--json", *arguments)
         report = json.loads(answer.out)
         bad = [(found["check"], found["level"]) for found in report["findings"] if found["level"] != "ok"]
-        assert all(bool(found["mend"]) == (found["level"] != "ok") for found in report["findings"])
+        assert all(bool(found["fix"]) == (found["level"] != "ok") for found in report["findings"])
         assert answer.code == ("problem" in {level for _, level in bad})
         return answer.code, bad, report
 
     return ask
 
 
-def mending(report: dict[str, Any], check: str) -> str:
+def fixing(report: dict[str, Any], check: str) -> str:
     """What a check that found something proposes."""
-    (mend,) = {found["mend"] for found in report["findings"] if found["check"] == check and found["mend"]}
-    return str(mend)
+    (fix,) = {found["fix"] for found in report["findings"] if found["check"] == check and found["fix"]}
+    return str(fix)
 
 
 @pytest.fixture
-def mend(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mend:
+def fix(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fix:
     """Run a proposed command as it stands; our own commands and Feast's run in this process, which is quicker."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -14,7 +14,7 @@ from tests.conftest import Command
 from feast_embeddings.errors import ArtifactError, EngineError, is_refused_write
 from feast_embeddings.repo import Repo
 
-from .conftest import Doctor, mending
+from .conftest import Doctor, fixing
 
 
 def mount(path: Path, *arguments: str) -> None:
@@ -58,7 +58,7 @@ def test_what_is_live_is_read(stuck: str, repo: Repo, doctor: Doctor, command: C
     """Queries answer; the doctor names the disk, and does not have the store moved away."""
     _, bad, report = doctor()
     assert bad == [("store", "warning")]
-    assert mending(report, "store") == f"df -h {repo.path / 'qdrant_storage'}"
+    assert fixing(report, "store") == f"df -h {repo.path / 'qdrant_storage'}"
     (message,) = (found["message"] for found in report["findings"] if found["check"] == "store")
     assert {"read-only": "mounted read-only", "full": "full disk"}[stuck] in message
     answer = command("similar-items", "sku-1", "--repo", repo.path, "-k", "3")
@@ -78,7 +78,7 @@ def test_neither_can_the_copy_be_made(
     finally:
         subprocess.run(["umount", str(full)], check=True)
     assert ("live", "problem") in bad
-    assert mending(report, "live") == f"df -h {repo.path / 'qdrant_storage'}"
+    assert fixing(report, "live") == f"df -h {repo.path / 'qdrant_storage'}"
     assert any("TMPDIR" in found["message"] for found in report["findings"] if found["check"] == "live")
 
 

@@ -19,7 +19,7 @@ from feast_embeddings.doctor import findings, setup_checks
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.api_keys import new_key
 
-from .conftest import AFTER_STORE, Doctor, Mend, mending, rewrite
+from .conftest import AFTER_STORE, Doctor, Fix, fixing, rewrite
 
 
 def test_a_healthy_repo(doctor: Doctor, command: Command, repo: Repo) -> None:
@@ -72,8 +72,8 @@ def test_packages_of_other_versions(doctor: Doctor, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(setup_checks, "_installed", lambda name: others.get(name, found(name)))
     code, bad, report = doctor()
     assert (code, bad) == (1, [("installation", "problem")] * 3)
-    mends = {row["message"]: row["mend"] for row in report["findings"] if row["mend"]}
-    assert mends == {
+    fixes = {row["message"]: row["fix"] for row in report["findings"] if row["fix"]}
+    assert fixes == {
         "feast<0.68,>=0.67 is needed, found: 0.66.0": f"{sys.executable} -m pip install 'feast[duckdb]<0.68,>=0.67'",
         "tqdm>=4.66 is needed, found: none": f"{sys.executable} -m pip install 'tqdm>=4.66'",
         "implicit>=0.7.2 is needed, found: 0.6.0": f"{sys.executable} -m pip install 'implicit>=0.7.2'",
@@ -86,17 +86,17 @@ def test_a_package_that_cannot_be_loaded(doctor: Doctor, monkeypatch: pytest.Mon
     code, bad, report = doctor()
     assert (code, bad) == (1, [("installation", "problem")])
     assert "'implicit', which cannot be loaded: import of implicit.cpu.als halted" in report["findings"][0]["message"]
-    assert mending(report, "installation") == "apt-get install libgomp1"
+    assert fixing(report, "installation") == "apt-get install libgomp1"
 
 
-def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, mend: Mend) -> None:
+def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, fix: Fix) -> None:
     """Is named by line, without what is written there; what needs it is not looked at, the files are."""
     file = repo.path / "feature_store.yaml"
     file.write_text(file.read_text() + "  api_key: [SECRET\n")
     code, bad, report = doctor()
     assert (code, bad) == (1, [("configuration", "problem")])
     assert "SECRET" not in json.dumps(report)
-    assert "line " in next(row["message"] for row in report["findings"] if row["mend"])
+    assert "line " in next(row["message"] for row in report["findings"] if row["fix"])
     assert set(report["skipped"]) == {
         "registry",
         "store",
@@ -109,7 +109,7 @@ def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, mend: M
     }
     assert {"artifacts", "history", "definitions"} <= {row["check"] for row in report["findings"]}
     with pytest.raises(subprocess.CalledProcessError) as error:  # diff has found something
-        mend(mending(report, "configuration"))
+        fix(fixing(report, "configuration"))
     assert b"api_key: [SECRET" in error.value.stdout
 
 
@@ -127,22 +127,22 @@ def test_settings(doctor: Doctor, repo: Repo, change: dict[str, Any], level: str
     rewrite(repo, lambda config: config.update(change))
     _, bad, report = doctor()
     assert bad == [("configuration", level)]
-    assert message in next(row["message"] for row in report["findings"] if row["mend"])
+    assert message in next(row["message"] for row in report["findings"] if row["fix"])
 
 
 @pytest.mark.parametrize("broken", ["", "import feast\n", "def (\n"])
-def test_definitions_that_make_no_views(doctor: Doctor, repo: Repo, broken: str, mend: Mend) -> None:
+def test_definitions_that_make_no_views(doctor: Doctor, repo: Repo, broken: str, fix: Fix) -> None:
     """Gone, of something else, or no Python; the template's take their place."""
     file = repo.path / "definitions.py"
     file.unlink() if not broken else file.write_text(broken)
     _, bad, report = doctor()
     assert bad == [("definitions", "problem")]
-    mend(mending(report, "definitions"))
+    fix(fixing(report, "definitions"))
     assert doctor()[1] == []
 
 
 @pytest.mark.parametrize("broken", ["gone", "cut"])
-def test_a_registry_that_is_gone_or_cut(doctor: Doctor, repo: Repo, broken: str, mend: Mend) -> None:
+def test_a_registry_that_is_gone_or_cut(doctor: Doctor, repo: Repo, broken: str, fix: Fix) -> None:
     """What needs it is not looked at; applying makes it again."""
     file = repo.data / "registry.db"
     if broken == "gone":
@@ -153,25 +153,25 @@ def test_a_registry_that_is_gone_or_cut(doctor: Doctor, repo: Repo, broken: str,
     assert bad == [("registry", "problem")]
     assert set(report["skipped"].values()) == {"registry"}
     assert file.exists() == (broken == "cut")
-    mend(mending(report, "registry"))
+    fix(fixing(report, "registry"))
     assert doctor()[1] == []
 
 
-def test_views_of_another_dimension(doctor: Doctor, repo: Repo, mend: Mend) -> None:
+def test_views_of_another_dimension(doctor: Doctor, repo: Repo, fix: Fix) -> None:
     """A version that was trained since with another one: first it is applied, then published."""
     write_version(repo.data, seed=9, as_of=datetime.now(UTC), dim=4)
     _, bad, report = doctor()
     assert bad == [("registry", "problem"), ("freshness", "warning")]
     assert any("registered dimension 8, artifact 4" in row["message"] for row in report["findings"])
-    mend(mending(report, "registry"))
+    fix(fixing(report, "registry"))
     _, bad, report = doctor()
     assert bad == [("freshness", "warning")]
-    mend(mending(report, "freshness"))
+    fix(fixing(report, "freshness"))
     assert doctor()[1] == []
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o600, "ok"), (0o640, "ok"), (0o644, "warning"), (0o660, "problem")])
-def test_who_may_read_the_keys(doctor: Doctor, tmp_path: Path, mode: int, level: str, mend: Mend) -> None:
+def test_who_may_read_the_keys(doctor: Doctor, tmp_path: Path, mode: int, level: str, fix: Fix) -> None:
     """Others may not write them, nor everybody read them."""
     file = tmp_path / "keys"
     file.write_text(new_key("web", "read")[1].line)
@@ -179,7 +179,7 @@ def test_who_may_read_the_keys(doctor: Doctor, tmp_path: Path, mode: int, level:
     _, bad, report = doctor("--key-file", file)
     assert bad == ([] if level == "ok" else [("keys", level)])
     if bad:
-        mend(mending(report, "keys"))
+        fix(fixing(report, "keys"))
         assert doctor("--key-file", file)[1] == []
 
 

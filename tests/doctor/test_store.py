@@ -24,7 +24,7 @@ from feast_embeddings.files import writer_lock
 from feast_embeddings.model.sides import model_view, qdrant_store
 from feast_embeddings.repo import Repo
 
-from .conftest import AFTER_STORE, Doctor, Found, Mend, mending, rewrite
+from .conftest import AFTER_STORE, Doctor, Fix, Found, fixing, rewrite
 
 Change = Callable[[Engine, dict[Entity, str], dict[str, str]], None]
 
@@ -52,17 +52,17 @@ def unfinished(version: str) -> Change:
     return change
 
 
-def test_missing_vectors(doctor: Doctor, repo: Repo, mend: Mend) -> None:
+def test_missing_vectors(doctor: Doctor, repo: Repo, fix: Fix) -> None:
     """The folder of the engine; a publish makes it again."""
     shutil.rmtree(repo.path / "qdrant_storage")
     _, bad, report = doctor()
     assert bad == [("live", "warning")]
-    mend(mending(report, "live"))
+    fix(fixing(report, "live"))
     assert doctor()[1] == []
 
 
 @pytest.mark.parametrize("broken", ["pointer", "shard"])
-def test_a_store_that_cannot_be_read(doctor: Doctor, repo: Repo, broken: str, mend: Mend) -> None:
+def test_a_store_that_cannot_be_read(doctor: Doctor, repo: Repo, broken: str, fix: Fix) -> None:
     """Its pointer, or a shard; it is put aside and filled again."""
     folder = repo.path / "qdrant_storage"
     if broken == "pointer":
@@ -73,7 +73,7 @@ def test_a_store_that_cannot_be_read(doctor: Doctor, repo: Repo, broken: str, me
     _, bad, report = doctor()
     check = "store" if broken == "pointer" else "live"
     assert bad == [(check, "problem")]
-    mend(mending(report, check))
+    fix(fixing(report, check))
     assert doctor()[1] == []
 
 
@@ -95,7 +95,7 @@ def test_a_server(
     doctor: Doctor,
     repo: Repo,
     qdrant_server: QdrantServer,
-    mend: Mend,
+    fix: Fix,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Answers; its version counts; a publish that died in it is a leftover."""
@@ -103,7 +103,7 @@ def test_a_server(
     rewrite(repo, lambda config: config.update(online_store=store | {"grpc_port": qdrant_server.grpc_port}))
     try:
         assert doctor()[1] == [("live", "warning")]
-        mend(mending(doctor()[2], "live"))
+        fix(fixing(doctor()[2], "live"))
         _, bad, report = doctor()
         assert bad == []
         assert any(row["message"].startswith("Qdrant 1.") for row in report["findings"])
@@ -128,10 +128,10 @@ def test_who_writes(doctor: Doctor, repo: Repo) -> None:
         file.write_text(json.dumps(holder))
         _, bad, report = doctor()
         assert bad == [("writer", "warning")]
-        mend = mending(report, "writer").split()
-        assert (mend[0], str(os.getpid()) in mend) == ("ps", True)
+        fix = fixing(report, "writer").split()
+        assert (fix[0], str(os.getpid()) in fix) == ("ps", True)
         if shutil.which("ps"):  # a slim image has none
-            subprocess.run(mend, check=True, capture_output=True)
+            subprocess.run(fix, check=True, capture_output=True)
         file.write_text("")
         assert doctor()[1] == [("writer", "warning")]
     assert doctor()[1] == []
@@ -158,20 +158,18 @@ def older_users(engine: Engine, aliases: dict[Entity, str], live: dict[str, str]
     ],
 )
 def test_sides_that_are_not_live_together(
-    doctor: Doctor, repo: Repo, change: Change, expected: Found, mend: Mend
+    doctor: Doctor, repo: Repo, change: Change, expected: Found, fix: Fix
 ) -> None:
     """One of them, neither, or of different spaces: a publish switches both."""
     engine_of(repo, change)
     _, bad, report = doctor()
     assert bad == expected
-    mend(mending(report, expected[0][0]))
+    fix(fixing(report, expected[0][0]))
     assert doctor()[1] == []
 
 
 @pytest.mark.parametrize("how", ["fewer", "other", "newer"])
-def test_vectors_that_are_not_those_of_the_files(
-    doctor: Doctor, repo: Repo, healthy: Shop, how: str, mend: Mend
-) -> None:
+def test_vectors_that_are_not_those_of_the_files(doctor: Doctor, repo: Repo, healthy: Shop, how: str, fix: Fix) -> None:
     """Points lost, or one changed, and materializing brings them back; one that is newer is an update."""
 
     def change(engine: Engine, aliases: dict[Entity, str], live: dict[str, str]) -> None:
@@ -203,23 +201,23 @@ def test_vectors_that_are_not_those_of_the_files(
     else:
         assert bad == [("drift", "problem")]
         assert "1 items different online" in messages
-    mend(mending(report, "drift"))
+    fix(fixing(report, "drift"))
     assert doctor()[1] == []
 
 
-def test_publishes_that_did_not_finish(doctor: Doctor, repo: Repo, mend: Mend) -> None:
+def test_publishes_that_did_not_finish(doctor: Doctor, repo: Repo, fix: Fix) -> None:
     """Of an older version it is cleared; of a newer one it is finished."""
     engine_of(repo, unfinished("20200101T000000000Z"))
     _, bad, report = doctor()
     assert bad == [("leftovers", "warning")]
-    mend(mending(report, "leftovers"))
+    fix(fixing(report, "leftovers"))
     assert doctor()[1] == []
     newer = write_version(repo.data, seed=5, as_of=datetime.now(UTC)).manifest.version
     engine_of(repo, unfinished(newer))
     _, bad, report = doctor()
     assert bad == [("leftovers", "warning"), ("freshness", "warning")]
-    assert newer in mending(report, "leftovers")
-    mend(mending(report, "leftovers"))
+    assert newer in fixing(report, "leftovers")
+    fix(fixing(report, "leftovers"))
     assert doctor()[1] == []
 
 
@@ -231,11 +229,11 @@ def test_what_is_served_is_of_the_future(doctor: Doctor, repo: Repo) -> None:
     assert bad == [("freshness", "problem")]
     messages = " ".join(row["message"] for row in report["findings"])
     assert "interactions up to 9999-01-02, which is in the future" in messages
-    assert mending(report, "freshness").endswith("--model shop --interactions LOG")
+    assert fixing(report, "freshness").endswith("--model shop --interactions LOG")
 
 
 def test_what_is_served_is_old(doctor: Doctor) -> None:
     """By the limit that is given."""
     _, bad, report = doctor("--max-age", "0.000001")
     assert bad == [("freshness", "warning")]
-    assert mending(report, "freshness").endswith("--model shop --interactions LOG")
+    assert fixing(report, "freshness").endswith("--model shop --interactions LOG")

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with a repo, and how to mend it."""
+"""`doctor`: what is wrong with a repo, and how to fix it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 )
 @json_option
 def doctor(repo: str, key_file: Path | None, max_age: float, as_json: bool) -> None:
-    """Look for what is wrong, and say how to mend it. Changes nothing; the exit code is 1 when there is a problem."""
+    """Look for what is wrong, and say how to fix it. Changes nothing; the exit code is 1 when there is a problem."""
     opened = Repo.open(repo)
 
     from feast_embeddings.doctor import examine
@@ -47,8 +47,8 @@ def doctor(repo: str, key_file: Path | None, max_age: float, as_json: bool) -> N
         for found in report.findings:
             about = f"{found.check} of {found.model}" if found.model else found.check
             click.echo(f"{click.style(found.level.ljust(7), fg=_COLOURS[found.level])}  {about}: {found.message}")
-            if found.mend:
-                click.echo(f"         mend: {found.mend}")
+            if found.fix:
+                click.echo(f"         fix: {found.fix}")
         for check, missing in report.skipped.items():
             click.echo(f"skipped  {check}: see {missing}")
     sys.exit(1 if report.worst == "problem" else 0)

@@ -1,4 +1,4 @@
-"""What is wrong with a repo, and how to mend it: `examine` looks at everything and changes nothing.
+"""What is wrong with a repo, and how to fix it: `examine` looks at everything and changes nothing.
 
 Each check is by itself: what one stumbles over is a finding, and the others go on.
 """

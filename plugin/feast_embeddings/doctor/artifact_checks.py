@@ -39,9 +39,9 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
             except (ArtifactError, OSError) as error:
                 if not folder.is_dir():  # deleted since it was listed
                     continue
-                mend = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
+                fix = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
                 message = f"version {folder.name} is damaged: {error} (or restore it from a copy)"
-                yield Finding("artifacts", "problem", message, mend, model)
+                yield Finding("artifacts", "problem", message, fix, model)
         if whole:
             message = f"{_several(whole, 'version')} with the right checksums"
             if unsigned:
@@ -49,8 +49,8 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
             yield Finding("artifacts", "ok", message, model=model)
         elif not version_folders(data, model):
             message = f"no version is on disk in {data / model}; restore the folder from a copy, or train again"
-            mend = patient.command("train", model, "--interactions", "LOG")
-            yield Finding("artifacts", "problem", message, mend, model)
+            fix = patient.command("train", model, "--interactions", "LOG")
+            yield Finding("artifacts", "problem", message, fix, model)
         if not is_held(artifact_lock(data / model)) and (left := leftovers(data / model)):
             message = f"{_several(len(left), 'folder')} left by trainings that were killed"
             yield Finding("artifacts", "warning", message, patient.command("prune", model, *_REFRESH), model)

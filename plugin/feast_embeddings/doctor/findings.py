@@ -21,14 +21,14 @@ class Finding:
         check: its name.
         level: ``ok``; ``warning``, which can wait; ``problem``, which cannot.
         message: what is the case.
-        mend: a shell command that mends it, or begins to; empty when ok. What is in capitals is to be filled in.
+        fix: a shell command that fixes it, or begins to; empty when ok. What is in capitals is to be filled in.
         model: the model that it is about, if it is about one.
     """
 
     check: str
     level: Level
     message: str
-    mend: str = ""
+    fix: str = ""
     model: str = ""
 
 

@@ -129,8 +129,8 @@ def definitions(patient: Patient) -> Iterator[Finding]:
             tree = ast.parse(file.read_bytes(), str(file))
         except (SyntaxError, ValueError, OSError) as error:
             broken = True
-            mend = restore if file.name == "definitions.py" else shlex.join([sys.executable, str(file)])
-            yield Finding("definitions", "problem", f"{file.name} is no Python: {first_line(error)}", mend)
+            fix = restore if file.name == "definitions.py" else shlex.join([sys.executable, str(file)])
+            yield Finding("definitions", "problem", f"{file.name} is no Python: {first_line(error)}", fix)
             continue
         if any("embedding_views" in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in ast.walk(tree)):
             made_in.append(file.name)
@@ -192,14 +192,14 @@ def keys(patient: Patient) -> Iterator[Finding]:
     try:
         KeyRing(file)
     except InputError as error:
-        mend = f"feast-embeddings api-key NAME --json > key.json  # its line goes into {shlex.quote(str(file))}"
-        yield Finding("keys", "problem", str(error), mend)
+        fix = f"feast-embeddings api-key NAME --json > key.json  # its line goes into {shlex.quote(str(file))}"
+        yield Finding("keys", "problem", str(error), fix)
         return
     mode = stat.S_IMODE(file.stat().st_mode)
-    mend = shlex.join(["chmod", "600", str(file)])
+    fix = shlex.join(["chmod", "600", str(file)])
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield Finding("keys", "problem", f"others may write {file} (mode {mode:o}), so let themselves in", mend)
+        yield Finding("keys", "problem", f"others may write {file} (mode {mode:o}), so let themselves in", fix)
     elif mode & stat.S_IROTH:
-        yield Finding("keys", "warning", f"everybody may read {file} (mode {mode:o})", mend)
+        yield Finding("keys", "warning", f"everybody may read {file} (mode {mode:o})", fix)
     else:
         yield Finding("keys", "ok", f"{file} has usable keys, and is nobody else's")

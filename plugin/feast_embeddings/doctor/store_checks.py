@@ -67,8 +67,8 @@ def store(patient: Patient) -> Iterator[Finding]:
     if _SERVERS.contains(found, prereleases=True):
         yield Finding("store", "ok", f"Qdrant {found} at {settings.url}")
     else:
-        mend = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
-        yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", mend)
+        fix = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
+        yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", fix)
     yield from _older_names(patient, config)
 
 
