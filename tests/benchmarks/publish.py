@@ -27,7 +27,7 @@ from tests.benchmarks.peak_memory import PeakMemory
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
 from feast_embeddings.codec.columns import encode_table
-from feast_embeddings.engines.embedded import shard as edge_shard
+from feast_embeddings.engines.embedded import shards as edge_shards
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import PointBatch
 from feast_embeddings.publish.plan import plan_publish
@@ -97,7 +97,7 @@ def raw(folder: Path, graphs: bool, answer: Any) -> None:
 
 def without_graphs() -> None:
     """No collection of this process is large enough for one."""
-    edge_shard._GRAPH_KB = 2**40
+    edge_shards._GRAPH_KB = 2**40
 
 
 def main() -> None:

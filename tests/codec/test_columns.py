@@ -37,7 +37,7 @@ from hypothesis import strategies as st
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto, encode_entity_key
 from feast_embeddings.codec.collection import BIAS_TAG, vector_fields
-from feast_embeddings.codec.columns import encode_batch, encode_table
+from feast_embeddings.codec.columns import encode_batch, encode_rows, encode_table
 from feast_embeddings.codec.rows import PointCodec, hashed_ids, point_ids
 from feast_embeddings.engines.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
@@ -101,7 +101,7 @@ def make_codec(
 def by_rows(codec: PointCodec, batch: pa.RecordBatch) -> PointBatch:
     """The oracle: Feast's protobufs, then our row-wise encoder."""
     join_keys = {column.name: column.dtype.to_value_type() for column in codec.view.entity_columns}
-    return codec.encode(_convert_arrow_to_proto(batch, codec.view, join_keys))
+    return encode_rows(codec, _convert_arrow_to_proto(batch, codec.view, join_keys))
 
 
 def assert_same(left: PointBatch, right: PointBatch) -> None:

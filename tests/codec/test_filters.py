@@ -27,7 +27,7 @@ from feast_embeddings.codec.filters import QdrantFilterTranslator
 from feast_embeddings.codec.numbers import EXACT, float_bits, json_exact
 from feast_embeddings.engines.embedded.filter import to_edge
 from feast_embeddings.engines.payload import payload_key
-from feast_embeddings.engines.server.errors import engine_errors
+from feast_embeddings.engines.server.failures import engine_errors
 from feast_embeddings.errors import EngineError, FilterError
 
 TYPES = {

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import BIAS_TAG, UNLINKED_TAG, collection_spec, vector_fields
+from feast_embeddings.codec.columns import encode_rows
 from feast_embeddings.codec.rows import PointCodec, point_ids
 from feast_embeddings.engines.engine import PointBatch, StoredPoint
 from feast_embeddings.errors import InputError
@@ -119,7 +120,7 @@ def test_what_goes_in_comes_out(
     if vector is not None:
         values["vector"] = ValueProto()
         values["vector"].float_list_val.val.extend(vector)
-    batch = CODEC.encode([make_row(id, values, at)])
+    batch = encode_rows(CODEC, [make_row(id, values, at)])
     point = stored(batch, 0)
     moment, decoded = CODEC.decode(point)
     assert moment == at
@@ -139,7 +140,7 @@ def test_the_newest_row_of_a_batch_wins(rows: list[tuple[str, int]]) -> None:
         make_row(id, {"i64": ValueProto(int64_val=place)}, from_microseconds(age))
         for place, (id, age) in enumerate(rows)
     ]
-    batch = CODEC.encode(data)
+    batch = encode_rows(CODEC, data)
     assert {p["id"]: (p["_event_timestamp"], p["i64"]) for p in batch.payloads} == oracle
     assert len(set(batch.ids)) == len(oracle)
 
@@ -198,7 +199,7 @@ def test_the_bias_is_one_more_coordinate() -> None:
     """A field with a bias is stored as [vector, bias] and searched by cosine on the vector alone."""
     values = {"vector": ValueProto(), "bias": ValueProto(float_val=0.5)}
     values["vector"].float_list_val.val.extend([3, 0, 4])
-    batch = CODEC.encode([make_row("a", values, datetime.now(UTC))])
+    batch = encode_rows(CODEC, [make_row("a", values, datetime.now(UTC))])
     assert batch.vectors["vector"][0].tolist() == [[3, 0, 4, 0.5]]
     assert batch.vectors["vector__cosine"][0].tolist() == [[3, 0, 4]]
     spec = collection_spec(CODEC.view, "alias", CODEC.fields, {"vector": 3})
@@ -217,7 +218,7 @@ def test_vectors_that_cannot_be_searched_are_refused(vector: list[float], messag
     value = ValueProto()
     value.float_list_val.val.extend(vector)
     with pytest.raises(InputError, match=f"'view', field 'vector'.*{message}"):
-        CODEC.encode([make_row("a", {"vector": value}, datetime.now(UTC))])
+        encode_rows(CODEC, [make_row("a", {"vector": value}, datetime.now(UTC))])
 
 
 def test_payload_indexes_follow_the_types() -> None:

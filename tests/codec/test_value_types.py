@@ -16,6 +16,7 @@ from tests.support.shop import qdrant
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import vector_fields
+from feast_embeddings.codec.columns import encode_rows
 from feast_embeddings.codec.rows import FeastRow, PointCodec
 from feast_embeddings.engines.engine import StoredPoint
 
@@ -110,7 +111,7 @@ def test_the_codec_keeps_every_kind(random: Random) -> None:
     """Encode then decode is the identity for every kind of value, through JSON."""
     codec = PointCodec(view := make_view(), vector_fields(view))
     (row,) = make_rows(random, 1)
-    batch = codec.encode([row])
+    batch = encode_rows(codec, [row])
     payload = json.loads(json.dumps(batch.payloads[0], allow_nan=False))
     assert exact(codec.decode(StoredPoint(batch.ids[0], payload, {}))[1]) == written(row)
 

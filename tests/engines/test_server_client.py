@@ -19,7 +19,7 @@ from qdrant_client import grpc as qdrant_grpc
 
 from feast_embeddings.engines.engine import CollectionSpec, Engine, VectorSpec
 from feast_embeddings.engines.server.engine import ServerEngine
-from feast_embeddings.engines.server.retry import patiently
+from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.engines.testing import make_batch
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online.open_engine import open_engine
@@ -230,7 +230,7 @@ def test_grpc_comes_back_soon_after_an_outage(server: Failing) -> None:
     assert isinstance(engine, ServerEngine)
     assert engine.on_loop is not None
     for client in (engine._client, engine.on_loop._connect()):
-        options = vars(client)["_client"]._client._grpc_options
+        options = vars(client._client)["_grpc_options"]
         assert options["grpc.max_reconnect_backoff_ms"] == 2000
         assert options["grpc.keepalive_time_ms"] == 30_000
     engine.close()

@@ -16,7 +16,7 @@ import pytest
 import qdrant_edge as edge
 
 from feast_embeddings.engines.embedded import filler as shard_filler
-from feast_embeddings.engines.embedded import shard as edge_shard
+from feast_embeddings.engines.embedded import shards as edge_shards
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
 from feast_embeddings.engines.testing import ids, make_batch, make_spec, random_vectors
@@ -127,7 +127,7 @@ def test_one_graph_over_what_all_processes_have_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where indexes are waited for, there is one segment with them all, and of points with one id the last is in it."""
-    monkeypatch.setattr(edge_shard, "_GRAPH_KB", 1)
+    monkeypatch.setattr(edge_shards, "_GRAPH_KB", 1)
     model: dict[PointId, tuple[Any, bytes]] = {}
     batches = [random_batch(rng, 1_000 + i) for i in range(8)]
     for batch in batches:

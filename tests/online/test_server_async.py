@@ -25,6 +25,7 @@ from tests.support.shop import MakeStore, Shop, qdrant, served_shop, write_versi
 from feast_embeddings.engines.engine import PointBatch
 from feast_embeddings.engines.server.catalog import Catalog
 from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.failures import Caller
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import EngineError, InputError, VersionMismatchError
 
@@ -247,7 +248,7 @@ def test_each_loop_has_a_client_and_closes_it(server: Failing) -> None:
         clients.append(Watched(url=f"http://127.0.0.1:{server.server_port}", check_compatibility=False))
         return clients[-1]
 
-    target, both = AsyncServer(connect, Catalog()), threading.Barrier(2, timeout=60)
+    target, both = AsyncServer(connect, Catalog(), Caller(retries=0)), threading.Barrier(2, timeout=60)
     opened: list[tuple[AsyncQdrantClient, asyncio.AbstractEventLoop]] = []
 
     async def use(*, close: bool = False, meet: bool = False) -> None:

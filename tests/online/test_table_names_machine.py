@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.collection import UNINDEXED_TAG, collection_spec
+from feast_embeddings.codec.columns import encode_rows
 from feast_embeddings.codec.rows import FeastRow
 from feast_embeddings.engines.engine import Engine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
@@ -145,7 +146,7 @@ class Names(RuleBasedStateMachine):
             rows, encoded = self.new_rows(key, version, ids)
             codec = self.store.codec(self.config(key.project), view)
             spec = collection_spec(view, alias, codec.fields, {}, version=version, space="s")
-            self.engine.create(name, spec, [codec.encode(encoded)], wait_for_indexes=False)
+            self.engine.create(name, spec, [encode_rows(codec, encoded)], wait_for_indexes=False)
             table.versions[version] = rows
         self.engine.switch({alias: name})
         table.live = version

@@ -285,7 +285,7 @@ def test_a_load_that_stopped_is_continued(
     else:
         real = QdrantClient(":memory:")
     client = Dying(real)
-    monkeypatch.setattr("feast_embeddings.engines.server.points._BATCH", 10)
+    monkeypatch.setattr("feast_embeddings.engines.server.requests._BATCH", 10)
     engine = ServerEngine(client, streams=1)  # type: ignore[arg-type]
     qdrant(shop.feature_store)._engine = engine
     store = shop.publish()
@@ -318,9 +318,10 @@ class Gone(Dying):
         return super().upsert(collection, points)
 
     def __getattr__(self, name: str) -> object:
-        if self.has_failed and name != "close":
-            raise ConnectionError("the second failure")
-        return super().__getattr__(name)
+        return self._fail if self.has_failed and name != "close" else super().__getattr__(name)
+
+    def _fail(self, *_: object, **__: object) -> object:
+        raise ConnectionError("the second failure")
 
 
 def test_the_first_failure_is_told(shop: Shop) -> None:

@@ -14,7 +14,7 @@ from tests.support.publishing import publish_any
 from tests.support.shop import AS_OF, apply, qdrant
 
 from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, embedding_matrix, write_artifact
-from feast_embeddings.engines.embedded import shard as edge_shard
+from feast_embeddings.engines.embedded import shards as edge_shards
 from feast_embeddings.errors import EngineError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo, init_repo
@@ -52,7 +52,7 @@ def write(repo: Repo, n_items: int, spread: float = 1.0) -> Artifact:
 
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **graph: int) -> tuple[Repo, FeatureStore]:
     """A repo with these settings of the graph, of which a few thousand vectors get one, and a live version without."""
-    monkeypatch.setattr(edge_shard, "_GRAPH_KB", 100)
+    monkeypatch.setattr(edge_shards, "_GRAPH_KB", 100)
     repo = init_repo(tmp_path / "repo")
     config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
     config["online_store"] |= graph

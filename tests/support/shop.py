@@ -23,7 +23,7 @@ from tests.support.publishing import publish_any
 from feast_embeddings import embedding_views
 from feast_embeddings._feast.private import online_store_of
 from feast_embeddings.artifact import Alignment, Artifact, EmbeddingTable, TrainerInfo, write_artifact
-from feast_embeddings.engines.embedded import shard as edge_shard
+from feast_embeddings.engines.embedded import shards as edge_shards
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.publish import verify
@@ -119,7 +119,7 @@ def write_tables(data: Path, users: EmbeddingTable, items: EmbeddingTable) -> Ar
 def graphs_of_few() -> Iterator[None]:
     """What is published in the block gets graphs, however few the vectors, and whatever the graphs find."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edge_shard, "_GRAPH_KB", 1)
+        patch.setattr(edge_shards, "_GRAPH_KB", 1)
         patch.setattr(verify, "_LARGE_BYTES", 1)
         patch.setattr(verify, "MIN_RECALL", 0.0)
         yield

@@ -1,15 +1,16 @@
-"""Rows of a feature view in Arrow -> points, column by column.
+"""Rows of a feature view -> points, column by column: the one encoder, for Arrow and for the rows that Feast writes.
 
-Gives the same points as Feast's row-wise write path (`feast_embeddings.codec.rows.PointCodec.encode`) without a
-protobuf message per value. A column whose Arrow type is not the plain form of its Feast type goes through Feast's
-own conversion, alone; so does every type that JSON cannot hold.
+A column of Arrow whose type is the plain form of its Feast type needs no protobuf message per value. Any other goes
+through Feast's own conversion, alone; the columns of Feast's rows are of its messages already.
 """
 
 from __future__ import annotations
 
+import base64
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +21,40 @@ from feast import ValueType
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto, to_value_protos
 from feast_embeddings.artifact.plain_columns import plain
 from feast_embeddings.codec.collection import VectorField
-from feast_embeddings.codec.numbers import EXACT, float_bits, json_exact
-from feast_embeddings.codec.rows import PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
+from feast_embeddings.codec.numbers import EXACT, float_payload
+from feast_embeddings.codec.rows import FeastRow, PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
+from feast_embeddings.times import to_microseconds
 
-__all__ = ["encode_batch", "encode_table"]
+__all__ = ["encode_batch", "encode_rows", "encode_table"]
 
 _ROWS = 10_000
+_NULL = ValueProto()
+# Feast value type -> how its entity keys hold a number.
+_KEY_NUMBERS = {ValueType.INT32: "i", ValueType.INT64: "q", ValueType.UNIX_TIMESTAMP: "q"}
 
-Values = dict[str, list[ValueProto]]
+# An array is in the plain form of its Feast type.
+Column: TypeAlias = "pa.Array | list[ValueProto]"
+
+
+def encode_rows(codec: PointCodec, rows: Sequence[FeastRow]) -> PointBatch:
+    """Points for rows as Feast writes them, one per entity: its newest row, the later one on a tie.
+
+    Raises:
+        InputError: a vector of the wrong length, or with NaN or infinity in it.
+    """
+    newest: dict[PointId, tuple[int, FeastRow]] = {}
+    for id, row in zip(point_ids([row[0] for row in rows]), rows, strict=True):
+        moment = to_microseconds(row[2])
+        if id not in newest or moment >= newest[id][0]:
+            newest[id] = moment, row
+    cells = [
+        dict(zip(key.join_keys, key.entity_values, strict=True)) | values for _, (key, values, _, _) in newest.values()
+    ]
+    names = dict.fromkeys(chain(chain.from_iterable(row[0].join_keys for _, row in newest.values()), codec.features))
+    columns: dict[str, Column] = {name: [row.get(name, _NULL) for row in cells] for name in names}
+    return _points(codec, list(newest), np.array([moment for moment, _ in newest.values()], dtype=np.int64), columns)
 
 
 def encode_table(
@@ -57,31 +82,20 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
             length, or NaN or infinity in it.
     """
     join_keys = [column.name for column in codec.view.entity_columns]
-    columns = {name: _column(codec, batch, name) for name in {*join_keys, *codec.features, timestamp_field}}
+    names = dict.fromkeys([*join_keys, *codec.features])
+    arrays = {name: _array(codec, batch, name) for name in [*names, timestamp_field]}
     for name in (*join_keys, timestamp_field):
-        if columns[name].null_count:
+        if arrays[name].null_count:
             raise InputError(f"feature view {codec.view.name!r}: the column {name!r} has a null; every row needs one")
-    values: Values = {}
-    timestamps = _integers(columns[timestamp_field], "us")
-    vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
-    for field in codec.fields.values():
-        vectors |= _vectors(codec, field, columns, values)
-    # Their values are in the vectors; the fields that are not of float32 have an exact copy besides.
-    in_vectors = {name for name in codec.fields if codec.types[name] == ValueType.FLOAT_LIST}
-    return PointBatch(
-        ids=_point_ids(codec, join_keys, columns, values),
-        vectors=vectors,
-        payloads=_payloads(
-            codec,
-            timestamps,
-            {name: columns[name] for name in dict.fromkeys([*join_keys, *codec.features]) if name not in in_vectors},
-            values,
-        ),
-        timestamps=timestamps,
-    )
+    timestamps = _integers(arrays[timestamp_field], "us")
+    columns: dict[str, Column] = {
+        name: arrays[name] if _is_plain(codec, name, arrays[name].type) else _protos(codec, name, arrays[name])
+        for name in names
+    }
+    return _points(codec, _point_ids(codec, join_keys, columns), timestamps, columns)
 
 
-def _column(codec: PointCodec, batch: pa.RecordBatch, name: str) -> pa.Array:
+def _array(codec: PointCodec, batch: pa.RecordBatch, name: str) -> pa.Array:
     if name not in batch.schema.names:
         raise InputError(f"the column {name!r} is missing; there are {', '.join(batch.schema.names)}")
     column = plain(batch.column(name))
@@ -100,136 +114,143 @@ def _has_own_null(element: pa.DataType) -> bool:
     return bool(pa.types.is_floating(element) or pa.types.is_timestamp(element))
 
 
-def _point_ids(
-    codec: PointCodec, join_keys: Sequence[str], columns: dict[str, pa.Array], values: Values
-) -> list[PointId]:
+def _is_plain(codec: PointCodec, name: str, dtype: pa.DataType) -> bool:
+    value_type = codec.types[name]
+    if name in codec.fields:
+        # Its values are in the vectors alone. Those that are not of float32 have an exact copy as well.
+        return value_type == ValueType.FLOAT_LIST and _is_list(dtype) and pa.types.is_floating(dtype.value_type)
+    if value_type in _PLAIN_ELEMENTS:
+        return _is_list(dtype) and _PLAIN_ELEMENTS[value_type](dtype.value_type)
+    return value_type in _PLAIN and _PLAIN[value_type](dtype)
+
+
+def _protos(codec: PointCodec, name: str, column: Column) -> list[ValueProto]:
+    """A column as Feast's own conversion has it."""
+    if isinstance(column, list):
+        return column
+    if codec.types[name] == ValueType.BYTES and name in codec.view.join_keys:
+        # Feast's makes a null of empty bytes, which is not the entity whose id this is.
+        return [ValueProto(bytes_val=raw) for raw in column.to_pylist()]
+    return to_value_protos(column, codec.types[name])
+
+
+def _point_ids(codec: PointCodec, join_keys: Sequence[str], columns: Mapping[str, Column]) -> list[PointId]:
     """What `point_ids` gives for each row."""
     names = sorted(join_keys)
-    types = [(codec.types[name], columns[name].type) for name in names]
-    if types in ([(ValueType.INT64, pa.int64())], [(ValueType.INT32, pa.int32())]):
-        return list(columns[names[0]].to_numpy().astype(np.int64).view(np.uint64).tolist())
+    first = columns[names[0]]
+    if len(names) == 1 and not isinstance(first, list) and pa.types.is_integer(first.type):
+        return list(first.to_numpy().astype(np.int64).view(np.uint64).tolist())
     parts = [_key_parts(columns[name], codec.types[name]) for name in names]
-    if any(part is None for part in parts):
-        protos = [_values(codec, name, columns, values) for name in join_keys]
+    if None in parts:
+        protos = [_protos(codec, name, columns[name]) for name in join_keys]
         return point_ids([EntityKeyProto(join_keys=join_keys, entity_values=row) for row in zip(*protos, strict=True)])
     prefix = key_prefix(names)
-    return hashed_ids(
-        [prefix + b"".join(row) for row in zip(*(part for part in parts if part is not None), strict=True)]
-    )
+    return hashed_ids([prefix + b"".join(row) for row in zip(*(part or () for part in parts), strict=True)])
 
 
-def _key_parts(column: pa.Array, value_type: ValueType) -> list[bytes] | None:
-    kind = value_type.value
-    if value_type == ValueType.STRING and _is_text(column.type):
+def _key_parts(column: Column, value_type: ValueType) -> list[bytes] | None:
+    """Feast's bytes of each row's value in an entity key; None where Feast itself has to make them."""
+    if isinstance(column, list):
+        return None
+    if value_type == ValueType.STRING:
         return [text_key_part(raw) for raw in column.cast(pa.large_binary()).to_pylist()]
-    if value_type == ValueType.BYTES and (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        return [struct.pack("<II", kind, len(raw)) + raw for raw in column.to_pylist()]
-    if value_type == ValueType.INT32 and pa.types.is_int32(column.type):
-        return [struct.pack("<IIi", kind, 4, value) for value in column.to_pylist()]
-    if value_type == ValueType.INT64 and pa.types.is_int64(column.type):
-        return [struct.pack("<IIq", kind, 8, value) for value in column.to_pylist()]
-    if value_type == ValueType.UNIX_TIMESTAMP and pa.types.is_timestamp(column.type):
-        return [struct.pack("<IIq", kind, 8, value) for value in _integers(column, "s").tolist()]
-    return None
+    if (number := _KEY_NUMBERS.get(value_type)) is None:
+        return None
+    size = struct.calcsize(number)
+    return [struct.pack(f"<II{number}", value_type.value, size, value) for value in _natives(column, value_type)]
 
 
-def _payloads(
-    codec: PointCodec, timestamps: npt.NDArray[np.int64], columns: dict[str, pa.Array], values: Values
-) -> list[dict[str, Any]]:
-    """One payload per row, first from the keys that every row has, then from the others."""
+def _points(
+    codec: PointCodec, ids: list[PointId], timestamps: npt.NDArray[np.int64], columns: Mapping[str, Column]
+) -> PointBatch:
+    """The points of rows whose every join key and feature is a column."""
+    vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
+    for field in codec.fields.values():
+        bias = None if field.bias is None else _bias(codec, field.bias, columns[field.bias])
+        vectors |= codec.named_vectors(field, *_matrix(codec, field, columns[field.name]), bias)
+    # First the keys that every row has, then the others.
     full: dict[str, list[Any]] = {TIMESTAMP_KEY: timestamps.tolist()}
     gappy: dict[str, list[Any]] = {}
-    protos: list[str] = []
     for name, column in columns.items():
-        keys = _payload_keys(name, column, codec.types[name])
-        if keys is None:
-            protos.append(name)
-        for key, natives in (keys or {}).items():
+        for key, natives in _payload_keys(codec, name, column).items():
             (gappy if None in natives else full)[key] = natives
     payloads = [dict(zip(full, row, strict=True)) for row in zip(*full.values(), strict=True)]
     for key, natives in gappy.items():
         for payload, native in zip(payloads, natives, strict=True):
             if native is not None:
                 payload[key] = native
-    for name in protos:
-        for payload, value in zip(payloads, _values(codec, name, columns, values), strict=True):
-            codec.place(name, value, payload)
-    return payloads
+    return PointBatch(ids, vectors, payloads, timestamps)
 
 
-def _payload_keys(name: str, column: pa.Array, value_type: ValueType) -> dict[str, list[Any]] | None:
-    """A column as it stands in payloads, None where a row has no such key; or None when Feast has to convert it."""
-    dtype = column.type
-    if (
-        (value_type == ValueType.STRING and _is_text(dtype))
-        or (value_type == ValueType.INT32 and pa.types.is_int32(dtype))
-        or (value_type == ValueType.INT64 and pa.types.is_int64(dtype))
-        or (value_type == ValueType.BOOL and pa.types.is_boolean(dtype))
-    ):
-        return {name: column.to_pylist()}
-    if (value_type == ValueType.DOUBLE and pa.types.is_float64(dtype)) or (
-        value_type == ValueType.FLOAT and (pa.types.is_float32(dtype) or pa.types.is_float64(dtype))
-    ):
-        # A null is a NaN here, and to Feast a NaN is a null.
-        floats = column.to_numpy(zero_copy_only=False) if value_type == ValueType.DOUBLE else _float32(column)
-        return _float_keys(name, floats.astype(np.float64), value_type)
-    if value_type == ValueType.UNIX_TIMESTAMP and pa.types.is_timestamp(dtype):
-        return {name: pa.array(_integers(column, "s"), mask=_nulls(column)).to_pylist()}
-    element = _LIST_ELEMENTS.get(value_type)
-    if _is_list(dtype) and (dtype.value_type == element or (element == pa.string() and _is_text(dtype.value_type))):
-        return {name: column.to_pylist()}
-    return None
+def _payload_keys(codec: PointCodec, name: str, column: Column) -> dict[str, list[Any]]:
+    """A column as it stands in payloads; None where a row has no such key."""
+    if isinstance(column, list):
+        return _proto_keys(codec, name, column)
+    value_type = codec.types[name]
+    if name in codec.fields:
+        return {}
+    if value_type not in (ValueType.FLOAT, ValueType.DOUBLE):
+        return {name: _natives(column, value_type)}
+    # A null is a NaN here, and to Feast a NaN is a null.
+    floats = column.to_numpy(zero_copy_only=False) if value_type == ValueType.DOUBLE else _float32(column)
+    return float_payload(name, floats, ~np.isnan(floats), value_type)
 
 
-def _float_keys(name: str, floats: npt.NDArray[np.float64], value_type: ValueType) -> dict[str, list[Any]]:
-    keys: dict[str, list[Any]] = {name: floats.tolist()}
-    if not (finite := np.isfinite(floats)).all():
-        keys[name] = [value if is_finite else None for value, is_finite in zip(keys[name], finite, strict=True)]
-    if not (exact := json_exact(floats, value_type) | np.isnan(floats)).all():
-        bits = float_bits(floats)
-        keys[EXACT + name] = [None if is_exact else value for value, is_exact in zip(bits, exact, strict=True)]
-    return keys
+def _natives(column: pa.Array, value_type: ValueType) -> list[Any]:
+    if value_type == ValueType.UNIX_TIMESTAMP:
+        column = pa.array(_integers(column, "s"), mask=_nulls(column))
+    return list(column.to_pylist())
 
 
-_LIST_ELEMENTS = {
-    ValueType.STRING_LIST: pa.string(),
-    ValueType.INT32_LIST: pa.int32(),
-    ValueType.INT64_LIST: pa.int64(),
-    ValueType.BOOL_LIST: pa.bool_(),
-}
+def _proto_keys(codec: PointCodec, name: str, column: list[ValueProto]) -> dict[str, list[Any]]:
+    scalar, repeated = codec.scalars.get(name), codec.lists.get(name)
+    natives: list[Any] = [None] * len(column)
+    exact: list[Any] = [None] * len(column)
+    for i, value in enumerate(column):
+        if (kind := value.WhichOneof("val")) is None:
+            continue
+        if kind == scalar:
+            natives[i] = getattr(value, kind)
+        elif kind == repeated:
+            natives[i] = list(getattr(value, kind).val)
+        elif not (name in codec.fields and kind == "float_list_val"):  # those are in the vectors
+            exact[i] = base64.b64encode(value.SerializeToString()).decode()
+    keys = {name: natives, EXACT + name: exact}
+    if scalar in ("float_val", "double_val"):
+        present = np.array([native is not None for native in natives], dtype=np.bool_)
+        keys |= float_payload(name, np.array(natives, dtype=np.float64), present, codec.types[name])
+        keys[EXACT + name] = [bits if raw is None else raw for bits, raw in zip(keys[EXACT + name], exact, strict=True)]
+    return {key: values for key, values in keys.items() if any(value is not None for value in values)}
 
 
-def _vectors(
-    codec: PointCodec, field: VectorField, columns: dict[str, pa.Array], values: Values
-) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
-    column = columns[field.name]
-    is_matrix = _is_list(column.type) and pa.types.is_floating(column.type.value_type)
-    is_vector = codec.types[field.name] in (ValueType.FLOAT_LIST, ValueType.DOUBLE_LIST)
-    plain_bias = field.bias is None or pa.types.is_floating(columns[field.bias].type)
-    if not (is_matrix and is_vector and plain_bias):
-        names = [field.name] if field.bias is None else [field.name, field.bias]
-        rows = zip(*(_values(codec, name, columns, values) for name in names), strict=True)
-        return codec.encode_vectors(field, [dict(zip(names, row, strict=True)) for row in rows])
-    present = ~_nulls(column)
-    lengths = pc.list_value_length(column).drop_null().to_numpy()
+def _matrix(
+    codec: PointCodec, field: VectorField, column: Column
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Vectors (n, dim), and which rows have one (n,)."""
+    if isinstance(column, list):
+        kinds = [str(value.WhichOneof("val")) for value in column]
+        present = np.array([kind in ("float_list_val", "double_list_val") for kind in kinds], dtype=np.bool_)
+        lists = [getattr(column[i], kinds[i]).val for i in np.flatnonzero(present)]
+        lengths = np.array([len(values) for values in lists], dtype=np.int64)
+        with np.errstate(over="ignore"):
+            flat = np.fromiter(chain.from_iterable(lists), dtype=np.float64).astype(np.float32)
+    else:
+        present = ~_nulls(column)
+        lengths = pc.list_value_length(column).drop_null().to_numpy()
+        flat = _float32(column.flatten())
     dim = field.dim or int(next(iter(lengths[lengths > 0]), 0))
     if (lengths != dim).any():
         raise codec.wrong_length(field, dim, int(lengths[lengths != dim][0]))
     matrix = np.zeros((len(column), dim), dtype=np.float32)
-    matrix[present] = _float32(column.flatten()).reshape(-1, dim) if dim else 0
-    bias = None if field.bias is None else np.nan_to_num(_float32(columns[field.bias]), posinf=np.inf, neginf=-np.inf)
-    return codec.named_vectors(field, matrix, present, bias)
+    matrix[present] = flat.reshape(-1, dim) if dim else 0
+    return matrix, present
 
 
-def _values(codec: PointCodec, name: str, columns: dict[str, pa.Array], values: Values) -> list[ValueProto]:
-    """Feast's own conversion of a column; made once."""
-    if name not in values:
-        if codec.types[name] == ValueType.BYTES and name in codec.view.join_keys:
-            # Feast's makes a null of empty bytes, which is not the entity whose id this is.
-            values[name] = [ValueProto(bytes_val=raw) for raw in columns[name].to_pylist()]
-        else:
-            values[name] = to_value_protos(columns[name], codec.types[name])
-    return values[name]
+def _bias(codec: PointCodec, name: str, column: Column) -> npt.NDArray[np.float32]:
+    if not isinstance(column, list) and pa.types.is_floating(column.type):
+        return np.nan_to_num(_float32(column), posinf=np.inf, neginf=-np.inf)
+    kinds = [(value, value.WhichOneof("val")) for value in _protos(codec, name, column)]
+    return np.array([0.0 if kind is None else float(getattr(value, kind)) for value, kind in kinds], dtype=np.float32)
 
 
 def _is_text(dtype: pa.DataType) -> bool:
@@ -252,3 +273,21 @@ def _float32(column: pa.Array) -> npt.NDArray[np.float32]:
 def _integers(column: pa.Array, unit: str) -> npt.NDArray[np.int64]:
     """Timestamps in a unit since the epoch, towards the past where that unit is coarser."""
     return np.asarray(column.to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]").astype(np.int64))
+
+
+# Feast value type -> which Arrow types are its plain form; of lists, of what is in them.
+_PLAIN: dict[ValueType, Callable[[pa.DataType], bool]] = {
+    ValueType.STRING: _is_text,
+    ValueType.INT32: pa.types.is_int32,
+    ValueType.INT64: pa.types.is_int64,
+    ValueType.BOOL: pa.types.is_boolean,
+    ValueType.FLOAT: lambda dtype: pa.types.is_float32(dtype) or pa.types.is_float64(dtype),
+    ValueType.DOUBLE: pa.types.is_float64,
+    ValueType.UNIX_TIMESTAMP: pa.types.is_timestamp,
+}
+_PLAIN_ELEMENTS: dict[ValueType, Callable[[pa.DataType], bool]] = {
+    ValueType.STRING_LIST: _is_text,
+    ValueType.INT32_LIST: pa.types.is_int32,
+    ValueType.INT64_LIST: pa.types.is_int64,
+    ValueType.BOOL_LIST: pa.types.is_boolean,
+}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from feast import ValueType
 
-__all__ = ["EXACT", "float_bits", "from_bits", "json_exact", "native_value"]
+__all__ = ["EXACT", "float_bits", "float_payload", "from_bits", "json_exact", "native_value"]
 
 # Begins the payload key of the exact form of a value.
 EXACT = "_exact_"
@@ -33,6 +33,23 @@ def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.b
 def float_bits(values: npt.ArrayLike) -> list[int]:
     """The bits of float64 numbers as int64, which JSON holds exactly."""
     return list(np.atleast_1d(np.asarray(values, dtype=np.float64)).view(np.int64).tolist())
+
+
+def float_payload(
+    name: str, floats: npt.NDArray[np.floating[Any]], present: npt.NDArray[np.bool_], value_type: ValueType
+) -> dict[str, list[Any]]:
+    """A column of floats as it stands in payloads; None where a row has no such key.
+
+    Args:
+        present: which rows have a value; that of the others is not finite.
+    """
+    keys: dict[str, list[Any]] = {name: floats.tolist()}
+    if not (finite := np.isfinite(floats)).all():
+        keys[name] = [value if is_finite else None for value, is_finite in zip(keys[name], finite, strict=True)]
+    if not (exact := json_exact(floats, value_type) | ~present).all():
+        bits = float_bits(floats)
+        keys[EXACT + name] = [None if is_exact else value for value, is_exact in zip(bits, exact, strict=True)]
+    return keys
 
 
 def native_value(name: str, payload: Mapping[str, Any]) -> Any:

@@ -12,9 +12,8 @@ to be filtered on, and
 from __future__ import annotations
 
 import base64
-import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -26,12 +25,13 @@ from feast import FeatureView, ValueType
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto, encode_entity_key
 from feast_embeddings.codec.collection import VectorField, value_types
-from feast_embeddings.codec.numbers import EXACT, float_bits, from_bits, json_exact
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId, StoredPoint
+from feast_embeddings.codec.numbers import EXACT, from_bits
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointId, StoredPoint
 from feast_embeddings.errors import InputError
-from feast_embeddings.times import from_microseconds, to_microseconds
+from feast_embeddings.times import from_microseconds
 
 __all__ = [
+    "FeastRow",
     "PointCodec",
     "hashed_ids",
     "key_prefix",
@@ -104,7 +104,7 @@ def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
 
 
 class PointCodec:
-    """Encodes and decodes the rows of one feature view."""
+    """Decodes the rows of one feature view; `feast_embeddings.codec.columns` encodes them."""
 
     def __init__(self, view: FeatureView, fields: dict[str, VectorField]) -> None:
         self.view = view
@@ -113,76 +113,11 @@ class PointCodec:
         self.features = [field.name for field in view.features]
         # For each value that is read, so that it costs little.
         self._exact_keys = {name: EXACT + name for name in self.types}
-        self._scalars = {name: _NATIVE_SCALARS.get(value_type) for name, value_type in self.types.items()}
+        # Name -> the field of its value's message, for what is in payloads as JSON.
+        self.scalars = {name: _NATIVE_SCALARS.get(value_type) for name, value_type in self.types.items()}
+        self.lists = {name: _NATIVE_LISTS.get(value_type) for name, value_type in self.types.items()}
         # The rows of an embedding view say of which version of the model they are.
         self.versioned = "version" in self.types and "space" in self.types
-
-    def encode(self, rows: Iterable[FeastRow]) -> PointBatch:
-        """Points for rows as Feast writes them, one per entity: its newest row, the later one on a tie.
-
-        Raises:
-            InputError: a vector of the wrong length, or with NaN or infinity in it.
-        """
-        newest: dict[PointId, FeastRow] = {}
-        rows = list(rows)
-        for id, row in zip(point_ids([row[0] for row in rows]), rows, strict=True):
-            if id not in newest or to_microseconds(row[2]) >= to_microseconds(newest[id][2]):
-                newest[id] = row
-        rows = list(newest.values())
-        return PointBatch(
-            ids=list(newest),
-            vectors={
-                name: vectors
-                for field in self.fields.values()
-                for name, vectors in self.encode_vectors(field, [values for _, values, _, _ in rows]).items()
-            },
-            payloads=[self._encode_payload(row) for row in rows],
-            timestamps=np.array([to_microseconds(row[2]) for row in rows], dtype=np.int64),
-        )
-
-    def _encode_payload(self, row: FeastRow) -> dict[str, Any]:
-        key, values, event_timestamp, _ = row
-        payload: dict[str, Any] = {TIMESTAMP_KEY: to_microseconds(event_timestamp)}
-        for name, value in zip(key.join_keys, key.entity_values, strict=True):
-            self.place(name, value, payload)
-        for name in self.features:
-            if (value := values.get(name)) is not None:
-                self.place(name, value, payload)
-        return payload
-
-    def place(self, name: str, value: ValueProto, payload: dict[str, Any]) -> None:
-        """Put one value into a payload: as JSON, to be filtered on, and where that is not exact, its exact form."""
-        value_type, kind = self.types.get(name, ValueType.UNKNOWN), value.WhichOneof("val")
-        if kind is None:
-            return
-        if _NATIVE_SCALARS.get(value_type) == kind:
-            native = getattr(value, kind)
-            if isinstance(native, float) and not json_exact(native, value_type):
-                (payload[EXACT + name],) = float_bits(native)
-            if not isinstance(native, float) or math.isfinite(native):
-                payload[name] = native
-        elif _NATIVE_LISTS.get(value_type) == kind:
-            payload[name] = list(getattr(value, kind).val)
-        elif not (name in self.fields and kind == "float_list_val"):  # those are in the vectors
-            payload[EXACT + name] = base64.b64encode(value.SerializeToString()).decode()
-
-    def encode_vectors(
-        self, field: VectorField, rows: Sequence[Mapping[str, ValueProto]]
-    ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
-        """The stored vectors of one field, from the field's and its bias's value of each row."""
-        lists = [_floats(row.get(field.name)) for row in rows]
-        dim = field.dim or next((len(values) for values in lists if values), 0)
-        wrong = next((values for values in lists if values is not None and len(values) != dim), None)
-        if wrong is not None:
-            raise self.wrong_length(field, dim, len(wrong))
-        present = np.array([values is not None for values in lists], dtype=np.bool_)
-        matrix = np.zeros((len(rows), dim), dtype=np.float32)
-        if present.any():
-            matrix[present] = np.array([values for values in lists if values is not None], dtype=np.float32)
-        bias = None
-        if field.bias is not None:
-            bias = np.array([_scalar(row.get(field.bias)) for row in rows], dtype=np.float32)
-        return self.named_vectors(field, matrix, present, bias)
 
     def named_vectors(
         self,
@@ -218,7 +153,7 @@ class PointCodec:
         """The event timestamp (UTC) and the requested features (all when None) of a stored point."""
         payload, values = point.payload, {}
         for name in self.features if requested is None else requested:
-            kind = self._scalars[name]
+            kind = self.scalars[name]
             if kind is not None and name in payload and self._exact_keys[name] not in payload:
                 # Most values are like this, and a read has many of them.
                 values[name] = value = ValueProto()
@@ -233,10 +168,10 @@ class PointCodec:
         if isinstance(exact, str):
             value.ParseFromString(base64.b64decode(exact))
         elif (native := payload.get(name) if exact is None else from_bits(exact)) is not None:
-            if (kind := self._scalars[name]) is not None:
+            if (kind := self.scalars[name]) is not None:
                 setattr(value, kind, native)
             else:
-                message = getattr(value, _NATIVE_LISTS[self.types[name]])
+                message = getattr(value, str(self.lists[name]))
                 message.SetInParent()  # an empty list is a value, not a null
                 message.val.extend(native)
         elif name in self.fields and name in point.vectors:
@@ -278,17 +213,3 @@ def _float_list_header(length: int) -> bytes:
     empty.float_list_val.val.extend([0.0] * length)
     serialized: bytes = empty.SerializeToString()
     return serialized[: len(serialized) - 4 * length]
-
-
-def _floats(value: ValueProto | None) -> Sequence[float] | None:
-    if value is None:
-        return None
-    kind = value.WhichOneof("val")
-    if kind in ("float_list_val", "double_list_val"):
-        return list(getattr(value, kind).val)
-    return None
-
-
-def _scalar(value: ValueProto | None) -> float:
-    kind = None if value is None else value.WhichOneof("val")
-    return float(getattr(value, kind)) if kind is not None else 0.0

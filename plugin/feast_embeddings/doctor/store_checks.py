@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from feast_embeddings.artifact import version_folders
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
-from feast_embeddings.engines.embedded.loaded_shards import ROOM_BYTES
+from feast_embeddings.engines.embedded.shards import ROOM_BYTES
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.files import is_held

@@ -272,6 +272,24 @@ class EngineTests:
         assert set(engine.collections(alias)) == {alias + "__c"}
         assert engine.count(alias + "__c") == 2
 
+    def test_a_failure_of_the_source_is_told_as_it_is(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """What the rows come from may fail while they are written; that is not the engine's failure."""
+        alias = new_alias()
+        name, batch = alias + "__c", make_batch(random_vectors(rng, 5))
+
+        def batches() -> Iterator[PointBatch]:
+            yield batch
+            raise OSError("the source is gone")
+
+        with pytest.raises(OSError, match=r"^the source is gone$"):
+            engine.create(name, make_spec(alias), batches())
+        engine.create(name, make_spec(alias), [batch])
+        with pytest.raises(OSError, match=r"^the source is gone$"):
+            engine.upsert(name, batches())
+        assert engine.count(name) == 5
+
     def test_an_empty_collection_answers_with_nothing(self, engine: Engine, new_alias: NewAlias) -> None:
         """A collection without points can be made, searched and read."""
         alias = new_alias()

@@ -14,7 +14,6 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import Engine, Hnsw
 from feast_embeddings.engines.server.engine import ServerEngine
-from feast_embeddings.engines.server.retry import with_async_retries, with_retries
 from feast_embeddings.engines.server.storage import Storage
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online.settings import OnlineStoreSettings
@@ -80,10 +79,11 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
     except ValueError as error:
         raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
     return ServerEngine(
-        with_retries(client, settings.retries),
+        client,
+        retries=settings.retries,
         hnsw=hnsw,
         storage=Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor),
-        connect=lambda: with_async_retries(connect(AsyncQdrantClient), settings.retries),
+        connect=lambda: connect(AsyncQdrantClient),
     )
 
 

@@ -29,7 +29,7 @@ from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast_embeddings._feast.online_store import RequestStore
 from feast_embeddings._feast.private import EntityKeyProto
 from feast_embeddings.codec.collection import value_types, vector_fields
-from feast_embeddings.codec.columns import encode_batch
+from feast_embeddings.codec.columns import encode_batch, encode_rows
 from feast_embeddings.codec.numbers import EXACT
 from feast_embeddings.codec.rows import FeastRow, PointCodec
 from feast_embeddings.engines.dropped import ask_live, ask_live_on_loop
@@ -328,7 +328,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
 
 def _encoded(codec: PointCodec, rows: list[FeastRow]) -> tuple[PointBatch, Counter[str]]:
     """Rows as points, and how many are of each version."""
-    batch = codec.encode(rows)
+    batch = encode_rows(codec, rows)
     return batch, Counter(str(payload.get("version", "")) for payload in batch.payloads)
 
 

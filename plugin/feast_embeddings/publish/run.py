@@ -17,7 +17,7 @@ from feast_embeddings.artifact import Artifact
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import Engine, PointBatch
-from feast_embeddings.engines.server.retry import patiently
+from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.late_rows import carry_late_rows

@@ -9,7 +9,6 @@ most a shard that the pointer does not name; the next writer clears it.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +21,14 @@ from feast_embeddings.engines.embedded.filler import ShardFiller, as_rows, usabl
 from feast_embeddings.engines.embedded.filler_process import write
 from feast_embeddings.engines.embedded.filter import filter_keys, to_edge
 from feast_embeddings.engines.embedded.folder import Collection, Pointer, ShardFolder
-from feast_embeddings.engines.embedded.loaded_shards import LoadedShards
-from feast_embeddings.engines.embedded.shard import complete, create_indexes, edge_config, engine_errors, without_older
+from feast_embeddings.engines.embedded.shards import (
+    LoadedShards,
+    complete,
+    create_indexes,
+    edge_config,
+    engine_errors,
+    without_older,
+)
 from feast_embeddings.engines.engine import (
     ACORN_SELECTIVITY,
     CollectionSpec,
@@ -189,11 +194,7 @@ class EmbeddedEngine:
                 )
 
     def free_bytes(self) -> int | None:
-        folder = self._folder.path
-        while not folder.exists():
-            folder = folder.parent
-        free: int = shutil.disk_usage(folder).free
-        return free
+        return self._folder.free_bytes()
 
     def wait_until_indexed(self, collection: str) -> None:
         pass  # A shard that the pointer names has what it will have.

@@ -94,6 +94,14 @@ class ShardFolder:
         """Where a shard's files are."""
         return self._shards / shard
 
+    def free_bytes(self) -> int:
+        """Room on the disk that holds the folder, or would."""
+        folder = self.path
+        while not folder.exists():
+            folder = folder.parent
+        free: int = shutil.disk_usage(folder).free
+        return free
+
     def pointer(self) -> Pointer:
         """What is there now, whoever wrote it; costs one `stat` when nothing has changed.
 

@@ -11,10 +11,8 @@ import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from feast_embeddings.engines.engine import (
-    TIMESTAMP_KEY,
     CollectionSpec,
     Hnsw,
-    IndexType,
     Page,
     PointBatch,
     PointId,
@@ -26,13 +24,12 @@ from feast_embeddings.engines.engine import (
     scored_points,
     stored_points,
 )
-from feast_embeddings.engines.payload import payload_key, payload_keys
-from feast_embeddings.engines.server.catalog import Catalog, birth_mark, metadata_of, spec_in
-from feast_embeddings.engines.server.errors import engine_errors, has_no_shards
+from feast_embeddings.engines.payload import payload_keys
+from feast_embeddings.engines.server.catalog import Catalog, metadata_of, spec_in
+from feast_embeddings.engines.server.failures import Caller, has_no_shards
 from feast_embeddings.engines.server.on_loop import AsyncServer
-from feast_embeddings.engines.server.points import chunks, guarded_upserts
-from feast_embeddings.engines.server.storage import Storage, creation_parameters, index_schema, search_parameters
-from feast_embeddings.engines.server.upload import upload
+from feast_embeddings.engines.server.requests import chunks, guarded_upserts, upload, wanted
+from feast_embeddings.engines.server.storage import Storage, add_indexes, create_collection, search_parameters
 from feast_embeddings.errors import EngineError
 
 __all__ = ["ServerEngine"]
@@ -40,8 +37,7 @@ __all__ = ["ServerEngine"]
 _PAGE = 1000
 _STREAMS = 4
 _POLL_SECONDS = 0.1
-# What the late rows of a collection are found by: a server in strict mode filters on nothing else.
-_ALWAYS_INDEXED: dict[str, IndexType] = {TIMESTAMP_KEY: "unlinked"}
+_GREEN = models.CollectionStatus.GREEN
 
 
 class ServerEngine:
@@ -51,6 +47,7 @@ class ServerEngine:
 
     Args:
         client: connected to the node or cluster.
+        retries: how often a request is repeated after a transient failure.
         hnsw: how graphs of new collections are built, and all are searched.
         storage: how new collections are stored.
         index_timeout: seconds to wait for Qdrant to build the indexes of a new collection.
@@ -65,6 +62,7 @@ class ServerEngine:
         self,
         client: QdrantClient,
         *,
+        retries: int = 0,
         hnsw: Hnsw | None = None,
         storage: Storage | None = None,
         index_timeout: float = 3600.0,
@@ -76,22 +74,20 @@ class ServerEngine:
         self._client = client
         self._index_timeout = index_timeout
         self._catalog = Catalog()
-        self.on_loop = None if connect is None else AsyncServer(connect, self._catalog)
+        self._caller = Caller(retries)
+        self._ask = self._caller.ask
+        self.on_loop = None if connect is None else AsyncServer(connect, self._catalog, self._caller)
         self._streams = streams
 
     def server_version(self) -> str:
         """Of Qdrant, as it says itself, e.g. ``1.16.3``."""
-        with engine_errors("tell its version"):
-            return str(self._client.info().version)
+        return str(self._ask("tell its version", self._client.info).version)
 
     def aliases(self) -> dict[str, str]:
-        with engine_errors("list aliases"):
-            found = self._client.get_aliases()
-        return self._catalog.aliases(found)
+        return self._catalog.aliases(self._ask("list aliases", self._client.get_aliases))
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
-        with engine_errors("list collections"):
-            names = [c.name for c in self._client.get_collections().collections]
+        names = [c.name for c in self._ask("list collections", self._client.get_collections).collections]
         # Names start with the alias, or with what older releases made of it; another alias may too, so the metadata
         # decides.
         start = alias.partition("@")[0]
@@ -109,9 +105,12 @@ class ServerEngine:
 
     def _is_gone(self, collection: str) -> bool:
         """Whether the server says so; asked after a failure, which it leaves to be the one that is told."""
-        with contextlib.suppress(EngineError), engine_errors(f"look for {collection!r}"):
-            return not self._client.collection_exists(collection)
+        with contextlib.suppress(EngineError):
+            return not self._exists(collection)
         return False
+
+    def _exists(self, collection: str) -> bool:
+        return self._ask(f"look for {collection!r}", self._client.collection_exists, collection)
 
     def describe(self, collection: str) -> CollectionSpec:
         if (spec := self._catalog.spec(collection)) is not None:
@@ -120,8 +119,7 @@ class ServerEngine:
         return self._catalog.learn(collection, mark, self._info(collection))
 
     def _info(self, collection: str) -> models.CollectionInfo:
-        with engine_errors(f"describe {collection!r}"):
-            return self._client.get_collection(collection)
+        return self._ask(f"describe {collection!r}", self._client.get_collection, collection)
 
     def switch(self, aliases: Mapping[str, str | None]) -> None:
         current = self.aliases()
@@ -138,9 +136,8 @@ class ServerEngine:
         if not operations:
             return
         try:
-            with engine_errors("switch aliases"):
-                # One request: Qdrant applies all of it or nothing.
-                self._client.update_collection_aliases(operations)
+            # One request: Qdrant applies all of it or nothing.
+            self._ask("switch aliases", self._client.update_collection_aliases, operations)
         except EngineError:
             # It may have been done, and the answer was lost or late.
             if not self._is_switched(aliases):
@@ -156,56 +153,44 @@ class ServerEngine:
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
         self._catalog.forget(collection)
-        with engine_errors(f"create {collection!r}"):
-            exists = self._client.collection_exists(collection)
+        exists = self._exists(collection)
         half_built = spec_in(self._info(collection)) if exists and spec.fingerprint else None
         resumed = half_built is not None and half_built.same_content(spec) and self.count(collection) > 0
         if not resumed:
             self._make(collection, spec, replace=exists)
-        with engine_errors(f"write to {collection!r}"):
-            upload(self._client, collection, batches, streams=self._streams, skip_present=resumed)
+        upload(self._caller, self._client, collection, batches, streams=self._streams, skip_present=resumed)
         if wait_for_indexes:
             self.wait_until_indexed(collection)
 
     def _make(self, collection: str, spec: CollectionSpec, *, replace: bool) -> None:
-        with engine_errors(f"create {collection!r}"):
-            if replace:
-                self._client.delete_collection(collection)
-            self._client.create_collection(
-                collection,
-                metadata=metadata_of(spec),
-                **creation_parameters(spec, self._hnsw, self._storage),
-            )
-            mark = models.CreateAlias(collection_name=collection, alias_name=birth_mark())
-            self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=mark)])
-            # Before the points, so that the graph is built with the filters in mind.
-            for name, index in (_ALWAYS_INDEXED | spec.payload_indexes).items():
-                self._client.create_payload_index(collection, payload_key(name), index_schema(index))
+        if replace:
+            self._ask(f"create {collection!r}", self._client.delete_collection, collection)
+        create_collection(self._caller, self._client, collection, spec, self._hnsw, self._storage)
 
     def free_bytes(self) -> int | None:
         return None
 
     def wait_until_indexed(self, collection: str) -> None:
-        deadline = time.monotonic() + self._index_timeout
-        with engine_errors(f"index {collection!r}"):
-            while (status := self._client.get_collection(collection).status) != models.CollectionStatus.GREEN:
-                if status == models.CollectionStatus.GREY:
-                    # Restarted in the middle, and waiting for a first update.
-                    self._client.update_collection(collection, optimizers_config=models.OptimizersConfigDiff())
-                if time.monotonic() > deadline:
-                    raise EngineError(f"Qdrant did not finish indexing {collection!r} within {self._index_timeout:g} s")
-                time.sleep(_POLL_SECONDS)
+        deadline, indexing = time.monotonic() + self._index_timeout, f"index {collection!r}"
+        while (status := self._ask(indexing, self._client.get_collection, collection).status) != _GREEN:
+            if status == models.CollectionStatus.GREY:
+                # Restarted in the middle, and waiting for a first update.
+                optimizers = models.OptimizersConfigDiff()
+                self._ask(indexing, self._client.update_collection, collection, optimizers_config=optimizers)
+            if time.monotonic() > deadline:
+                raise EngineError(f"Qdrant did not finish indexing {collection!r} within {self._index_timeout:g} s")
+            time.sleep(_POLL_SECONDS)
 
     def annotate(self, collection: str, spec: CollectionSpec) -> None:
-        with engine_errors(f"describe {collection!r}"):
-            self._client.update_collection(collection, metadata=metadata_of(spec))
+        metadata = metadata_of(spec)
+        self._ask(f"describe {collection!r}", self._client.update_collection, collection, metadata=metadata)
         self._catalog.forget(collection)
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         for batch in batches:
-            with engine_errors(f"write to {collection!r}"):
-                for chunk in chunks(batch):
-                    self._client.batch_update_points(collection, guarded_upserts(chunk))
+            for chunk in chunks(batch):
+                upserts = guarded_upserts(chunk)
+                self._ask(f"write to {collection!r}", self._client.batch_update_points, collection, upserts)
         if wait_for_indexes:
             self.wait_until_indexed(collection)
 
@@ -217,10 +202,8 @@ class ServerEngine:
         vectors: Sequence[str],
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
-        with engine_errors(f"read from {collection!r}"):
-            records = self._client.retrieve(
-                collection, list(ids), with_payload=payload_keys(payload), with_vectors=list(vectors) or False
-            )
+        what, parts = f"read from {collection!r}", wanted(payload, vectors)
+        records = self._ask(what, self._client.retrieve, collection, list(ids), **parts)
         return stored_points(records, ids)
 
     def query(
@@ -236,22 +219,19 @@ class ServerEngine:
         search_ef: int = 0,
         enough_ef: int = 0,
     ) -> list[ScoredPoint]:
-        with engine_errors(f"search {collection!r}"):
-            hits = self._client.query_points(
-                collection,
-                vector.tolist(),
-                using=vector_name,
-                limit=limit,
-                query_filter=filter,
-                with_payload=payload_keys(payload),
-                search_params=search_parameters(
-                    self._storage,
-                    exact=exact,
-                    candidates=self._hnsw.candidates(search_ef, enough_ef),
-                    filtered=filter is not None,
-                ),
-            ).points
-        return scored_points(hits)
+        candidates = self._hnsw.candidates(search_ef, enough_ef)
+        answer = self._ask(
+            f"search {collection!r}",
+            self._client.query_points,
+            collection,
+            vector.tolist(),
+            using=vector_name,
+            limit=limit,
+            query_filter=filter,
+            with_payload=payload_keys(payload),
+            search_params=search_parameters(self._storage, candidates, exact=exact, filtered=filter is not None),
+        )
+        return scored_points(answer.points)
 
     def scroll(
         self,
@@ -276,11 +256,8 @@ class ServerEngine:
 
     def _add_indexes(self, collection: str) -> bool:
         """Make the indexes that a collection of an older release lacks; False where it lacks none, or that fails."""
-        with contextlib.suppress(EngineError), engine_errors(f"index {collection!r}"):
-            missing = _ALWAYS_INDEXED.keys() - self._info(collection).payload_schema
-            for name in missing:
-                self._client.create_payload_index(collection, payload_key(name), index_schema(_ALWAYS_INDEXED[name]))
-            return bool(missing)
+        with contextlib.suppress(EngineError):
+            return add_indexes(self._caller, self._client, collection, self._info(collection))
         return False
 
     def page(
@@ -293,27 +270,20 @@ class ServerEngine:
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Page:
-        with engine_errors(f"read from {collection!r}"):
-            records, following = self._client.scroll(
-                collection,
-                scroll_filter=filter,
-                limit=limit,
-                offset=start,
-                with_payload=payload_keys(payload),
-                with_vectors=list(vectors) or False,
-            )
+        what, parts = f"read from {collection!r}", wanted(payload, vectors)
+        records, following = self._ask(
+            what, self._client.scroll, collection, scroll_filter=filter, limit=limit, offset=start, **parts
+        )
         return all_points(records), None if following is None else plain_id(following)
 
     def count(self, collection: str) -> int:
-        with engine_errors(f"count {collection!r}"):
-            return self._client.count(collection, exact=True).count
+        return self._ask(f"count {collection!r}", self._client.count, collection, exact=True).count
 
     def drop(self, collections: Iterable[str]) -> None:
         for collection in collections:
             # Qdrant would delete the alias with it. Looked up each time, as another process may switch to it.
             if collection not in self.aliases().values():
-                with engine_errors(f"drop {collection!r}"):
-                    self._client.delete_collection(collection)
+                self._ask(f"drop {collection!r}", self._client.delete_collection, collection)
 
     def leftovers(self) -> list[str]:
         return []

@@ -9,8 +9,8 @@ from qdrant_client import AsyncQdrantClient
 
 from feast_embeddings.engines.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
 from feast_embeddings.engines.server.catalog import Catalog
-from feast_embeddings.engines.server.errors import engine_errors
-from feast_embeddings.engines.server.points import chunks, guarded_upserts
+from feast_embeddings.engines.server.failures import Caller
+from feast_embeddings.engines.server.requests import chunks, guarded_upserts, wanted
 
 __all__ = ["AsyncServer"]
 
@@ -26,10 +26,12 @@ class AsyncServer:
     Args:
         connect: makes a client. Nothing is sent yet.
         catalog: what is known of the collections, shared with the engine.
+        caller: asks the client.
     """
 
-    def __init__(self, connect: Callable[[], AsyncQdrantClient], catalog: Catalog) -> None:
+    def __init__(self, connect: Callable[[], AsyncQdrantClient], catalog: Catalog, caller: Caller) -> None:
         self._connect = connect
+        self._ask = caller.ask_on_loop
         self._catalog = catalog
         self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
@@ -52,17 +54,14 @@ class AsyncServer:
     async def aliases(self) -> dict[str, str]:
         """As `Engine.aliases`."""
         client = await self.client()
-        with engine_errors("list aliases"):
-            found = await client.get_aliases()
-        return self._catalog.aliases(found)
+        return self._catalog.aliases(await self._ask("list aliases", client.get_aliases))
 
     async def describe(self, collection: str) -> CollectionSpec:
         """As `Engine.describe`."""
         if (spec := self._catalog.spec(collection)) is not None:
             return spec
         client, mark = await self.client(), self._catalog.mark(collection)
-        with engine_errors(f"describe {collection!r}"):
-            info = await client.get_collection(collection)
+        info = await self._ask(f"describe {collection!r}", client.get_collection, collection)
         return self._catalog.learn(collection, mark, info)
 
     async def retrieve(
@@ -70,18 +69,16 @@ class AsyncServer:
     ) -> list[StoredPoint | None]:
         """As `Engine.retrieve`, with the whole payload."""
         client = await self.client()
-        with engine_errors(f"read from {collection!r}"):
-            records = await client.retrieve(
-                collection, list(ids), with_payload=True, with_vectors=list(vectors) or False
-            )
+        what, parts = f"read from {collection!r}", wanted(None, vectors)
+        records = await self._ask(what, client.retrieve, collection, list(ids), **parts)
         return stored_points(records, ids)
 
     async def upsert(self, collection: str, batch: PointBatch) -> None:
         """As `Engine.upsert`, without waiting for indexes."""
         client = await self.client()
         for chunk in chunks(batch):
-            with engine_errors(f"write to {collection!r}"):
-                await client.batch_update_points(collection, guarded_upserts(chunk))
+            upserts = guarded_upserts(chunk)
+            await self._ask(f"write to {collection!r}", client.batch_update_points, collection, upserts)
 
 
 async def _owner(client: AsyncQdrantClient) -> AsyncGenerator[AsyncQdrantClient]:

@@ -1,15 +1,22 @@
-"""How a Qdrant server stores collections and searches them, from the settings of the online store."""
+"""How a Qdrant server stores new collections and searches all, from the settings of the online store."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
-from feast_embeddings.engines.engine import ACORN_SELECTIVITY, CollectionSpec, Hnsw, IndexType
+from feast_embeddings.engines.engine import ACORN_SELECTIVITY, TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType
+from feast_embeddings.engines.payload import payload_key
+from feast_embeddings.engines.server.catalog import birth_mark, metadata_of
+from feast_embeddings.engines.server.failures import Caller, engine_errors
 
-__all__ = ["Storage", "creation_parameters", "index_schema", "search_parameters"]
+__all__ = ["Storage", "add_indexes", "create_collection", "search_parameters"]
+
+# What the late rows of a collection are found by: a server in strict mode filters on nothing else.
+_ALWAYS_INDEXED: dict[str, IndexType] = {TIMESTAMP_KEY: "unlinked"}
 
 _QUANTIZATIONS: dict[str, Any] = {
     "scalar": models.ScalarQuantization(
@@ -31,7 +38,34 @@ class Storage:
     replication_factor: int | None = None
 
 
-def creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> dict[str, Any]:
+def create_collection(
+    caller: Caller, client: QdrantClient, collection: str, spec: CollectionSpec, hnsw: Hnsw, storage: Storage
+) -> None:
+    """Make a collection, without points; there must be none of this name."""
+    creating = f"create {collection!r}"
+    with engine_errors(creating):
+        # Not repeated: a second request would meet the collection of a first whose answer was lost.
+        client.create_collection(collection, metadata=metadata_of(spec), **_creation_parameters(spec, hnsw, storage))
+    mark = models.CreateAlias(collection_name=collection, alias_name=birth_mark())
+    caller.ask(creating, client.update_collection_aliases, [models.CreateAliasOperation(create_alias=mark)])
+    # Before the points, so that the graph is built with the filters in mind.
+    _create_indexes(caller, client, collection, _ALWAYS_INDEXED | spec.payload_indexes)
+
+
+def _create_indexes(caller: Caller, client: QdrantClient, collection: str, indexes: Mapping[str, IndexType]) -> None:
+    for name, index in indexes.items():
+        schema = _index_schema(index)
+        caller.ask(f"index {collection!r}", client.create_payload_index, collection, payload_key(name), schema)
+
+
+def add_indexes(caller: Caller, client: QdrantClient, collection: str, info: models.CollectionInfo) -> bool:
+    """Make the indexes that a collection of an older release lacks; False where it lacks none."""
+    missing = {name: index for name, index in _ALWAYS_INDEXED.items() if name not in info.payload_schema}
+    _create_indexes(caller, client, collection, missing)
+    return bool(missing)
+
+
+def _creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> dict[str, Any]:
     """The arguments of `QdrantClient.create_collection` for this collection, but for its name and metadata."""
     return {
         "vectors_config": {
@@ -59,7 +93,7 @@ def creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> d
     }
 
 
-def search_parameters(storage: Storage, *, exact: bool, candidates: int, filtered: bool) -> models.SearchParams:
+def search_parameters(storage: Storage, candidates: int, *, exact: bool, filtered: bool) -> models.SearchParams:
     """Of every search."""
     return models.SearchParams(
         hnsw_ef=candidates,
@@ -71,7 +105,7 @@ def search_parameters(storage: Storage, *, exact: bool, candidates: int, filtere
     )
 
 
-def index_schema(index: IndexType) -> models.PayloadFieldSchema:
+def _index_schema(index: IndexType) -> models.PayloadFieldSchema:
     """Qdrant's words for a kind of payload index."""
     if index in ("lookup", "unlinked"):
         linked, integer = index == "lookup", models.IntegerIndexType.INTEGER

@@ -1,0 +1,211 @@
+"""Shards of the embedded engine: what one is like, what a change of one takes, and those that this process reads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import qdrant_edge as edge
+
+from feast_embeddings.engines.embedded.filler import MOST_PROCESSES
+from feast_embeddings.engines.embedded.folder import ShardFolder
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType, PointBatch, all_points
+from feast_embeddings.engines.payload import payload_key
+from feast_embeddings.errors import EngineError, is_refused_write
+
+__all__ = [
+    "ROOM_BYTES",
+    "LoadedShards",
+    "complete",
+    "create_indexes",
+    "edge_config",
+    "engine_errors",
+    "without_older",
+]
+
+_log = logging.getLogger(__name__)
+
+_INDEXES: dict[IndexType, edge.PayloadSchemaType | edge.IntegerIndexParams] = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "lookup": edge.IntegerIndexParams(lookup=True, range=False),
+    "unlinked": edge.IntegerIndexParams(lookup=True, range=True, enable_hnsw=False),
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+}
+# Qdrant's default: from 10 MB of vectors on, a graph answers faster than a scan.
+_GRAPH_KB = 10_000
+# Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
+# while the graph costs the writer many seconds.
+_SCAN_KB = 262_144
+_ANY_SIZE = 2**40
+# What loading a shard may write.
+ROOM_BYTES = 2**20
+
+# Those of this process, to be made usable again in a forked child.
+_ALL: weakref.WeakSet[LoadedShards] = weakref.WeakSet()
+
+
+def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.EdgeConfig:
+    """The configuration of a shard for this collection."""
+    return edge.EdgeConfig(
+        vectors={
+            name: edge.EdgeVectorParams(
+                size=vector.size,
+                distance=getattr(edge.Distance, vector.distance),
+                hnsw_config=edge.HnswIndexConfig(
+                    m=hnsw.m if vector.indexed else 0,  # none keeps a vector out of the graph
+                    ef_construct=hnsw.ef_construct,
+                    full_scan_threshold=_GRAPH_KB,
+                ),
+            )
+            for name, vector in spec.vectors.items()
+        },
+        # `optimize` builds a graph for the segments above this size.
+        optimizers=edge.EdgeOptimizersConfig(
+            indexing_threshold=_GRAPH_KB if build_graph else _SCAN_KB,
+            # `optimize` also merges segments beyond so many; of one graph a search takes less than of several.
+            default_segment_number=1 if build_graph else MOST_PROCESSES,
+            max_segment_size=_ANY_SIZE if build_graph else None,
+        ),
+        # Qdrant Edge refuses a shard of no vectors; a sparse one that no point has makes no difference.
+        sparse_vectors=None if spec.vectors else {"_none": edge.EdgeSparseVectorParams()},
+        # A shard is complete before anybody sees it, so a write-ahead log would only be written and thrown away.
+        wal_enabled=False,
+    )
+
+
+def create_indexes(shard: edge.EdgeShard, spec: CollectionSpec, names: Iterable[str]) -> None:
+    """Payload indexes on these features, over the points that are there and those that come."""
+    for name in sorted(names):
+        index = _INDEXES[spec.payload_indexes[name]]
+        shard.update(edge.UpdateOperation.create_field_index(payload_key(name), index))
+
+
+def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
+    """The points that are not older than what the shard holds of them."""
+    stored = {
+        point.id: point.payload[TIMESTAMP_KEY]
+        for point in all_points(shard.retrieve(list(batch.ids), with_payload=[TIMESTAMP_KEY], with_vector=False))
+    }
+    newest = np.array([stored.get(id, np.iinfo(np.int64).min) for id in batch.ids], dtype=np.int64)
+    return batch.take(np.flatnonzero(batch.timestamps >= newest))
+
+
+def complete(path: Path) -> None:
+    """Of a shard whose points are flushed: build the graph, if its configuration asks for one, and settle its files."""
+    shard = edge.EdgeShard.load(str(path))
+    if shard.optimize():
+        shard.flush()
+        shard.close()
+        shard = edge.EdgeShard.load(str(path))
+    # Flushing leaves journals, which a load works in and deletes. That must not be a reader's.
+    shard.close()
+
+
+@contextlib.contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """Whatever fails in the block is an `EngineError` that says what could not be done."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except OSError as error:
+        raise EngineError(f"the embedded store could not {what}: {error.strerror or error}") from error
+    except Exception as error:  # qdrant_edge raises plain Exception
+        raise EngineError(f"the embedded store could not {what}: {error}") from error
+
+
+class LoadedShards:
+    """Shards by the collection that they hold now; safe to use from many threads.
+
+    Args:
+        folder: says which shard that is.
+    """
+
+    def __init__(self, folder: ShardFolder) -> None:
+        self._folder = folder
+        self._guard = threading.Lock()
+        self._shards: dict[str, edge.EdgeShard] = {}
+        self._before_fork: list[dict[str, edge.EdgeShard]] = []
+        _ALL.add(self)
+
+    def of(self, collection: str) -> edge.EdgeShard:
+        """The loaded shard that holds the collection now."""
+        with self._guard:
+            while True:
+                pointer = self._folder.pointer()
+                name = pointer.collection(collection).shard
+                if name not in self._shards:
+                    # Those that a write has replaced are closed when the last query on them is done.
+                    self._shards = {name: shard for name, shard in self._shards.items() if name in pointer.shards}
+                    try:
+                        self._shards[name] = _load(self._folder, name)
+                    except Exception:
+                        # A writer may have replaced and cleared it between our two looks.
+                        if self._folder.pointer().collection(collection).shard == name:
+                            raise
+                        continue
+                return self._shards[name]
+
+    def close(self) -> None:
+        """Forget them; each is closed when the last query on it is done."""
+        with self._guard:
+            self._shards.clear()
+
+    def after_fork_in_child(self) -> None:
+        """Load afresh: the threads of the loaded shards are gone, and their locks may be held for ever."""
+        self._guard = threading.Lock()
+        self._folder.forget_locks()
+        # Kept, because closing a shard would wait for its threads.
+        self._before_fork.append(self._shards)
+        self._shards = {}
+
+
+def _load(folder: ShardFolder, name: str) -> edge.EdgeShard:
+    """A shard from where it is or, where it cannot be written, from a copy of its files that has no name any more.
+
+    Qdrant Edge opens its files for writing, and makes temporary ones, also for what is only read. It maps them into
+    memory, so a disk that fills up meanwhile ends the process.
+    """
+    path = folder.shard_path(name)
+    if shutil.disk_usage(path).free >= ROOM_BYTES:
+        try:
+            return edge.EdgeShard.load(str(path))
+        except Exception as error:  # qdrant_edge raises plain Exception
+            if not is_refused_write(error):
+                raise
+    # Its files stay as long as the shard has them open; a process that is killed leaves none.
+    with tempfile.TemporaryDirectory(prefix="feast-embeddings-", ignore_cleanup_errors=True) as copies:
+        copy = Path(copies) / name
+        try:
+            folder.copy_shard(name, copy)
+            if shutil.disk_usage(copies).free < ROOM_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
+            raise EngineError(
+                f"{folder.path} cannot be written, and the copy that could be read instead does not fit into "
+                f"{tempfile.gettempdir()} ({reason}); make room, or name a folder with room in TMPDIR"
+            ) from error
+        shard = edge.EdgeShard.load(str(copy))
+    _log.warning("%s cannot be written, so a copy of %s in %s is read", folder.path, name, tempfile.gettempdir())
+    return shard
+
+
+def _after_fork_in_child() -> None:
+    for shards in _ALL:
+        shards.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,103 @@
+"""Points on their way to a server and back: what is sent in one request, and what is asked for."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch
+from feast_embeddings.engines.payload import payload_keys
+from feast_embeddings.engines.server.failures import Caller
+
+__all__ = ["chunks", "guarded_upserts", "upload", "wanted"]
+
+_BATCH = 256
+
+
+def chunks(batch: PointBatch) -> list[PointBatch]:
+    """The batch in pieces of the size of one request."""
+    return [batch.take(np.arange(start, min(start + _BATCH, len(batch)))) for start in range(0, len(batch), _BATCH)]
+
+
+def guarded_upserts(batch: PointBatch) -> list[models.UpdateOperation]:
+    """Upserts that leave alone the stored points with a newer event timestamp than that of the point to write.
+
+    The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each other. It is one per
+    timestamp; all of a chunk's go in one request.
+    """
+    operations: list[models.UpdateOperation] = []
+    for timestamp in np.unique(batch.timestamps):
+        not_newer = models.Filter(
+            must_not=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=int(timestamp)))]
+        )
+        written = _points(batch.take(np.flatnonzero(batch.timestamps == timestamp)))
+        operations.append(models.UpsertOperation(upsert=models.PointsList(points=written, update_filter=not_newer)))
+    return operations
+
+
+def upload(
+    caller: Caller,
+    client: QdrantClient,
+    collection: str,
+    batches: Iterable[PointBatch],
+    *,
+    streams: int,
+    skip_present: bool,
+) -> None:
+    """Write to a new collection, by several requests at a time, while the next batch is being made.
+
+    Args:
+        skip_present: whether to ask which points are there, and to send only the others.
+    """
+    pending: deque[Future[object]] = deque()
+
+    def wait_for(count: int) -> None:
+        while len(pending) > count:
+            pending.popleft().result()
+
+    def send(chunk: PointBatch) -> None:
+        caller.ask(f"write to {collection!r}", client.upsert, collection, _points(chunk))
+
+    with ThreadPoolExecutor(streams) as pool:
+        try:
+            for batch in batches:
+                if skip_present:
+                    wait_for(0)
+                    batch = _absent(caller, client, collection, batch)
+                for chunk in chunks(batch):
+                    wait_for(streams - 1)
+                    # The caller's context says for how long a request may be repeated.
+                    pending.append(pool.submit(contextvars.copy_context().run, send, chunk))
+            wait_for(0)
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
+
+
+def wanted(payload: Sequence[str] | None, vectors: Sequence[str]) -> dict[str, Any]:
+    """Arguments of a read: the payload of these features, of all when None, and these named vectors."""
+    return {"with_payload": payload_keys(payload), "with_vectors": list(vectors) or False}
+
+
+def _absent(caller: Caller, client: QdrantClient, collection: str, batch: PointBatch) -> PointBatch:
+    """The points that the collection does not hold."""
+    found = caller.ask(
+        f"read from {collection!r}", client.retrieve, collection, batch.ids, with_payload=False, with_vectors=False
+    )
+    present = {record.id for record in found}
+    return batch.take(np.flatnonzero([id not in present for id in batch.ids]))
+
+
+def _points(batch: PointBatch) -> list[models.PointStruct]:
+    """The points of a batch, unconditionally."""
+    return [
+        models.PointStruct(id=id, vector=vectors, payload=payload)
+        for id, vectors, payload in zip(batch.ids, batch.named_vectors(), batch.payloads, strict=True)
+    ]
