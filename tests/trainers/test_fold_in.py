@@ -19,13 +19,13 @@ from scipy.sparse import random as random_sparse
 from tests.benchmarks.fold_in import of_items, of_users
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.als import ALSConfig, fold_in_als
-from embedding_trainers.bpr import BPRConfig, fold_in_bpr
 from embedding_trainers.fold_in import fold_in
 from embedding_trainers.interactions import Reading, read_interactions
-from embedding_trainers.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
-from embedding_trainers.padded_rows import padded_rows
-from embedding_trainers.pairwise import draw_pairs, solve
+from embedding_trainers.models.als import ALSConfig, fold_in_als
+from embedding_trainers.models.bpr import BPRConfig, fold_in_bpr
+from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
+from embedding_trainers.models.padded_rows import padded_rows
+from embedding_trainers.models.pairwise import draw_pairs, solve
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Factors, KnownSide, RunOptions, Trainer, find_trainer
 from feast_embeddings.artifact import Artifact

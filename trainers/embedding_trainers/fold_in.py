@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
+from embedding_trainers.interactions.vocabulary import exact_cast
 from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_trainer
-from embedding_trainers.vocabulary import exact_cast
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
