@@ -12,7 +12,7 @@ from embedding_trainers.models.softmax import (
     Sampler,
     SoftmaxConfig,
     fold_in_softmax,
-    forces,
+    gradients,
     train_softmax,
 )
 from embedding_trainers.testing import checkerboard
@@ -27,7 +27,7 @@ def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def loss(own: Any, entries: Any, others: Any, drawn: Any, log_weights: Any, temperature: float) -> float:
-    """What `forces` is the gradient of, one entry after the other."""
+    """The sampled softmax loss, one positive after the other."""
     total = 0.0
     for user, item in zip(*np.nonzero(entries), strict=True):
         score = own[user] @ others[item] / temperature
@@ -36,13 +36,13 @@ def loss(own: Any, entries: Any, others: Any, drawn: Any, log_weights: Any, temp
     return total
 
 
-def test_forces_are_the_gradient(rng: np.random.Generator) -> None:
+def test_gradients(rng: np.random.Generator) -> None:
     """By users, by the items of entries and by the drawn ones, as differences of the loss say."""
     dense = np.where(rng.random((5, 7)) < 0.4, rng.choice([0.5, 1, 3], (5, 7)), 0)
     dense[:, 0] = 1
     own, others, drawn = (unit(rng.standard_normal((n, 4))) for n in (5, 7, 6))
     log_weights = rng.standard_normal(6)
-    push, pull = forces(
+    of_negatives, of_positives = gradients(
         own.astype(np.float32),
         csr_matrix(dense, dtype=np.float32),
         others.astype(np.float32),
@@ -50,7 +50,11 @@ def test_forces_are_the_gradient(rng: np.random.Generator) -> None:
         log_weights.astype(np.float32),
         0.3,
     )
-    found = {"own": push @ drawn - pull @ others, "others": -(pull.T @ own), "drawn": push.T @ own}
+    found = {
+        "own": of_negatives @ drawn + of_positives @ others,
+        "others": of_positives.T @ own,
+        "drawn": of_negatives.T @ own,
+    }
 
     sides = {"own": own, "others": others, "drawn": drawn}
     for name, gradient in found.items():
@@ -67,15 +71,15 @@ def test_forces_are_the_gradient(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_forces_of_a_low_temperature_are_finite(rng: np.random.Generator) -> None:
+def test_gradients_of_a_low_temperature_are_finite(rng: np.random.Generator) -> None:
     """Exponents far beyond float32 lead to no infinity, whichever side they favour."""
     own = unit(rng.standard_normal((4, 3))).astype(np.float32)
     for others in (own, -own):
-        push, pull = forces(
+        of_negatives, of_positives = gradients(
             own, csr_matrix(np.eye(4, dtype=np.float32)), others, -others, np.zeros(4, np.float32), 1e-3
         )
-        assert np.isfinite(push).all()
-        assert np.isfinite(pull.data).all()
+        assert np.isfinite(of_negatives).all()
+        assert np.isfinite(of_positives.data).all()
 
 
 def test_sample_stands_for_all(rng: np.random.Generator) -> None:

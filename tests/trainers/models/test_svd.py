@@ -27,9 +27,9 @@ def item_vectors(directions: Any, degrees: Any, popularity: float) -> Any:
 
 def user_vectors(dense: Any, items: Any, config: SVDConfig) -> Any:
     """Weighted least squares, one user after the other."""
-    pull = row_regularization(dense.sum(axis=1), config.alpha, config.regularization) * (items**2).sum(axis=1).mean()
+    ridges = row_regularization(dense.sum(axis=1), config.alpha, config.regularization) * (items**2).sum(axis=1).mean()
     solved = []
-    for weights, ridge in zip(dense, pull, strict=True):
+    for weights, ridge in zip(dense, ridges, strict=True):
         confidence = 1 + config.alpha * weights
         left = items.T @ (confidence[:, None] * items) + ridge * np.eye(items.shape[1])
         solved.append(np.linalg.solve(left, items.T @ (confidence * (weights > 0))))

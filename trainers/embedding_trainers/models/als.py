@@ -1,4 +1,4 @@
-"""Alternating least squares for implicit feedback, regularised by how much is known of each user and item."""
+"""Alternating least squares for implicit feedback (Hu, Koren & Volinsky, ICDM 2008)."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class ALSConfig(TrainerConfig):
     alpha: float = Field(
         default=40,
         gt=0,
-        description="weight of an interaction, beside 1 for a pair without any",
+        description="weight of an interaction, next to 1 for a pair without any",
         json_schema_extra={"search": {"low": 1, "high": 400, "log": True}},
     )
     regularization: float = Field(
         default=0.03,
         gt=0,
-        description="pull towards zero, for each unit of weight in the row",
+        description="L2 penalty, for each unit of weight in the row",
         json_schema_extra={"search": {"low": 0.005, "high": 0.5, "log": True}},
     )
 

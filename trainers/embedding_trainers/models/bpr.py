@@ -1,4 +1,4 @@
-"""Bayesian personalised ranking with the popularity that its sampling removes put back."""
+"""Bayesian personalised ranking (Rendle et al., UAI 2009, arXiv:1205.2618) with a popularity bias."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BPR", "BPRConfig", "fold_in_bpr", "train_bpr"]
 
-_LATE = 4  # how much more weight late passes have; 2 and 8 did no better
+_DECAY = 4  # how much more weight late passes have; 2 and 8 did no better
 
 
 class BPRConfig(TrainerConfig):
@@ -44,7 +44,7 @@ class BPRConfig(TrainerConfig):
     regularization: float = Field(
         default=0.01,
         ge=0,
-        description="pull of every factor towards zero",
+        description="L2 penalty on every factor",
         json_schema_extra={"search": {"low": 0.001, "high": 0.05, "log": True}},
     )
     popularity_correction: float = Field(
@@ -107,8 +107,8 @@ def train_bpr(user_items: csr_matrix, config: BPRConfig, options: RunOptions) ->
 class _RunningMean:
     """The mean of matrices that come one after the other, late ones with more weight.
 
-    After n of them the t-th counts in proportion to t (t + 1) … (t + _LATE - 1), so that most of the weight is on the
-    last n / _LATE, for every n: ending earlier gives what was asked for with so many iterations.
+    After n of them the t-th counts in proportion to t (t + 1) … (t + _DECAY - 1), so that most of the weight is on the
+    last n / _DECAY, for every n: ending earlier gives what was asked for with so many iterations.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class _RunningMean:
         if self._n == 1:
             self.value = matrix.copy()
         else:
-            self.value += np.float32((_LATE + 1) / (self._n + _LATE)) * (matrix - self.value)
+            self.value += np.float32((_DECAY + 1) / (self._n + _DECAY)) * (matrix - self.value)
 
 
 class _StopEarly(Exception):  # noqa: N818 (no error)
@@ -178,7 +178,7 @@ def fold_in_bpr(interactions: csr_matrix, known: KnownSide, config: BPRConfig, o
         interactions,
         known.factors,
         known.bias - put_back.astype(np.float32) if known.entity == "item" else known.bias,
-        draw=known.degrees,
+        popularity=known.degrees,
         ridge=config.regularization + 1 / (config.learning_rate * config.iterations * n_entries),
         seed=options.seed,
     )

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["CpuSolver", "GpuSolver", "Group", "Spectrum", "groups", "row_regularization", "solve_exactly", "solve_many"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
-_FAR = 10  # conjugate gradient steps from zero to the solution
+_STEPS_FROM_ZERO = 10  # of conjugate gradient
 
 _Floats = npt.NDArray[np.float32]
 
 
 def row_regularization(weights: npt.NDArray[Any], alpha: float, regularization: float) -> npt.NDArray[np.float64]:
-    """The regularisation of rows by their summed weights: regularization · alpha · weight.
+    """Regularise each row by its summed weights: regularization · alpha · weight.
 
     It ranks better than one for all (Zhou et al., AAIM 2008; Rendle et al., RecSys 2022, arXiv:2110.14037). Weights
     are rounded to steps of a factor of 1.6, as all rows of one regularisation are solved together.
@@ -40,7 +40,7 @@ def row_regularization(weights: npt.NDArray[Any], alpha: float, regularization: 
     Args:
         weights: summed weights of each row, shape (n,).
         alpha: weight of an interaction.
-        regularization: pull towards zero for each unit of weight.
+        regularization: L2 penalty for each unit of weight.
 
     Returns:
         float64, shape (n,).
@@ -62,7 +62,7 @@ class Group:
 def groups(
     weights: csr_matrix, regularization: npt.NDArray[np.float64], alpha: float, solver: CpuSolver | GpuSolver
 ) -> list[Group]:
-    """The rows of a matrix for a solver, where `regularization`, shape (n_rows,), ascends."""
+    """Split the rows of a matrix where `regularization`, shape (n_rows,), which ascends, changes."""
     confidence = weights.copy()
     confidence.data = 1 + np.float32(alpha) * weights.data
     values, starts = np.unique(regularization, return_index=True)
@@ -137,10 +137,10 @@ def solve_many(weights: csr_matrix, known: _Floats, *, alpha: float, regularizat
         float32, shape (n_rows, dim).
     """
     solver = CpuSolver(known.shape[1], threads)
-    pull = row_regularization(np.asarray(weights.sum(axis=1)).ravel(), alpha, regularization)
-    order = np.argsort(pull, kind="stable")
+    ridge = row_regularization(np.asarray(weights.sum(axis=1)).ravel(), alpha, regularization)
+    order = np.argsort(ridge, kind="stable")
     ordered = solver.matrix(np.zeros((len(order), known.shape[1]), np.float32))
-    solver.solve(groups(weights[order], pull[order], alpha, solver), ordered, solver.matrix(known), _FAR)
+    solver.solve(groups(weights[order], ridge[order], alpha, solver), ordered, solver.matrix(known), _STEPS_FROM_ZERO)
     rows = np.empty((len(order), known.shape[1]), np.float32)
     rows[order] = solver.numpy(ordered)
     return rows
@@ -180,8 +180,8 @@ def solve_exactly(
     for block in padded_rows(weights):
         z, more = known[block.columns] @ spectrum.directions, alpha * block.weights.astype(np.float64)
         right = np.where(more > 0, 1 + more, 0)[..., None]
-        pull = row_regularization(block.weights.sum(axis=1), alpha, regularization)
-        diagonal = spectrum.values + pull[:, None]
+        ridge = row_regularization(block.weights.sum(axis=1), alpha, regularization)
+        diagonal = spectrum.values + ridge[:, None]
         if block.columns.shape[1] < dim:
             scaled = z / diagonal[:, None, :]
             left = more[..., None] * np.matmul(scaled, z.transpose(0, 2, 1)) + np.eye(z.shape[1])

@@ -1,4 +1,4 @@
-"""Vectors that prefer their own entries to drawn ones, by Newton's method, many rows at once."""
+"""Minimise the pairwise loss of BPR (Rendle et al., UAI 2009, arXiv:1205.2618) for many rows at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Pairs", "draw_pairs", "solve"]
 
-_PER_ENTRY = 5  # draws for each entry; more changed recall by less than another seed does
-_MOST_PAIRS = 128  # of a row, as long as each entry has a draw
+_NEGATIVES = 5  # drawn for each positive; more changed recall by less than another seed does
+_MOST_PAIRS = 128  # of a row, as long as each positive has a negative
 _STEPS = 8
 _HALVINGS = 4
-_ENOUGH = 1e-5  # a step that lowers the loss by less than this share was the last
+_TOLERANCE = 1e-5  # a step that lowers the loss by less than this share was the last
 _BLOCK_ENTRIES = 1 << 9  # small, as a block is as wide as its longest row
 
 _Floats = npt.NDArray[np.float32]
@@ -54,9 +54,9 @@ class Pairs:
 
     def newton_step(self, x: _Floats) -> _Floats:
         """Minus the inverse Hessian times the gradient, shape (b, dim)."""
-        missed = _sigmoid(-self._margins(x))
-        curvature = (self.weights * missed * (1 - missed))[..., None]
-        gradient = self._gradient(x, missed)[..., None]
+        error = _sigmoid(-self._margins(x))
+        curvature = (self.weights * error * (1 - error))[..., None]
+        gradient = self._gradient(x, error)[..., None]
         of_pairs, ridge = self.differences.transpose(0, 2, 1), self.ridge[:, None, None]
         if self.differences.shape[1] < self.differences.shape[2]:
             # Fewer pairs than dimensions: by the Woodbury identity there are only so many unknowns.
@@ -81,64 +81,63 @@ class Pairs:
         margins: _Floats = np.matmul(self.differences, x[..., None])[..., 0] + self.offsets
         return margins
 
-    def _gradient(self, x: _Floats, missed: _Floats) -> _Floats:
-        pull = np.matmul((self.weights * missed)[:, None, :], self.differences)[:, 0]
-        gradient: _Floats = self.ridge[:, None] * x - pull
+    def _gradient(self, x: _Floats, error: _Floats) -> _Floats:
+        of_pairs = np.matmul((self.weights * error)[:, None, :], self.differences)[:, 0]
+        gradient: _Floats = self.ridge[:, None] * x - of_pairs
         return gradient
 
 
 def solve(
-    entries: csr_matrix,
+    positives: csr_matrix,
     factors: _Floats,
     bias: _Floats,
     *,
-    draw: npt.NDArray[np.int64],
+    popularity: npt.NDArray[np.int64],
     ridge: npt.NDArray[np.float64],
     seed: int,
 ) -> _Floats:
-    """The vector of each row, so that ``factors · x + bias`` is higher for its entries than for what is drawn.
+    """The vector of each row, so that ``factors · x + bias`` is higher for its positives than for its negatives.
 
     A row's vector depends on that row and the seed alone, not on the rows beside it.
 
     Args:
-        entries: csr, shape (n_rows, n_known), no empty row.
+        positives: csr, shape (n_rows, n_known), no empty row.
         factors: float32, shape (n_known, dim).
         bias: float32, shape (n_known,).
-        draw: shape (n_known,); what an entry is compared with is drawn in proportion to it. A row's own entries do not
-            count.
+        popularity: shape (n_known,); negatives are drawn in proportion to it. A row's own positives do not count.
         ridge: shape (n_rows,), positive.
         seed: of the draws.
 
     Returns:
         float32, shape (n_rows, dim).
     """
-    width = int(np.diff(entries.indptr).max(initial=0))
-    shares = np.cumsum(draw) / draw.sum()
-    drawn = np.searchsorted(shares, np.random.default_rng(seed).random((width, _PER_ENTRY)), side="right")
-    solved = np.zeros((entries.shape[0], factors.shape[1]), np.float32)
-    for block in padded_rows(entries, entries=_BLOCK_ENTRIES):
-        pairs = draw_pairs(block, factors, bias, drawn, ridge[block.rows])
+    width = int(np.diff(positives.indptr).max(initial=0))
+    shares = np.cumsum(popularity) / popularity.sum()
+    negatives = np.searchsorted(shares, np.random.default_rng(seed).random((width, _NEGATIVES)), side="right")
+    solved = np.zeros((positives.shape[0], factors.shape[1]), np.float32)
+    for block in padded_rows(positives, entries=_BLOCK_ENTRIES):
+        pairs = draw_pairs(block, factors, bias, negatives, ridge[block.rows])
         solved[block.rows] = _minimum(pairs)
     return solved
 
 
 def draw_pairs(
-    block: PaddedRows, factors: _Floats, bias: _Floats, drawn: npt.NDArray[np.int64], ridge: npt.NDArray[np.float64]
+    block: PaddedRows, factors: _Floats, bias: _Floats, negatives: npt.NDArray[np.int64], ridge: npt.NDArray[np.float64]
 ) -> Pairs:
-    """Each entry of each row beside what is drawn for its place in the row.
+    """Pair each positive of each row with the negatives drawn for its place in the row.
 
     Args:
-        drawn: columns, shape (at least w, draws per entry); long rows take only the first few of them.
+        negatives: columns, shape (at least w, negatives per positive); long rows take only the first few of them.
     """
     n_rows, width = block.columns.shape
-    is_entry = block.weights > 0
-    draws = np.clip(_MOST_PAIRS // is_entry.sum(axis=1), 1, drawn.shape[1])
-    others = drawn[:width, : draws.max()]
-    counts = is_entry[..., None] & (np.arange(draws.max()) < draws[:, None, None])
-    counts &= ~_contains(block, others, len(factors))
+    is_positive = block.weights > 0
+    per_positive = np.clip(_MOST_PAIRS // is_positive.sum(axis=1), 1, negatives.shape[1])
+    negatives = negatives[:width, : per_positive.max()]
+    counts = is_positive[..., None] & (np.arange(per_positive.max()) < per_positive[:, None, None])
+    counts &= ~_contains(block, negatives, len(factors))
     weights = counts.astype(np.float32).reshape(n_rows, -1)
-    differences = factors[block.columns][:, :, None] - factors[others]
-    offsets = bias[block.columns][..., None] - bias[others]
+    differences = factors[block.columns][:, :, None] - factors[negatives]
+    offsets = bias[block.columns][..., None] - bias[negatives]
     return Pairs(
         differences.reshape(n_rows, weights.shape[1], factors.shape[1]),
         offsets.reshape(n_rows, -1),
@@ -147,18 +146,18 @@ def draw_pairs(
     )
 
 
-def _contains(block: PaddedRows, others: npt.NDArray[np.int64], n_known: int) -> npt.NDArray[np.bool_]:
-    """Whether what is drawn is an entry of the row itself: shape (b, w, draws per entry)."""
+def _contains(block: PaddedRows, columns: npt.NDArray[np.int64], n_known: int) -> npt.NDArray[np.bool_]:
+    """Whether a row has these columns, shape (w, n), as entries of its own: shape (b, w, n)."""
     row = np.arange(len(block.rows))[:, None, None] * n_known
     own = np.sort((row[..., 0] + block.columns)[block.weights > 0])
-    asked = row + others
+    asked = row + columns
     place = np.minimum(np.searchsorted(own, asked), len(own) - 1)
     found: npt.NDArray[np.bool_] = own[place] == asked
     return found
 
 
 def _minimum(pairs: Pairs) -> _Floats:
-    """Newton's method from 0, with each row's step halved as long as it leads up."""
+    """Newton's method from 0, with each row's step halved as long as the loss rises."""
     x = np.zeros((len(pairs.ridge), pairs.differences.shape[2]), np.float32)
     loss = pairs.loss(x)
     for _ in range(_STEPS):
@@ -174,7 +173,7 @@ def _minimum(pairs: Pairs) -> _Floats:
         x = x + size * step
         gain = loss - np.minimum(tried, loss)
         loss -= gain
-        if (gain <= _ENOUGH * loss).all():
+        if (gain <= _TOLERANCE * loss).all():
             break
     return x
 

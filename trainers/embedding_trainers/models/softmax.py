@@ -1,4 +1,4 @@
-"""Matrix factorisation with a sampled softmax loss on cosines."""
+"""Matrix factorisation with a sampled softmax loss on cosines (Wu et al., ACM TOIS 2024, arXiv:2201.02327)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SOFTMAX", "SoftmaxConfig", "fold_in_softmax", "train_softmax"]
 
-_DRAWS = 4096  # items that stand for all in the sum of a batch
-_STEPS = 50  # batches a pass, at least, as far as there are users for them
-_SMALLEST, _LARGEST = 16, 512  # users in a batch
-_FOLD_DRAWS, _FOLD_STEPS, _FOLD_RATE = 2048, 50, 0.2
+_NEGATIVES = 4096  # items drawn for the denominator of a batch
+_BATCHES = 50  # a pass, at least, as far as there are users for them
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 512  # users
+_FOLD_NEGATIVES, _FOLD_STEPS, _FOLD_LEARNING_RATE = 2048, 50, 0.2
 
 _Floats = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class SoftmaxConfig(TrainerConfig):
         default=0.2,
         ge=0.001,
         le=10,
-        description="what cosines are divided by; the lower, the more the closest of the wrong items count",
+        description="what cosines are divided by; the lower, the more the hardest negatives count",
         json_schema_extra={"search": {"low": 0.05, "high": 0.5, "log": True}},
     )
 
@@ -80,19 +80,19 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
     weights = user_items.copy()
     totals = np.asarray(user_items.sum(axis=1), np.float32).ravel()
     weights.data /= np.sqrt(np.repeat(totals, np.diff(user_items.indptr)))
-    sampler = Sampler(np.bincount(user_items.indices, minlength=n_items), _DRAWS)
-    size = int(np.clip(n_users // _STEPS, _SMALLEST, _LARGEST))
+    sampler = Sampler(np.bincount(user_items.indices, minlength=n_items), _NEGATIVES)
+    batch_size = int(np.clip(n_users // _BATCHES, _SMALLEST_BATCH, _LARGEST_BATCH))
 
     def result() -> Factors:
         return Factors(users.unit(), items.unit(), np.zeros(n_items, np.float32))
 
     with import_extra("threadpoolctl").threadpool_limits(options.threads or None, "blas"):
         for iteration in tqdm(range(1, config.iterations + 1), "softmax", disable=not options.progress):
-            rate = config.learning_rate * (1 - (iteration - 1) / config.iterations)
+            learning_rate = config.learning_rate * (1 - (iteration - 1) / config.iterations)
             order = rng.permutation(n_users)
-            for start in range(0, n_users, size):
-                batch = np.sort(order[start : start + size])
-                _descend(users, items, weights[batch], batch, sampler.draw(rng), config.temperature, rate)
+            for start in range(0, n_users, batch_size):
+                batch = np.sort(order[start : start + batch_size])
+                _descend(users, items, weights[batch], batch, sampler.draw(rng), config.temperature, learning_rate)
             if options.watch and options.watch(iteration, result):
                 break
     return result()
@@ -101,31 +101,32 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
 def _descend(
     users: Directions,
     items: Directions,
-    entries: csr_matrix,
-    rows: npt.NDArray[np.int64],
+    positives: csr_matrix,
+    batch: npt.NDArray[np.int64],
     sample: Sample,
     temperature: float,
-    rate: float,
+    learning_rate: float,
 ) -> None:
-    """One step, for some users, their items, and the drawn ones."""
-    touched, places = np.unique(np.concatenate([sample.rows, entries.indices]), return_inverse=True)
+    """Take a step for the users of a batch, their items (the positives), and the drawn items (the negatives)."""
+    touched, places = np.unique(np.concatenate([sample.rows, positives.indices]), return_inverse=True)
     drawn, columns = places[: len(sample.rows)], places[len(sample.rows) :]
-    entries = type(entries)((entries.data, columns, entries.indptr), shape=(len(rows), len(touched)))
-    own, others = users.unit(rows), items.unit(touched)
-    push, pull = forces(own, entries, others, others[drawn], sample.log_weights, temperature)
-    of_items = -(pull.T @ own)
-    of_items[drawn] += push.T @ own
-    users.descend(rows, push @ others[drawn] - pull @ others, rate)
-    items.descend(touched, of_items, rate)
+    positives = type(positives)((positives.data, columns, positives.indptr), shape=(len(batch), len(touched)))
+    queries, candidates = users.unit(batch), items.unit(touched)
+    negatives = candidates[drawn]
+    of_negatives, of_positives = gradients(queries, positives, candidates, negatives, sample.log_weights, temperature)
+    of_items = of_positives.T @ queries
+    of_items[drawn] += of_negatives.T @ queries
+    users.descend(batch, of_negatives @ negatives + of_positives @ candidates, learning_rate)
+    items.descend(touched, of_items, learning_rate)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows that stand for all in a sum: each counts as `log_weights` says, the sum of which is about that of all.
+    """Rows drawn for a sum over all, with weights by which that sum is estimated without bias.
 
     Attributes:
         rows: distinct, ascending, shape (m,).
-        log_weights: float32, shape (m,).
+        log_weights: float32, shape (m,): how often each was drawn over how often that is expected (logQ correction).
     """
 
     rows: npt.NDArray[np.int64]
@@ -133,53 +134,60 @@ class Sample:
 
 
 class Sampler:
-    """Draws rows in proportion to the root of their degrees; all of them where they are no more than the draws."""
+    """Draws rows in proportion to the root of their degrees; all of them where there are no more than `size`."""
 
-    def __init__(self, degrees: npt.NDArray[np.integer], draws: int) -> None:
+    def __init__(self, degrees: npt.NDArray[np.integer], size: int) -> None:
         share = np.sqrt(degrees + 1.0)
-        self._share, self._draws = share / share.sum(), draws
+        self._share, self._size = share / share.sum(), size
         self._up_to = np.cumsum(self._share)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         n = len(self._share)
-        if n <= self._draws:
+        if n <= self._size:
             return Sample(np.arange(n), np.zeros(n, np.float32))
-        drawn = np.searchsorted(self._up_to, rng.random(self._draws) * self._up_to[-1], side="right")
+        drawn = np.searchsorted(self._up_to, rng.random(self._size) * self._up_to[-1], side="right")
         rows, times = np.unique(drawn, return_counts=True)
-        return Sample(rows, np.log(times / (self._draws * self._share[rows])).astype(np.float32))
+        return Sample(rows, np.log(times / (self._size * self._share[rows])).astype(np.float32))
 
 
-def forces(
-    own: _Floats, entries: csr_matrix, others: _Floats, drawn: _Floats, log_weights: _Floats, temperature: float
+def gradients(
+    queries: _Floats,
+    positives: csr_matrix,
+    candidates: _Floats,
+    negatives: _Floats,
+    log_weights: _Floats,
+    temperature: float,
 ) -> tuple[_Floats, csr_matrix]:
-    """The gradient of the loss by the cosines: of the drawn, positive, and of the entries, without their sign.
+    """The gradient of the sampled softmax loss with respect to the cosines.
 
-    The loss of an entry is ``log(exp(s) + Σ weight · exp(s_drawn)) - s``, with s = cosine / temperature, times its
-    weight.
+    The loss of a positive is ``log(exp(s) + Σ weight · exp(s_negative)) - s``, with the logit s = cosine /
+    temperature, times its weight.
 
     Args:
-        own: unit vectors, shape (b, dim).
-        entries: weights, csr, shape (b, p).
-        others: unit vectors of the columns of `entries`, shape (p, dim).
-        drawn: unit vectors, shape (m, dim).
-        log_weights: of the drawn, shape (m,).
+        queries: unit vectors, shape (b, dim).
+        positives: weights, csr, shape (b, p).
+        candidates: unit vectors of the columns of `positives`, shape (p, dim).
+        negatives: unit vectors, shape (m, dim).
+        log_weights: of the negatives, shape (m,).
 
     Returns:
-        float32, shape (b, m); and csr like `entries`.
+        Of the cosines with the negatives, float32, shape (b, m); and of those with the positives, csr like `positives`.
     """
-    heat = np.float32(1 / temperature)
-    mass = np.asarray((own * heat) @ drawn.T + log_weights, np.float32)
-    highest = mass.max(axis=1, keepdims=True)
-    np.exp(mass - highest, out=mass)
-    total = mass.sum(axis=1)
-    rows = np.repeat(np.arange(len(own)), np.diff(entries.indptr))
-    scores = np.einsum("ij,ij->i", own[rows], others[entries.indices]) * heat
-    # Of what is pushed away, an entry's own share is what is missing to a certainty of one.
+    scale = np.float32(1 / temperature)
+    logits = np.asarray((queries * scale) @ negatives.T + log_weights, np.float32)
+    highest = logits.max(axis=1, keepdims=True)
+    of_negatives = np.exp(logits - highest, out=logits)
+    total = of_negatives.sum(axis=1)
+    rows = np.repeat(np.arange(len(queries)), np.diff(positives.indptr))
+    positive_logits = np.einsum("ij,ij->i", queries[rows], candidates[positives.indices]) * scale
+    # 1 minus the softmax probability of the positive.
     with np.errstate(over="ignore"):  # exp of much is infinity, and one over that is 0
-        missing = 1 / (1 + np.exp(scores - (np.log(total) + highest[:, 0])[rows]))
-    pull = type(entries)((entries.data * missing * heat, entries.indices, entries.indptr), shape=entries.shape)
-    mass *= (np.asarray(pull.sum(axis=1)).ravel() / total)[:, None]
-    return mass, pull
+        error = 1 / (1 + np.exp(positive_logits - (np.log(total) + highest[:, 0])[rows]))
+    of_positives = type(positives)(
+        (-(positives.data * error * scale), positives.indices, positives.indptr), shape=positives.shape
+    )
+    of_negatives *= (-np.asarray(of_positives.sum(axis=1)).ravel() / total)[:, None]
+    return of_negatives, of_positives
 
 
 def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxConfig, options: RunOptions) -> Folded:
@@ -194,28 +202,32 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
         config: as trained.
         options: seed of the draws.
     """
-    sample = known.kept(
-        ("sample", options.seed), lambda: Sampler(known.degrees, _FOLD_DRAWS).draw(np.random.default_rng(options.seed))
-    )
-    drawn = known.factors[sample.rows]
+
+    def draw() -> Sample:
+        return Sampler(known.degrees, _FOLD_NEGATIVES).draw(np.random.default_rng(options.seed))
+
+    sample = known.kept(("sample", options.seed), draw)
+    negatives = known.factors[sample.rows]
     folded = np.empty((interactions.shape[0], known.factors.shape[1]), np.float32)
-    for start in range(0, len(folded), _LARGEST):
-        rows = slice(start, start + _LARGEST)
-        entries = interactions[rows]
-        vectors = Directions(_start(entries, known.factors))
+    for start in range(0, len(folded), _LARGEST_BATCH):
+        rows = slice(start, start + _LARGEST_BATCH)
+        positives = interactions[rows]
+        vectors = Directions(_start(positives, known.factors))
         for step in range(_FOLD_STEPS):
-            own = vectors.unit()
-            push, pull = forces(own, entries, known.factors, drawn, sample.log_weights, config.temperature)
-            vectors.descend(slice(None), push @ drawn - pull @ known.factors, _FOLD_RATE * (1 - step / _FOLD_STEPS))
+            of_negatives, of_positives = gradients(
+                vectors.unit(), positives, known.factors, negatives, sample.log_weights, config.temperature
+            )
+            gradient = of_negatives @ negatives + of_positives @ known.factors
+            vectors.descend(slice(None), gradient, _FOLD_LEARNING_RATE * (1 - step / _FOLD_STEPS))
         folded[rows] = vectors.unit()
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-def _start(entries: csr_matrix, factors: _Floats) -> _Floats:
-    """The direction of the mean of the entries."""
-    sums = np.asarray(entries @ factors, np.float32)
+def _start(positives: csr_matrix, factors: _Floats) -> _Floats:
+    """The direction of the mean of the positives."""
+    sums = np.asarray(positives @ factors, np.float32)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    # Entries that cancel out have none: any is as good.
+    # Positives that cancel out have none: any is as good.
     start: _Floats = np.divide(sums, lengths, out=np.ones_like(sums), where=lengths > 0)
     return start
 

@@ -52,13 +52,13 @@ class SVDConfig(TrainerConfig):
     alpha: float = Field(
         default=20,
         gt=0,
-        description="weight of an interaction when users are solved for, beside 1 for a pair without any",
+        description="weight of an interaction when users are solved for, next to 1 for a pair without any",
         json_schema_extra={"search": {"low": 1, "high": 300, "log": True}},
     )
     regularization: float = Field(
         default=0.02,
         gt=0,
-        description="pull of users towards zero, for each unit of weight in the row, relative to the length of items",
+        description="L2 penalty on users, for each unit of weight in the row, relative to the length of items",
         json_schema_extra={"search": {"low": 0.002, "high": 0.2, "log": True}},
     )
 
@@ -121,8 +121,8 @@ def _item_vectors(directions: _Floats, degrees: _Floats, config: SVDConfig) -> _
 
 def _user_vectors(user_items: csr_matrix, items: _Floats, config: SVDConfig, threads: int) -> _Floats:
     # Relative to the mean squared length of items, so that scores do not depend on the unit of length.
-    pull = config.regularization * float((items * items).sum(axis=1, dtype=np.float64).mean())
-    return solve_many(user_items, items, alpha=config.alpha, regularization=pull, threads=threads)
+    regularization = config.regularization * float((items * items).sum(axis=1, dtype=np.float64).mean())
+    return solve_many(user_items, items, alpha=config.alpha, regularization=regularization, threads=threads)
 
 
 def _right_singular(matrix: Any, k: int, seed: int) -> tuple[_Floats, _Floats]:
@@ -158,8 +158,8 @@ def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, o
     """
     if known.entity == "item":
         spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
-        pull = config.regularization * float(spectrum.values.sum()) / len(known.factors)
-        folded = solve_exactly(interactions, known.factors, spectrum, alpha=config.alpha, regularization=pull)
+        regularization = config.regularization * float(spectrum.values.sum()) / len(known.factors)
+        folded = solve_exactly(interactions, known.factors, spectrum, alpha=config.alpha, regularization=regularization)
     else:
         degrees = np.asarray(interactions.sum(axis=1), np.float32).ravel()
         folded = _item_vectors(interactions @ known.factors, degrees, config)
