@@ -89,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"load average {os.getloadavg()}, {os.cpu_count()} cores")
     split = gowalla(options.data) if (options.data / "gowalla_train.parquet").is_file() else generated()
-    print(f"{split.method}: {split.train.shape}, {split.train.nnz:,} pairs to train on, {split.test.nnz:,} to foretell")
+    print(f"{split.method}: {split.train.shape}, {split.train.nnz:,} pairs to train on, {split.test.nnz:,} to predict")
     trainer = find_trainer("svd")
     factors = trainer.train(split.train, trainer.configure({"factors": options.factors}), RunOptions())
 

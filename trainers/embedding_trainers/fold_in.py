@@ -113,7 +113,7 @@ class FoldIn:
 def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Source, *, seed: int = 0) -> FoldedIn:
     """Fold users or items into a version, by the trainer and with the hyper-parameters that it was trained with.
 
-    All that somebody did has to be in the log: nothing is added to what training knew of them.
+    All that a user did has to be in the log: nothing is added to what training knew of them.
 
     Args:
         artifact: the version.

@@ -177,7 +177,7 @@ def test_splits(shop: Path, split: str, method: str) -> None:
     [
         ([], "name either --interactions, to train and evaluate, or --model, to evaluate a version"),
         (["--interactions", "LOG", "--model", "shop"], "name either --interactions"),
-        (["--model", "shop"], "name the interactions that the version is to foretell with --test"),
+        (["--model", "shop"], "name the interactions that the version is to predict with --test"),
         (["--model", "shop", "--test", "LOG", "--factors", "3"], "--factors has no effect with --model"),
         (["--model", "shop", "--test", "LOG", "--trainer", "bpr"], "--trainer has no effect with --model"),
         (["--interactions", "LOG", "--version", "1"], "--version works only with --model"),

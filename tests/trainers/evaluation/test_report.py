@@ -240,7 +240,7 @@ def test_text(report: Report) -> None:
     text = report_text("svd", report)
     lines = text.splitlines()
     assert lines[0] == "svd on what was held back"
-    assert "60 users, 300 pairs to foretell, 60 items ranked for each" in lines[1]
+    assert "60 users, 300 pairs to predict, 60 items ranked for each" in lines[1]
     assert lines[2].endswith(str(LeftOut(1, 2, 3, 4)))
     found = report.scores["model"]["ndcg@5"]
     expected = ["ndcg@5", *(f"{x:.4f}" for x in (found.value, found.low)), "–", f"{found.high:.4f}"]

@@ -91,7 +91,7 @@ def test_by_time() -> None:
     train = [pair for pair, time in zip(pairs, times, strict=True) if time <= cut]
     test = [pair for pair, time in zip(pairs, times, strict=True) if time > cut]
 
-    # There is something of each that cannot be foretold: a user, an item, and a pair known already.
+    # There is something of each that cannot be predicted: a user, an item, and a pair known already.
     assert {u for u, _ in test} - {u for u, _ in train}
     assert {i for _, i in test} - {i for _, i in train}
     assert set(test) & set(train)

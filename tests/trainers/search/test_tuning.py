@@ -52,7 +52,7 @@ def everyone_meets(n: int = 60, period: int = 3) -> Interactions:
 
 
 def test_the_best_setting_is_found() -> None:
-    """Of 24 settings only one foretells everything, and it is found and kept."""
+    """Of 24 settings only one predicts everything, and it is found and kept."""
     tuning = tune(PERIOD, {}, everyone_meets(), ONE_THREAD, Search(60))
 
     assert PeriodConfig(period=3, sign=1) == tuning.config

@@ -51,7 +51,7 @@ SourceOf = Callable[[Path], InteractionSource]
     "--test",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Interactions to foretell; pairs that training saw are left out.",
+    help="Interactions to predict; pairs that training saw are left out.",
 )
 @click.option(
     "--split",
@@ -84,7 +84,7 @@ def evaluate(
     choice: TrainerChoice,
     as_json: bool,
 ) -> None:
-    """Measure how well a trainer, or a version that exists, foretells interactions.
+    """Measure how well a trainer, or a version that exists, predicts interactions.
 
     All items are ranked for each test user, seen ones left out. Beside the result stand the most popular items and
     random ones, ranked for the same users. docs/evaluation.md defines the metrics.
@@ -104,7 +104,7 @@ def evaluate(
     else:
         _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
         if test is None:
-            raise InputError("name the interactions that the version is to foretell with --test")
+            raise InputError("name the interactions that the version is to predict with --test")
         what, factors, parts, attributes, rows = _load(repo, str(model), version, source_of(test), segments)
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
@@ -133,10 +133,10 @@ def _train(
     if test is None:
         parts = _held_back(log, split, split_at, choice.options.seed)
     else:
-        later, rows["test"] = source.to_foretell(test).read()
+        later, rows["test"] = source.to_predict(test).read()
         parts = split_against(log.users, log.items, log.to_csr(), later, f"the interactions of {test}")
     if parts.n_test_users == 0:
-        raise InputError(f"nothing to foretell in {parts.method}: left out are {parts.left_out}")
+        raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
     factors = trainer.train(parts.train, config, choice.options)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
 

@@ -33,7 +33,7 @@ class InteractionSource:
 
         return read_log(self.path, self.columns, self.preparation, self.reading)
 
-    def to_foretell(self, path: Path) -> InteractionSource:
+    def to_predict(self, path: Path) -> InteractionSource:
         """Another log of the same form, of which all counts that is an interaction at all."""
         return replace(
             self, path=path, preparation=type(self.preparation)(event_weights=self.preparation.event_weights)

@@ -50,7 +50,7 @@ __all__ = ["train"]
     "--evaluate/--no-evaluate",
     default=True,
     show_default=True,
-    help="Also fit without a part of the interactions, and measure how well it is foretold.",
+    help="Also fit without a part of the interactions, and measure how well it is predicted.",
 )
 @click.option(
     "--tune",

@@ -18,7 +18,7 @@ def report_text(name: str, report: Report) -> str:
     """
     lines = [
         f"{name} on {report.method}",
-        f"  {report.n_users:,} users, {report.n_pairs:,} pairs to foretell, {report.n_items:,} items ranked for each",
+        f"  {report.n_users:,} users, {report.n_pairs:,} pairs to predict, {report.n_items:,} items ranked for each",
         f"  left out: {report.left_out}",
     ]
     for k in report.k:

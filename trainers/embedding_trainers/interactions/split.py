@@ -1,4 +1,4 @@
-"""Hold interactions back, to see whether a model that never saw them foretells them."""
+"""Hold interactions back, to see whether a model that never saw them predicts them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _Numbers = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What of the held back interactions cannot be foretold.
+    """What of the held back interactions cannot be predicted.
 
     Attributes:
         unknown_users: users that the training part does not have.
@@ -65,7 +65,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Split:
-    """A training part and the test pairs that can be foretold from it.
+    """A training part and the test pairs that can be predicted from it.
 
     Attributes:
         train: csr float32, shape (users, items) of the training part, no empty row or column.
@@ -134,7 +134,7 @@ def split_by_time(interactions: Interactions, at: datetime | None = None) -> Spl
 def split_leave_last_out(interactions: Interactions) -> Split:
     """Test on the newest item of each user with at least two (leave-one-out: He et al., WWW 2017, arXiv:1708.05031).
 
-    An item's time is that of the user's first interaction with it, as it cannot be foretold twice.
+    An item's time is that of the user's first interaction with it, as it cannot be predicted twice.
 
     Raises:
         InputError: the log has no times.
@@ -166,7 +166,7 @@ def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Int
         users: ids of the rows of `train`.
         items: ids of its columns.
         train: csr, sorted indices.
-        test: what is to be foretold.
+        test: what is to be predicted.
         method: in words, for the result.
 
     Raises:

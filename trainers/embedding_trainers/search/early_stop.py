@@ -42,7 +42,7 @@ class EarlyStop:
 def find_iterations(
     trainer: Trainer[Any], config: TrainerConfig, log: Interactions, options: RunOptions, *, patience: int
 ) -> EarlyStop:
-    """Train without a part of the log, and see after which iteration that was foretold best.
+    """Train without a part of the log, and see after which iteration that was predicted best.
 
     The log is split as for an evaluation, see `split_interactions`.
 
