@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedding_trainers.alignment import MAX_RESIDUAL, align, residual_of
-from embedding_trainers.factor_tables import factor_tables
 from embedding_trainers.interactions import Interactions, read_interactions
+from embedding_trainers.interactions.tables import factor_tables
 from embedding_trainers.trainer import RunOptions, find_trainer, known_trainers
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, TrainerInfo, write_artifact
 

@@ -24,10 +24,9 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from embedding_trainers.evaluation import evaluate, evaluate_in_detail
-from embedding_trainers.interactions import read_interactions
-from embedding_trainers.ranking import factors_ranking
-from embedding_trainers.report_text import report_text
-from embedding_trainers.split import LeftOut, Split, split_against
+from embedding_trainers.evaluation.ranking import factors_ranking
+from embedding_trainers.evaluation.report_text import report_text
+from embedding_trainers.interactions import LeftOut, Split, read_interactions, split_against
 from embedding_trainers.trainer import Factors, RunOptions, find_trainer
 
 N_USERS, N_ITEMS, N_TRAIN, N_TEST = 29_858, 40_981, 810_128, 217_242
@@ -90,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"load average {os.getloadavg()}, {os.cpu_count()} cores")
     split = gowalla(options.data) if (options.data / "gowalla_train.parquet").is_file() else generated()
-    print(f"{split.method}: {split.train.shape}, {split.train.nnz:,} pairs to train on, {split.test.nnz:,} to foretell")
+    print(f"{split.method}: {split.train.shape}, {split.train.nnz:,} pairs to train on, {split.test.nnz:,} to predict")
     trainer = find_trainer("svd")
     factors = trainer.train(split.train, trainer.configure({"factors": options.factors}), RunOptions())
 

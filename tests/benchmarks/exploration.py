@@ -23,12 +23,11 @@ from scipy.sparse.linalg import svds
 from tests.benchmarks.quality import read_split
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.bpr import BPRConfig, train_bpr
+from embedding_trainers.commands.trainer_options import read_config
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import Columns
-from embedding_trainers.split import Split
+from embedding_trainers.interactions import Columns, Split
+from embedding_trainers.models.bpr import BPRConfig, train_bpr
 from embedding_trainers.trainer import Factors, RunOptions, find_trainer
-from embedding_trainers.trainer_options import read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "gowalla"
 OPTIONS = RunOptions(seed=0, threads=1, device="cpu")

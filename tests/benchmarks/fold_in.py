@@ -22,8 +22,8 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from embedding_trainers.evaluation import evaluate
+from embedding_trainers.evaluation.ranking import factors_ranking
 from embedding_trainers.interactions import read_interactions
-from embedding_trainers.ranking import factors_ranking
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, find_trainer, known_trainers
 
 FILES = {"ml-100k": "ml-100k_interactions.parquet", "gowalla": "gowalla_train.parquet"}

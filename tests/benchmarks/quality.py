@@ -21,11 +21,17 @@ from typing import Any, get_args
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from embedding_trainers.commands.trainer_options import read_config
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import Columns, read_interactions
-from embedding_trainers.split import Split, split_against, split_by_user, split_interactions
+from embedding_trainers.interactions import (
+    Columns,
+    Split,
+    read_interactions,
+    split_against,
+    split_by_user,
+    split_interactions,
+)
 from embedding_trainers.trainer import Device, Factors, RunOptions, find_trainer
-from embedding_trainers.trainer_options import read_config
 
 Train = Callable[[], Factors]
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import read_interactions
-from embedding_trainers.ranking import factors_ranking
-from embedding_trainers.split import split_by_user
+from embedding_trainers.evaluation.ranking import factors_ranking
+from embedding_trainers.interactions import read_interactions, split_by_user
 from embedding_trainers.trainer import Factors, RunOptions, find_trainer, known_trainers
 from feast_embeddings.demo import generate_shop, write_shop
 

@@ -104,7 +104,12 @@ def test_the_build_context_is_enough(tmp_path: Path) -> None:
     subprocess.run([*map(str, command), str(context)], check=True, capture_output=True, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], check=True, capture_output=True, text=True)
-    for name in ("_template/definitions.py", "service/app.py", "page/client/client.js", "embedding_trainers/bpr.py"):
+    for name in (
+        "_template/definitions.py",
+        "service/app.py",
+        "page/client/client.js",
+        "embedding_trainers/models/bpr.py",
+    ):
         assert name in listed.stdout
 
 

@@ -92,7 +92,7 @@ def test_the_source_distribution_can_be_tested(dist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
         "plugin/feast_embeddings/artifact.py",
-        "trainers/embedding_trainers/bpr.py",
+        "trainers/embedding_trainers/models/bpr.py",
         "feature_repo/definitions.py",
         "clients/js/package.json",
         "tests/contracts/test_packaging.py",

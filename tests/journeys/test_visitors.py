@@ -22,9 +22,9 @@ from tests.support.publishing import publish_any
 from tests.support.serving import service_of
 from tests.support.shop import Shop, apply, new_repo, qdrant, served_shop, write_version
 
-from embedding_trainers.als import ALS
 from embedding_trainers.fold_in import FoldIn, fold_in
 from embedding_trainers.interactions import Columns, read_interactions
+from embedding_trainers.models.als import ALS
 from feast_embeddings.artifact import Artifact, TrainerInfo, delete_artifacts, load_artifact
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient
 from feast_embeddings.errors import FoldInError, InputError, UnknownIdError

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedding_trainers.alignment import MAX_RESIDUAL, Aligned, align
-from embedding_trainers.cli import train
-from embedding_trainers.preparation import Preparation
+from embedding_trainers.commands.train import train
+from embedding_trainers.interactions import Preparation
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.artifact import ENTITIES, Artifact, EmbeddingTable, Entity, TrainerInfo, write_artifact

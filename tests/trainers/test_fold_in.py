@@ -19,13 +19,13 @@ from scipy.sparse import random as random_sparse
 from tests.benchmarks.fold_in import of_items, of_users
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.als import ALSConfig, fold_in_als
-from embedding_trainers.bpr import BPRConfig, fold_in_bpr
 from embedding_trainers.fold_in import fold_in
 from embedding_trainers.interactions import Reading, read_interactions
-from embedding_trainers.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
-from embedding_trainers.padded_rows import padded_rows
-from embedding_trainers.pairwise import draw_pairs, solve
+from embedding_trainers.models.als import ALSConfig, fold_in_als
+from embedding_trainers.models.bpr import BPRConfig, fold_in_bpr
+from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
+from embedding_trainers.models.padded_rows import padded_rows
+from embedding_trainers.models.pairwise import draw_pairs, solve
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Factors, KnownSide, RunOptions, Trainer, find_trainer
 from feast_embeddings.artifact import Artifact
@@ -91,10 +91,10 @@ def test_als_solves_the_normal_equations(rng: np.random.Generator, entity: Side,
     folded = fold_in_als(matrix, known, config, ONE_THREAD)
 
     weights = matrix.toarray().astype(np.float64)
-    pull = row_regularization(weights.sum(axis=1), config.alpha, config.regularization)
+    ridge = row_regularization(weights.sum(axis=1), config.alpha, config.regularization)
     for row, x in enumerate(folded.factors):
         confidence = 1 + config.alpha * weights[row]
-        left = factors.T @ np.diag(confidence) @ factors + pull[row] * np.eye(dim)
+        left = factors.T @ np.diag(confidence) @ factors + ridge[row] * np.eye(dim)
         np.testing.assert_allclose(left @ x, factors.T @ (confidence * (weights[row] > 0)), rtol=1e-4, atol=1e-4)
     assert not folded.bias.any()
 
@@ -163,7 +163,7 @@ def test_pairs_are_solved_to_the_minimum(rng: np.random.Generator, dim: int) -> 
     matrix, factors = sparse(rng, (25, 40)), rng.standard_normal((40, dim)).astype(np.float32) * 4 / dim**0.5
     bias, draw = rng.standard_normal(40).astype(np.float32), rng.integers(1, 50, 40)
     ridge = rng.uniform(0.01, 0.2, 25)
-    found = solve(matrix, factors, bias, draw=draw, ridge=ridge, seed=7)
+    found = solve(matrix, factors, bias, popularity=draw, ridge=ridge, seed=7)
 
     shares = np.cumsum(draw) / draw.sum()
     width = int(np.diff(matrix.indptr).max())
@@ -192,7 +192,7 @@ def test_own_entries_are_no_draws(rng: np.random.Generator) -> None:
 
     assert is_pair[0].tolist() == [[False, False, True, True]] * 2 + [[False] * 4] * 2
     assert not is_pair[1].any()
-    solved = solve(matrix, factors, np.zeros(4, np.float32), draw=np.ones(4, np.int64), ridge=np.ones(2), seed=0)
+    solved = solve(matrix, factors, np.zeros(4, np.float32), popularity=np.ones(4, np.int64), ridge=np.ones(2), seed=0)
     assert solved[0].any()
     assert not solved[1].any()
 

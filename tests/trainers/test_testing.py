@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from embedding_trainers.svd import SVD, SVDConfig
+from embedding_trainers.models.svd import SVD, SVDConfig
 from embedding_trainers.testing import TrainerTests
 from embedding_trainers.trainer import Factors, Folded, RunOptions, Trainer, find_trainer, known_trainers
 
@@ -188,7 +188,7 @@ def test_a_documented_trainer(documented: Path, repo: Path, log: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert f"{sum(name.startswith('test_') for name in dir(TrainerTests))} passed" in done.stdout
 
-    script = "import sys; from embedding_trainers.cli import train; train(sys.argv[1:])"
+    script = "import sys; from embedding_trainers.commands.train import train; train(sys.argv[1:])"
     arguments = ["--repo", str(repo), "--model", "m", "--interactions", str(log)]
     arguments += ["--trainer", "pure_svd", "--tune", "2", "--json"]
     done = subprocess.run(

@@ -10,15 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedding_trainers.bpr import BPRConfig, train_bpr
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import Columns, Interactions, Reading, read_interactions
-from embedding_trainers.preparation import Preparation
-from embedding_trainers.split import Split, split_interactions
-from embedding_trainers.svd import SVD, SVDConfig
+from embedding_trainers.interactions import (
+    Columns,
+    Interactions,
+    Preparation,
+    Reading,
+    Split,
+    read_interactions,
+    split_interactions,
+)
+from embedding_trainers.models.bpr import BPRConfig, train_bpr
+from embedding_trainers.models.svd import SVD, SVDConfig
+from embedding_trainers.search import Search, Tuning, tune
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions, find_trainer
-from embedding_trainers.tuning import Search, Tuning, tune
 from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import IdType
@@ -298,7 +304,7 @@ def test_search_and_early_stop_split_by_time(repo: Path, monkeypatch: pytest.Mon
         return split_interactions(interactions, seed=seed)
 
     for module in ("tuning", "early_stop"):
-        monkeypatch.setattr(f"embedding_trainers.{module}.split_interactions", spy)
+        monkeypatch.setattr(f"embedding_trainers.search.{module}.split_interactions", spy)
     training = train_model(
         repo, "m", table, trainer="als", parameters={"factors": 2, "iterations": 2}, options=ONE_THREAD,
         search=Search(1), patience=1,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from embedding_trainers.bpr import BPR, BPRConfig
+from embedding_trainers.models.bpr import BPR, BPRConfig
 from embedding_trainers.trainer import Factors, find_trainer, known_trainers
 from feast_embeddings.errors import EmbeddingsError, InputError
 
@@ -15,7 +15,7 @@ from feast_embeddings.errors import EmbeddingsError, InputError
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed distribution with trainers of its own, some of them broken."""
     (tmp_path / "third_party_trainers.py").write_text(
-        "from embedding_trainers.bpr import BPR as GOOD\nNOT_A_TRAINER = 1\n"
+        "from embedding_trainers.models.bpr import BPR as GOOD\nNOT_A_TRAINER = 1\n"
     )
     (tmp_path / "third_party_broken.py").write_text("import a_module_that_is_not_installed\n")
     info = tmp_path / "third_party-1.0.dist-info"

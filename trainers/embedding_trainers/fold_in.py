@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
+from embedding_trainers.interactions.vocabulary import exact_cast
 from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_trainer
-from embedding_trainers.vocabulary import exact_cast
 from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
@@ -113,7 +113,7 @@ class FoldIn:
 def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Source, *, seed: int = 0) -> FoldedIn:
     """Fold users or items into a version, by the trainer and with the hyper-parameters that it was trained with.
 
-    All that somebody did has to be in the log: nothing is added to what training knew of them.
+    All that a user did has to be in the log: nothing is added to what training knew of them.
 
     Args:
         artifact: the version.

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedding_trainers.extra import import_extra
+from embedding_trainers.search import search_space
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
-from embedding_trainers.tuning import search_space
 from feast_embeddings.errors import InputError
 
 __all__ = ["TrainerTests", "checkerboard"]

@@ -15,18 +15,22 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
-from embedding_trainers.attribute_file import read_attributes
-from embedding_trainers.column_types import types_of, types_of_newest
-from embedding_trainers.early_stop import EarlyStop, find_iterations
 from embedding_trainers.evaluation import evaluate
-from embedding_trainers.factor_tables import factor_tables
-from embedding_trainers.interactions import Columns, LogReport, Reading, read_log
-from embedding_trainers.log_warnings import log_warnings, refuse_weights_without_effect
-from embedding_trainers.preparation import Preparation
-from embedding_trainers.split import Split, split_interactions
+from embedding_trainers.interactions import (
+    Columns,
+    LogReport,
+    Preparation,
+    Reading,
+    Split,
+    read_log,
+    split_interactions,
+)
+from embedding_trainers.interactions.attributes import read_attributes
+from embedding_trainers.interactions.checks import check_weights, log_warnings, refuse_weights_without_effect
+from embedding_trainers.interactions.column_types import types_of, types_of_newest
+from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
+from embedding_trainers.search import EarlyStop, Search, Tuning, find_iterations, tune
 from embedding_trainers.trainer import RunOptions, Trainer, find_trainer
-from embedding_trainers.tuning import Search, Tuning, tune
-from embedding_trainers.weight_checks import check_weights, refuse_zeros
 from feast_embeddings.artifact import (
     Artifact,
     Entity,

@@ -1,7 +1,7 @@
 """What a trainer is, and how to find one by name.
 
 A trainer is a config (its hyper-parameters), one function from a matrix of interactions to factors, and one that
-folds in: a vector for somebody new, with the other side as it is. Other packages add theirs under the entry-point
+folds in: a vector for a new user or item, with the other side as it is. Other packages add theirs under the entry-point
 group ``embedding_trainers``::
 
     [project.entry-points.embedding_trainers]
@@ -187,7 +187,7 @@ def known_trainers() -> list[str]:
 
 
 def find_trainer(name: str) -> Trainer[Any]:
-    """Load a trainer by name; trainers that nobody asked for are not touched, so a broken one harms none.
+    """Load a trainer by name; other trainers are not imported, so a broken one does no harm.
 
     Raises:
         InputError: there is no trainer of this name, or two packages bring one.

@@ -1,0 +1,1 @@
+"""The commands `train`, `evaluate` and `profile`, and the options that they share."""

@@ -1,0 +1,206 @@
+"""The command ``feast-embeddings evaluate``. Heavy imports wait until it runs, so that its help is instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedding_trainers.commands.interaction_options import InteractionSource, reading_options
+from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from embedding_trainers.interactions import Interactions, LogReport, Split
+    from embedding_trainers.trainer import Factors
+
+__all__ = ["evaluate"]
+
+# What has no effect in one of the two uses is refused there.
+_ONLY_WITH_A_TRAINER = ("split", "split_at", "trainer", "config", "device", "factors", "params", "users")
+_ONLY_WITH_A_VERSION = ("repo", "version")
+
+SourceOf = Callable[[Path], InteractionSource]
+
+
+@click.command()
+@click.option(
+    "--interactions",
+    "log",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held back, or --test is given.",
+)
+@click.option("--model", metavar="NAME", help="Instead of training: a model of --repo, evaluated on --test.")
+@click.option("--version", metavar="V", help="The version of --model.  [default: the newest]")
+@click.option(
+    "--repo",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="this folder",
+    metavar="DIR",
+    help="Feast repo.",
+)
+@click.option(
+    "--test",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Interactions to predict; pairs that training saw are left out.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "time", "last", "user"]),
+    default="auto",
+    show_default=True,
+    help="What to hold back: the newest tenth, the newest item of each user, a fifth of each user's items; "
+    "auto is time if at least 100 users return, else user.",
+)
+@click.option("--split-at", metavar="TIME", help="Hold back what happened after TIME.")
+@click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
+@click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Attributes of users, for --segment.")
+@click.option(
+    "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
+)
+@reading_options
+@trainer_options
+def evaluate(
+    log: Path | None,
+    model: str | None,
+    version: str | None,
+    repo: Path,
+    test: Path | None,
+    split: str,
+    split_at: str | None,
+    k: str,
+    users: Path | None,
+    segments: tuple[str, ...],
+    source_of: SourceOf,
+    choice: TrainerChoice,
+    as_json: bool,
+) -> None:
+    """Measure how well a trainer, or a version that exists, predicts interactions.
+
+    All items are ranked for each test user, seen ones left out. Beside the result stand the most popular items and
+    random ones, ranked for the same users. docs/evaluation.md defines the metrics.
+    """
+    from embedding_trainers.evaluation import evaluate_in_detail
+    from embedding_trainers.evaluation.report_text import report_text
+
+    cuts = _cuts(k)
+    what: dict[str, Any]
+    rows: dict[str, LogReport]
+    if (log is None) == (model is None):
+        raise InputError("name either --interactions, to train and evaluate, or --model, to evaluate a version")
+    if log is not None:
+        _refuse(_ONLY_WITH_A_VERSION, "works only with --model")
+        what, factors, parts, rows = _train(source_of(log), test, split, split_at, choice)
+        attributes = _from_file(users, segments, source_of(log).columns.user, parts)
+    else:
+        _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
+        if test is None:
+            raise InputError("name the interactions that the version is to predict with --test")
+        what, factors, parts, attributes, rows = _load(repo, str(model), version, source_of(test), segments)
+    report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
+    name = what.get("trainer") or f"{model} version {what['version']}"
+    if as_json:
+        counted = {log: dataclasses.asdict(became) for log, became in rows.items()}
+        click.echo(json.dumps(what | dataclasses.asdict(report) | {"rows": counted}))
+        return
+    for log_name, became in rows.items():
+        for line in became.lines():
+            click.echo(f"{log_name}: {line}")
+    click.echo(report_text(name, report))
+
+
+def _train(
+    source: InteractionSource, test: Path | None, split: str, split_at: str | None, choice: TrainerChoice
+) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
+    from embedding_trainers.interactions import split_against
+    from embedding_trainers.trainer import find_trainer
+
+    if len([given for given in (test, split_at, split != "auto") if given]) > 1:
+        raise InputError("name one of --test, --split and --split-at")
+    trainer = find_trainer(choice.name)
+    config = trainer.configure(choice.parameters)
+    log, became = source.read()
+    rows = {"interactions": became}
+    if test is None:
+        parts = _held_back(log, split, split_at, choice.options.seed)
+    else:
+        later, rows["test"] = source.to_predict(test).read()
+        parts = split_against(log.users, log.items, log.to_csr(), later, f"the interactions of {test}")
+    if parts.n_test_users == 0:
+        raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
+    factors = trainer.train(parts.train, config, choice.options)
+    return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
+
+
+def _held_back(log: Interactions, split: str, split_at: str | None, seed: int) -> Split:
+    from embedding_trainers import interactions
+    from embedding_trainers.commands.times import parse_time
+
+    if split_at is not None:
+        return interactions.split_by_time(log, parse_time(split_at))
+    if split == "time":
+        return interactions.split_by_time(log)
+    if split == "last":
+        return interactions.split_leave_last_out(log)
+    if split == "user":
+        return interactions.split_by_user(log, seed=seed)
+    return interactions.split_interactions(log, seed=seed)
+
+
+def _from_file(path: Path | None, segments: tuple[str, ...], id_column: str, parts: Split) -> dict[str, pa.Array]:
+    from embedding_trainers.interactions.attributes import read_attributes
+
+    if (path is None) != (not segments):
+        raise InputError("--segment and --users go together: a column, and the file that has it")
+    return {} if path is None else _columns(read_attributes(path, id_column, parts.users)[0], segments, str(path))
+
+
+def _load(
+    repo: Path, model: str, version: str | None, test: InteractionSource, segments: tuple[str, ...]
+) -> tuple[dict[str, Any], Factors, Split, dict[str, pa.Array], dict[str, LogReport]]:
+    from embedding_trainers.evaluation.version_split import version_split
+    from embedding_trainers.interactions.column_types import types_of_version
+    from feast_embeddings.artifact import load_artifact
+
+    artifact = load_artifact(repo / "data", model, version)
+    types = types_of_version(artifact)
+    reading = dataclasses.replace(
+        test.reading,
+        user_ids=test.reading.user_ids or types.ids["user"],
+        item_ids=test.reading.item_ids or types.ids["item"],
+    )
+    log, became = dataclasses.replace(test, reading=reading).read()
+    factors, parts = version_split(artifact, log)
+    attributes = _columns(artifact.table("user"), segments, f"the users of version {artifact.manifest.version}")
+    return {"model": model, "version": artifact.manifest.version}, factors, parts, attributes, {"test": became}
+
+
+def _columns(table: pa.Table, names: Iterable[str], where: str) -> dict[str, pa.Array]:
+    for name in names:
+        if name not in table.column_names:
+            raise InputError(f"--segment {name!r}: {where} has {', '.join(map(repr, table.column_names))}")
+    return {name: table[name].combine_chunks() for name in names}
+
+
+def _refuse(names: Iterable[str], why: str) -> None:
+    context = click.get_current_context()
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise InputError(f"{options[name]} {why}")
+
+
+def _cuts(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--k {text!r}: expected whole numbers with commas, e.g. 10,20,50") from None

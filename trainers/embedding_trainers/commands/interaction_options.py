@@ -1,0 +1,208 @@
+"""The options that say which interactions a command works on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    from embedding_trainers.interactions import Columns, Interactions, LogReport, Preparation, Reading
+
+__all__ = ["InteractionSource", "interaction_options", "reading_options"]
+
+
+@dataclass(frozen=True)
+class InteractionSource:
+    """A log and how to read it, as given on the command line."""
+
+    path: Path
+    columns: Columns
+    preparation: Preparation
+    reading: Reading
+
+    def read(self) -> tuple[Interactions, LogReport]:
+        """Read it; see `read_log`."""
+        from embedding_trainers.interactions import read_log
+
+        return read_log(self.path, self.columns, self.preparation, self.reading)
+
+    def to_predict(self, path: Path) -> InteractionSource:
+        """Another log of the same form, of which all counts that is an interaction at all."""
+        return replace(
+            self, path=path, preparation=type(self.preparation)(event_weights=self.preparation.event_weights)
+        )
+
+
+LOG_HELP = "Parquet, CSV or JSON, a folder or a glob of them; see docs/input.md."
+
+_LOG = click.option(
+    "--interactions",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=LOG_HELP,
+)
+_OPTIONS = (
+    click.option("--user-column", default="user_id", show_default=True, metavar="NAME"),
+    click.option("--item-column", default="item_id", show_default=True, metavar="NAME"),
+    click.option(
+        "--timestamp-column",
+        metavar="NAME",
+        help="Times: timestamps, dates, ISO 8601 or numbers since 1970 in s, ms, µs or ns.  "
+        "[default: timestamp, if there is one]",
+    ),
+    click.option(
+        "--time-format",
+        metavar="FORMAT",
+        help="How times are written, if in another way, e.g. %Y%m%d%H%M%S (strptime).",
+    ),
+    click.option("--allow-future", is_flag=True, help="Keep rows that are more than a day ahead of the clock."),
+    click.option(
+        "--id-type",
+        type=click.Choice(["text", "int"]),
+        help="Take all ids for text, or for whole numbers.  [default: as in the version before; else text is text, "
+        "and numbers of Parquet and JSON are numbers]",
+    ),
+    click.option(
+        "--on-bad-rows",
+        type=click.Choice(["error", "drop"]),
+        default="error",
+        show_default=True,
+        help="Rows that cannot be used are an error that lists them by kind; or go on without, and say how many.",
+    ),
+    click.option(
+        "--weight-column",
+        metavar="NAME",
+        help="Strength of an interaction; 0 is none, and bpr asks no more than that.  [default: 1 each]",
+    ),
+    click.option("--event-column", metavar="NAME", help="Type of an interaction, such as view or purchase."),
+    click.option(
+        "--event-weights",
+        metavar="TYPE=WEIGHT,…",
+        help="Strength of each type of the event column, e.g. view=1,cart=3,purchase=5; 0 leaves it out.",
+    ),
+    click.option(
+        "--half-life",
+        metavar="DURATION",
+        help="An interaction this much older than the newest one counts half, e.g. 30d (s, m, h, d, w).",
+    ),
+    click.option(
+        "--since",
+        metavar="TIME",
+        help="Leave out what happened before TIME (ISO 8601, UTC unless it says otherwise).",
+    ),
+    click.option("--until", metavar="TIME", help="Leave out what happened after TIME."),
+    click.option("--drop-duplicates", is_flag=True, help="Of rows alike in user, item, time and weight, take one."),
+    click.option(
+        "--max-user-interactions",
+        type=click.IntRange(1),
+        metavar="INT",
+        help="Leave out users with more, as bots have.",
+    ),
+    click.option(
+        "--min-user-interactions",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="INT",
+        help="Leave out users with fewer, and those that fall below as items go.",
+    ),
+    click.option(
+        "--min-item-interactions",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="INT",
+        help="The same for items.",
+    ),
+)
+
+
+def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to a command, which gets them as one argument ``source``."""
+
+    @functools.wraps(command)
+    def with_source(path: Path, source_of: Callable[[Path], InteractionSource], **others: Any) -> None:
+        command(source=source_of(path), **others)
+
+    return _LOG(reading_options(with_source))
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add those that say how a log is read to a command that names its files itself.
+
+    It gets them as the argument ``source_of``, which makes an `InteractionSource` of a path.
+    """
+
+    @functools.wraps(command)
+    def with_reading(
+        user_column: str,
+        item_column: str,
+        timestamp_column: str | None,
+        time_format: str | None,
+        allow_future: bool,
+        id_type: Literal["text", "int"] | None,
+        on_bad_rows: Literal["error", "drop"],
+        weight_column: str | None,
+        event_column: str | None,
+        event_weights: str | None,
+        half_life: str | None,
+        since: str | None,
+        until: str | None,
+        drop_duplicates: bool,
+        max_user_interactions: int | None,
+        min_user_interactions: int,
+        min_item_interactions: int,
+        **others: Any,
+    ) -> None:
+        from embedding_trainers.commands.times import parse_duration, parse_time
+        from embedding_trainers.interactions import Columns, Preparation, Reading
+
+        columns = Columns(user_column, item_column, timestamp_column, weight_column, event_column)
+        preparation = Preparation(
+            since=None if since is None else parse_time(since),
+            until=None if until is None else parse_time(until),
+            event_weights={} if event_weights is None else _weights(event_weights),
+            half_life=None if half_life is None else parse_duration(half_life),
+            drop_duplicates=drop_duplicates,
+            max_user_interactions=max_user_interactions,
+            min_user_interactions=min_user_interactions,
+            min_item_interactions=min_item_interactions,
+        )
+        reading = Reading(id_type, id_type, _strptime(time_format), allow_future, on_bad_rows)
+        command(source_of=lambda path: InteractionSource(path, columns, preparation, reading), **others)
+
+    for option in reversed(_OPTIONS):
+        with_reading = option(with_reading)
+    return with_reading
+
+
+def _weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        event, _, weight = part.rpartition("=")
+        event = event.strip()
+        try:
+            number = float(weight)
+        except ValueError:
+            event = ""
+        if not event:
+            raise InputError(f"--event-weights {part!r}: expected TYPE=WEIGHT, e.g. view=1,cart=3,purchase=5")
+        if event in weights:
+            raise InputError(f"--event-weights gives {event!r} twice")
+        weights[event] = number
+    return weights
+
+
+def _strptime(form: str | None) -> str | None:
+    if form is not None and "%" not in form:
+        raise InputError(f"--time-format {form!r}: expected a form of strptime, e.g. %Y%m%d%H%M%S for 20260131235959")
+    return form

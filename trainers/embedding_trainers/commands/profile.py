@@ -1,0 +1,87 @@
+"""The command ``feast-embeddings profile``. Heavy imports wait until it runs, so that its help is instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedding_trainers.commands.interaction_options import InteractionSource, reading_options
+
+if TYPE_CHECKING:
+    from embedding_trainers.interactions.profile import Profile
+
+__all__ = ["profile"]
+
+_BAR = 40
+_MOST_MONTHS = 36
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option(
+    "--items", type=click.Path(path_type=Path), metavar="FILE", help="All items that there are, one row each."
+)
+@reading_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def profile(log: Path, items: Path | None, source_of: Callable[[Path], InteractionSource], as_json: bool) -> None:
+    """Show what is in LOG before anyone trains on it, and which options it asks for.
+
+    Bad rows are counted by kind and left out. Of the options that say which rows count, none has an effect here.
+    """
+    from embedding_trainers.interactions.profile import profile_log
+
+    source = source_of(log)
+    found = profile_log(source.path, source.columns, source.reading, items)
+    click.echo(json.dumps(dataclasses.asdict(found)) if as_json else _text(found, str(log)))
+
+
+def _text(found: Profile, name: str) -> str:
+    from embedding_trainers.interactions.profile import several
+
+    lines = [
+        f"{name}: {several(found.rows, 'row')} of {several(found.users, 'user')} and {several(found.items, 'item')}"
+    ]
+    if found.log.n_bad:
+        lines.append(f"  {several(found.log.n_bad, 'more row')} cannot be used:")
+        lines += [f"    {count:,} {kind}" for kind, count in found.log.bad.items()]
+    if found.first is not None:
+        lines.append(f"  from {found.first} to {found.last}")
+        months = list(found.months.items())[-_MOST_MONTHS:]
+        if (earlier := sum(found.months.values()) - sum(count for _, count in months)) > 0:
+            lines.append(f"    before {months[0][0]}: {earlier:,}")
+        most = max(count for _, count in months)
+        lines += [f"    {month}  {'▇' * round(_BAR * count / most):{_BAR}}  {count:,}" for month, count in months]
+    else:
+        lines.append("  no times")
+    lines += [
+        _spread("rows of a user", found.rows_per_user),
+        _spread("rows of an item", found.rows_per_item),
+        f"  {found.users_with_one_row:,} users have one row, {found.items_with_few_rows:,} items fewer than 5; "
+        f"1 % of the items have {found.top_items_share:.0%} of the rows",
+        f"  {found.duplicates:,} rows repeat another",
+        "  heaviest users: " + ", ".join(f"{user} ({rows:,})" for user, rows in found.heaviest_users),
+    ]
+    if found.event_types:
+        lines.append("  events: " + ", ".join(f"{name} ({rows:,})" for name, rows in found.event_types.items()))
+    if found.weights is not None:
+        w = found.weights
+        lines.append(f"  weights: {w['min']:g} to {w['max']:g}, median {w['median']:g}; {w['zeros']:,.0f} are 0")
+    if found.without_interactions is not None:
+        lines.append(
+            f"  catalogue: {found.without_interactions:,} items without a row, which get no vector; "
+            f"{found.not_in_catalogue:,} items of the log are not in it"
+        )
+    if found.suggestions:
+        lines.append("suggested for train:")
+        lines += [f"  {option}\n    {why}" for option, why in found.suggestions]
+    return "\n".join(lines)
+
+
+def _spread(what: str, quantiles: list[int]) -> str:
+    least, median, ninth, last_percent, most = quantiles
+    return f"  {what}: {least:,} at least, median {median:,}, 90 % {ninth:,}, 99 % {last_percent:,}, at most {most:,}"

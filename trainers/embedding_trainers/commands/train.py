@@ -1,0 +1,179 @@
+"""The command ``feast-embeddings train``. Heavy imports wait until it runs, so that its help is instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedding_trainers.commands.interaction_options import InteractionSource, interaction_options
+from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    from embedding_trainers.train import Training
+    from feast_embeddings.artifact import Manifest
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.option(
+    "--repo",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="this folder",
+    metavar="DIR",
+    help="Feast repository; the version is written to DIR/data.",
+)
+@click.option("--model", required=True, metavar="NAME", help="Lower-case letters, digits and '_'.")
+@interaction_options
+@click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Attributes of users, one row each.")
+@click.option(
+    "--items",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Attributes of items, one row each; queries can filter on them.",
+)
+@click.option(
+    "--attribute-types",
+    metavar="NAME=TYPE,…",
+    help="Types of attributes: text, int, float, bool or time, e.g. price=float,zip=text.  [default: as in the "
+    "version before; else what every value of a column of CSV is written as]",
+)
+@trainer_options
+@click.option(
+    "--evaluate/--no-evaluate",
+    default=True,
+    show_default=True,
+    help="Also fit without a part of the interactions, and measure how well it is predicted.",
+)
+@click.option(
+    "--tune",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Look for the hyper-parameters that are not given first: try N settings, the defaults being one, on "
+    "interactions held back from the training part. Ctrl-C ends that with the best so far.",
+)
+@click.option("--tune-time", metavar="DURATION", help="Start no setting of --tune after this, e.g. 30m.")
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    metavar="INT",
+    help="Look for the best number of iterations first: stop after so many checks without a gain.",
+)
+@click.option(
+    "--align-to",
+    metavar="latest|VERSION",
+    help="Rotate the vectors into the space of this version, so that models trained on its vectors can go on; no "
+    "score changes. A version that is named and cannot be aligned to is an error where that is known before the "
+    "fit.  [default: latest]",
+)
+@click.option("--no-align", is_flag=True, help="Start a new vector space.")
+def train(
+    repo: Path,
+    model: str,
+    source: InteractionSource,
+    users: Path | None,
+    items: Path | None,
+    attribute_types: str | None,
+    choice: TrainerChoice,
+    evaluate: bool,
+    align_to: str | None,
+    no_align: bool,
+    tune: int | None,
+    tune_time: str | None,
+    patience: int | None,
+    as_json: bool,
+) -> None:
+    """Train embeddings of users and items from an interaction log."""
+    from embedding_trainers.commands.times import parse_duration
+    from embedding_trainers.search import Search
+    from embedding_trainers.train import LATEST, train_model
+    from feast_embeddings.reading import parse_types
+
+    if no_align and align_to is not None:
+        raise InputError("--align-to and --no-align exclude each other; give one of them")
+    if tune_time is not None and tune is None:
+        raise InputError("--tune-time has no effect without --tune")
+
+    training = train_model(
+        repo,
+        model,
+        source.path,
+        columns=source.columns,
+        preparation=source.preparation,
+        reading=source.reading,
+        trainer=choice.name,
+        parameters=choice.parameters,
+        options=choice.options,
+        user_attributes=users,
+        item_attributes=items,
+        attribute_types=None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
+        evaluation=evaluate,
+        align_to=None if no_align else align_to or LATEST,
+        search=None if tune is None else Search(tune, None if tune_time is None else parse_duration(tune_time)),
+        patience=patience,
+    )
+    for warning in training.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
+
+
+def _as_json(training: Training) -> dict[str, object]:
+    manifest = training.artifact.manifest.model_dump(mode="json", exclude={"files"})
+    evaluation, stop = training.evaluation, training.early_stop
+    return manifest | {
+        "path": str(training.artifact.path),
+        "evaluation": evaluation and {"method": evaluation.method, "n_users": evaluation.n_users},
+        "rows": dataclasses.asdict(training.log),
+        "warnings": training.warnings,
+        "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
+        "seconds": {step: round(seconds, 3) for step, seconds in training.seconds.items()},
+    }
+
+
+def _summary(training: Training, repo: Path) -> str:
+    manifest, evaluation = training.artifact.manifest, training.evaluation
+    lines = [
+        f"trained {manifest.model} version {manifest.version} with {manifest.trainer.name}",
+        f"  {manifest.n_users:,} users, {manifest.n_items:,} items, {manifest.n_interactions:,} interactions "
+        f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC; {manifest.dim} dimensions",
+    ]
+    lines += [f"  {line}" for line in training.log.lines()]
+    if evaluation and evaluation.metrics:
+        scores = ", ".join(
+            f"{name} {value:.3f} (most popular: {evaluation.metrics[f'popular_{name}']:.3f})"
+            for name, value in evaluation.metrics.items()
+            if not name.startswith("popular_")
+        )
+        lines.append(f"  {scores}")
+        lines.append(f"  measured on {evaluation.method}, {evaluation.n_users:,} users")
+    elif evaluation:
+        lines.append(f"  not measured: {evaluation.method}")
+    lines.append(f"  {_space(manifest)}")
+    if training.tuning:
+        lines.append(f"  {training.tuning}")
+    if training.early_stop:
+        lines.append(f"  {training.early_stop}")
+    steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in training.seconds.items())
+    lines.append(f"  {steps}")
+    lines.append(f"  {training.artifact.path}")
+    folder = shlex.quote(str(repo))
+    lines.append(f"next: feast -c {folder} apply && feast-embeddings publish --repo {folder} --model {manifest.model}")
+    return "\n".join(lines)
+
+
+def _space(manifest: Manifest) -> str:
+    if manifest.aligned_to is None:
+        return f"new vector space {manifest.space_id} ({manifest.new_space_reason})"
+    return (
+        f"aligned to version {manifest.aligned_to}, vector space {manifest.space_id}: residual "
+        f"{manifest.alignment_residual:.2f}, cosine of shared ids {manifest.alignment_cosine:.2f} (unaligned "
+        f"{manifest.alignment_cosine_before:.2f}); shared {manifest.alignment_shared_users:,} users, "
+        f"{manifest.alignment_shared_items:,} items"
+    )

@@ -1,0 +1,7 @@
+"""How well a model ranks what users turned to later."""
+
+from __future__ import annotations
+
+from embedding_trainers.evaluation.report import Estimate, K, Report, Segment, evaluate, evaluate_in_detail
+
+__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail"]

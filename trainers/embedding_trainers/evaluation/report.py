@@ -1,0 +1,244 @@
+"""How well factors rank the items that users turned to later, beside ranking by popularity and at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding_trainers.evaluation import metrics
+from embedding_trainers.evaluation.bootstrap import bootstrap_intervals
+from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
+from embedding_trainers.extra import import_extra
+from embedding_trainers.interactions import LeftOut, Split
+from embedding_trainers.trainer import Factors, RunOptions
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail"]
+
+K = 20
+ACTIVITY = "activity"
+MAX_K = 1000
+MAX_SEGMENTS = 50
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric and its 95 % interval, which is None for what is no mean over users (coverage and Gini)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+Scores = dict[str, dict[str, Estimate]]
+"""Of the rankings ``model``, ``popular`` and ``random``: metrics such as ``recall@20``."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of the test users.
+
+    Attributes:
+        n_users: how many.
+        interactions: the fewest and the most items that one of them had in training.
+        scores: metrics that are means over these users.
+    """
+
+    n_users: int
+    interactions: tuple[int, int]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found. Definitions and sources of the metrics are in `metrics` and docs/evaluation.md.
+
+    Attributes:
+        method: what the test was, in words.
+        k: the cut-offs, ascending.
+        n_users: test users; the metrics are means over them.
+        n_items: items that are ranked for each.
+        n_pairs: pairs of user and item to be found.
+        left_out: what of the test could not be found, and was not looked for.
+        scores: the metrics of the model and of both floors.
+        segments: kind of segment (``activity``, or the name of an attribute) -> segment -> its scores.
+    """
+
+    method: str
+    k: tuple[int, ...]
+    n_users: int
+    n_items: int
+    n_pairs: int
+    left_out: LeftOut
+    scores: Scores
+    segments: dict[str, dict[str, Segment]]
+
+
+def evaluate(factors: Factors, train: csr_matrix, test: csr_matrix) -> dict[str, float]:
+    """Rank all items for every test user, without those seen in training: are the test items among the first 20?
+
+    Args:
+        factors: in the numbering of `train`.
+        train: csr, shape (n_users, n_items); its pairs are masked.
+        test: csr, same shape, sorted indices, disjoint from `train`.
+
+    Returns:
+        ``recall@20`` and ``ndcg@20``, means over the users with a test item, and as the floor for anything personal
+        ``popular_recall@20`` and ``popular_ndcg@20``: the same for the items by their number of users in training.
+        0 to 1, higher is better; empty if there is no test user. See `metrics.recall` and `metrics.ndcg`.
+    """
+    users = np.flatnonzero(np.diff(test.indptr))
+    if not len(users):
+        return {}
+    relevant = test[users]
+    n_relevant = np.diff(relevant.indptr)
+    found = {}
+    rankings = {
+        "": factors_ranking(factors, train, users, K, progress=False),
+        "popular_": popularity_ranking(train[users], _popularity(train), K),
+    }
+    for prefix, ranking in rankings.items():
+        hits = metrics.find_hits(ranking, relevant)
+        found[f"{prefix}recall@{K}"] = float(metrics.recall(hits, n_relevant, K).mean())
+        found[f"{prefix}ndcg@{K}"] = float(metrics.ndcg(hits, n_relevant, K).mean())
+    return found
+
+
+def evaluate_in_detail(
+    factors: Factors,
+    split: Split,
+    *,
+    k: Sequence[int] = (10, 20, 50),
+    attributes: Mapping[str, pa.Array] | None = None,
+    options: RunOptions | None = None,
+) -> Report:
+    """Rank as `evaluate`, and say everything about it: all metrics, their intervals, coverage, popularity, segments.
+
+    The segments of ``activity`` are by the number of items that a user had in training: ``new`` is the quarter of
+    the test users with the fewest, ``heavy`` that with the most, ``regular`` the rest. Users with equally many
+    are in one segment, so the parts may differ in size.
+
+    Args:
+        factors: in the numbering of `split`.
+        split: what was trained on, and what is to be found.
+        k: the cut-offs; more than there are items is the same as all items.
+        attributes: of all users of the split, by name; each value is a segment.
+        options: the seed is that of the bootstrap and of the random floor; equal ones give equal reports.
+
+    Raises:
+        InputError: there is no test user; `k` is empty or out of range; or an attribute has more than 50 values.
+    """
+    options = options or RunOptions()
+    cuts = tuple(sorted(set(k)))
+    if not cuts or cuts[0] < 1 or cuts[-1] > MAX_K:
+        raise InputError(f"cut-offs k: expected one or more whole numbers from 1 to {MAX_K:,}, not {list(k)}")
+    users = np.flatnonzero(np.diff(split.test.indptr))
+    if not len(users):
+        raise InputError(f"nothing to evaluate on {split.method}: no test user is left ({split.left_out})")
+    seen, relevant = split.train[users], split.test[users]
+    n_items = seen.shape[1]
+    popularity = _popularity(split.train)
+    n_seen = np.diff(seen.indptr)
+    segments = {ACTIVITY: _activity(n_seen)}
+    for name, values in (attributes or {}).items():
+        if name in segments:
+            raise InputError(f"segments by {name!r} are those by number of training interactions; rename the column")
+        segments[name] = _by_value(name, values.take(pa.array(users)))
+
+    deepest = cuts[-1]
+    with import_extra("threadpoolctl").threadpool_limits(options.threads or None):
+        rankings = {
+            "model": factors_ranking(factors, split.train, users, deepest, progress=options.progress),
+            "popular": popularity_ranking(seen, popularity, deepest),
+            "random": random_ranking(seen, deepest, np.random.default_rng(options.seed)),
+        }
+        names: list[tuple[str, str]] = []
+        columns = []
+        for ranking_name, ranking in rankings.items():
+            for metric, values in _per_user(ranking, relevant, popularity, cuts).items():
+                names.append((ranking_name, metric))
+                columns.append(values)
+        per_user = np.column_stack(columns)
+        scores = _estimates(names, per_user, options.seed)
+        for ranking_name, ranking in rankings.items():
+            for cut in cuts:
+                scores[ranking_name][f"coverage@{cut}"] = Estimate(metrics.coverage(ranking, n_items, cut))
+                scores[ranking_name][f"gini@{cut}"] = Estimate(metrics.gini(ranking, n_items, cut))
+        parts = {
+            kind: {
+                name: Segment(
+                    n_users=int(inside.sum()),
+                    interactions=(int(n_seen[inside].min()), int(n_seen[inside].max())),
+                    scores=_estimates(names, per_user[inside], options.seed),
+                )
+                for name, inside in masks.items()
+            }
+            for kind, masks in segments.items()
+        }
+    return Report(split.method, cuts, len(users), n_items, int(relevant.nnz), split.left_out, scores, parts)
+
+
+def _popularity(train: csr_matrix) -> npt.NDArray[np.int64]:
+    return np.bincount(train.indices, minlength=train.shape[1])
+
+
+def _per_user(
+    ranking: Ranking, relevant: csr_matrix, popularity: npt.NDArray[np.int64], cuts: Sequence[int]
+) -> dict[str, metrics.PerUser]:
+    hits = metrics.find_hits(ranking, relevant)
+    n_relevant = np.diff(relevant.indptr)
+    return {
+        f"{name}@{k}": values
+        for k in cuts
+        for name, values in (
+            ("recall", metrics.recall(hits, n_relevant, k)),
+            ("ndcg", metrics.ndcg(hits, n_relevant, k)),
+            ("map", metrics.average_precision(hits, n_relevant, k)),
+            ("hr", metrics.hit_rate(hits, k)),
+            ("mrr", metrics.reciprocal_rank(hits, k)),
+            ("popularity", metrics.average_popularity(ranking, popularity, k)),
+        )
+    }
+
+
+def _estimates(names: Sequence[tuple[str, str]], per_user: metrics.PerUser, seed: int) -> Scores:
+    low, high = bootstrap_intervals(per_user, seed=seed)
+    scores: Scores = {}
+    for (ranking, metric), *numbers in zip(names, per_user.mean(axis=0), low, high, strict=True):
+        scores.setdefault(ranking, {})[metric] = Estimate(*map(float, numbers))
+    return scores
+
+
+_Masks = dict[str, npt.NDArray[np.bool_]]
+
+
+def _activity(n_seen: npt.NDArray[np.int64]) -> _Masks:
+    few, many = np.quantile(n_seen, [0.25, 0.75], method="inverted_cdf")
+    masks = {
+        "new": n_seen <= few,
+        "regular": (n_seen > few) & (n_seen < many),
+        "heavy": (n_seen >= many) & (n_seen > few),
+    }
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _by_value(name: str, values: pa.Array) -> _Masks:
+    if pa.types.is_nested(values.type):
+        raise InputError(f"segments by {name!r}: a user must have one value, but the type is {values.type}")
+    distinct = pc.unique(values)
+    if len(distinct) > MAX_SEGMENTS:
+        raise InputError(
+            f"segments by {name!r}: {len(distinct):,} different values among the test users, expected at most "
+            f"{MAX_SEGMENTS}; group them first"
+        )
+    texts = pc.fill_null(values.cast(pa.string()), "missing").to_numpy(zero_copy_only=False)
+    return {str(text): texts == text for text in sorted(set(texts))}

@@ -1,0 +1,33 @@
+"""An interaction log: read, prepared, split, and looked at."""
+
+from __future__ import annotations
+
+from embedding_trainers.interactions.log import Interactions, LogReport
+from embedding_trainers.interactions.preparation import Preparation
+from embedding_trainers.interactions.reading import Columns, Reading, read_interactions, read_log
+from embedding_trainers.interactions.split import (
+    LeftOut,
+    Split,
+    split_against,
+    split_by_time,
+    split_by_user,
+    split_interactions,
+    split_leave_last_out,
+)
+
+__all__ = [
+    "Columns",
+    "Interactions",
+    "LeftOut",
+    "LogReport",
+    "Preparation",
+    "Reading",
+    "Split",
+    "read_interactions",
+    "read_log",
+    "split_against",
+    "split_by_time",
+    "split_by_user",
+    "split_interactions",
+    "split_leave_last_out",
+]

@@ -1,0 +1,101 @@
+"""What is odd about a log or about how it is used, found before the fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedding_trainers.interactions.log import Interactions
+from embedding_trainers.interactions.preparation import Preparation
+from embedding_trainers.interactions.reading import Columns
+from embedding_trainers.trainer import Trainer
+from feast_embeddings.errors import InputError
+from feast_embeddings.times import is_future
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["check_weights", "log_warnings", "refuse_weights_without_effect"]
+
+# The trainers count in float32. From about 10⁶ (svd) and 10²⁰ (als), and below 10⁻¹², their vectors became zeros or
+# their equations could not be solved; `python -m tests.benchmarks.weights` prints where.
+_LARGEST = 1e6
+_SMALLEST = 1e-6
+# A pair that weighs 100 is a hundred of the ordinary ones, all of the same opinion; als and svd then learn little else.
+_MUCH = 50
+# A user with more rows is worth a look.
+_MANY_ROWS = 5_000
+
+
+def refuse_weights_without_effect(trainer: str, method: Trainer[Any], preparation: Preparation) -> None:
+    """Refuse weights that the trainer would ignore.
+
+    Raises:
+        InputError: there are some.
+    """
+    if method.uses_weights:
+        return
+    different = len({weight for weight in preparation.event_weights.values() if weight}) > 1
+    if preparation.half_life is not None or different:
+        what, instead = (
+            ("a half-life", "leave out what is old with --since")
+            if preparation.half_life is not None
+            else ("weights of event types that differ", "give each type 1, or 0 to leave it out")
+        )
+        raise InputError(
+            f"{trainer} asks only whether a pair occurs, not how much, so {what} would change nothing; {instead}, or "
+            "take a trainer that weighs"
+        )
+
+
+def log_warnings(log: Interactions, columns: Columns, trainer: str, method: Trainer[Any]) -> list[str]:
+    """What the user should know before the log is trained on, a sentence each."""
+    warnings = []
+    if columns.weight is not None and not method.uses_weights:
+        warnings.append(f"{trainer} ignores how large the weights of {columns.weight!r} are; only 0 counts")
+    counts = np.bincount(log.user_numbers)
+    if (most := int(counts.max())) >= _MANY_ROWS:
+        user = log.users[int(counts.argmax())].as_py()
+        warnings.append(
+            f"user {user!r} has {most:,} rows, {most / len(log):.0%} of all; "
+            "leave bots out with --max-user-interactions"
+        )
+    if log.as_of is not None and is_future(log.as_of):
+        warnings.append(
+            f"the newest row is of {log.as_of:%Y-%m-%d}, in the future: rows of training frames before that get no "
+            "vector of this version"
+        )
+    return warnings
+
+
+def check_weights(user_items: csr_matrix, log: Interactions) -> list[str]:
+    """Look at the summed weights of the pairs.
+
+    Args:
+        user_items: see `Trainer`.
+        log: whose matrix it is, for the ids in an error.
+
+    Returns:
+        Warnings, a sentence each.
+
+    Raises:
+        InputError: the largest is too large, or too small.
+    """
+    data: Any = user_items.data
+    largest = float(data.max())
+    advice = "scale them so that an ordinary interaction weighs about 1, e.g. by their logarithm or their median"
+    if not largest <= _LARGEST:
+        place = int(np.argmax(data))
+        user = int(np.searchsorted(user_items.indptr, place, side="right")) - 1
+        pair = f"user {log.users[user].as_py()!r} and item {log.items[int(user_items.indices[place])].as_py()!r}"
+        raise InputError(
+            f"the weights of {pair} sum up to {largest:g}, and trainers compute with at most {_LARGEST:,.0f}; {advice}"
+        )
+    if largest < _SMALLEST:
+        raise InputError(
+            f"no pair of user and item has a weight of more than {largest:g}, and trainers compute with "
+            f"{_SMALLEST:g} or more; {advice}"
+        )
+    median = float(np.median(data))
+    return [f"half of all pairs weigh {median:,.0f} or more; {advice}"] if median > _MUCH else []

@@ -1,0 +1,277 @@
+"""Hold interactions back, to see whether a model that never saw them predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding_trainers.extra import import_extra
+from embedding_trainers.interactions.log import Interactions
+from feast_embeddings.errors import InputError
+from feast_embeddings.times import to_microseconds
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = [
+    "MIN_TEST_USERS",
+    "LeftOut",
+    "Split",
+    "split_against",
+    "split_by_time",
+    "split_by_user",
+    "split_interactions",
+    "split_leave_last_out",
+]
+
+TIME_SHARE = 0.1
+USER_SHARE = 0.2
+MIN_USER_ITEMS = 5
+MIN_TEST_USERS = 100
+
+_Mask = npt.NDArray[np.bool_]
+_Numbers = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What of the held back interactions cannot be predicted.
+
+    Attributes:
+        unknown_users: users that the training part does not have.
+        unknown_items: items that it does not have.
+        unknown_pairs: distinct pairs of user and item of which it lacks one or both.
+        seen_pairs: distinct pairs that it has.
+    """
+
+    unknown_users: int
+    unknown_items: int
+    unknown_pairs: int
+    seen_pairs: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.unknown_pairs:,} pairs of {self.unknown_users:,} users and {self.unknown_items:,} items that "
+            f"training did not see, {self.seen_pairs:,} pairs that it did"
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """A training part and the test pairs that can be predicted from it.
+
+    Attributes:
+        train: csr float32, shape (users, items) of the training part, no empty row or column.
+        test: csr float32 of the same shape, sorted indices; pairs not in `train`. A row without an entry is no test
+            user.
+        users: ids of the rows, string or int64.
+        items: ids of the columns, string or int64.
+        left_out: what was held back and is in neither.
+        method: how it was split, in words.
+        held_back: which rows of the log are not in the training part; None if the test came from elsewhere.
+    """
+
+    train: csr_matrix
+    test: csr_matrix
+    users: pa.Array
+    items: pa.Array
+    left_out: LeftOut
+    method: str
+    held_back: _Mask | None = None
+
+    @property
+    def n_test_users(self) -> int:
+        """How many users have a test pair."""
+        return int((np.diff(self.test.indptr) > 0).sum())
+
+
+def split_interactions(interactions: Interactions, *, seed: int) -> Split:
+    """Split by time if the log has times and enough users return, else by user.
+
+    By time, the newest 10 % of the rows are the test: it is what serving does, and no future leaks into the
+    training part. With fewer than 100 test users the mean over them says little, and then it is `split_by_user`.
+
+    Users and items that are only in the test, and pairs that are in both parts, are no part of the test.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
+    if interactions.timestamps is not None:
+        split = split_by_time(interactions)
+        if split.n_test_users >= MIN_TEST_USERS:
+            return split
+    return split_by_user(interactions, seed=seed)
+
+
+def split_by_time(interactions: Interactions, at: datetime | None = None) -> Split:
+    """Train on what happened up to an instant, test on what came later.
+
+    Args:
+        interactions: with times.
+        at: the instant, with a time zone; None takes the one after which 10 % of the rows are. Rows of equal time stay
+            together, on the training side.
+
+    Raises:
+        InputError: the log has no times, or they are all on one side of `at`.
+    """
+    times = _times(interactions)
+    if at is None:
+        cut = int(np.quantile(times, 1 - TIME_SHARE, method="lower"))
+        return _split(interactions, times > cut, f"newest {TIME_SHARE:.0%} of the interactions")
+    later = times > to_microseconds(at)
+    if later.all() or not later.any():
+        raise InputError(f"all interactions are {'after' if later.all() else 'not after'} {at}; choose another time")
+    return _split(interactions, later, f"interactions after {at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def split_leave_last_out(interactions: Interactions) -> Split:
+    """Test on the newest item of each user with at least two (leave-one-out: He et al., WWW 2017, arXiv:1708.05031).
+
+    An item's time is that of the user's first interaction with it, as it cannot be predicted twice.
+
+    Raises:
+        InputError: the log has no times.
+    """
+    _times(interactions)
+    held = _held_out_per_user(interactions, lambda n_items: (n_items >= 2).astype(np.int64), seed=0)
+    return _split(interactions, held, "newest item of each user")
+
+
+def split_by_user(interactions: Interactions, *, seed: int) -> Split:
+    """Test on the newest 20 % of each user's items, random ones by seed in a log without times.
+
+    Only users with at least 5 items are tested. An item's time is that of the user's first interaction with it.
+    """
+
+    def share(n_items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.where(n_items >= MIN_USER_ITEMS, (n_items * USER_SHARE).astype(np.int64), 0)
+
+    which = "random" if interactions.timestamps is None else "newest"
+    return _split(
+        interactions, _held_out_per_user(interactions, share, seed), f"{which} {USER_SHARE:.0%} of each user's items"
+    )
+
+
+def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Interactions, method: str) -> Split:
+    """Test on interactions that come from elsewhere. Ids are compared as text: 7 and "7" are the same.
+
+    Args:
+        users: ids of the rows of `train`.
+        items: ids of its columns.
+        train: csr, sorted indices.
+        test: what is to be predicted.
+        method: in words, for the result.
+
+    Raises:
+        InputError: `train` knows none of the users or none of the items of `test`.
+    """
+    positions = []
+    for kind, known, asked in (("users", users, test.users), ("items", items, test.items)):
+        found = pc.index_in(asked.cast(pa.string()), value_set=known.cast(pa.string()))
+        if found.null_count == len(found):
+            raise InputError(
+                f"none of the {kind} to test on (e.g. {asked[0].as_py()!r}) is among those of the training "
+                f"(e.g. {known[0].as_py()!r}); check that both use the same ids"
+            )
+        positions.append(pc.fill_null(found, -1).to_numpy())
+    rows, columns = positions
+    return _assemble(train, users, items, (test.user_numbers, rows), (test.item_numbers, columns), method)
+
+
+def _times(interactions: Interactions) -> npt.NDArray[np.int64]:
+    if interactions.timestamps is None:
+        raise InputError("the log has no times, so it cannot be split by them; name their column")
+    return interactions.timestamps
+
+
+def _held_out_per_user(
+    interactions: Interactions,
+    n_held: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]],
+    seed: int,
+) -> _Mask:
+    """Which rows belong to the pairs held out, so many of each user's items; a pair's time is that of its first row."""
+    if interactions.timestamps is None:
+        by_age = np.random.default_rng(seed).permutation(len(interactions))
+    else:
+        by_age = np.argsort(interactions.timestamps, kind="stable")
+    users, items = interactions.user_numbers[by_age], interactions.item_numbers[by_age]
+    pairs, age, pair_of_row = np.unique(
+        users.astype(np.int64) * len(interactions.items) + items, return_index=True, return_inverse=True
+    )
+    pair_users = pairs // len(interactions.items)
+    n_items = np.bincount(pair_users, minlength=len(interactions.users))
+    # Pairs by user and then newest first, so that a pair's place less its user's start is its rank.
+    order = np.lexsort((-age, pair_users))
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(n_items) - n_items, n_items)
+    held = np.zeros(len(pairs), dtype=bool)
+    held[order] = rank < n_held(n_items)[pair_users[order]]
+    rows = np.zeros(len(interactions), dtype=bool)
+    rows[by_age] = held[pair_of_row]
+    return rows
+
+
+def _split(interactions: Interactions, test: _Mask, method: str) -> Split:
+    users, items = interactions.user_numbers, interactions.item_numbers
+    weights = np.ones(len(interactions), np.float32) if interactions.weights is None else interactions.weights
+    # The training part gets numbers of its own, so that a trainer sees it as it would see a whole log.
+    known_users, train_users = np.unique(users[~test], return_inverse=True)
+    known_items, train_items = np.unique(items[~test], return_inverse=True)
+    train = import_extra("scipy.sparse").csr_matrix(
+        (weights[~test], (train_users, train_items)), shape=(len(known_users), len(known_items))
+    )
+    train.sort_indices()
+    split = _assemble(
+        train,
+        interactions.users.take(pa.array(known_users)),
+        interactions.items.take(pa.array(known_items)),
+        (users[test], _positions(known_users, len(interactions.users))),
+        (items[test], _positions(known_items, len(interactions.items))),
+        method,
+    )
+    return replace(split, held_back=test)
+
+
+def _positions(known: _Numbers, n: int) -> _Numbers:
+    positions = np.full(n, -1)
+    positions[known] = np.arange(len(known))
+    return positions
+
+
+def _assemble(
+    train: csr_matrix,
+    users: pa.Array,
+    items: pa.Array,
+    test_users: tuple[_Numbers, _Numbers],
+    test_items: tuple[_Numbers, _Numbers],
+    method: str,
+) -> Split:
+    """The split whose test are rows that are numbered in their own way.
+
+    The tuples are the number of each row, and for each number the position in `train`, -1 for none.
+    """
+    (user_numbers, user_rows), (item_numbers, item_columns) = test_users, test_items
+    pairs = np.unique(user_numbers.astype(np.int64) * len(item_columns) + item_numbers)
+    pair_users, pair_items = np.divmod(pairs, len(item_columns))
+    rows, columns = user_rows[pair_users], item_columns[pair_items]
+    known = (rows >= 0) & (columns >= 0)
+    rows, columns = rows[known], columns[known]
+    trained = np.repeat(np.arange(train.shape[0]), np.diff(train.indptr)) * train.shape[1] + train.indices
+    seen = np.isin(rows.astype(np.int64) * train.shape[1] + columns, trained, assume_unique=True)
+    test = import_extra("scipy.sparse").csr_matrix(
+        (np.ones(int((~seen).sum()), np.float32), (rows[~seen], columns[~seen])), shape=train.shape
+    )
+    test.sort_indices()
+    left_out = LeftOut(
+        unknown_users=int((user_rows[np.unique(pair_users)] < 0).sum()),
+        unknown_items=int((item_columns[np.unique(pair_items)] < 0).sum()),
+        unknown_pairs=int((~known).sum()),
+        seen_pairs=int(seen.sum()),
+    )
+    return Split(train, test, users, items, left_out, method)

@@ -1,0 +1,1 @@
+"""The trainers that come with the project: als, bpr, softmax and svd."""

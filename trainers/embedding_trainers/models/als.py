@@ -1,0 +1,125 @@
+"""Alternating least squares for implicit feedback (Hu, Koren & Volinsky, ICDM 2008)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+from tqdm import tqdm
+
+from embedding_trainers.extra import import_extra
+from embedding_trainers.models.device import use_gpu
+from embedding_trainers.models.least_squares import (
+    CpuSolver,
+    GpuSolver,
+    Spectrum,
+    groups,
+    row_regularization,
+    solve_exactly,
+)
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["ALS", "ALSConfig", "fold_in_als", "train_als"]
+
+_CG_STEPS = 2  # for each row and iteration; 3 ranked no better
+_LAST_CG_STEPS = 7  # more, for users
+
+
+class ALSConfig(TrainerConfig):
+    """Hyper-parameters of `train_als`."""
+
+    iterations: int = Field(
+        default=10,
+        ge=1,
+        description="times that both sides are solved",
+        json_schema_extra={"search": {"low": 3, "high": 20}},
+    )
+    alpha: float = Field(
+        default=40,
+        gt=0,
+        description="weight of an interaction, next to 1 for a pair without any",
+        json_schema_extra={"search": {"low": 1, "high": 400, "log": True}},
+    )
+    regularization: float = Field(
+        default=0.03,
+        gt=0,
+        description="L2 penalty, for each unit of weight in the row",
+        json_schema_extra={"search": {"low": 0.005, "high": 0.5, "log": True}},
+    )
+
+
+def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) -> Factors:
+    """Factorise by weighted least squares over all pairs (Hu, Koren & Volinsky, ICDM 2008).
+
+    What is solved is in `least_squares`, regularised by how much is known of each row. Items have no bias. The users
+    are solved last, and better than before, so that they are what folding in their own history gives.
+
+    Args:
+        user_items: shape (n_users, n_items); see `Trainer`.
+        config: hyper-parameters.
+        options: seed, threads, progress and device; one thread of the CPU repeats exactly.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+        MissingExtraError: implicit is not installed.
+    """
+    solver_of = GpuSolver if use_gpu(options) else CpuSolver
+    # implicit has threads of its own, and wants BLAS to have one in each.
+    with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
+        return _train(user_items, config, options, solver_of(config.factors, options.threads))
+
+
+def _train(user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: CpuSolver | GpuSolver) -> Factors:
+    n_users, n_items = user_items.shape
+    of_users, of_items = (
+        row_regularization(np.asarray(user_items.sum(axis=axis)).ravel(), config.alpha, config.regularization)
+        for axis in (1, 0)
+    )
+    # Rows of one regularisation are neighbours while it lasts, and so are solved together, in place.
+    user_order, item_order = np.argsort(of_users, kind="stable"), np.argsort(of_items, kind="stable")
+    ordered = user_items[user_order][:, item_order]
+    to_users = groups(ordered, of_users[user_order], config.alpha, solver)
+    to_items = groups(ordered.T.tocsr(), of_items[item_order], config.alpha, solver)
+
+    rng = np.random.default_rng(options.seed)
+    users, items = (
+        solver.matrix(rng.random((n, config.factors), dtype=np.float32) * np.float32(0.01)) for n in (n_users, n_items)
+    )
+
+    def result() -> Factors:
+        solver.solve(to_users, users, items, _LAST_CG_STEPS)
+        user_factors, item_factors = (np.empty((n, config.factors), np.float32) for n in (n_users, n_items))
+        user_factors[user_order], item_factors[item_order] = solver.numpy(users), solver.numpy(items)
+        return Factors(user_factors, item_factors, item_bias=np.zeros(n_items, np.float32))
+
+    for iteration in tqdm(range(1, config.iterations + 1), "als", disable=not options.progress):
+        solver.solve(to_users, users, items, _CG_STEPS)
+        solver.solve(to_items, items, users, _CG_STEPS)
+        if options.watch and options.watch(iteration, result):
+            break
+    return result()
+
+
+def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, options: RunOptions) -> Folded:
+    """Solve the normal equations of new users or items, with the other side as it is.
+
+    It is the last step of the training, so a user of the training gets the vector that training gave.
+
+    Args:
+        interactions: shape (n_new, n_known); see `Trainer`.
+        known: the other side; its bias and counts play no part.
+        config: as trained.
+        options: not used.
+    """
+    spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
+    folded = solve_exactly(
+        interactions, known.factors, spectrum, alpha=config.alpha, regularization=config.regularization
+    )
+    return Folded(folded, np.zeros(len(folded), np.float32))
+
+
+ALS = Trainer(ALSConfig, train_als, fold_in_als)
