@@ -35,9 +35,10 @@ SourceOf = Callable[[Path], InteractionSource]
     "log",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held back, or --test is given.",
+    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held out unless --test is "
+    "given.",
 )
-@click.option("--model", metavar="NAME", help="Instead of training: a model of --repo, evaluated on --test.")
+@click.option("--model", metavar="NAME", help="Evaluate a model of --repo on --test instead of training one.")
 @click.option("--version", metavar="V", help="The version of --model.  [default: the newest]")
 @click.option(
     "--repo",
@@ -51,17 +52,17 @@ SourceOf = Callable[[Path], InteractionSource]
     "--test",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Interactions to predict; pairs that training saw are left out.",
+    help="Interactions to predict; pairs seen in training are left out.",
 )
 @click.option(
     "--split",
     type=click.Choice(["auto", "time", "last", "user"]),
     default="auto",
     show_default=True,
-    help="What to hold back: the newest tenth, the newest item of each user, a fifth of each user's items; "
+    help="What to hold out: the newest tenth, the newest item of each user, a fifth of each user's items; "
     "auto is time if at least 100 users return, else user.",
 )
-@click.option("--split-at", metavar="TIME", help="Hold back what happened after TIME.")
+@click.option("--split-at", metavar="TIME", help="Hold out interactions after TIME.")
 @click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
 @click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Attributes of users, for --segment.")
 @click.option(
@@ -84,10 +85,10 @@ def evaluate(
     choice: TrainerChoice,
     as_json: bool,
 ) -> None:
-    """Measure how well a trainer, or a version that exists, predicts interactions.
+    """Measure how well a trainer, or an existing version, predicts interactions.
 
-    All items are ranked for each test user, seen ones left out. Beside the result stand the most popular items and
-    random ones, ranked for the same users. docs/evaluation.md defines the metrics.
+    All items are ranked for each test user, seen ones left out. For comparison, the most
+    popular items and random ones are ranked for the same users. docs/evaluation.md defines the metrics.
     """
     from embedding_trainers.evaluation import evaluate_in_detail
     from embedding_trainers.evaluation.report_text import report_text

@@ -62,26 +62,26 @@ _OPTIONS = (
     click.option(
         "--time-format",
         metavar="FORMAT",
-        help="How times are written, if in another way, e.g. %Y%m%d%H%M%S (strptime).",
+        help="Format of times, if another one, e.g. %Y%m%d%H%M%S (strptime).",
     ),
     click.option("--allow-future", is_flag=True, help="Keep rows that are more than a day ahead of the clock."),
     click.option(
         "--id-type",
         type=click.Choice(["text", "int"]),
-        help="Take all ids for text, or for whole numbers.  [default: as in the version before; else text is text, "
-        "and numbers of Parquet and JSON are numbers]",
+        help="Read all ids as text, or as whole numbers.  [default: as in the previous version; else text is text, "
+        "and numbers in Parquet and JSON are numbers]",
     ),
     click.option(
         "--on-bad-rows",
         type=click.Choice(["error", "drop"]),
         default="error",
         show_default=True,
-        help="Rows that cannot be used are an error that lists them by kind; or go on without, and say how many.",
+        help="What to do with rows that cannot be used: stop and list them by kind, or drop them and say how many.",
     ),
     click.option(
         "--weight-column",
         metavar="NAME",
-        help="Strength of an interaction; 0 is none, and bpr asks no more than that.  [default: 1 each]",
+        help="Strength of an interaction; 0 means none. bpr only tells zero from non-zero.  [default: 1 each]",
     ),
     click.option("--event-column", metavar="NAME", help="Type of an interaction, such as view or purchase."),
     click.option(
@@ -97,15 +97,17 @@ _OPTIONS = (
     click.option(
         "--since",
         metavar="TIME",
-        help="Leave out what happened before TIME (ISO 8601, UTC unless it says otherwise).",
+        help="Leave out interactions before TIME (ISO 8601; UTC without an offset).",
     ),
-    click.option("--until", metavar="TIME", help="Leave out what happened after TIME."),
-    click.option("--drop-duplicates", is_flag=True, help="Of rows alike in user, item, time and weight, take one."),
+    click.option("--until", metavar="TIME", help="Leave out interactions after TIME."),
+    click.option(
+        "--drop-duplicates", is_flag=True, help="Keep one of several rows with the same user, item, time and weight."
+    ),
     click.option(
         "--max-user-interactions",
         type=click.IntRange(1),
         metavar="INT",
-        help="Leave out users with more, as bots have.",
+        help="Leave out users with more interactions, such as bots.",
     ),
     click.option(
         "--min-user-interactions",
@@ -113,7 +115,7 @@ _OPTIONS = (
         default=1,
         show_default=True,
         metavar="INT",
-        help="Leave out users with fewer, and those that fall below as items go.",
+        help="Leave out users with fewer interactions, repeatedly until none has fewer.",
     ),
     click.option(
         "--min-item-interactions",

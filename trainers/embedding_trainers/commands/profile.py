@@ -23,15 +23,13 @@ _MOST_MONTHS = 36
 
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path))
-@click.option(
-    "--items", type=click.Path(path_type=Path), metavar="FILE", help="All items that there are, one row each."
-)
+@click.option("--items", type=click.Path(path_type=Path), metavar="FILE", help="The whole catalogue, one row per item.")
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def profile(log: Path, items: Path | None, source_of: Callable[[Path], InteractionSource], as_json: bool) -> None:
-    """Show what is in LOG before anyone trains on it, and which options it asks for.
+    """Describe LOG before training on it, and suggest options.
 
-    Bad rows are counted by kind and left out. Of the options that say which rows count, none has an effect here.
+    Bad rows are counted by kind and left out. Options that select rows have no effect here.
     """
     from embedding_trainers.interactions.profile import profile_log
 

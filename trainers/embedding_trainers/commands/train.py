@@ -43,35 +43,34 @@ __all__ = ["train"]
     "--attribute-types",
     metavar="NAME=TYPE,…",
     help="Types of attributes: text, int, float, bool or time, e.g. price=float,zip=text.  [default: as in the "
-    "version before; else what every value of a column of CSV is written as]",
+    "previous version; else what all values of a CSV column look like]",
 )
 @trainer_options
 @click.option(
     "--evaluate/--no-evaluate",
     default=True,
     show_default=True,
-    help="Also fit without a part of the interactions, and measure how well it is predicted.",
+    help="Also train on a part of the interactions, and measure how well it predicts the rest.",
 )
 @click.option(
     "--tune",
     type=click.IntRange(1),
     metavar="N",
-    help="Look for the hyper-parameters that are not given first: try N settings, the defaults being one, on "
-    "interactions held back from the training part. Ctrl-C ends that with the best so far.",
+    help="Search for the hyper-parameters that are not given: try N settings, the defaults first, on interactions held "
+    "out from the training part. Ctrl-C stops the search and keeps the best so far.",
 )
-@click.option("--tune-time", metavar="DURATION", help="Start no setting of --tune after this, e.g. 30m.")
+@click.option("--tune-time", metavar="DURATION", help="Start no new setting of --tune after this time, e.g. 30m.")
 @click.option(
     "--patience",
     type=click.IntRange(1),
     metavar="INT",
-    help="Look for the best number of iterations first: stop after so many checks without a gain.",
+    help="Find the best number of iterations first; stop after this many checks without a gain.",
 )
 @click.option(
     "--align-to",
     metavar="latest|VERSION",
-    help="Rotate the vectors into the space of this version, so that models trained on its vectors can go on; no "
-    "score changes. A version that is named and cannot be aligned to is an error where that is known before the "
-    "fit.  [default: latest]",
+    help="Rotate the vectors into the space of this version, so that models trained on its vectors keep working; "
+    "scores do not change. Fails before training if a named version cannot be aligned to.  [default: latest]",
 )
 @click.option("--no-align", is_flag=True, help="Start a new vector space.")
 def train(

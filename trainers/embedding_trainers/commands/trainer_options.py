@@ -36,7 +36,7 @@ _OPTIONS = (
         "--config",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="TOML with the trainer and hyper-parameters by their names; --factors and --param go first.",
+        help="TOML file with the trainer and its hyper-parameters; --factors and --param override it.",
     ),
     click.option("--factors", type=int, metavar="INT", help="Length of the vectors.  [default: the trainer's]"),
     click.option(
@@ -60,7 +60,7 @@ _OPTIONS = (
         default=0,
         show_default="all cores",
         metavar="INT",
-        help="More than one: runs differ slightly, as threads race.",
+        help="Threads to train with; with more than one, results differ slightly between runs.",
     ),
     click.option(
         "--device",
