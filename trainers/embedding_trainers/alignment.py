@@ -52,7 +52,7 @@ def align(previous: Artifact, tables: Tables) -> Aligned:
     The squared distance of an id counts by n·m / (n + m), with n and m its interactions in either version: the
     variance of a vector falls with 1 / n, and this is one over the variance of the difference.
 
-    See `residual_of` for what is refused.
+    `residual_of` says what it refuses.
 
     Args:
         previous: with as many dimensions.
@@ -98,7 +98,7 @@ def residual_of(previous: Artifact, tables: Tables) -> float:
     the weighted Frobenius distance between rotated and earlier vectors relative to the length of the earlier, at the
     best common scale (the square root of Gower's Procrustes statistic, Psychometrika 40, 1975). Each half of the
     shared ids is measured under the rotation fitted on the other, so that few ids cannot look good by chance, and
-    less the mean vector of users and of items, which says what is popular and nothing about anybody.
+    less the mean vector of users and of items, which reflects popularity, not tastes.
 
     Raises:
         ArtifactError: a table of `previous` is damaged.

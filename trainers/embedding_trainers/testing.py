@@ -117,7 +117,7 @@ class TrainerTests:
         raise AssertionError("configure took a parameter that the config does not have")
 
     def test_search(self) -> None:
-        """The ends of what is declared to be searched are allowed, and the default lies between."""
+        """The ends of a declared search range are allowed values, and the default lies between them."""
         default = self.trainer.config()
         for name, where in search_space(self.trainer.config).items():
             edges = where.choices if hasattr(where, "choices") else (where.low, where.high)

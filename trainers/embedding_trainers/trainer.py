@@ -53,7 +53,7 @@ class TrainerConfig(BaseModel):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is given beside its hyper-parameters.
+    """Options of a run that are not hyper-parameters.
 
     Attributes:
         seed: of all randomness, 0 to 2³² - 1. Results repeat to the byte with `threads` = 1, but on a GPU.

@@ -213,7 +213,7 @@ export interface VersionRow {
   loaded: boolean;
   asOf: string;
   space: string;
-  /** null where the files of the version are not beside the service. */
+  /** null where the service does not have the files of the version. */
   training: Training | null;
 }
 

@@ -31,7 +31,7 @@ class TrainerChoice:
 DEFAULT_TRAINER = "bpr"
 
 _OPTIONS = (
-    click.option("--trainer", metavar="NAME", help=f"[default: that of --config, else {DEFAULT_TRAINER}]"),
+    click.option("--trainer", metavar="NAME", help=f"[default: from --config, else {DEFAULT_TRAINER}]"),
     click.option(
         "--config",
         type=click.Path(path_type=Path),

@@ -56,7 +56,7 @@ def recall(hits: Hits, n_relevant: npt.NDArray[np.int64], k: int) -> PerUser:
 
 
 def ndcg(hits: Hits, n_relevant: npt.NDArray[np.int64], k: int) -> PerUser:
-    """The sum of 1 ÷ log₂(1 + rank) over hits among the first k ÷ that of hits at the first min(k, n) ranks.
+    """The sum of 1 ÷ log₂(1 + rank) over hits among the first k ÷ the same sum for hits at the first min(k, n) ranks.
 
     Järvelin & Kekäläinen, TOIS 2002, with gain 1 and the discount of Burges et al., ICML 2005.
     """

@@ -1,4 +1,4 @@
-"""How well factors rank the items that users turned to later, beside ranking by popularity and at random."""
+"""How well factors rank the items that users turned to later, compared with ranking by popularity and at random."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_SEGMENTS = 50
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric and its 95 % interval, which is None for what is no mean over users (coverage and Gini)."""
+    """A metric and its 95 % interval, which is None for metrics that are no mean over users (coverage and Gini)."""
 
     value: float
     low: float | None = None
@@ -129,10 +129,10 @@ def evaluate_in_detail(
 
     Args:
         factors: in the numbering of `split`.
-        split: what was trained on, and what is to be found.
+        split: the training part, and the held-out part.
         k: the cut-offs; more than there are items is the same as all items.
         attributes: of all users of the split, by name; each value is a segment.
-        options: the seed is that of the bootstrap and of the random floor; equal ones give equal reports.
+        options: the seed of the bootstrap and of the random floor; equal seeds give equal reports.
 
     Raises:
         InputError: there is no test user; `k` is empty or out of range; or an attribute has more than 50 values.

@@ -39,7 +39,7 @@ def refuse_weights_without_effect(trainer: str, method: Trainer[Any], preparatio
     different = len({weight for weight in preparation.event_weights.values() if weight}) > 1
     if preparation.half_life is not None or different:
         what, instead = (
-            ("a half-life", "leave out what is old with --since")
+            ("a half-life", "leave out old interactions with --since")
             if preparation.half_life is not None
             else ("weights of event types that differ", "give each type 1, or 0 to leave it out")
         )

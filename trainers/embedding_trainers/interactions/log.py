@@ -118,7 +118,7 @@ class LogReport:
 
     Attributes:
         rows: how many there were.
-        bad: rows that cannot be used, by what is wrong with them.
+        bad: rows that cannot be used, by kind of fault.
         n_bad: how many these are; a row may be bad in two ways.
         left_out: rows that were not to be used, by why.
     """

@@ -28,8 +28,8 @@ class Preparation:
 
         weight column × weight of its event type × 2^(-age / half_life)
 
-    where what is not given is 1, and age is the time from the row to the newest one that is kept. The weights of
-    the rows of one user and item are summed. The steps go in this order: rows of weight 0 and rows outside of
+    where a factor that is not given is 1, and age is the time from the row to the newest one that is kept. The weights
+    of the rows of one user and item are summed. The steps go in this order: rows of weight 0 and rows outside of
     `since` and `until` are left out; then duplicates; then users with too many rows; then users and items with too
     few; then the age counts.
 
@@ -136,7 +136,7 @@ def prepare(log: Interactions, preparation: Preparation, name: str, report: LogR
     if preparation.half_life is not None and log.timestamps is not None:
         weights = decay(log.timestamps, preparation.half_life)
         if log.weights is not None:
-            # Not 0 even for what is very old: that would be no interaction.
+            # Not 0 even for very old rows: that would be no interaction.
             weights = np.maximum(weights * log.weights, np.finfo(np.float32).tiny)
         log = replace(log, weights=weights)
     return log

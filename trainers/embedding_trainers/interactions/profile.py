@@ -34,7 +34,7 @@ class Profile:
     """What a log holds. Rows are good rows, but for those of `log`.
 
     Attributes:
-        log: how many rows there were, and what is wrong with the bad ones.
+        log: how many rows there were, and the faults of the bad ones.
         rows, users, items: how many.
         first, last: times of the oldest and the newest row, ISO 8601; None for a log without times.
         months: rows by month, ``2026-01``, without gaps.
@@ -119,7 +119,7 @@ def profile_log(
 
 
 def several(count: int, noun: str) -> str:
-    """A count and what is counted: 1 row, 2,000 rows."""
+    """A count with its noun: 1 row, 2,000 rows."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

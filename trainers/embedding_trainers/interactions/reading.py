@@ -85,7 +85,7 @@ def read_log(
             interface (Arrow, pandas, polars, DuckDB); see docs/input.md.
         columns: what the columns are called.
         preparation: which rows count, and how much; all of them and the same by default.
-        reading: how values are understood, and what is done about bad rows.
+        reading: how to read values, and what to do with bad rows.
 
     Returns:
         The interactions, and what became of the rows.

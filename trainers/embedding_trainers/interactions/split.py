@@ -134,7 +134,7 @@ def split_by_time(interactions: Interactions, at: datetime | None = None) -> Spl
 def split_leave_last_out(interactions: Interactions) -> Split:
     """Test on the newest item of each user with at least two (leave-one-out: He et al., WWW 2017, arXiv:1708.05031).
 
-    An item's time is that of the user's first interaction with it, as it cannot be predicted twice.
+    An item's time is the time of the user's first interaction with it, as it cannot be predicted twice.
 
     Raises:
         InputError: the log has no times.
@@ -147,7 +147,7 @@ def split_leave_last_out(interactions: Interactions) -> Split:
 def split_by_user(interactions: Interactions, *, seed: int) -> Split:
     """Test on the newest 20 % of each user's items, random ones by seed in a log without times.
 
-    Only users with at least 5 items are tested. An item's time is that of the user's first interaction with it.
+    Only users with at least 5 items are tested. An item's time is the time of the user's first interaction with it.
     """
 
     def share(n_items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -166,7 +166,7 @@ def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Int
         users: ids of the rows of `train`.
         items: ids of its columns.
         train: csr, sorted indices.
-        test: what is to be predicted.
+        test: the interactions to predict.
         method: in words, for the result.
 
     Raises:
@@ -196,7 +196,7 @@ def _held_out_per_user(
     n_held: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]],
     seed: int,
 ) -> _Mask:
-    """Which rows belong to the pairs held out, so many of each user's items; a pair's time is that of its first row."""
+    """Which rows belong to held-out pairs, `n_held` of each user's items; a pair has the time of its first row."""
     if interactions.timestamps is None:
         by_age = np.random.default_rng(seed).permutation(len(interactions))
     else:

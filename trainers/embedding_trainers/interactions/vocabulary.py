@@ -16,7 +16,7 @@ __all__ = ["IdNumbering", "Numbers", "exact_cast"]
 
 Numbers = npt.NDArray[np.int32]
 
-# Ids are numbered so many at a time: they are hashed together with those that are known.
+# Ids are numbered this many at a time: they are hashed together with those that are known.
 _PIECE_ROWS = 3 << 21
 # Ids of pieces wait until there are this many times as many as are known, so that each is hashed about twice.
 _WAITING = 2
@@ -66,7 +66,7 @@ class IdNumbering:
         """Number the ids that are held."""
         together = self._known is not None and not self._waiting and len(self._known) <= self._n_held
         known = [self._known] if together else []
-        # One table of ids goes through all chunks, so the last dictionary is that of all of them.
+        # One table of ids goes through all chunks, so the last dictionary covers all of them.
         encoded = pa.chunked_array([*known, *self._held]).dictionary_encode()
         self._held, self._n_held = [], 0
         numbers = [chunk.indices.to_numpy() for chunk in encoded.chunks[len(known) :]]

@@ -108,7 +108,7 @@ class _RunningMean:
     """The mean of matrices that come one after the other, late ones with more weight.
 
     After n of them the t-th counts in proportion to t (t + 1) … (t + _DECAY - 1), so that most of the weight is on the
-    last n / _DECAY, for every n: ending earlier gives what was asked for with so many iterations.
+    last n / _DECAY, for every n: ending earlier gives the result of that many iterations.
     """
 
     def __init__(self) -> None:

@@ -33,12 +33,12 @@ class PaddedRows:
 
 
 def padded_rows(matrix: csr_matrix, *, entries: int = _BLOCK_ENTRIES) -> Iterator[PaddedRows]:
-    """All rows of a matrix of positive entries, short first, in blocks of at most so many entries or of one row."""
+    """All rows of a matrix of positive entries, short first, in blocks of at most `most` entries, or of one row."""
     lengths = np.diff(matrix.indptr)
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        # Rows are ascending in length, so the width of a block is that of its last row.
+        # Rows are ascending in length, so a block is as wide as its last row.
         sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
         stop = start + max(1, int(np.searchsorted(sizes, entries, side="right")))
         rows = order[start:stop]

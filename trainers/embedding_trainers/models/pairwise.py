@@ -33,7 +33,7 @@ class Pairs:
     Attributes:
         differences: float32, shape (b, p, dim).
         offsets: float32, shape (b, p).
-        weights: float32, shape (b, p), with a sum of 1 in each row; 0 for what is no pair.
+        weights: float32, shape (b, p), with a sum of 1 in each row; 0 where there is no pair.
         ridge: float32, shape (b,), positive.
     """
 
@@ -59,7 +59,7 @@ class Pairs:
         gradient = self._gradient(x, error)[..., None]
         of_pairs, ridge = self.differences.transpose(0, 2, 1), self.ridge[:, None, None]
         if self.differences.shape[1] < self.differences.shape[2]:
-            # Fewer pairs than dimensions: by the Woodbury identity there are only so many unknowns.
+            # Fewer pairs than dimensions: by the Woodbury identity there are only as many unknowns as pairs.
             left = curvature * self._products + ridge * np.eye(len(self._products[0]), dtype=np.float32)
             of_gradient = np.linalg.solve(left, curvature * np.matmul(self.differences, gradient))
             step = (np.matmul(of_pairs, of_gradient) - gradient) / ridge
@@ -98,7 +98,7 @@ def solve(
 ) -> _Floats:
     """The vector of each row, so that ``factors · x + bias`` is higher for its positives than for its negatives.
 
-    A row's vector depends on that row and the seed alone, not on the rows beside it.
+    A row's vector depends on that row and the seed alone, not on other rows.
 
     Args:
         positives: csr, shape (n_rows, n_known), no empty row.

@@ -194,7 +194,7 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
     """Minimise the loss of training over the vectors of new users or items alone, with the other side as it is.
 
     A few steps of Adam from the mean of what they interacted with. The sample is drawn once, so a vector depends on its
-    row and the seed alone. For items the roles are exchanged: users who have the item stand against all users.
+    row and the seed alone. For items the roles are exchanged: users who have the item against all users.
 
     Args:
         interactions: shape (n_new, n_known); see `Trainer`.

@@ -68,7 +68,7 @@ def train_svd(user_items: csr_matrix, config: SVDConfig, options: RunOptions) ->
 
     D_u and D_i hold the weights of R summed by row and by column. The leading singular vectors are the low-pass
     filter of graph collaborative filtering (GF-CF, Shen et al., CIKM 2021, arXiv:2108.07567; SVD-GCN, Peng et al.,
-    CIKM 2022, arXiv:2208.12689). By themselves they give short vectors to what is rare, and take each missing pair as
+    CIKM 2022, arXiv:2208.12689). By themselves they give short vectors to rare items, and take each missing pair as
     seriously as a present one. So they are only the start of the items; then, as often as `refinements` says,
 
     * users are the least squares of R on the items, where present pairs count more (see `least_squares`),

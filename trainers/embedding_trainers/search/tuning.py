@@ -86,8 +86,8 @@ class Tuning:
             for name, value in best.parameters.items()
         )
         before = self.trials[0].score
-        beside = "the defaults failed" if before is None else f"defaults: {before:.4f}"
-        return f"{found}: {OBJECTIVE} {self.score:.4f} ({beside}) on {self.validation}; {self.ended}"
+        compared = "the defaults failed" if before is None else f"defaults: {before:.4f}"
+        return f"{found}: {OBJECTIVE} {self.score:.4f} ({compared}) on {self.validation}; {self.ended}"
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest; the best setting is the trainer's config there."""
@@ -106,7 +106,7 @@ def tune(
     Ctrl-C ends the search with the best so far, if a trial is done.
 
     Args:
-        trainer: its config declares what is searched, see `search_space`.
+        trainer: its config declares the search space, see `search_space`.
         parameters: hyper-parameters that are given, and so are not searched.
         log: what may be looked at; nothing of a test set belongs here.
         options: seed and threads of the search and of each training.
@@ -161,14 +161,14 @@ def tune(
 def search_space(config: type[TrainerConfig]) -> dict[str, Any]:
     """What a config declares to be searched, as Optuna's distributions by the name of the parameter.
 
-    A parameter is searched if its field says where, beside its bounds::
+    A parameter is searched if its field says where, in addition to its bounds::
 
         rank: int = Field(default=5, ge=1, json_schema_extra={"search": {"low": 1, "high": 100, "log": True}})
         loss: str = Field(default="bpr", json_schema_extra={"search": {"choices": ["bpr", "warp"]}})
 
     Raises:
         MissingExtraError: Optuna is not installed.
-        EmbeddingsError: a declaration that cannot be read, or that of `factors`.
+        EmbeddingsError: a declaration that cannot be read, or one for `factors`.
     """
     distributions = import_extra("optuna.distributions")
     space = {}
