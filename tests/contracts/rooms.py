@@ -57,7 +57,10 @@ def drawn() -> str:
         lines += [f"    {room}" for room in floor]
         lines.append("  end")
     lines += [f"  {a} --> {b}" for a, b in direct_only]
-    counted = f"{len(below)} rooms and {len(every)} arrows, of which {len(direct_only)} are drawn; the others follow."
+    counted = (
+        f"There are {len(every)} imports between the {len(below)} rooms. {len(direct_only)} are drawn; each of the "
+        "others runs along a path of drawn arrows."
+    )
     return "\n".join([*lines, "```", "", counted, ""])
 
 
