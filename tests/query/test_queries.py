@@ -152,7 +152,7 @@ def pages(store: EmbeddingStore, **question: object) -> list[Page]:
 
 def test_listings_have_every_match_once(store: EmbeddingStore, oracle: Oracle) -> None:
     """Full pages but for the last, each match once, vectors bit for bit without the bias."""
-    found = pages(store, filter="category = 'Books'", limit=7, vectors=True)
+    found = pages(store, filter="category = 'Books'", k=7, vectors=True)
     ids: list[Id] = [id for page in found for id in page.ids]
     books = oracle.items[oracle.items.category == "Books"]
     assert sorted(map(str, ids)) == sorted(books.item_id)
@@ -162,7 +162,7 @@ def test_listings_have_every_match_once(store: EmbeddingStore, oracle: Oracle) -
         assert page.vectors is not None
         assert page.vectors.tobytes() == np.stack([vectors[id] for id in page.ids]).tobytes()
         assert {attributes["category"] for attributes in page.attributes} == {"Books"}
-    (whole,) = pages(store, limit=1000)
+    (whole,) = pages(store, k=1000)
     assert (len(whole.ids), whole.vectors) == (40, None)
     users = store.page("user", filter="country = 'DE'", k=100)
     assert set(users.ids) == set(oracle.users.user_id[oracle.users.country == "DE"])
@@ -184,7 +184,9 @@ def test_bad_questions(store: EmbeddingStore) -> None:
     for question in (store.similar_items_batch, store.rank_batch, store.users_for_item_batch, store.lookalike_users):
         with pytest.raises(InputError, match="k must be at least 1, got 0"):
             question(["x"], 0)
-    with pytest.raises(InputError, match="limit must be at least 1, got 0"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'fitler'"):
+            question(["x"], fitler="price < 20")  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="k must be at least 1, got 0"):
         store.page("item", k=0)
 
 
