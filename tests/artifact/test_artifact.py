@@ -110,7 +110,7 @@ def test_a_changed_table_is_refused(tmp_path: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m | {"format_version": 99}, "artifact format 99, this release reads 1 and 2"),
+        (lambda m: m | {"format_version": 99}, "artifact format 99, but this release reads 1 and 2"),
         (lambda m: m | {"dim": "many"}, "damaged: dim"),
         (lambda m: m | {"model": "other"}, "holds the manifest of other/"),
         (lambda m: {}, "is damaged"),

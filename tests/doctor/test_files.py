@@ -84,9 +84,9 @@ def test_a_repo_at_another_place(doctor: Doctor, repo: Repo, fix: Fix, how: str)
 
 
 def test_a_live_version_that_is_gone(doctor: Doctor, repo: Repo) -> None:
-    """Queries go on, and nobody can be folded in; the history says so too."""
+    """Queries still work, but fold-in does not; the history reports it too."""
     live = max(path for path in (repo.data / "shop").iterdir() if path.name.startswith("2"))
     shutil.rmtree(live)
     _, bad, report = doctor()
     assert bad == [("history", "problem"), ("live", "warning")]
-    assert f"{live.name} is live and not on disk" in " ".join(row["message"] for row in report["findings"])
+    assert f"{live.name} is live but not on disk" in " ".join(row["message"] for row in report["findings"])

@@ -190,8 +190,8 @@ def test_the_command_writes_a_file(served: Served, command: Command, tmp_path: P
         ((), "name a file with --output, or write into the live collection with --push"),
         (("--output", "vectors.csv"), "--output vectors.csv: expected a file name that ends in .parquet"),
         (("--output", "v.parquet", "--update"), "--update has no effect without --push"),
-        (("--push", "--version", "OLDER"), "cannot be pushed, as"),
-        (("--push", "--version", "20200101T000000000Z"), "cannot be pushed, as"),
+        (("--push", "--version", "OLDER"), "cannot be pushed: "),
+        (("--push", "--version", "20200101T000000000Z"), "cannot be pushed: "),
         (("--output", "v.parquet", "--version", "20200101T000000000Z"), "has no version '20200101T000000000Z'"),
     ],
 )

@@ -180,7 +180,7 @@ def kill_and_see_it_replaced(served: Served, pid: int) -> None:
     """SIGKILL, and the line that the supervisor writes as it starts another one."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while f"Child process [{pid}] died or hung, and is replaced" not in served.log.read_text():
+    while f"Child process [{pid}] died or hung, and was replaced" not in served.log.read_text():
         assert time.monotonic() < deadline, served.log.read_text()
         time.sleep(0.05)
 
@@ -227,4 +227,6 @@ def test_a_port_that_is_taken(shop: Shop, tmp_path: Path) -> None:
         done = subprocess.run(command(shop, port, 1), capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert done.returncode == 1
     assert "address already in use" in done.stderr
-    assert done.stderr.splitlines()[-1] == f"error: nothing could be served on 127.0.0.1:{port}, see the error above"
+    assert (
+        done.stderr.splitlines()[-1] == f"error: the service could not start on 127.0.0.1:{port}, see the error above"
+    )

@@ -47,7 +47,7 @@ def test_a_metric_may_drop_by_the_margin(manifest: Manifest, recall: float, stat
     new = changed(manifest, metrics={"recall@20": recall}, evaluated_on="newest 10% of the interactions, 300 users")
     found, detail = results(new, manifest)["metric"]
     assert found == status
-    assert detail == f"recall@20 is {recall:.4f}, live 0.2000; at least 0.1900 is expected, a drop of 5%"
+    assert detail == f"recall@20 is {recall:.4f}, live 0.2000; expected at least 0.1900, a drop of 5%"
     assert results(new, manifest, Gates(max_metric_drop=0.5))["metric"][0] == "passed"
     overruled = results(new, manifest, Gates(allow_worse=True))["metric"][0]
     assert overruled == ("overruled" if status == "failed" else "passed")
@@ -83,7 +83,9 @@ def test_coverage_may_shrink_by_the_margin(manifest: Manifest, n_users: int, n_i
     counts = {"user": 100, "item": 50}
     found, detail = results(new, None, counts=counts)["coverage"]
     assert found == status
-    assert detail.startswith(f"it has {n_users} users, live 100 and {n_items} items, live 50; at most 10% fewer")
+    assert detail.startswith(
+        f"it has {n_users} users, live 100 and {n_items} items, live 50; expected at most 10% fewer"
+    )
     assert results(new, manifest, Gates(max_shrink=0.9))["coverage"][0] == "passed"
     assert results(new, manifest, Gates(allow_shrink=True))["coverage"][0] in ("passed", "overruled")
 
@@ -131,7 +133,7 @@ def test_data_of_the_future_has_to_be_allowed(shop: Shop, command: Command) -> N
         assert refused.code == 2
         assert refused.err.count("\n") == 1
         assert "its data reaches to 9999-01-02T00:00:00+00:00, which is in the future" in refused.err
-        assert "--allow-future publishes it all the same" in refused.err
+        assert "--allow-future publishes it anyway" in refused.err
     allowed = command("publish", "--repo", shop.repo.path, "--quiet", "--allow-future")
     assert (allowed.code, "time overruled" in allowed.out) == (0, True), allowed.err
     assert not is_future(datetime.now(UTC) + timedelta(hours=14))

@@ -117,12 +117,16 @@ def vectors(matrix: npt.NDArray[np.floating]) -> pa.Array:
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("embedding", vectors(np.where(np.eye(40, 8) > 0, np.nan, 1)), "NaN, infinity or too large numbers in 8 rows"),
-        ("embedding", vectors(np.full((40, 8), 1e30)), "NaN, infinity or too large numbers in 40 rows"),
-        ("embedding", vectors(np.zeros((40, 8))), "median length 0 and the greatest 0"),
+        (
+            "embedding",
+            vectors(np.where(np.eye(40, 8) > 0, np.nan, 1)),
+            "NaN, infinity or numbers out of range in 8 rows",
+        ),
+        ("embedding", vectors(np.full((40, 8), 1e30)), "NaN, infinity or numbers out of range in 40 rows"),
+        ("embedding", vectors(np.zeros((40, 8))), "median norm 0 and the largest norm 0"),
         ("embedding", vectors(np.where(np.arange(40)[:, None] == 3, 1e5, np.ones((40, 8)))), "at most 1000 times"),
         ("embedding", vectors(np.ones((40, 4))), "expected 40 items of dimension 8"),
-        ("bias", pa.array([np.inf] + [0.0] * 39, pa.float32()), "NaN, infinity or too large numbers in 1 rows"),
+        ("bias", pa.array([np.inf] + [0.0] * 39, pa.float32()), "NaN, infinity or numbers out of range in 1 rows"),
     ],
 )
 def test_vectors_that_cannot_be_served_are_refused(shop: Shop, column: str, values: pa.Array, message: str) -> None:

@@ -231,7 +231,7 @@ def test_it_asks_for_a_key(browser: Browser, address: str) -> None:
     """Before it shows anything; a wrong one is refused, the right one is kept in this tab and nowhere else."""
     browser.open(address)
     browser.wait("document.querySelector('#key-reason').innerText")
-    assert browser.text("#key-reason") == "This service asks for a key."
+    assert browser.text("#key-reason") == "This service needs a key."
     assert not browser.run("return document.querySelector('#main').checkVisibility()")
     browser.press("fe_wrong", "Enter")  # the field has the focus
     browser.wait("document.querySelector('#key-reason').innerText.includes('not accepted')")
@@ -248,7 +248,7 @@ def test_it_asks_for_a_key(browser: Browser, address: str) -> None:
     browser.open(address)  # again, without being asked again
     browser.wait("document.querySelector('#results tbody')")
     browser.click("#forget-key")
-    browser.wait("document.querySelector('#key-reason').innerText.includes('asks for a key')")
+    browser.wait("document.querySelector('#key-reason').innerText.includes('needs a key')")
     assert browser.run("return sessionStorage.length") == 0
     browser.log()  # of the refusals
 
@@ -320,7 +320,7 @@ def test_what_is_not_there_is_said(page: Browser, address: str) -> None:
     """An id that the version does not know, one of another type, and a model that nothing was published of."""
     page.open(f"{address}#model=shop&id=nobody")
     page.do("refresh", {})
-    page.wait("document.querySelector('#status').innerText === 'This version knows no item with this id.'")
+    page.wait("document.querySelector('#status').innerText === 'This version has no item with this id.'")
     page.open(f"{address}#model=shop&number=5")
     page.wait("document.querySelector('#trouble').innerText.includes('item ids of this model are text, got 5')")
     page.click("#model option[value=waiting]")

@@ -152,7 +152,7 @@ def test_an_audience_like_users(service: Asking, store: EmbeddingStore) -> None:
     assert [row["id"] for row in found["results"]] == expected.ids
     assert found["missing"] == ["nobody"]
     for wrong in ({}, {"item_id": "sku-1", "user_ids": ["u-1"]}):
-        assert "one of item_id and user_ids" in problem(service.post(f"{MODEL}/users_for_item", wrong), 422)["detail"]
+        assert "either item_id or user_ids" in problem(service.post(f"{MODEL}/users_for_item", wrong), 422)["detail"]
 
 
 def test_a_listing_has_every_match_once(service: Asking, shop: Shop) -> None:

@@ -1,38 +1,38 @@
 /** An id keeps its type. Whole numbers beyond 2^53 are BigInt, in requests and in answers. */
 export type Id = string | number | bigint;
 
-/** What came along with a user or an item at training; times are text, ISO 8601. */
+/** Attributes of a user or an item, given at training; times are text, ISO 8601. */
 export type Attributes = Record<string, unknown>;
 
 export interface ClientOptions {
-  /** Sent with each request, and in no message. */
+  /** Sent with each request; never part of an error message. */
   apiKey?: string;
-  /** Milliseconds for one try; 30,000 by default. */
+  /** Timeout of one try in milliseconds; 30,000 by default. */
   timeout?: number;
-  /** Repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503. 3 by default. */
+  /** Retries of a request after a transient failure: no connection, 429, 502, 503. 3 by default. */
   retries?: number;
-  /** Instead of the global one. */
+  /** Used instead of the global fetch. */
   fetch?: typeof globalThis.fetch;
 }
 
 export interface CallOptions {
-  /** Ends the request, its repetitions included; the promise is then rejected with the signal's reason. */
+  /** Aborts the request and its retries; the promise is then rejected with the signal's reason. */
   signal?: AbortSignal;
-  /** Milliseconds for one try, instead of the client's. */
+  /** Timeout of one try in milliseconds, instead of the client's. */
   timeout?: number;
 }
 
 /** The service refused a request, could not answer it, or could not be reached. */
 export class EmbeddingServiceError extends Error {
-  /** Of HTTP; null when there was no answer. */
+  /** HTTP status; null if there was no answer. */
   readonly status: number | null;
   /** The kind of problem. */
   readonly title: string;
   /** What went wrong. */
   readonly detail: string;
-  /** Of a 413 or 422, what is wrong by field of the request, as the service names it: `user_ids`, `filter`. */
+  /** For 413 and 422, the error per field of the request, as the service names it: `user_ids`, `filter`. */
   readonly errors: Record<string, string>;
-  /** Under which the service has logged the request. */
+  /** The id of the request in the service's log. */
   readonly requestId: string | null;
 }
 
@@ -43,9 +43,9 @@ export class EmbeddingConnectionError extends EmbeddingServiceError {}
 export class EmbeddingTimeoutError extends EmbeddingConnectionError {}
 
 /**
- * Asks an embedding service, from Node 20 or a browser.
+ * Client of an embedding service, for Node 20 or a browser.
  *
- * Every method rejects with an `EmbeddingServiceError` when the service refuses or does not answer, and with a
+ * Every method rejects with an `EmbeddingServiceError` if the service refuses or does not answer, and with a
  * `TypeError` when a request cannot be sent. A request that failed for a reason that may pass is repeated after 0.1 s,
  * 0.2 s, 0.4 s …, or when the service says, if within 5 s; `rollback` is not, as it would go back once more.
  */
@@ -63,27 +63,27 @@ export class EmbeddingClient {
   createUserEmbedding(request: UserEmbeddingRequest, options?: CallOptions): Promise<EmbeddingAnswer>;
   /** The embeddings of items, in the order of the request. */
   createItemEmbedding(request: ItemEmbeddingRequest, options?: CallOptions): Promise<EmbeddingAnswer>;
-  /** The items nearest to an item by cosine, without itself. */
+  /** The items nearest to an item by cosine, without the item. */
   similarItems(request: SimilarItemsRequest, options?: CallOptions): Promise<NeighboursAnswer>;
-  /** `similarItems` for each of many items. */
+  /** `similarItems` for many items. */
   similarItemsBatch(request: BatchSimilarItemsRequest, options?: CallOptions): Promise<BatchAnswer>;
   /** The users nearest to a user by cosine, without the user. */
   similarUsers(request: SimilarUsersRequest, options?: CallOptions): Promise<NeighboursAnswer>;
-  /** `similarUsers` for each of many users. */
+  /** `similarUsers` for many users. */
   similarUsersBatch(request: BatchSimilarUsersRequest, options?: CallOptions): Promise<BatchAnswer>;
   /** The items with the highest score for a user, or for a visitor without an id; with `itemIds`, these reranked. */
   rank(request: RankRequest, options?: CallOptions): Promise<NeighboursAnswer>;
-  /** `rank` for each of many users. */
+  /** `rank` for many users. */
   rankBatch(request: BatchRankRequest, options?: CallOptions): Promise<BatchAnswer>;
-  /** The users with the highest score for an item (`itemId`), or those most like a set of users (`userIds`). */
+  /** The users with the highest score for an item (`itemId`), or those most similar to a set of users (`userIds`). */
   usersForItem(request: AudienceRequest, options?: CallOptions): Promise<NeighboursAnswer>;
-  /** `usersForItem` for each of many items. */
+  /** `usersForItem` for many items. */
   usersForItemBatch(request: BatchAudienceRequest, options?: CallOptions): Promise<BatchAnswer>;
-  /** A page of the users or items that pass a filter; `cursor` gets the next one. */
+  /** A page of the users or items that pass a filter; pass `cursor` for the next one. */
   retrieve(request: RetrieveRequest, options?: CallOptions): Promise<PageAnswer>;
-  /** Make a version live, the newest by default; needs a key that may write. */
+  /** Make a version live, the newest by default; needs a key of scope write. */
   publish(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
-  /** Make an older version live again, the one before the live one by default; needs a key that may write. */
+  /** Make an older version live again, the one before the live one by default; needs a key of scope write. */
   rollback(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
 }
 
@@ -107,7 +107,7 @@ export interface Query {
   limit?: number;
   /** Condition on attributes, as in SQL: `category = 'Books' AND price < 20`. */
   filter?: string | null;
-  /** Whether the attributes come with each result. */
+  /** Whether to return the attributes with each result. */
   returnMetadata?: boolean;
 }
 
@@ -128,40 +128,40 @@ export interface BatchSimilarUsersRequest extends Query {
 }
 
 export interface RankQuery extends Query {
-  /** Whether items that the user or visitor interacted with are left out; by default unless `itemIds` is given. */
+  /** Whether to leave out items that the user or visitor interacted with; by default unless `itemIds` is given. */
   excludeSeen?: boolean | null;
-  /** Rank these items only. */
+  /** Rank only these items. */
   itemIds?: readonly Id[] | null;
 }
 
 export interface RankRequest extends RankQuery {
   /** The user to rank for. */
   userId?: Id;
-  /** Or what a visitor without an id did. Items that are not known are in `missing`. */
+  /** Or the interactions of a visitor without an id. Unknown items are in `missing`. */
   interactions?: readonly Interaction[];
 }
 
 export interface BatchRankRequest extends RankQuery {
   userIds?: readonly Id[];
-  /** Or what each of many visitors did; their ids in the answer are their places, from 0. */
+  /** Or the interactions of each of many visitors; their ids in the answer are their positions, from 0. */
   interactions?: readonly (readonly Interaction[])[];
 }
 
 export interface Interaction {
   itemId: Id;
-  /** As training weighed such an interaction; 1 by default. */
+  /** Weight of such an interaction in training; 1 by default. */
   weight?: number;
 }
 
 export interface AudienceQuery extends Query {
-  /** Whether users who interacted with the item in training are left out; by default they are. */
+  /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
 }
 
 export interface AudienceRequest extends AudienceQuery {
   /** The item to find users for. */
   itemId?: Id;
-  /** Or the users to find others like. */
+  /** Or the users to find similar users for. */
   userIds?: readonly Id[];
 }
 
@@ -172,15 +172,15 @@ export interface BatchAudienceRequest extends AudienceQuery {
 export interface RetrieveRequest {
   modelName: string;
   entity: "user" | "item";
-  /** As of `Query`. */
+  /** As in `Query`. */
   filter?: string | null;
-  /** Rows of a page; 100 by default. */
+  /** Most rows of a page; 100 by default. */
   limit?: number;
-  /** `nextCursor` of the page before. */
+  /** `nextCursor` of the previous page. */
   cursor?: string | null;
-  /** Whether the attributes come with each row; by default they do. */
+  /** Whether to return the attributes with each row; true by default. */
   returnMetadata?: boolean;
-  /** Whether the vectors come with each row. */
+  /** Whether to return the vectors with each row. */
   returnEmbeddings?: boolean;
 }
 
@@ -209,15 +209,15 @@ export interface VersionsAnswer {
 export interface VersionRow {
   version: string;
   live: boolean;
-  /** Whether it is in the vector store, so that going back to it takes no loading. */
+  /** Whether it is in the vector store, so that rollback needs no loading. */
   loaded: boolean;
   asOf: string;
   space: string;
-  /** null where the service does not have the files of the version. */
+  /** null if the files of the version are not on the service's disk. */
   training: Training | null;
 }
 
-/** How a version was made, and how good it is. */
+/** How a version was trained, and how good it is. */
 export interface Training {
   trainer: string;
   createdAt: string;
@@ -225,9 +225,9 @@ export interface Training {
   nUsers: number;
   nItems: number;
   nInteractions: number;
-  /** Ranking quality on interactions that were held back, and `popular_…`: that of the most popular items. */
+  /** Ranking quality on held-out interactions; `popular_…` is the quality of the most popular items. */
   metrics: Record<string, number>;
-  /** Which interactions those were; empty when there were none. */
+  /** Which interactions were held out; empty if none were. */
   evaluatedOn: string;
 }
 
@@ -258,7 +258,7 @@ export interface EmbeddingRow {
 export interface NeighboursAnswer {
   model: string;
   version: string;
-  /** As many as `limit` when so many match. */
+  /** `limit` results, or fewer if fewer match. */
   results: Result[];
   /** Ids of the request that have no embedding. */
   missing: Id[];
@@ -268,7 +268,7 @@ export interface Result {
   id: Id;
   /** Higher is better. */
   score: number;
-  /** The attributes, when asked for. */
+  /** The attributes, if requested. */
   metadata?: Attributes | null;
 }
 
@@ -291,7 +291,7 @@ export interface PageAnswer {
   model: string;
   version: string;
   rows: PageRow[];
-  /** Gets the next page; null after the last. */
+  /** Cursor of the next page; null after the last. */
   nextCursor: string | null;
 }
 
@@ -304,6 +304,6 @@ export interface PageRow {
 export interface PublishAnswer {
   model: string;
   version: string;
-  /** False when it was live already. */
+  /** False if it was live already. */
   changed: boolean;
 }

@@ -1,16 +1,16 @@
-"""The artifact: what one training run leaves on disk, and the contract between trainers and serving.
+"""The artifact: the output of one training run on disk, and the contract between trainers and serving.
 
 ::
 
     <data>/<model>/<version>/
-      manifest.json    what was trained, from what, how well, and the checksums of the tables
+      manifest.json    what was trained, on which data, how well, and the checksums of the tables
       users.parquet    user_id, embedding, n_interactions, seen_items, …, version, space
       items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
 
-An artifact is written to a temporary sibling and renamed, so it exists whole or not at all, and is never
-changed afterwards. Versions of one model lie side by side; together they are the offline history. Whoever writes or
-deletes one holds the model's lock, so that each version is newer than all before, and what a killed process left can
-be told from what another one is writing.
+An artifact is written to a temporary sibling and renamed, so it exists completely or not at all, and is never
+changed afterwards. Versions of one model are siblings; together they are the offline history. A process that writes or
+deletes one holds the model's lock, so that each version is newer than all before, and leftovers of killed processes
+can be distinguished from versions in progress.
 """
 
 from __future__ import annotations

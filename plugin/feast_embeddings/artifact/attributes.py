@@ -1,7 +1,7 @@
-"""Attribute columns: which types travel from a user's or item's table to Feast and Qdrant, and as what.
+"""Attribute columns: which types of a user's or item's table Feast and Qdrant support, and their types there.
 
 One table of types serves the artifact (Arrow), the feature views (Feast) and the payload (Qdrant), so that a
-column that is accepted at training can be served and filtered on.
+column accepted at training can be served and filtered on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RESERVED_COLUMNS = frozenset(
 )
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
-# Python's datetime knows no others.
+# The range of Python's datetime.
 _FIRST_TIME = pa.scalar(datetime.min).cast(pa.int64())
 _LAST_TIME = pa.scalar(datetime.max).cast(pa.int64())
 
@@ -48,7 +48,7 @@ class _AttributeType:
 
 
 def _is_text(dtype: pa.DataType) -> bool:
-    # A column without a single value has Arrow's null type; text is the least surprising reading of it.
+    # A column without values has Arrow's null type; text is the least surprising choice for it.
     return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_null(dtype))
 
 
@@ -59,7 +59,7 @@ def _is_list_of(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType
     return check
 
 
-# Stored Arrow type -> what it is in Feast, and which Arrow types are cast to it.
+# Stored Arrow type -> its Feast type, and the Arrow types that are cast to it.
 _TYPES: dict[pa.DataType, _AttributeType] = {
     pa.string(): _AttributeType("String", _is_text),
     pa.int64(): _AttributeType("Int64", pa.types.is_integer),
@@ -72,7 +72,7 @@ _TYPES: dict[pa.DataType, _AttributeType] = {
 
 
 def feast_type_name(dtype: pa.DataType) -> str:
-    """Name in `feast.types` of a column's type, as it stands in an artifact."""
+    """Return the name in `feast.types` of a column's type in an artifact."""
     return next(spec.feast for spec in _TYPES.values() if spec.accepts(dtype))
 
 
@@ -81,7 +81,7 @@ def normalise_attributes(attributes: pa.Table, *, source: str) -> pa.Table:
 
     Args:
         attributes: one row per user or item, without the id column.
-        source: what to call the table in an error, e.g. a file name.
+        source: name of the table in errors, e.g. a file name.
 
     Raises:
         InputError: a column has a reserved name or a type that cannot be served.
@@ -115,8 +115,8 @@ def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
             if target == TIMESTAMP:
                 return _times(column, what)
             if target == pa.float64() and column.type != pa.float64():
-                # By way of how it is written: a float32 of 0.3 is 0.30000001192… as a float64, and Arrow makes
-                # 19.990000000000002 of a decimal 19.99.
+                # Via text: a float32 of 0.3 is 0.30000001192… as a float64, and Arrow converts a decimal 19.99 to
+                # 19.990000000000002.
                 return (
                     column.cast(pa.float32() if pa.types.is_float16(column.type) else column.type)
                     .cast(pa.string())
@@ -134,7 +134,7 @@ def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
 
 
 def _times(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    """Microseconds in UTC, cut and not rounded; a time without a zone is UTC, as everywhere in Feast."""
+    """Convert to microseconds in UTC, truncated; a time without a zone is UTC, as everywhere in Feast."""
     zone = column.type.tz if pa.types.is_timestamp(column.type) else None
     is_finer = column.type == pa.timestamp("ns", zone)
     times = column.cast(pa.timestamp("us", zone), safe=not is_finer).cast(pa.int64())
@@ -148,9 +148,9 @@ def _times(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
 
 
 def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whole numbers, or their text where one has more than 64 bits."""
+    """Convert to whole numbers, or to their text if one has more than 64 bits."""
     if pa.types.is_decimal(column.type) and column.type.scale < 0:
-        # Their text would be 1.2E+3.
+        # Otherwise their text would be 1.2E+3.
         column = column.cast(pa.decimal256(column.type.precision - column.type.scale, 0))
     text = column.cast(pa.string())
     try:
@@ -165,6 +165,6 @@ def _refuse_nulls_within(column: pa.ChunkedArray, what: str) -> None:
         parents = pc.list_parent_indices(column)
         row = parents.filter(pc.is_null(flat))[0].as_py()
         raise InputError(
-            f"{what}: {flat.null_count:,} nulls within lists, first in row {row + 1}; Feast's lists hold none: leave "
-            "them out, or write a value that stands for them"
+            f"{what}: {flat.null_count:,} nulls within lists, first in row {row + 1}; Feast's lists cannot hold "
+            "nulls: leave them out, or write a placeholder"
         )

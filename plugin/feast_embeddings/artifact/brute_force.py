@@ -1,4 +1,4 @@
-"""Nearest neighbours by brute force: what searches of a graph are held against, and what versions are compared by."""
+"""Nearest neighbours by brute force, to verify graph searches and to compare versions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Matrix", "highest", "kth_best_scores", "matrix_blocks", "unit"]
 
 Matrix = npt.NDArray[np.float32]
 
-# Rows that are compared with all queries at a time: so few that their scores stay in the processor's cache.
+# Rows that are compared with all queries at a time: few enough that their scores stay in the CPU cache.
 _BLOCK = 4096
-# Columns of a group, where the highest of many columns are looked for.
+# Columns per group, when the highest of many columns are searched.
 _WIDTH = 64
 
 
 def unit(vectors: Matrix) -> Matrix:
-    """Vectors at length 1, shape (n, dim); one of length 0 stays, and has cosine 0 with all."""
+    """Normalize vectors, shape (n, dim); one of length 0 stays, and has cosine 0 with all."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     units: Matrix = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return units
 
 
 def matrix_blocks(table: pa.Table) -> Iterator[Matrix]:
-    """The vectors of a table, some rows at a time, without a copy."""
+    """Yield the vectors of a table, some rows at a time, without a copy."""
     for batch in table.select(["embedding"]).to_batches(max_chunksize=_BLOCK):
         yield batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
 
@@ -40,13 +40,13 @@ def kth_best_scores(
     cosine: bool,
     skip: npt.NDArray[np.intp] | None,
 ) -> Matrix:
-    """By brute force, the k-th best score of all rows for each query, shape (n queries,).
+    """Compute the k-th best score of all rows for each query, shape (n queries,).
 
     Args:
         queries: shape (n, dim), or (n, dim + 1) with a bias.
         bias: shape (rows,): one more coordinate of the rows.
-        cosine: whether rows and queries are taken at length 1.
-        skip: per query, the row that does not count.
+        cosine: whether to normalize rows and queries.
+        skip: per query, the row to leave out.
     """
     best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
     queries = unit(queries) if cosine else queries
@@ -68,11 +68,11 @@ def kth_best_scores(
 
 
 def highest(scores: Matrix, k: int) -> npt.NDArray[np.int64]:
-    """Columns of the k highest of each row, in no order."""
+    """Return the columns of the k highest of each row, unordered."""
     n_rows, n = scores.shape
     if n <= 2 * k * _WIDTH:
         return np.argpartition(scores, n - k, axis=1)[:, -k:]
-    # The k highest are in the k groups with the highest maxima, and a maximum costs a tenth of a partition.
+    # The k highest are in the k groups with the highest maxima, and a maximum takes a tenth of a partition's time.
     groups = np.pad(scores, ((0, 0), (0, -n % _WIDTH)), constant_values=-np.inf).reshape(n_rows, -1, _WIDTH)
     best = np.argpartition(groups.max(axis=2), -k, axis=1)[:, -k:]
     within = np.take_along_axis(groups, best[:, :, None], axis=1).reshape(n_rows, -1)

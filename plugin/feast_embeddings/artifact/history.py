@@ -1,4 +1,4 @@
-"""The offline history: the tables of all versions under one schema, for Feast to join point in time.
+"""The offline history: the tables of all versions with one schema, for Feast's point-in-time join.
 
 ::
 
@@ -6,10 +6,10 @@
     <data>/<model>/history/items/<version>.parquet
 
 Feast's DuckDB store reads one folder, and DuckDB refuses files whose columns differ. Artifacts never change, but
-attributes come and go between trainings. So the history holds a copy of each artifact's table, where its columns
-differ from the union over all versions with the missing columns as nulls. It is no hard link: Feast may write into the
-folder, and an artifact must have no other name to be written through. A file system that can share blocks between
-copies does. The history is derived: it can be deleted and is made again by the next `refresh_history`.
+attributes come and go between trainings. So the history holds a copy of each artifact's table, with nulls for columns
+that only other versions have. It is not a hard link: Feast may write into the folder, and must not change an artifact
+that way. Copies share blocks if the file system can. The history is derived: it can be deleted, and the next
+`refresh_history` makes it again.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ _EVERY_FILE = "/*.parquet"
 
 
 def history_folder(model_folder: Path, entity: str) -> Path:
-    """The folder that Feast's source reads: every version's users or items. Absolute, as Feast's source needs it."""
+    """Return the folder that Feast's source reads: every version's users or items. Absolute, as Feast needs it."""
     return model_folder.resolve() / "history" / f"{entity}s"
 
 
 def history_source(model_folder: Path, entity: str) -> str:
-    """The path for Feast's source: DuckDB takes it for a pattern, so what is special in one is quoted."""
+    """Return the path for Feast's source, with glob characters quoted, because DuckDB reads it as a glob."""
     folder = str(history_folder(model_folder, entity))
     quoted = re.sub(r"([*?\[])", r"[\1]", folder)
     return folder if quoted == folder else quoted + _EVERY_FILE
 
 
 def folder_of_source(path: str) -> Path:
-    """The folder that a path of `history_source` is of; another path is left as it is."""
+    """Return the folder of a path from `history_source`; another path is returned unchanged."""
     return Path(re.sub(r"\[([*?\[])\]", r"\1", path.removesuffix(_EVERY_FILE)) if path.endswith(_EVERY_FILE) else path)
 
 
 def refresh_history(model_folder: Path, versions: list[Path]) -> None:
-    """Bring the history in line with the versions on disk. Safe to repeat, and to interrupt.
+    """Make the history agree with the versions on disk. Safe to repeat, and to interrupt.
 
-    Called with the model's writer lock held: what another call left half written is cleared.
+    Called with the model's writer lock held, so that half-written files of another call can be deleted.
     """
     for left in (model_folder / "history").glob(".*"):
         left.unlink()
@@ -60,8 +60,8 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sources = {path.name: path / f"{entity}s.parquet" for path in versions}
         schema = _union([pq.read_schema(source) for source in sources.values()])
-        # Newest first: DuckDB takes the columns of the first (oldest) file and tolerates more in later ones,
-        # so a reader that comes in the middle of this loop still finds a readable set.
+        # Newest first: DuckDB takes the columns of the first (oldest) file and tolerates more in later ones, so a
+        # concurrent reader still finds a readable set.
         for name in sorted(sources, reverse=True):
             target = folder / f"{name}.parquet"
             if not _is_current(target, sources[name], schema):
@@ -72,22 +72,21 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
 
 
 def check_columns(versions: list[Path], new: dict[str, pa.Schema]) -> None:
-    """Check, before anything is written, that new tables can join the history.
+    """Check before anything is written that new tables can be added to the history.
 
     Args:
         versions: folders of the versions that are on disk.
         new: schema of the new table per file name, e.g. ``items.parquet``.
 
     Raises:
-        InputError: a column has another type than in an earlier version, and the two do not mix; or two names
-            differ only in case.
+        InputError: a column's type is incompatible with that in an earlier version, or two names differ only in case.
     """
     for name, schema in new.items():
         _union([*_schemas(path / name for path in versions), schema])
 
 
 def _schemas(tables: Iterable[Path]) -> Iterator[pa.Schema]:
-    """Of those tables whose versions are not deleted meanwhile, as this looks without the lock."""
+    """Yield the schemas of the tables; without the lock, so it skips versions that are deleted meanwhile."""
     for table in tables:
         try:
             yield pq.read_schema(table)
@@ -97,13 +96,13 @@ def _schemas(tables: Iterable[Path]) -> Iterator[pa.Schema]:
 
 
 def _union(schemas: list[pa.Schema]) -> pa.Schema:
-    """One schema for all versions; vectors lose their fixed length, as a retrain may change it."""
+    """Merge the schemas of all versions; vectors lose their fixed length, because a retrain may change it."""
     spellings: dict[str, str] = {}
     for name in (name for schema in schemas for name in schema.names):
         if spellings.setdefault(name.casefold(), name) != name:
             raise InputError(
                 f"the columns {spellings[name.casefold()]!r} and {name!r} differ only in case, which DuckDB does "
-                "not tell apart; rename one (they may be of different versions of the model)"
+                "not distinguish; rename one (they may be of different versions of the model)"
             )
     if all(schema.equals(schemas[0]) for schema in schemas):
         return schemas[0] if schemas else pa.schema([])
@@ -124,14 +123,14 @@ def _union(schemas: list[pa.Schema]) -> pa.Schema:
 
 def _is_current(target: Path, source: Path, schema: pa.Schema) -> bool:
     try:
-        # Older releases made hard links.
+        # Older releases used hard links.
         return not target.samefile(source) and pq.read_schema(target).equals(schema)
-    except (OSError, pa.ArrowInvalid):  # it is not there, or is not whole
+    except (OSError, pa.ArrowInvalid):  # missing or incomplete
         return False
 
 
 def _place(source: Path, target: Path, schema: pa.Schema) -> None:
-    # Beside the folder, not in it: readers take every file that they find there.
+    # Next to the folder, not in it: readers read every file in it.
     temporary = target.parent.with_name(f".{target.parent.name}-{target.name}.{uuid.uuid4().hex}")
     table_schema = pq.read_schema(source)
     with temporary.open("xb") as writing:
@@ -153,7 +152,7 @@ def _place(source: Path, target: Path, schema: pa.Schema) -> None:
 
 
 def _copy(reading: int, writing: int) -> None:
-    """Copy a file into an empty one; where the file system can, the two share their blocks until one is written."""
+    """Copy a file into an empty one; if the file system can, they share blocks until one is written."""
     if hasattr(os, "copy_file_range"):
         size, done = os.fstat(reading).st_size, 0
         try:

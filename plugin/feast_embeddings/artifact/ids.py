@@ -1,4 +1,4 @@
-"""A column of ids as people have it, in the type that the ids of a model have."""
+"""Convert a column of ids to the type of a model's ids."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["typed_ids"]
 
 
 def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
-    """The ids as Arrow text or int64: whole numbers may come as text (from a CSV file) and the reverse.
+    """Convert ids to Arrow text or int64: whole numbers may come as text (from a CSV file) and the reverse.
 
     Raises:
-        InputError: the column holds something else; the message calls it `name`.
+        InputError: the column holds other values; the message calls it `name`.
     """
     column = column.infer_objects()
-    # A column without a single id is a column of NaN in pandas, and whole numbers beside one are real numbers.
+    # pandas stores a column without ids as NaN, and whole numbers with missing values as floats.
     is_real = is_float_dtype(column.dtype) and not column.isna().all()
     if is_bool_dtype(column.dtype) or (is_real and (is_text or not _is_whole(column))):
         raise InputError(
@@ -40,7 +40,7 @@ def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
 
 
 def _refuse_other_spellings(column: pd.Series[Any], name: str) -> None:
-    """Text that pandas takes for a whole number though it is not written as one: 007, 1_0, ７."""
+    """Refuse text that pandas reads as a whole number in an unusual spelling: 007, 1_0, ７."""
     if not (is_object_dtype(column.dtype) or is_string_dtype(column.dtype)):
         return
     texts = column.reset_index(drop=True)
@@ -54,5 +54,5 @@ def _refuse_other_spellings(column: pd.Series[Any], name: str) -> None:
 
 def _is_whole(column: pd.Series[Any]) -> bool:
     numbers = column.dropna().to_numpy(dtype=np.float64)
-    # Above, real numbers leave whole ones out.
+    # Beyond it, not every whole number is a float.
     return bool((np.abs(numbers) < 2.0**53).all() and (numbers == np.round(numbers)).all())

@@ -1,6 +1,6 @@
-"""`manifest.json`: what a version is, what it was trained from, how well, and the checksums of its tables.
+"""`manifest.json`: the description of a version, its training data and quality, and the checksums of its tables.
 
-Format 1 has no checksum of the manifest itself; format 2 has.
+Only format 2 has a checksum of the manifest itself.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Alignment(_Frozen):
     version: str
     """The earlier version."""
     space_id: str
-    """Its space, which is now that of both."""
+    """Its space, which both now share."""
     residual: float
-    """0 for vectors that agree up to a rotation, 1 for vectors that have nothing in common."""
+    """0 for vectors that agree up to a rotation, 1 for unrelated vectors."""
     shared_users: int
     shared_items: int
     cosine_before: float
-    """Mean cosine between the vectors of shared ids in both versions, by interactions, before the rotation."""
+    """Mean cosine between the vectors of shared ids in both versions, weighted by interactions, before the rotation."""
     cosine: float
-    """The same after it."""
+    """The same after the rotation."""
 
 
 class Manifest(_Frozen):
@@ -71,40 +71,40 @@ class Manifest(_Frozen):
     n_items: int
     n_interactions: int
     metrics: dict[str, float]
-    """Ranking quality on a holdout of the interactions, e.g. ``recall@20``; empty when not evaluated."""
+    """Ranking quality on a holdout of the interactions, e.g. ``recall@20``; empty if not evaluated."""
     evaluated_on: str = ""
-    """Which holdout that was; empty when not evaluated."""
+    """The kind of holdout; empty if not evaluated."""
     fingerprint: str
     """Hash of the interactions: equal for equal training data."""
     interactions: dict[str, Any] | None = None
-    """How the log was read: names of its columns, filters and weights. None where it was not recorded."""
+    """How the log was read: names of its columns, filters and weights. None if not recorded."""
     tuning: dict[str, Any] | None = None
-    """How the hyper-parameters were found: objective, what was held back, all trials. None if they were given."""
+    """How the hyper-parameters were found: objective, holdout, all trials. None if they were given."""
     aligned_to: str | None = None
-    """The earlier version whose space this one shares; None when it started its own."""
+    """The earlier version whose space this one shares; None if it started a new one."""
     alignment_residual: float | None = None
-    """This and the next are None when `aligned_to` is; see `Alignment`."""
+    """This and the next are None if `aligned_to` is; see `Alignment`."""
     alignment_shared_users: int | None = None
     alignment_shared_items: int | None = None
     alignment_cosine_before: float | None = None
     alignment_cosine: float | None = None
     new_space_reason: str = ""
-    """Why the version started a space of its own; empty when it did not."""
+    """Why the version started a new space; empty if it did not."""
     files: dict[str, FileInfo]
     checksum: str = ""
-    """SHA-256 of the file's bytes while this was empty."""
+    """SHA-256 of the file's bytes with this field empty."""
 
     def signed(self) -> Manifest:
-        """The same with its checksum."""
+        """Return a copy with its checksum."""
         return self.model_copy(update={"checksum": hashlib.sha256(self.to_bytes()).hexdigest()})
 
     def to_bytes(self) -> bytes:
-        """The content of the file."""
+        """Return the content of the file."""
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
 def read_manifest(version: Path) -> Manifest:
-    """The manifest of the version in this folder.
+    """Read the manifest of the version in this folder.
 
     Raises:
         ArtifactError: it is missing, damaged, of a newer format, or of another version.
@@ -121,7 +121,7 @@ def read_manifest(version: Path) -> Manifest:
         raise ArtifactError(f"{version / 'manifest.json'} is damaged: {where}: {first['msg']}") from None
     if manifest.format_version not in _READABLE:
         raise ArtifactError(
-            f"{version} has artifact format {manifest.format_version}, this release reads "
+            f"{version} has artifact format {manifest.format_version}, but this release reads "
             f"{' and '.join(map(str, _READABLE))}; upgrade feast-embeddings"
         )
     if (manifest.version, manifest.model) != (version.name, version.parent.name):

@@ -1,4 +1,4 @@
-"""Arrow columns in layouts that all functions of Arrow know: no views, as polars writes them, no dictionaries."""
+"""Convert Arrow columns to layouts that all Arrow functions support: no views, as polars writes, no dictionaries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["plain", "plain_type"]
 
 
 def plain_type(dtype: pa.DataType) -> pa.DataType:
-    """The type of the same values in a plain layout; the type itself where it is one."""
+    """Return the type with a plain layout; unchanged if it has one."""
     if pa.types.is_dictionary(dtype):
         return plain_type(dtype.value_type)
     if pa.types.is_string_view(dtype):
@@ -27,7 +27,7 @@ def plain_type(dtype: pa.DataType) -> pa.DataType:
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """The column in a plain layout."""
+    """Convert the column to a plain layout."""
     dtype = plain_type(column.type)
     if dtype == column.type:
         return column

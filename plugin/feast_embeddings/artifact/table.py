@@ -1,6 +1,6 @@
-"""Vectors of users or of items with what belongs to each: as training gives them, and as rows of an artifact.
+"""Vectors of users or of items with their attributes: as training returns them, and as rows of an artifact.
 
-Trainers import them from `feast_embeddings.artifact`, which is the contract.
+Trainers import these classes from `feast_embeddings.artifact`, which is the contract.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["ENTITIES", "WHOLE_NUMBER", "EmbeddingTable", "Entity", "FoldedIn", "
 
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, Entity] = ("user", "item")
-# The one way in which a whole number is written, as a pattern: 007, +7 and 1_0 are text, or ids of somebody else.
+# The canonical spelling of a whole number, as a pattern: 007, +7 and 1_0 are text, or different ids.
 WHOLE_NUMBER = r"-?(0|[1-9][0-9]*)"
 
 
@@ -32,7 +32,7 @@ class EmbeddingTable:
     Attributes:
         ids: distinct, without nulls, string or int64, shape (n,).
         embedding: float32, shape (n, dim), finite; row i belongs to ids[i]. The bias is not part of it.
-        n_interactions: int64, shape (n,); how many interactions the run saw of each.
+        n_interactions: int64, shape (n,); interactions of each in the training data.
         bias: float32, shape (n,), or None. A user's score for an item is ``user · item + item bias``.
         seen_items: list of item ids per row, or None.
         attributes: one row per id, or None; see `feast_embeddings.artifact.attributes` for the types.
@@ -48,15 +48,15 @@ class EmbeddingTable:
 
 @dataclass(frozen=True)
 class FoldedIn:
-    """Vectors of users or items that a version was not trained on, with its other side as it is.
+    """Vectors folded into a version for users or items, with its other side unchanged.
 
     Attributes:
-        entity: what they are.
-        table: a row for each, with the columns of the artifact's table. Attributes are null, but for `known` ids.
-        known: those ids of the table that the version was trained on.
-        missing: ids without a vector: the version knows nothing that they interacted with.
+        entity: user or item.
+        table: a row for each, with the columns of the artifact's table. Attributes are null, except for `known` ids.
+        known: the ids of the table that the version was trained on.
+        missing: ids without a vector: everything that they interacted with is unknown to the version.
         n_interactions: rows of the log.
-        n_unknown: those of them that are about something the version does not know.
+        n_unknown: rows whose other side is unknown to the version.
     """
 
     entity: Entity
@@ -68,18 +68,18 @@ class FoldedIn:
 
     @property
     def ids(self) -> list[str | int]:
-        """One for each row of the table."""
+        """The ids of the table's rows."""
         ids: list[str | int] = self.table[f"{self.entity}_id"].to_pylist()
         return ids
 
     @property
     def vectors(self) -> npt.NDArray[np.float32]:
-        """Shape (n, dim), in the order of `ids`; without the bias."""
+        """The vectors, shape (n, dim), in the order of `ids`; without the bias."""
         return embedding_matrix(self.table)
 
 
 def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
-    """The column ``embedding`` of an artifact's table as float32, shape (n, dim); often a view of its memory.
+    """Return the column ``embedding`` of an artifact's table as float32, shape (n, dim); often a view of its memory.
 
     Raises:
         ArtifactError: a vector is missing, or they have different lengths.
@@ -98,7 +98,7 @@ def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
 def to_arrow(
     entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
 ) -> pa.Table:
-    """The rows of an artifact's table.
+    """Build the rows of an artifact's table.
 
     Raises:
         InputError: a vector or an attribute cannot be served.

@@ -1,4 +1,4 @@
-"""Versions on disk: write one whole or not at all, find, read and delete them."""
+"""Versions on disk: write one atomically, find, read and delete them."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Artifact:
     manifest: Manifest
 
     def verified(self, entity: Entity) -> Path:
-        """The file of the users or items, once it was found to be the one that training wrote.
+        """Return the file of the users or items after verifying that training wrote it.
 
         Raises:
-            ArtifactError: it is missing, or is another.
+            ArtifactError: it is missing, or was changed.
         """
         name = f"{entity}s.parquet"
         file, expected = self.path / name, self.manifest.files.get(name)
@@ -69,14 +69,14 @@ class Artifact:
             ArtifactError: the file is missing, or is not the one that training wrote.
         """
         file = self.verified(entity)
-        # partitioning=None: otherwise Arrow reads columns out of folder names such as "model=shop".
+        # partitioning=None: otherwise Arrow reads columns from folder names such as "model=shop".
         table = pq.read_table(file, partitioning=None, pre_buffer=False)
-        pa.default_memory_pool().release_unused()  # as much again, which reading took
+        pa.default_memory_pool().release_unused()  # memory that reading used in addition
         self._check(entity, file, table)
         return table
 
     def _check(self, entity: Entity, file: Path, table: pa.Table) -> None:
-        """The manifest and the table say the same; a manifest of format 1 has no checksum of its own."""
+        """Check that the manifest and the table agree; a manifest of format 1 has no checksum."""
         manifest = self.manifest
         dtype: Any = table.schema.field("embedding").type if "embedding" in table.column_names else pa.null()
         dim = dtype.list_size if pa.types.is_fixed_size_list(dtype) else None
@@ -93,13 +93,13 @@ class Artifact:
         for name, value in said.items():
             if found := set(table[name].unique().to_pylist()) - {value}:
                 raise ArtifactError(
-                    f"{file} has another {name} than its manifest: expected {value}, found {found.pop()}; "
+                    f"{file} has a different {name} than its manifest: expected {value}, found {found.pop()}; "
                     "restore it or train a new version"
                 )
 
 
 def list_artifacts(data: Path, model: str) -> list[Artifact]:
-    """All versions of a model, oldest first; without those that go while this looks."""
+    """Return all versions of a model, oldest first, except those that are deleted meanwhile."""
     found = []
     for path in version_folders(data, model):
         try:
@@ -111,7 +111,7 @@ def list_artifacts(data: Path, model: str) -> list[Artifact]:
 
 
 def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:
-    """Delete versions from the disk, and from the offline history. Each goes whole or not at all."""
+    """Delete versions from the disk, and from the offline history. Each deletion is atomic."""
     folder = data / validate_model_name(model)
     if not folder.is_dir():
         return
@@ -119,7 +119,7 @@ def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:
     with writing(folder):
         for path in version_folders(data, model):
             if path.name in unwanted:
-                # Out of sight first; what a crash leaves of it is cleared as other leftovers are.
+                # Hide it first; what a crash leaves of it is deleted like other leftovers.
                 hidden = folder / f".{path.name}.{uuid.uuid4().hex[:8]}"
                 path.rename(hidden)
                 shutil.rmtree(hidden)
@@ -127,10 +127,10 @@ def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:
 
 
 def load_artifact(data: Path, model: str, version: str | None = None) -> Artifact:
-    """One version of a model, the newest when no version is named.
+    """Load one version of a model, by default the newest.
 
     Raises:
-        InputError: there is no such model or version; the message lists what there is.
+        InputError: there is no such model or version; the message lists the existing ones.
         ArtifactError: the manifest is damaged or of a newer format.
     """
     folder = data / validate_model_name(model)
@@ -146,11 +146,10 @@ def load_artifact(data: Path, model: str, version: str | None = None) -> Artifac
 
 
 def check_schemas(data: Path, model: str, schemas: Mapping[Entity, pa.Schema]) -> None:
-    """Check whether tables with these columns can become a version, before anything is computed for it.
+    """Check that tables with these columns can become a version, before anything is computed for it.
 
     Raises:
-        InputError: a column has another type than in an earlier version, and the two do not mix; or two names
-            differ only in case.
+        InputError: a column's type is incompatible with that in an earlier version, or two names differ only in case.
     """
     check_columns(version_folders(data, model), {f"{entity}s.parquet": schema for entity, schema in schemas.items()})
 
@@ -173,10 +172,10 @@ def write_artifact(
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
 ) -> Artifact:
-    """Write a new version of a model and return it. Nothing is left behind when it fails.
+    """Write a new version of a model and return it. Leaves nothing behind on failure.
 
-    The version is the time of writing, or a millisecond after the newest version where the clock is not past that; so
-    versions sort by age, whatever the clock does.
+    The version is the time of writing, or a millisecond after the newest version if the clock is behind that, so
+    versions always sort by age.
 
     Args:
         alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
@@ -193,14 +192,14 @@ def write_artifact(
         stamp = (as_of, created_at, version, alignment.space_id if alignment else f"{model}-{version}")
         return {"user": to_arrow("user", users, *stamp), "item": to_arrow("item", items, *stamp)}
 
-    # Before the folder is there: what cannot be served leaves nothing.
+    # Before the folder is made, so that a failure leaves nothing.
     made = tables(created_at)
     schemas = {entity: table.schema for entity, table in made.items()}
     check_schemas(data, model, schemas)
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
         existing = version_folders(data, model)
-        check_schemas(data, model, schemas)  # against what was written since
+        check_schemas(data, model, schemas)  # again, against versions written since
         if existing and version_at(created_at) <= existing[-1].name:
             created_at = time_after(existing[-1])
             made = tables(created_at)

@@ -1,4 +1,4 @@
-"""The command line: `feast-embeddings COMMAND`. Each command is one call into the library."""
+"""The command line `feast-embeddings COMMAND`. Each command is one call into the library."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from feast_embeddings.errors import EmbeddingsError
 
 __all__ = ["main", "run"]
 
-# Command -> module that defines it, in the order in which a new user meets them. Modules load when they are called
-# for, so that --help does not wait for Feast.
+# Command -> module that defines it, in the order in which a new user meets them. Modules load on demand, so that
+# --help does not wait for Feast.
 _COMMANDS = {
     "quickstart": "feast_embeddings.cli.quickstart",
     "init": "feast_embeddings.cli.init",
@@ -87,7 +87,7 @@ def run() -> None:
     except click.ClickException as error:
         _fail(error, error.format_message(), error.exit_code)
     except BrokenPipeError:
-        # The reader (`| head`) has what it wanted.
+        # The reader (`| head`) has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         _fail(error, f"{type(error).__name__}: {error}", 1)

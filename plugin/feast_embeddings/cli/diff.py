@@ -1,4 +1,4 @@
-"""`diff`: what changed between two versions."""
+"""`diff`: show what changed between two versions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Users and items whose neighbours and lists are compared.",
 )
-@click.option("--worst", default=10, show_default=True, type=click.IntRange(min=0), help="Moved items to name.")
+@click.option(
+    "--worst", default=10, show_default=True, type=click.IntRange(min=0), help="Items that moved most to list."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option
 def diff(
     old: str, new: str, repo: str, model: str | None, k: int, sample: int, worst: int, seed: int, as_json: bool
 ) -> None:
-    """Compare version V2 of a model with version V1: who came and went, and how far vectors and lists moved."""
+    """Compare version V2 of a model with V1: what was added and removed, and how far vectors and lists moved."""
     opened = Repo.open(repo)
     name = one_model(opened, model)
     artifacts = [load_artifact(opened.data, name, version) for version in (old, new)]
@@ -51,7 +53,7 @@ def diff(
 def _print(found: VersionDiff) -> None:
     click.echo(f"{found.model} {found.old} -> {found.new}")
     if found.same_space:
-        click.echo(f"one space, {found.new_space}: models trained on the old vectors can go on with the new")
+        click.echo(f"one space, {found.new_space}: models trained on the old vectors keep working with the new")
     else:
         click.echo(
             f"the spaces differ, {found.old_space} and {found.new_space}: a vector cannot be compared with its "

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with a repo, and how to fix it."""
+"""`doctor`: find what is wrong with a repo, and how to fix it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
     show_default=True,
     type=click.FloatRange(0, min_open=True),
     metavar="DAYS",
-    help="Of the newest interaction behind what is served.",
+    help="Oldest acceptable age of the newest interaction behind the live version, in days.",
 )
 @json_option
 def doctor(repo: str, key_file: Path | None, max_age: float, as_json: bool) -> None:
-    """Look for what is wrong, and say how to fix it. Changes nothing; the exit code is 1 when there is a problem."""
+    """Find problems of the repo and say how to fix them. Changes nothing; the exit code is 1 if there is a problem."""
     opened = Repo.open(repo)
 
     from feast_embeddings.doctor import examine

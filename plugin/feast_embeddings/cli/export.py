@@ -1,4 +1,4 @@
-"""`export`: all live vectors of users or of items, to a file."""
+"""`export`: write all live vectors of users or of items to a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from feast_embeddings.cli.output_file import new_file, parquet_path
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
 
-# A row group is what a reader of Parquet reads at a time; pages of the vector store are a tenth or less of it.
+# Parquet readers read one row group at a time; pages of the vector store are a tenth of it or less.
 _ROW_GROUP = 20_000
 
 
@@ -20,14 +20,16 @@ _ROW_GROUP = 20_000
 @repo_option
 @model_option
 @click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whose vectors.")
-@click.option("--output", required=True, metavar="FILE", help="Parquet to write.")
-@click.option("--filter", metavar="CONDITION", help="On attributes, e.g. \"category = 'Books' AND price < 20\".")
+@click.option("--output", required=True, metavar="FILE", help="Parquet file to write.")
+@click.option(
+    "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
+)
 @json_option
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 def export(
     repo: str, model: str | None, entity: Entity, output: str, filter: str | None, as_json: bool, quiet: bool
 ) -> None:
-    """Write all live vectors of users or items, with what is known of each, to a Parquet file."""
+    """Write all live vectors of users or items, with their attributes, to a Parquet file."""
     target = parquet_path("--output", output)
     store = open_store(repo, model)
 

@@ -1,4 +1,4 @@
-"""`fold-in`: vectors for new users or items, to a file, to the live collection, or both."""
+"""`fold-in`: compute vectors for new users or items, for a file, the live collection, or both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.query.from_trainers import from_trainers
 
 _SHOWN = 5
-# They add one argument ``source``, a log that is yet to be read.
+# They add one argument, ``source``: a log that has not been read yet.
 _log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("options")
 
 
@@ -22,11 +22,13 @@ _log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_traine
 @_log_options
 @repo_option
 @model_option
-@click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Who gets vectors.")
+@click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Which side gets vectors.")
 @click.option("--version", default="live", show_default=True, metavar="V", help="The version to fold into.")
-@click.option("--output", metavar="FILE", help="Parquet to write, with the columns of the version's own table.")
+@click.option("--output", metavar="FILE", help="Parquet file to write, with the columns of the version's own table.")
 @click.option("--push", is_flag=True, help="Write the vectors into the live collection.")
-@click.option("--update", is_flag=True, help="Also replace the live vectors of those that were in the training.")
+@click.option(
+    "--update", is_flag=True, help="Also replace the live vectors of users or items that were in the training."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
 @json_option
 def fold_in(
@@ -41,7 +43,7 @@ def fold_in(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Vectors for users or items that came after the training, from their interactions alone."""
+    """Compute vectors for users or items that are newer than the training, from their interactions."""
     target = None if output is None else parquet_path("--output", output)
     if target is None and not push:
         raise InputError("name a file with --output, or write into the live collection with --push")

@@ -1,4 +1,4 @@
-"""`training-frame`: point-in-time embeddings for labelled rows, from file to file."""
+"""`training-frame`: join point-in-time embeddings to labelled rows, from file to file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ _TIME = "event_timestamp"
 
 
 @click.command()
-@click.option("--entities", required=True, metavar="FILE", help="Parquet, CSV or JSON with event_timestamp and ids.")
-@click.option("--output", required=True, metavar="FILE", help="Parquet to write.")
-@click.option("--time-format", metavar="FORMAT", help="How times are written, if not as in docs/input.md (strptime).")
+@click.option(
+    "--entities", required=True, metavar="FILE", help="Parquet, CSV or JSON file with event_timestamp and ids."
+)
+@click.option("--output", required=True, metavar="FILE", help="Parquet file to write.")
+@click.option("--time-format", metavar="FORMAT", help="Format of times (strptime), if not one of docs/input.md.")
 @click.option(
     "--vectors",
     type=click.Choice(["lists", "columns"]),
@@ -29,7 +31,7 @@ _TIME = "event_timestamp"
 )
 @click.option("--version", metavar="V", help="Use this version only.")
 @click.option("--space", metavar="S", help="Use the versions of this space only.")
-@click.option("--allow-mixed-spaces", is_flag=True, help="Do not refuse rows whose vectors are of several spaces.")
+@click.option("--allow-mixed-spaces", is_flag=True, help="Allow vectors of several spaces in one frame.")
 @repo_option
 @model_option
 @json_option
@@ -45,7 +47,7 @@ def training_frame(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Join to each row of a file the embeddings that existed at its time."""
+    """Join the embeddings that existed at its time to each row of a file."""
     import pyarrow.parquet as pq
 
     target = parquet_path("--output", output)
@@ -74,9 +76,9 @@ def _read(path: str, time_format: str | None) -> pa.Table:
 
     from feast_embeddings.reading import Rules, Scan, Wanted, read_table
 
-    # Ids as they are written: 007 is not 7.
+    # Read ids as text: 007 is not 7.
     table = read_table(path, as_text=("user_id", "item_id", _TIME))
-    # Times by the rules of a log, with the place of those that are none.
+    # Parse times as in a log; errors name the row.
     with Scan(path, [Wanted(_TIME, "time")], Rules(time_format)) as scan:
         times = pa.chunked_array([batch.column(_TIME) for batch in scan], pa.int64())
     scan.faults.settle(path, "error", advice="correct them")
@@ -87,7 +89,7 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    # pandas makes real numbers of whole ones where one is missing, unless told otherwise.
+    # By default pandas turns whole numbers into floats if one is missing.
     names = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
     whole = {pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name) for name in names}
     has_missing = any(column.null_count and column.type in whole for column in table.columns)
@@ -96,7 +98,7 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 
 
 def _to_arrow(frame: pd.DataFrame, labels: pa.Schema) -> pa.Table:
-    """The frame, with the types that columns without a value would have with one."""
+    """Convert the frame to Arrow; columns without a value get the type that they have with one."""
     import pyarrow as pa
 
     table = pa.Table.from_pandas(frame, preserve_index=False)

@@ -1,4 +1,4 @@
-"""`init`: a new Feast repo."""
+"""`init`: make a new Feast repo."""
 
 from __future__ import annotations
 

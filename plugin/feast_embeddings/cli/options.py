@@ -1,4 +1,4 @@
-"""Options that several commands share, and how results are printed."""
+"""Options that commands share, and the printing of JSON."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["json_option", "model_option", "one_model", "open_store", "print_json", "repo_option"]
 
 repo_option = click.option("--repo", default=".", show_default=True, metavar="DIR", help="The Feast repo.")
-model_option = click.option("--model", metavar="NAME", help="The model; may be left out when there is only one.")
+model_option = click.option("--model", metavar="NAME", help="The model; optional if there is only one.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 Command = Callable[..., Any]
 
 
 def one_model(repo: Repo, model: str | None) -> str:
-    """The named model, or the repo's only one.
+    """Return the named model, or the repo's only one.
 
     Raises:
-        InputError: the name cannot be one, or none is named and there is not exactly one.
+        InputError: the name is invalid, or none is given and the repo does not have exactly one model.
     """
     if model is not None:
         return validate_model_name(model)
@@ -42,7 +42,7 @@ def one_model(repo: Repo, model: str | None) -> str:
 
 
 def open_store(path: str, model: str | None) -> EmbeddingStore:
-    """The query interface of a repo's model."""
+    """Open the query interface of a repo's model."""
     from feast_embeddings.query.store import EmbeddingStore
 
     repo = Repo.open(path)
@@ -50,6 +50,6 @@ def open_store(path: str, model: str | None) -> EmbeddingStore:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; times in ISO 8601, null for NaN and infinity, which JSON has not."""
+    """Print one JSON document; times in ISO 8601, null for NaN and infinity, which JSON does not have."""
     plain = to_jsonable_python(value, inf_nan_mode="null", fallback=str)
     click.echo(json.dumps(plain, ensure_ascii=False, allow_nan=False))

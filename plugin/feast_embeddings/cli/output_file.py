@@ -15,10 +15,10 @@ __all__ = ["new_file", "parquet_path"]
 
 
 def parquet_path(option: str, name: str) -> Path:
-    """The Parquet file that an option names.
+    """Check the name of a Parquet file that an option gives.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: the file cannot be written there.
     """
     path = Path(name)
     # Not Path.is_dir, which raises for a name that is too long.
@@ -29,10 +29,10 @@ def parquet_path(option: str, name: str) -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """`written_whole`, for a file that somebody named.
+    """Wrap `written_whole` for a file that the user named.
 
     Raises:
-        InputError: the folder takes no file.
+        InputError: the file cannot be written in its folder.
     """
     with ExitStack() as stack:
         try:

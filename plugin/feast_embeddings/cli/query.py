@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _k = click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
 _filter = click.option(
-    "--filter", metavar="CONDITION", help="On attributes, e.g. \"category = 'Books' AND price < 20\"."
+    "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
 )
 
 
@@ -28,7 +28,9 @@ def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     # Scripts pass --json to every command that prints a result; this one has no other form.
-    json_too = click.option("--json", is_flag=True, expose_value=False, help="Taken as elsewhere; the output is JSON.")
+    json_too = click.option(
+        "--json", is_flag=True, expose_value=False, help="Accepted for scripts; the output is always JSON."
+    )
     return repo_option(model_option(json_too(command)))
 
 
@@ -53,7 +55,7 @@ def similar_users(user_id: str, repo: str, model: str | None, k: int, filter: st
 @click.command()
 @click.argument("user_id")
 @_query_options
-@click.option("--include-seen", is_flag=True, help="Also items the user interacted with in training.")
+@click.option("--include-seen", is_flag=True, help="Include items that the user interacted with in training.")
 def rank(
     user_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool, include_seen: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""`quickstart`: every step from a log to served neighbours, on a generated shop."""
+"""`quickstart`: run every step from a log to served neighbours, on a generated shop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USER, _ITEM = "u-7", "sku-1"
 def quickstart(directory: str, seed: int) -> None:
     """Run every step on a generated shop, in DIRECTORY (default: ./quickstart).
 
-    Each command is printed before it runs, so that the output can be read as a tutorial. Running it again trains and
+    Each command is printed before it runs, so the output reads as a tutorial. Running it again trains and
     publishes new versions in the same repo.
     """
     import pandas as pd
@@ -55,19 +55,19 @@ def quickstart(directory: str, seed: int) -> None:
     _step(*train, "--until", earlier.isoformat(), "--no-evaluate")
     _step(*train)
 
-    _say("Feast learns of the feature views; Qdrant gets the newest version.")
+    _say("Register the feature views with Feast; publish the newest version to Qdrant.")
     _feast(directory, "apply")
     where = ("--repo", directory, "--model", "shop")
     _step("publish", *where, "--quiet")
     _step("versions", *where)
 
-    _say("Vectors by id, and what is near.")
+    _say("Vectors by id, and nearest neighbours.")
     _embedding(directory)
     _step("similar-items", _ITEM, *where, "-k", "5")
     _step("similar-users", _USER, *where, "-k", "5")
     _step("rank", _USER, *where, "-k", "5", "--filter", "price < 50")
 
-    _say("A training frame: to each label, the embedding that existed at its time.")
+    _say("A training frame: each label with the embedding that existed at its time.")
     labels = folder / "labels.csv"
     times = [earlier - timedelta(days=1), earlier + timedelta(days=1), last + timedelta(days=1)]
     pd.DataFrame({"user_id": _USER, "event_timestamp": times, "churned": [0, 0, 1]}).to_csv(labels, index=False)
@@ -105,7 +105,7 @@ def _feast(directory: str, *arguments: str) -> None:
 
 
 def _program(name: str) -> str:
-    """How to call a program of this environment from here: by name if the shell finds it, else by path."""
+    """Return how to call a program of this environment: by name if the shell finds it, else by path."""
     here = Path(sys.executable).parent / name
     if shutil.which(name) == str(here) or not here.exists():
         return name

@@ -1,4 +1,4 @@
-"""`serve` and `api-key`: the embeddings over HTTP, and who may ask for them."""
+"""`serve` and `api-key`: serve the queries over HTTP, and make keys for its clients."""
 
 from __future__ import annotations
 
@@ -17,34 +17,42 @@ _COUNT = click.IntRange(min=1)
 @repo_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-@click.option("--workers", default=1, show_default=True, type=_COUNT, help="Processes that answer.")
+@click.option("--workers", default=1, show_default=True, type=_COUNT, help="Number of worker processes.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="File of API keys, as api-key prints them.")
-@click.option("--time-limit", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds.")
-@click.option("--max-ids", default=10_000, show_default=True, type=_COUNT, help="Ids in one request.")
-@click.option("--max-queries", default=256, show_default=True, type=_COUNT, help="Queries in one rank/batch etc.")
-@click.option("--max-limit", default=1_000, show_default=True, type=_COUNT, help="Results of one query.")
-@click.option("--max-results", default=50_000, show_default=True, type=_COUNT, help="Results in one batch.")
+@click.option(
+    "--time-limit",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Time limit of a request, in seconds.",
+)
+@click.option("--max-ids", default=10_000, show_default=True, type=_COUNT, help="Most ids in one request.")
+@click.option("--max-queries", default=256, show_default=True, type=_COUNT, help="Most queries in one batch request.")
+@click.option("--max-limit", default=1_000, show_default=True, type=_COUNT, help="Most results of one query.")
+@click.option(
+    "--max-results", default=50_000, show_default=True, type=_COUNT, help="Most results of one batch request."
+)
 @click.option(
     "--max-requests",
     default=64,
     show_default=True,
     type=_COUNT,
-    help="Requests at once in a worker.",
+    help="Most concurrent requests in a worker.",
 )
-@click.option("--allow-writes", is_flag=True, help="Let everybody publish where no API keys are asked for.")
+@click.option("--allow-writes", is_flag=True, help="Allow anyone to publish if the service has no API keys.")
 @click.option(
     "--allowed-host",
     multiple=True,
-    help="Name (Host) to answer under; may be repeated.",
+    help="Host name to answer to; may be repeated.",
 )
-@click.option("--cors-origin", multiple=True, help="Origin whose pages may ask from a browser; may be repeated.")
+@click.option("--cors-origin", multiple=True, help="Origin whose pages may call from a browser; may be repeated.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log every request.")
 @click.option(
     "--log-level",
     default="info",
     show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Least level that is logged.",
+    help="Lowest level to log.",
 )
 def serve(
     repo: str,
@@ -64,7 +72,7 @@ def serve(
     access_log: bool,
     log_level: str,
 ) -> None:
-    """Answer over HTTP; the address/docs explains how to ask."""
+    """Serve the queries over HTTP; /docs describes the API."""
     from feast_embeddings.service import ServiceSettings
     from feast_embeddings.service.server.process import run_service
 
@@ -92,11 +100,11 @@ def serve(
     default="read",
     show_default=True,
     type=click.Choice(["read", "write"]),
-    help="Whether it may only ask, or publish versions too.",
+    help="read allows queries; write also allows publishing.",
 )
 @json_option
 def api_key(name: str, scope: Literal["read", "write"], as_json: bool) -> None:
-    """Make an API key for NAME: the key itself, and the line to keep of it."""
+    """Make an API key for NAME: print the key, and the line for the key file."""
     from feast_embeddings.service.api_keys import new_key
 
     key, kept = new_key(name, scope)

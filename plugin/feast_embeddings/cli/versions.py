@@ -1,4 +1,4 @@
-"""`publish`, `versions`, `rollback` and `prune`: what is trained, what is live, and what goes."""
+"""`publish`, `versions`, `rollback` and `prune`: manage the versions of a model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,28 @@ _share = click.FloatRange(0, 1)
 @model_option
 @click.option("--version", metavar="V", help="The version to make live; default: the newest.")
 @click.option("--dry-run", is_flag=True, help="Check the version and say what would happen; change nothing.")
-@click.option("--allow-worse", is_flag=True, help="Also if its ranking metric is lower than the live version's.")
-@click.option("--allow-shrink", is_flag=True, help="Also if it has fewer users or items.")
-@click.option("--allow-new-space", is_flag=True, help="Also if its vectors cannot be compared with the live ones.")
-@click.option("--allow-future", is_flag=True, help="Also if its data claims to be of a time to come.")
-@click.option("--max-metric-drop", type=_share, default=0.05, show_default=True, help="What is not worse yet.")
-@click.option("--max-shrink", type=_share, default=0.10, show_default=True, help="What is not fewer yet.")
+@click.option(
+    "--allow-worse", is_flag=True, help="Publish even if its ranking metric is lower than the live version's."
+)
+@click.option("--allow-shrink", is_flag=True, help="Publish even if it has fewer users or items.")
+@click.option(
+    "--allow-new-space", is_flag=True, help="Publish even if its vectors cannot be compared with the live ones."
+)
+@click.option("--allow-future", is_flag=True, help="Publish even if its data is dated in the future.")
+@click.option(
+    "--max-metric-drop",
+    type=_share,
+    default=0.05,
+    show_default=True,
+    help="Largest relative drop of the ranking metric that still passes.",
+)
+@click.option(
+    "--max-shrink",
+    type=_share,
+    default=0.10,
+    show_default=True,
+    help="Largest relative loss of users or items that still passes.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
 def publish(
@@ -39,7 +55,7 @@ def publish(
 ) -> None:
     """Make a trained version live in Qdrant, users and items in one step.
 
-    Refused when it looks worse than the live version, unless a flag says otherwise; then nothing is loaded.
+    Refuses a version that looks worse than the live one, unless a flag allows it; then nothing is loaded.
     """
     opened = Repo.open(repo)
     artifact = load_artifact(opened.data, one_model(opened, model), version)
@@ -86,7 +102,7 @@ def publish(
 @model_option
 @json_option
 def versions(repo: str, model: str | None, as_json: bool) -> None:
-    """List the versions of a model: what is live, kept in Qdrant, and on disk."""
+    """List the versions of a model: live, kept in Qdrant, and on disk."""
     opened = Repo.open(repo)
     name = one_model(opened, model)
 
@@ -107,10 +123,12 @@ def versions(repo: str, model: str | None, as_json: bool) -> None:
 @click.command()
 @repo_option
 @model_option
-@click.option("--to", "version", metavar="V", help="The version to go back to; default: the one kept before the live.")
+@click.option(
+    "--to", "version", metavar="V", help="The version to go back to; default: the newest kept one before the live one."
+)
 @json_option
 def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -> None:
-    """Make an older version live again, at once when it is still kept in Qdrant. No gate stands in the way."""
+    """Make an older version live again; instant if Qdrant still holds it. Gates do not apply."""
     opened = Repo.open(repo)
     name = one_model(opened, model)
 
@@ -122,8 +140,14 @@ def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -
 @click.command()
 @repo_option
 @model_option
-@click.option("--keep", type=click.IntRange(min=0), default=2, show_default=True, help="How many beside the live one.")
-@click.option("--artifacts", is_flag=True, help="Delete from disk too, and from the history of training frames.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="How many versions to keep in addition to the live one.",
+)
+@click.option("--artifacts", is_flag=True, help="Also delete from disk, and from the history of training frames.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @json_option
 def prune(repo: str, model: str | None, keep: int, artifacts: bool, dry_run: bool, as_json: bool) -> None:
@@ -141,7 +165,7 @@ def prune(repo: str, model: str | None, keep: int, artifacts: bool, dry_run: boo
     gone = [
         *pruned.collections,
         *(f"version {version} on disk" for version in pruned.artifacts),
-        *(f"what a killed writer left in {name}" for name in pruned.leftovers),
+        *(f"leftovers of a killed writer in {name}" for name in pruned.leftovers),
     ]
     for what in gone:
         click.echo(f"{done}: {what}")

@@ -1,1 +1,1 @@
-"""Between the values of Feast and the points of Qdrant."""
+"""Conversion between the values of Feast and the points of Qdrant."""

@@ -1,4 +1,4 @@
-"""Feature view -> collection: which named vectors and payload indexes its rows need. Pure."""
+"""Derive a collection from a feature view: its named vectors and payload indexes. Pure functions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = [
 
 # A vector field with this tag is stored with the value of the named bias feature as one more coordinate.
 BIAS_TAG = "bias"
-# A feature with this tag can be filtered on, but has no payload index (for long lists that nobody filters on).
+# A feature with this tag can be filtered on, but has no payload index (for long lists that are rarely filtered on).
 UNINDEXED_TAG = "unindexed"
-# A feature of integers with this tag has a payload index, but no edges in the graphs for its ranges (for what is seldom
+# An integer feature with this tag has a payload index, but no edges in the graphs for its ranges (if it is rarely
 # filtered on): they take longer to build than the graph itself.
 UNLINKED_TAG = "unlinked"
 
@@ -61,29 +61,29 @@ _INDEXES: dict[ValueType, IndexType] = {
 class VectorField:
     """How one vector-indexed feature is stored.
 
-    The vector itself is kept under the feature's name with a distance that leaves it bit for bit as written.
-    Qdrant normalises vectors under Cosine, so a feature with that metric gets a second, searched copy.
+    The vector itself is stored under the feature's name with a distance that keeps it bit for bit as written.
+    Qdrant normalizes vectors with Cosine, so a feature with that metric gets a second, searched copy.
     """
 
     name: str
     dim: int
-    """Length of the feature's vectors; 0 until the first write when the view does not state it."""
+    """Length of the feature's vectors; 0 until the first write if the view does not set it."""
     distance: Distance
     bias: str | None
     declared: bool = True
-    """Whether the field names its metric. Where none does, Feast asks for L2 unless the caller names another."""
+    """Whether the field names its metric. Without one, Feast requests L2 unless the caller names another."""
 
     @property
     def search_name(self) -> str:
-        """The named vector that answers the feature's own metric."""
+        """The named vector that is searched with the feature's own metric."""
         return f"{self.name}__cosine" if self.distance == "Cosine" else self.name
 
     def vector_specs(self, dim: int) -> dict[str, VectorSpec]:
-        """The named vectors of a collection whose vectors have this length."""
+        """Return the named vectors of a collection whose vectors have this length."""
         size = dim + (self.bias is not None)
         if self.distance != "Cosine":
             return {self.name: VectorSpec(size=size, distance=self.distance, indexed=True)}
-        # The copy that is read back answers a second metric: L2 where Feast may ask for it, else the dot product.
+        # The copy that is read back supports a second metric: L2 if Feast may request it, else the dot product.
         second: Distance = "Dot" if self.declared or self.bias is not None else "Euclid"
         return {
             self.name: VectorSpec(size=size, distance=second, indexed=not self.declared or self.bias is not None),
@@ -92,7 +92,7 @@ class VectorField:
 
 
 def vector_fields(view: FeatureView, default_metric: str = "cosine") -> dict[str, VectorField]:
-    """The vector-indexed features of a view by name.
+    """Return the vector-indexed features of a view by name.
 
     Raises:
         InputError: a metric that Qdrant does not have, or a bias that is not a feature of the view.
@@ -113,7 +113,7 @@ def _vector_field(view: FeatureView, field: Field, default_metric: str) -> Vecto
 
 
 def parse_metric(metric: str, what: str) -> Distance:
-    """Qdrant's distance for Feast's name of a metric.
+    """Return Qdrant's distance for Feast's name of a metric.
 
     Raises:
         MetricError: Qdrant does not have it; the message begins with `what`.
@@ -124,12 +124,12 @@ def parse_metric(metric: str, what: str) -> Distance:
 
 
 def value_types(view: FeatureView) -> dict[str, ValueType]:
-    """Feast value type of every join key and feature of a view, by name."""
+    """Return the Feast value type of every join key and feature of a view, by name."""
     return {field.name: field.dtype.to_value_type() for field in [*view.entity_columns, *view.features]}
 
 
 def view_ttl(view: FeatureView) -> timedelta | None:
-    """How long the rows of a view are valid; None or zero for ever. The on-demand views that Feast writes have none."""
+    """Return how long rows of a view are valid; None or 0 for forever. On-demand views of Feast have none."""
     return getattr(view, "ttl", None)
 
 
@@ -143,11 +143,11 @@ def collection_spec(
     space: str = "",
     as_of: str = "",
 ) -> CollectionSpec:
-    """What a collection for this view must be like.
+    """Build the spec of a collection for this view.
 
     Args:
         fields: from `vector_fields`.
-        dims: length of each field's vectors; a field that no row has had yet may be absent.
+        dims: length of each field's vectors; a field without a value so far may be absent.
     """
     join_keys = set(view.join_keys)
     unindexed, unlinked = (
@@ -158,11 +158,11 @@ def collection_spec(
         kind = _INDEXES[value_type]
         if kind != "integer":
             return kind
-        # Nobody asks for a range of ids, for which Qdrant would add edges to the graph of a large collection: many, as
-        # for every field of numbers that no two points share.
+        # No query uses ranges of ids, for which Qdrant would add edges to the graph of a large collection: many, as
+        # for every number field with distinct values.
         return "lookup" if name in join_keys else "unlinked" if name in unlinked else kind
 
-    # Searches of a view with a ttl filter on it, which without an index is a look at every row.
+    # Searches of a view with a ttl filter on it, which without an index scans every row.
     expiry: dict[str, IndexType] = {TIMESTAMP_KEY: "integer"} if view_ttl(view) else {}
     return CollectionSpec(
         alias=alias,
@@ -177,7 +177,7 @@ def collection_spec(
         | {
             name: index(name, value_type)
             for name, value_type in sorted(value_types(view).items())
-            # Qdrant's paths have no way to write these two characters.
+            # Qdrant's paths cannot express these two characters.
             if value_type in _INDEXES and name not in unindexed and not set(name) & set('"\\')
         },
         version=version,

@@ -1,7 +1,7 @@
-"""Rows of a feature view -> points, column by column: the one encoder, for Arrow and for the rows that Feast writes.
+"""Encode rows of a feature view as points, column by column: for Arrow, and for the rows that Feast writes.
 
-A column of Arrow whose type is the plain form of its Feast type needs no protobuf message per value. Any other goes
-through Feast's own conversion, alone; the columns of Feast's rows are of its messages already.
+An Arrow column whose type is the plain form of its Feast type needs no protobuf message per value. Each other column
+goes through Feast's own conversion; the columns of Feast's rows consist of its messages already.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = ["encode_batch", "encode_rows", "encode_table"]
 
 _ROWS = 10_000
 _NULL = ValueProto()
-# Feast value type -> how its entity keys hold a number.
+# Feast value type -> the encoding of a number in entity keys.
 _KEY_NUMBERS = {ValueType.INT32: "i", ValueType.INT64: "q", ValueType.UNIX_TIMESTAMP: "q"}
 
-# An array is in the plain form of its Feast type.
+# An array has the plain form of its Feast type.
 Column: TypeAlias = "pa.Array | list[ValueProto]"
 
 
 def encode_rows(codec: PointCodec, rows: Sequence[FeastRow]) -> PointBatch:
-    """Points for rows as Feast writes them, one per entity: its newest row, the later one on a tie.
+    """Encode rows as Feast writes them, one point per entity: its newest row, the later one on a tie.
 
     Raises:
         InputError: a vector of the wrong length, or with NaN or infinity in it.
@@ -60,26 +60,26 @@ def encode_rows(codec: PointCodec, rows: Sequence[FeastRow]) -> PointBatch:
 def encode_table(
     codec: PointCodec, table: pa.Table, *, timestamp_field: str = "event_timestamp"
 ) -> Iterator[PointBatch]:
-    """Points for a table, in batches that bound the memory taken; see `encode_batch`."""
+    """Encode a table, in batches that limit the memory in use; see `encode_batch`."""
     for start in range(0, table.num_rows, _ROWS):
-        # The chunks of a table may be small, and those of all of it together would be a second table.
+        # The chunks of a table may be small, and merging all at once would copy the table.
         for batch in table.slice(start, _ROWS).combine_chunks().to_batches():
             yield encode_batch(codec, batch, timestamp_field=timestamp_field)
 
 
 def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: str = "event_timestamp") -> PointBatch:
-    """Points for some rows of a feature view, one row per entity.
+    """Encode some rows of a feature view, one row per entity.
 
-    Two things differ from Feast's conversion, and read back as the same None: a null timestamp is stored as a null
-    and not as the number that Feast has for it, and a whole number beside a null in its column stays exact.
+    Two things differ from Feast's conversion: a null timestamp is stored as a null instead of Feast's number for it,
+    which also reads back as None, and a whole number in a column with a null stays exact.
 
     Args:
         batch: with every join key and feature of the view under its Feast name, and the event timestamps.
         timestamp_field: the column of event timestamps, an Arrow timestamp; without a zone it is UTC.
 
     Raises:
-        InputError: a column is missing, a join key, a timestamp or what is in a list is null, or a vector has the wrong
-            length, or NaN or infinity in it.
+        InputError: a column is missing, a join key, a timestamp or an element of a list is null, or a vector has the
+            wrong length, or NaN or infinity in it.
     """
     join_keys = [column.name for column in codec.view.entity_columns]
     names = dict.fromkeys([*join_keys, *codec.features])
@@ -103,21 +103,21 @@ def _array(codec: PointCodec, batch: pa.RecordBatch, name: str) -> pa.Array:
         row = pc.list_parent_indices(column).filter(pc.is_null(flat))[0].as_py()
         raise InputError(
             f"feature view {codec.view.name!r}: the column {name!r} has a null within the list "
-            f"{column[row].as_py()!r:.80}; Feast's lists hold none and would give another value in its place: leave it "
-            "out, or write a value that stands for it"
+            f"{column[row].as_py()!r:.80}; Feast's lists cannot hold nulls and would return another value: leave it "
+            "out, or write a placeholder"
         )
     return column
 
 
 def _has_own_null(element: pa.DataType) -> bool:
-    """Feast keeps a null within such a list: as NaN, or as its time that is none."""
+    """Return whether Feast keeps a null within such a list: as NaN, or as its missing time."""
     return bool(pa.types.is_floating(element) or pa.types.is_timestamp(element))
 
 
 def _is_plain(codec: PointCodec, name: str, dtype: pa.DataType) -> bool:
     value_type = codec.types[name]
     if name in codec.fields:
-        # Its values are in the vectors alone. Those that are not of float32 have an exact copy as well.
+        # Its values are only in the vectors. Types other than float32 have an exact copy as well.
         return value_type == ValueType.FLOAT_LIST and _is_list(dtype) and pa.types.is_floating(dtype.value_type)
     if value_type in _PLAIN_ELEMENTS:
         return _is_list(dtype) and _PLAIN_ELEMENTS[value_type](dtype.value_type)
@@ -125,17 +125,17 @@ def _is_plain(codec: PointCodec, name: str, dtype: pa.DataType) -> bool:
 
 
 def _protos(codec: PointCodec, name: str, column: Column) -> list[ValueProto]:
-    """A column as Feast's own conversion has it."""
+    """Convert a column by Feast's own conversion."""
     if isinstance(column, list):
         return column
     if codec.types[name] == ValueType.BYTES and name in codec.view.join_keys:
-        # Feast's makes a null of empty bytes, which is not the entity whose id this is.
+        # Feast's conversion turns empty bytes into a null, which would be a different entity.
         return [ValueProto(bytes_val=raw) for raw in column.to_pylist()]
     return to_value_protos(column, codec.types[name])
 
 
 def _point_ids(codec: PointCodec, join_keys: Sequence[str], columns: Mapping[str, Column]) -> list[PointId]:
-    """What `point_ids` gives for each row."""
+    """Return the result of `point_ids` for each row."""
     names = sorted(join_keys)
     first = columns[names[0]]
     if len(names) == 1 and not isinstance(first, list) and pa.types.is_integer(first.type):
@@ -149,7 +149,7 @@ def _point_ids(codec: PointCodec, join_keys: Sequence[str], columns: Mapping[str
 
 
 def _key_parts(column: Column, value_type: ValueType) -> list[bytes] | None:
-    """Feast's bytes of each row's value in an entity key; None where Feast itself has to make them."""
+    """Return Feast's bytes of each row's value in an entity key; None if only Feast can make them."""
     if isinstance(column, list):
         return None
     if value_type == ValueType.STRING:
@@ -163,12 +163,12 @@ def _key_parts(column: Column, value_type: ValueType) -> list[bytes] | None:
 def _points(
     codec: PointCodec, ids: list[PointId], timestamps: npt.NDArray[np.int64], columns: Mapping[str, Column]
 ) -> PointBatch:
-    """The points of rows whose every join key and feature is a column."""
+    """Build points from columns of all join keys and features."""
     vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
     for field in codec.fields.values():
         bias = None if field.bias is None else _bias(codec, field.bias, columns[field.bias])
         vectors |= codec.named_vectors(field, *_matrix(codec, field, columns[field.name]), bias)
-    # First the keys that every row has, then the others.
+    # Keys that every row has first, then the others.
     full: dict[str, list[Any]] = {TIMESTAMP_KEY: timestamps.tolist()}
     gappy: dict[str, list[Any]] = {}
     for name, column in columns.items():
@@ -183,7 +183,7 @@ def _points(
 
 
 def _payload_keys(codec: PointCodec, name: str, column: Column) -> dict[str, list[Any]]:
-    """A column as it stands in payloads; None where a row has no such key."""
+    """Convert a column to payload values; None if a row lacks the key."""
     if isinstance(column, list):
         return _proto_keys(codec, name, column)
     value_type = codec.types[name]
@@ -191,7 +191,7 @@ def _payload_keys(codec: PointCodec, name: str, column: Column) -> dict[str, lis
         return {}
     if value_type not in (ValueType.FLOAT, ValueType.DOUBLE):
         return {name: _natives(column, value_type)}
-    # A null is a NaN here, and to Feast a NaN is a null.
+    # A null is NaN here, and Feast reads NaN as null.
     floats = column.to_numpy(zero_copy_only=False) if value_type == ValueType.DOUBLE else _float32(column)
     return float_payload(name, floats, ~np.isnan(floats), value_type)
 
@@ -226,7 +226,7 @@ def _proto_keys(codec: PointCodec, name: str, column: list[ValueProto]) -> dict[
 def _matrix(
     codec: PointCodec, field: VectorField, column: Column
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Vectors (n, dim), and which rows have one (n,)."""
+    """Return the vectors (n, dim), and which rows have one (n,)."""
     if isinstance(column, list):
         kinds = [str(value.WhichOneof("val")) for value in column]
         present = np.array([kind in ("float_list_val", "double_list_val") for kind in kinds], dtype=np.bool_)
@@ -271,11 +271,11 @@ def _float32(column: pa.Array) -> npt.NDArray[np.float32]:
 
 
 def _integers(column: pa.Array, unit: str) -> npt.NDArray[np.int64]:
-    """Timestamps in a unit since the epoch, towards the past where that unit is coarser."""
+    """Convert timestamps to a unit since the epoch, rounding down if the unit is coarser."""
     return np.asarray(column.to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]").astype(np.int64))
 
 
-# Feast value type -> which Arrow types are its plain form; of lists, of what is in them.
+# Feast value type -> the Arrow types that are its plain form; for lists, those of the elements.
 _PLAIN: dict[ValueType, Callable[[pa.DataType], bool]] = {
     ValueType.STRING: _is_text,
     ValueType.INT32: pa.types.is_int32,

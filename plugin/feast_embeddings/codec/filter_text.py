@@ -1,7 +1,7 @@
-"""Filters as text: a small part of SQL -> Feast's filter tree.
+"""Parse filters as text, in a small part of SQL, into Feast's filter tree.
 
-The grammar is LALR, and keywords are ones only where the grammar has a place for them: ``date = 1 AND select = 2`` is
-about two features of these names.
+The grammar is LALR, and words are keywords only where the grammar expects one: ``date = 1 AND select = 2`` is about
+two features of these names.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FALSE: /false\b/i
 """
 
 MAX_CHARACTERS = 1_048_576
-# Deeper trees are nobody's filter, and cost stack here and in Qdrant.
+# No real filter is deeper, and deep trees cost stack here and in Qdrant.
 MAX_DEPTH = 16
 _MAX_COMPARISONS = 10_000
 _MAX_VALUES = 20_000
@@ -76,7 +76,7 @@ _NEGATED = {
     "contains": "not_contains",
 }  # fmt: skip
 _NEGATED |= {negated: operator for operator, negated in _NEGATED.items()}
-# What to say is expected, by a token that could stand there; the first that could.
+# The expected part in error messages, by the first token that would be valid.
 _EXPECTED = {
     "STRING": "a value (text in 'single quotes')",
     "NAME": "the name of a feature",
@@ -84,7 +84,7 @@ _EXPECTED = {
     "LIKE": "IN, BETWEEN, LIKE or CONTAINS",
     "_OPEN": "values in parentheses",
     "_NULL": "NULL",
-    # After a value the parser does not know yet in what it stands.
+    # After a value, the parser does not know yet which construct it is in.
     "_OR": "AND, OR, ',', ')' or the end",
     "_AND": "AND",
     "_CLOSE": "')'",
@@ -92,24 +92,24 @@ _EXPECTED = {
 
 
 class ExtendedComparison(ComparisonFilter):
-    """What Feast's comparisons do not have: tests for null, and for the beginning or a part of a text.
+    """Comparisons that Feast lacks: tests for null, and for a prefix or a part of a text.
 
     Attributes:
-        value: the text; nothing where the test is for null.
+        value: the text; empty for null tests.
     """
 
-    type: _Extended  # type: ignore[assignment]  # it is no Feast type, so that no other store takes it for one
+    type: _Extended  # type: ignore[assignment]  # not a Feast type, so that no other store mistakes it for one
     value: Any = None
 
 
 def parse_filter(text: str) -> ComparisonFilter | CompoundFilter:
     """Parse a condition such as ``category = 'Books' AND price < 20``; see `GRAMMAR`.
 
-    NOT is pushed down to the comparisons. Names keep their case. Whether a name exists and fits its value is for the
-    translator to say.
+    NOT is pushed down to the comparisons. Names keep their case. The translator checks whether a name exists and fits
+    its value.
 
     Raises:
-        FilterError: the text is not of the grammar.
+        FilterError: the text does not match the grammar.
     """
     if len(text) > MAX_CHARACTERS:
         raise _unreadable(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are supported")
@@ -123,7 +123,7 @@ def parse_filter(text: str) -> ComparisonFilter | CompoundFilter:
 
 
 class _Bounds(PostLex):
-    """Stops at the first token that is too much, so that a text costs little however it goes on."""
+    """Stops at the first token beyond a limit, so that a long text is cheap to refuse."""
 
     always_accept = ()
 
@@ -204,7 +204,7 @@ def _text(token: Token) -> str:
 
 
 def _pattern(pattern: str) -> tuple[str, str]:
-    """The test that a LIKE is, and its text: ``abc%`` and ``%abc%`` are what Qdrant can tell exactly."""
+    """Return the test that a LIKE means, and its text: Qdrant can match ``abc%`` and ``%abc%`` exactly."""
     parts = re.findall(r"\\[\\%_]|[\s\S]", pattern)
     if parts == ["%"]:
         return "contains", ""
@@ -220,7 +220,7 @@ def _pattern(pattern: str) -> tuple[str, str]:
 
 
 def _problem(text: str, error: UnexpectedInput) -> str:
-    """What is wrong where the text stops being of the grammar."""
+    """Describe the error where the text stops matching the grammar."""
     if not text.strip():
         return "it is empty"
     allowed: Any = error.allowed if isinstance(error, UnexpectedCharacters) else getattr(error, "expected", ())

@@ -1,6 +1,6 @@
-"""Feast's filter tree -> Qdrant's filter; `feast_embeddings.codec.filter_text` makes such trees of text.
+"""Translate Feast's filter tree to Qdrant's filter; `feast_embeddings.codec.filter_text` parses text to such trees.
 
-The meaning is SQL's: a row whose value is null matches no comparison, not even ``!=`` and ``NOT IN``, only IS NULL.
+The semantics are SQL's: a row whose value is null matches no comparison, not even ``!=`` and ``NOT IN``, only IS NULL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["QdrantFilterTranslator"]
 
 _TEXT, _BOOL, _NUMBER, _TIME = "text", "TRUE or FALSE", "a number", "an ISO 8601 time or seconds since 1970"
 _REAL, _WHOLE = {ValueType.FLOAT, ValueType.DOUBLE}, {ValueType.INT32, ValueType.INT64}
-# Feast value type -> what it is compared with. Values of other types are not stored in a form Qdrant compares.
+# Feast value type -> the kind of value it is compared with. Qdrant cannot compare the stored form of other types.
 _COMPARED_WITH: dict[ValueType, str] = {
     **dict.fromkeys((ValueType.STRING, ValueType.STRING_LIST), _TEXT),
     **dict.fromkeys((ValueType.BOOL, ValueType.BOOL_LIST), _BOOL),
@@ -38,15 +38,15 @@ _COMPARED_WITH: dict[ValueType, str] = {
 }
 _ORDERED = _REAL | _WHOLE | {ValueType.UNIX_TIMESTAMP}
 _ORDERS = ("gt", "gte", "lt", "lte")
-# Qdrant's ranges are of 64-bit floats, of which a server may read the last bit wrong when they come over HTTP.
-# Below this it is worth less than a half, so a bound between two whole numbers stays there.
+# Qdrant's ranges are 64-bit floats, and a server may read their last bit wrong over HTTP. Below this number the last
+# bit is less than a half, so a bound between two whole numbers stays between them.
 _EXACT = 2**51
 
 
 class QdrantFilterTranslator(FilterTranslator):
     """Translates Feast's filters for a collection that holds the features of one feature view.
 
-    A list feature equals a value when it contains it; Qdrant cannot tell an empty list from null, so it matches
+    A list feature equals a value if it contains it; Qdrant does not distinguish an empty list from null, so it matches
     nothing. A value compared with a Float32 feature is rounded to Float32 first.
 
     Args:
@@ -57,7 +57,7 @@ class QdrantFilterTranslator(FilterTranslator):
         self._types = types
 
     def translate(self, filters: FilterType) -> models.Filter | None:
-        """Qdrant's form of a filter; None for None.
+        """Translate a filter; None for None.
 
         Raises:
             FilterError: an unknown or unfilterable feature, a value of another type, or nothing to compare with.
@@ -80,7 +80,7 @@ class QdrantFilterTranslator(FilterTranslator):
         return models.Filter(must=conditions) if f.type == "and" else models.Filter(should=conditions)
 
     def translate_comparison(self, f: ComparisonFilter) -> models.Condition:
-        """A condition on one payload key that no null satisfies, unless it is the test for null."""
+        """Build a condition on one payload key that no null satisfies, unless it is the test for null."""
         value_type, key = self._type(f.key), payload_key(f.key)
         if isinstance(f, ExtendedComparison):
             return _null(f, value_type) if f.type.endswith("_null") else _part(f, key, value_type)
@@ -108,7 +108,7 @@ class QdrantFilterTranslator(FilterTranslator):
 
 
 def _literal(name: str, value_type: ValueType, value: Any) -> Any:
-    """The value in the payload's unit: text, bool, or a number (exact seconds for a time)."""
+    """Convert a value to the payload's unit: text, bool, or a number (exact seconds for a time)."""
     expected = _COMPARED_WITH[value_type]
     literal: Any = value
     if expected == _TIME and isinstance(value, str):
@@ -124,25 +124,25 @@ def _literal(name: str, value_type: ValueType, value: Any) -> Any:
         came = f"{type(value).__name__} {value!r:.60}"
         raise FilterError(f"{name!r} is of type {value_type.name} and is compared with {expected}, not with {came}")
     if value_type == ValueType.FLOAT:
-        with contextlib.suppress(OverflowError):  # beyond all that rounds to a float32
+        with contextlib.suppress(OverflowError):  # beyond any number that rounds to a float32
             return struct.unpack("<f", struct.pack("<f", literal))[0]
     return literal
 
 
 def _match(name: str, value_type: ValueType, values: list[Any]) -> models.Condition:
-    """The feature holds one of the values."""
+    """Build the condition that the feature holds one of the values."""
     key, values = payload_key(name), list(dict.fromkeys(values))
     conditions: list[models.Condition]
     if value_type in _REAL:
         ranges = [_real_range(value_type, gte=value, lte=value) for value in map(float, values)]
         conditions = [models.FieldCondition(key=key, range=range) for range in ranges]
         conditions += _inexact(name, value_type, values)
-    elif _COMPARED_WITH[value_type] == _BOOL:  # MatchAny takes no booleans
+    elif _COMPARED_WITH[value_type] == _BOOL:  # MatchAny accepts no booleans
         conditions = [models.FieldCondition(key=key, match=models.MatchValue(value=v)) for v in values]
     else:
         if _COMPARED_WITH[value_type] != _TEXT:
             values = [int(v) for v in values if v == int(v) and -(2**63) <= v < 2**63]
-        # Of no values, MatchAny matches nothing.
+        # Without values, MatchAny matches nothing.
         conditions = [models.FieldCondition(key=key, match=models.MatchAny(any=values))]
     return conditions[0] if len(conditions) == 1 else models.Filter(should=conditions)
 
@@ -153,18 +153,18 @@ def _range(f: ComparisonFilter, key: str, value_type: ValueType) -> models.Condi
         condition = models.FieldCondition(key=key, range=_real_range(value_type, **{f.type: float(bound)}))
         inexact = _inexact(f.key, value_type, [bound]) if f.type in ("gte", "lte") else []
         return models.Filter(should=[condition, *inexact]) if inexact else condition
-    # To a number between two whole ones that the stored whole numbers compare with in the same way.
+    # Move the bound to a number between two whole ones that gives the same result for stored whole numbers.
     upwards = f.type in ("gt", "lte")
     bound = math.floor(bound) if upwards else math.ceil(bound)
     if abs(bound) >= _EXACT:
-        raise FilterError(f"{f.key!r} can be ordered by numbers below 2**51 only, not by {f.value!r:.60}")
+        raise FilterError(f"{f.key!r} can only be ordered by numbers below 2**51, got {f.value!r:.60}")
     return models.FieldCondition(key=key, range=models.Range(**{f.type: bound + (0.5 if upwards else -0.5)}))
 
 
 def _real_range(value_type: ValueType, **bounds: float) -> models.Range:
-    """A range of stored numbers. Qdrant may have read one off by one in the last of 64 bits, see `json_exact`.
+    """Build a range of stored numbers. Qdrant may have read one off by one in the last of 64 bits, see `json_exact`.
 
-    A float32 is far from the next one then, so the bounds of its range are put between the two.
+    For float32 that is far less than the gap to the next number, so the bounds of its range are put into the gap.
     """
     if value_type == ValueType.FLOAT:
         outwards = {"gt": 4, "gte": -4, "lt": -4, "lte": 4}
@@ -173,21 +173,21 @@ def _real_range(value_type: ValueType, **bounds: float) -> models.Range:
 
 
 def _inexact(name: str, value_type: ValueType, values: list[Any]) -> list[models.Condition]:
-    """The feature holds one of those of these numbers that Qdrant may have read as their neighbours: by their bits."""
+    """Match, by their bits, those of these numbers that Qdrant may have read as a neighbouring number."""
     numbers = [float(value) for value in values]
     bits = [float_bits(n)[0] for n, exact in zip(numbers, json_exact(numbers, value_type), strict=True) if not exact]
     return [models.FieldCondition(key=payload_key(EXACT + name), match=models.MatchAny(any=bits))] if bits else []
 
 
 def _null(f: ExtendedComparison, value_type: ValueType) -> models.Condition:
-    """No value is stored; of an infinite number only the exact form is."""
+    """Build the condition that no value is stored; an infinite number only has the exact form."""
     forms = [f.key, EXACT + f.key] if value_type in _REAL else [f.key]
     missing = models.Filter(must=[_empty(payload_key(form)) for form in forms])
     return missing if f.type == "is_null" else models.Filter(must_not=[missing])
 
 
 def _part(f: ExtendedComparison, key: str, value_type: ValueType) -> models.Condition:
-    """A text, or one of a list, begins with a text or contains it; case counts."""
+    """Build the condition that a text, or one of a list, begins with a text or contains it; case-sensitive."""
     if _COMPARED_WITH[value_type] != _TEXT:
         raise FilterError(f"{f.key!r} is of type {value_type.name}, and LIKE and CONTAINS are for text")
     text = _literal(f.key, value_type, f.value)

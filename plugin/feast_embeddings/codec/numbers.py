@@ -1,4 +1,4 @@
-"""Numbers in payloads: which of them Qdrant's JSON gives back exactly, and a second form of those that it does not."""
+"""Numbers in payloads: which ones survive Qdrant's JSON exactly, and a second form for the others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from feast import ValueType
 
 __all__ = ["EXACT", "float_bits", "float_payload", "from_bits", "json_exact", "native_value"]
 
-# Begins the payload key of the exact form of a value.
+# Prefix of the payload key of the exact form of a value.
 EXACT = "_exact_"
 
 
 def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.bool_]:
-    """Which floats come back from a payload as they were written; of any shape, FLOAT or DOUBLE.
+    """Return which floats come back from a payload as written; of any shape, FLOAT or DOUBLE.
 
     Qdrant reads its JSON with serde_json, which is off by one in the last place for many numbers of 16 or more digits.
-    That does no harm to a float32; of float64, those of at most 15 digits and 6 decimals are safe.
+    That does not matter for float32; of float64, those of at most 15 digits and 6 decimals are safe.
     """
     floats = np.asarray(values, dtype=np.float64)
     if value_type == ValueType.FLOAT:
@@ -31,17 +31,17 @@ def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.b
 
 
 def float_bits(values: npt.ArrayLike) -> list[int]:
-    """The bits of float64 numbers as int64, which JSON holds exactly."""
+    """Return the bits of float64 numbers as int64, which JSON holds exactly."""
     return list(np.atleast_1d(np.asarray(values, dtype=np.float64)).view(np.int64).tolist())
 
 
 def float_payload(
     name: str, floats: npt.NDArray[np.floating[Any]], present: npt.NDArray[np.bool_], value_type: ValueType
 ) -> dict[str, list[Any]]:
-    """A column of floats as it stands in payloads; None where a row has no such key.
+    """Convert a column of floats to payload values; None if a row lacks the key.
 
     Args:
-        present: which rows have a value; that of the others is not finite.
+        present: which rows have a value; the numbers of the others are not finite.
     """
     keys: dict[str, list[Any]] = {name: floats.tolist()}
     if not (finite := np.isfinite(floats)).all():
@@ -53,11 +53,11 @@ def float_payload(
 
 
 def native_value(name: str, payload: Mapping[str, Any]) -> Any:
-    """A join key or feature of a type that JSON has, exact; None where there is none."""
+    """Return a join key or feature of a JSON type exactly; None if there is none."""
     bits = payload.get(EXACT + name)
     return from_bits(bits) if isinstance(bits, int) else payload.get(name)
 
 
 def from_bits(bits: int) -> float:
-    """The float64 of these bits; undoes `float_bits`."""
+    """Return the float64 of these bits; the inverse of `float_bits`."""
     return float(struct.unpack("<d", struct.pack("<q", bits))[0])

@@ -1,12 +1,12 @@
-"""Rows of a feature view <-> Qdrant points. Pure: nothing here talks to Feast's stores or to Qdrant.
+"""Convert rows of a feature view to and from Qdrant points. Pure: no calls to Feast's stores or to Qdrant.
 
-One entity is one point, whose id is made from the entity key, so that writing an entity twice is one point. Its
-payload is flat, because nested objects cost a writer most. It holds the join keys and features in native JSON types,
-to be filtered on, and
+One entity is one point, whose id is derived from the entity key, so that writing an entity twice gives one point. Its
+payload is flat, because nested objects are the slowest to write. It holds the join keys and features in native JSON
+types, for filters, and
 
 * ``_event_timestamp``: microseconds since the epoch;
-* ``_exact_<name>``: for a value that Qdrant's JSON cannot give back exactly; of a number its bits as float64, read as
-  an integer, of all other types Feast's serialized value, base64.
+* ``_exact_<name>``: for a value that Qdrant's JSON cannot return exactly; for a number its float64 bits as an integer,
+  for all other types Feast's serialized value, base64.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-# Feast value type -> the field of its Value message, for the types that JSON holds exactly.
+# Feast value type -> the field of its Value message, for the types that JSON represents exactly.
 _NATIVE_SCALARS = {
     ValueType.STRING: "string_val",
     ValueType.INT32: "int32_val",
@@ -57,7 +57,7 @@ _NATIVE_LISTS = {
     ValueType.BOOL_LIST: "bool_list_val",
 }
 
-# Feast value type -> the bits of the whole numbers that it holds.
+# Feast value type -> the number of bits of its integers.
 _ID_BITS = {ValueType.INT32: 32, ValueType.INT64: 64}
 _UNSIGNED = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -65,9 +65,9 @@ FeastRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | Non
 
 
 def point_ids(keys: Sequence[EntityKeyProto]) -> list[PointId]:
-    """The ids of entities' points: a key of one whole number itself, else 122 bits of BLAKE2b of Feast's bytes.
+    """Return the point ids of entities: the number for a key of one whole number, else BLAKE2b of Feast's bytes.
 
-    A whole number below zero is taken as unsigned, in two's complement, so that no two have one id.
+    A negative number is taken as unsigned, in two's complement, so that ids are distinct. A hash has 122 bits.
     """
     numbers = [_whole_number(key) for key in keys]
     hashed = iter(hashed_ids([encode_entity_key(key) for key, n in zip(keys, numbers, strict=True) if n is None]))
@@ -82,19 +82,19 @@ def _whole_number(key: EntityKeyProto) -> int | None:
 
 
 def key_prefix(join_keys: Sequence[str]) -> bytes:
-    """Feast's bytes of an entity key with these join keys, sorted, up to its first value."""
+    """Return Feast's bytes of an entity key with these join keys, sorted, up to its first value."""
     names = [name.encode() for name in join_keys]
     parts = (struct.pack("<II", ValueType.STRING.value, len(name)) + name for name in names)
     return struct.pack("<I", len(names)) + b"".join(parts)
 
 
 def text_key_part(text: bytes) -> bytes:
-    """Feast's bytes of a text in an entity key."""
+    """Return Feast's bytes of a text in an entity key."""
     return struct.pack("<II", ValueType.STRING.value, len(text)) + text
 
 
 def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
-    """BLAKE2b of Feast's bytes of entity keys, as UUIDs; written column-wise, without the `uuid` module."""
+    """Hash Feast's bytes of entity keys by BLAKE2b to UUIDs; formatted column-wise, without the `uuid` module."""
     digests = np.frombuffer(b"".join(blake2b(key, digest_size=16).digest() for key in entity_keys), dtype=np.uint8)
     rows = digests.reshape(-1, 16).copy()
     rows[:, 6] = rows[:, 6] & 0x0F | 0x50  # version 5
@@ -111,12 +111,12 @@ class PointCodec:
         self.fields = fields
         self.types = value_types(view)
         self.features = [field.name for field in view.features]
-        # For each value that is read, so that it costs little.
+        # Precomputed, because every value that is read needs it.
         self._exact_keys = {name: EXACT + name for name in self.types}
-        # Name -> the field of its value's message, for what is in payloads as JSON.
+        # Name -> the field of its value's message, for values stored as JSON.
         self.scalars = {name: _NATIVE_SCALARS.get(value_type) for name, value_type in self.types.items()}
         self.lists = {name: _NATIVE_LISTS.get(value_type) for name, value_type in self.types.items()}
-        # The rows of an embedding view say of which version of the model they are.
+        # The rows of an embedding view carry their model version.
         self.versioned = "version" in self.types and "space" in self.types
 
     def named_vectors(
@@ -126,7 +126,7 @@ class PointCodec:
         present: npt.NDArray[np.bool_],
         bias: npt.NDArray[np.float32] | None,
     ) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
-        """The stored vectors of one field: (n, dim) vectors, (n,) mask and (n,) bias -> named vectors."""
+        """Build the stored vectors of one field: (n, dim) vectors, (n,) mask and (n,) bias -> named vectors."""
         if not np.isfinite(matrix).all() or (bias is not None and not np.isfinite(bias).all()):
             raise InputError(
                 f"feature view {self.view.name!r}, field {field.name!r}: NaN or infinity in a vector or its bias; "
@@ -141,7 +141,7 @@ class PointCodec:
         return vectors
 
     def wrong_length(self, field: VectorField, expected: int, got: int) -> InputError:
-        """The error for a vector of another length than the view or the collection has."""
+        """Return the error for a vector whose length differs from that in the view or the collection."""
         return InputError(
             f"feature view {self.view.name!r}, field {field.name!r}: expected vectors of length {expected}, "
             f"got one of length {got}; nothing was written"
@@ -150,12 +150,12 @@ class PointCodec:
     def decode(
         self, point: StoredPoint, requested: Sequence[str] | None = None
     ) -> tuple[datetime, dict[str, ValueProto]]:
-        """The event timestamp (UTC) and the requested features (all when None) of a stored point."""
+        """Return the event timestamp (UTC) and the requested features (all if None) of a stored point."""
         payload, values = point.payload, {}
         for name in self.features if requested is None else requested:
             kind = self.scalars[name]
             if kind is not None and name in payload and self._exact_keys[name] not in payload:
-                # Most values are like this, and a read has many of them.
+                # The fast path: most values of a read.
                 values[name] = value = ValueProto()
                 setattr(value, kind, payload[name])
             else:
@@ -177,20 +177,20 @@ class PointCodec:
         elif name in self.fields and name in point.vectors:
             vector = point.vectors[name]
             vector = vector[:-1] if self.fields[name].bias else vector
-            # Protobuf's floats are little-endian, as every machine is that Qdrant runs on.
+            # Protobuf's floats are little-endian, like every machine that Qdrant supports.
             value.ParseFromString(_float_list_header(len(vector)) + vector.tobytes())
         return value
 
     def entity_key(self, point: StoredPoint) -> EntityKeyProto:
-        """The entity key of a stored point, its join keys in Feast's order."""
+        """Return the entity key of a stored point, with its join keys in Feast's order."""
         names = sorted(self.view.join_keys)
         return EntityKeyProto(join_keys=names, entity_values=[self._decode_value(name, point) for name in names])
 
     def point_ids_of(self, ids: Sequence[Any]) -> list[PointId]:
-        """For a view with one join key, of type string, int32 or int64: the ids of entities' points, as `point_ids`.
+        """Return the ids as `point_ids` does, for a view with one join key of type string, int32 or int64.
 
         Args:
-            ids: `str` or `int`, as the type is.
+            ids: `str` or `int`, according to the type.
 
         Raises:
             ValueError: Feast's type of the join key cannot hold an id.
@@ -208,7 +208,7 @@ class PointCodec:
 
 @lru_cache
 def _float_list_header(length: int) -> bytes:
-    """What comes before the floats of a serialized list of floats, which are as in memory: parsing them copies them."""
+    """Return the header of a serialized list of floats; the floats follow as in memory, so parsing copies them."""
     empty = ValueProto()
     empty.float_list_val.val.extend([0.0] * length)
     serialized: bytes = empty.SerializeToString()

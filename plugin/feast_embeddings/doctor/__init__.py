@@ -1,6 +1,6 @@
-"""What is wrong with a repo, and how to fix it: `examine` looks at everything and changes nothing.
+"""Find what is wrong with a repo, and how to fix it: `examine` checks everything and changes nothing.
 
-Each check is by itself: what one stumbles over is a finding, and the others go on.
+Checks are independent: if one fails, that is a finding, and the others go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from feast_embeddings.repo import Repo
 
 __all__ = ["Finding", "Level", "Report", "examine"]
 
-# In the order in which one would look: what is wrong above may be why something below is.
+# In the order to look: a problem of an earlier check may be the cause of a later one.
 _CHECKS: tuple[Check, ...] = (
     installation,
     configuration,
@@ -38,11 +38,11 @@ _CHECKS: tuple[Check, ...] = (
 
 
 def examine(repo: Repo, *, key_file: Path | None = None, max_age: timedelta = timedelta(days=30)) -> Report:
-    """Look at a repo, its files, its registry and its vector store.
+    """Check a repo, its files, its registry and its vector store.
 
     Args:
-        key_file: of the service, if it has one.
-        max_age: of the newest interaction behind what is served.
+        key_file: the key file of the service, if it has one.
+        max_age: oldest acceptable age of the newest interaction behind the live version.
     """
     patient = Patient(repo, key_file, max_age)
     try:

@@ -1,4 +1,4 @@
-"""Are the trained versions on disk what training wrote, and is the offline history in line with them?"""
+"""Check that the versions on disk are as training wrote them, and that the offline history agrees with them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from feast_embeddings.model.views import view_name
 
 __all__ = ["artifacts", "history"]
 
-# Deletes no version, clears what processes left that were killed, and brings the history in line with what is on disk.
+# Deletes no version, but clears leftovers of killed processes, and makes the history agree with the versions on disk.
 _REFRESH = ("--artifacts", "--keep", "1000000")
 
 
 def artifacts(patient: Patient) -> Iterator[Finding]:
-    """Manifests and checksums of all versions, and what trainings left that were killed."""
+    """Check manifests and checksums of all versions, and look for leftovers of killed trainings."""
     data = patient.repo.data
     for model in patient.models:
         whole, unsigned = 0, 0
@@ -40,15 +40,15 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
                 if not folder.is_dir():  # deleted since it was listed
                     continue
                 fix = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
-                message = f"version {folder.name} is damaged: {error} (or restore it from a copy)"
+                message = f"version {folder.name} is damaged: {error} (or restore it from a backup)"
                 yield Finding("artifacts", "problem", message, fix, model)
         if whole:
             message = f"{_several(whole, 'version')} with the right checksums"
             if unsigned:
-                message += f"; {unsigned} of format 1, whose metrics and settings have none"
+                message += f"; {unsigned} of format 1, whose metrics and settings have no checksum"
             yield Finding("artifacts", "ok", message, model=model)
         elif not version_folders(data, model):
-            message = f"no version is on disk in {data / model}; restore the folder from a copy, or train again"
+            message = f"no version is on disk in {data / model}; restore the folder from a backup, or train again"
             fix = patient.command("train", model, "--interactions", "LOG")
             yield Finding("artifacts", "problem", message, fix, model)
         if not is_held(artifact_lock(data / model)) and (left := leftovers(data / model)):
@@ -60,7 +60,7 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
 
 
 def history(patient: Patient) -> Iterator[Finding]:
-    """Training frames read the history: has it each version, and no other, and does Feast read this one?"""
+    """Check that the history, which training frames read, has exactly the versions on disk, and that Feast reads it."""
     for model in patient.models:
         folder = patient.repo.data / model
         versions = {path.name for path in version_folders(patient.repo.data, model)}
@@ -71,13 +71,11 @@ def history(patient: Patient) -> Iterator[Finding]:
             found = {path.stem for path in place.glob("*.parquet")}
             if found != versions:
                 lost, extra = (", ".join(sorted(some)) or "none" for some in (versions - found, found - versions))
-                message = f"{place} lacks versions ({lost}) or has too many ({extra}): training frames are wrong"
+                message = f"{place} lacks versions ({lost}) or has extra ones ({extra}): training frames are wrong"
                 yield Finding("history", "problem", message, patient.command("prune", model, *_REFRESH), model)
                 break
             if elsewhere := _elsewhere(patient, view_name(model, entity), place):
-                message = (
-                    f"Feast reads {elsewhere} instead of {place}, as when a repo was moved or copied after its apply"
-                )
+                message = f"Feast reads {elsewhere} instead of {place}; was the repo moved or copied after feast apply?"
                 yield Finding("history", "problem", message, patient.feast("apply"), model)
                 break
         else:
@@ -85,7 +83,7 @@ def history(patient: Patient) -> Iterator[Finding]:
 
 
 def _elsewhere(patient: Patient, view: str, place: Path) -> str:
-    """The folder of files that a registered view reads, if it is another than this one."""
+    """Return the folder that a registered view reads, if it is not this one."""
     registered = (patient.views or {}).get(view)
     source = None if registered is None else registered.batch_source
     if not isinstance(source, FileSource) or "://" in source.path or folder_of_source(source.path).resolve() == place:

@@ -1,4 +1,4 @@
-"""What checks find, and how they are kept apart."""
+"""What checks find, and running each check whatever the others do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Finding:
     """One thing that a check found.
 
     Attributes:
-        check: its name.
+        check: name of the check.
         level: ``ok``; ``warning``, which can wait; ``problem``, which cannot.
-        message: what is the case.
-        fix: a shell command that fixes it, or begins to; empty when ok. What is in capitals is to be filled in.
-        model: the model that it is about, if it is about one.
+        message: what was found.
+        fix: a shell command that fixes it, or the first step; empty when ok. Words in capitals are placeholders.
+        model: the model concerned, if there is one.
     """
 
     check: str
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, and which checks could not be made, with the check that says why."""
+    """All findings, and the checks that could not run, each with the check that explains why."""
 
     findings: list[Finding]
     skipped: dict[str, str]
@@ -50,7 +50,7 @@ Check = Callable[[Patient], Iterable[Finding]]
 
 
 def run_checks(checks: Iterable[Check], patient: Patient) -> Report:
-    """Make each check, whatever the others find."""
+    """Run each check, whatever the others find."""
     report = Report([], {})
     for check in checks:
         name = check.__name__
@@ -59,13 +59,13 @@ def run_checks(checks: Iterable[Check], patient: Patient) -> Report:
                 report.findings.append(finding)
         except MissingError as missing:
             report.skipped[name] = missing.check
-        except Exception as error:  # whatever is broken is a finding
+        except Exception as error:  # anything broken is a finding
             again = f"FEAST_EMBEDDINGS_TRACEBACK=1 {patient.command('versions')}"
             report.findings.append(Finding(name, "problem", f"this check failed: {first_line(error)}", again))
     return report
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what would not fit a line."""
+    """Return the type and first line of an error, cut to fit one line."""
     text = str(error).strip().partition("\n")[0][:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Is what is live whole, of one version, what is on disk, and fresh?"""
+"""Check that the live version is complete, one version, equal to the files, and fresh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROWS = 65_536
 
 @dataclass(frozen=True)
 class _Live:
-    """What is live of a registered model, and that version on disk, where it is one and can be read."""
+    """The live collections of a registered model, and the artifact if both sides are of one readable version."""
 
     model: str
     sides: dict[Entity, Side]
@@ -43,7 +43,7 @@ class _Live:
 
 
 def _found(patient: Patient) -> Iterator[_Live]:
-    """Of each registered model; one whose collections cannot be described is left to `live`."""
+    """Yield the live collections of each registered model; `live` reports those that cannot be described."""
     patient.need_engine()
     for model, sides in patient.registered():
         with contextlib.suppress(EngineError):
@@ -51,25 +51,27 @@ def _found(patient: Patient) -> Iterator[_Live]:
 
 
 def _look(patient: Patient, model: str, sides: dict[Entity, Side]) -> _Live:
-    """Raises `EngineError` where what is live cannot be described."""
+    """Raises `EngineError` if the live collections cannot be described."""
     collections = patient.live(sides)
     try:
         (version,) = {spec.version for _, spec in collections.values()}
         artifact = load_artifact(patient.repo.data, model, version)
     except (ValueError, ArtifactError, InputError, OSError):
-        artifact = None  # `spaces` or `artifacts` says so
+        artifact = None  # reported by `spaces` or `artifacts`
     return _Live(model, sides, collections, artifact)
 
 
 def live(patient: Patient) -> Iterator[Finding]:
-    """Is a version live, on both sides, with a point for each row?"""
+    """Check that a version is live, on both sides, with a point for each row."""
     patient.need_engine()
     for model, sides in patient.registered():
         publish = patient.command("publish", model)
         try:
             found, counts = _count(patient, model, sides)
         except EngineError as error:
-            yield Finding("live", "problem", f"what is live cannot be read: {error}", patient.load_again(error), model)
+            yield Finding(
+                "live", "problem", f"the live version cannot be read: {error}", patient.load_again(error), model
+            )
             continue
         if not found.collections:
             yield Finding("live", "warning", "no version is live", publish, model)
@@ -81,7 +83,7 @@ def live(patient: Patient) -> Iterator[Finding]:
 
 
 def _count(patient: Patient, model: str, sides: dict[Entity, Side]) -> tuple[_Live, dict[Entity, int]]:
-    """What is live, and how many points there are; `EngineError` where that cannot be read."""
+    """Return the live collections and their numbers of points; `EngineError` if they cannot be read."""
     engine = patient.need_engine()
 
     def count(_: dict[str, str]) -> tuple[_Live, dict[Entity, int]]:
@@ -96,23 +98,23 @@ def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Findi
         manifest = found.artifact.manifest
         rows: dict[Entity, int] = {"user": manifest.n_users, "item": manifest.n_items}
         if short := [f"{counts[side]} of {rows[side]} {side}s" for side in rows if counts[side] < rows[side]]:
-            message = f"what is live has {' and '.join(short)}"
+            message = f"the live version has only {' and '.join(short)}"
             return Finding("live", "problem", message, _write_again(patient, found), found.model)
     points = f"{counts['user']} users, {counts['item']} items"
     return Finding("live", "ok", f"{' and '.join(sorted(found.versions))}: {points}", model=found.model)
 
 
 def _gone(patient: Patient, found: _Live) -> Iterator[Finding]:
-    """A live version that is on no disk any more; where none is at all, `artifacts` says so."""
+    """Find a live version that is no longer on disk; if no version is, `artifacts` reports it."""
     folders = {path.name for path in version_folders(patient.repo.data, found.model)}
     if len(found.versions) == 1 and folders and not found.versions & folders:
         (version,) = found.versions
-        message = f"{version} is live and not on disk, so nobody can be folded into it; restore its folder from a copy"
+        message = f"{version} is live but not on disk, so fold-in does not work; restore its folder from a backup"
         yield Finding("live", "warning", message, patient.command("publish", found.model), found.model)
 
 
 def _write_again(patient: Patient, found: _Live) -> str:
-    """Rows of the newest version can be written into its live collection; where a newer one waits, that goes live."""
+    """Return the command that writes the rows again: materialize if the newest version is live, else publish."""
     newest = max(path.name for path in version_folders(patient.repo.data, found.model))
     if newest not in found.versions:
         return patient.command("publish", found.model)
@@ -121,14 +123,14 @@ def _write_again(patient: Patient, found: _Live) -> str:
 
 
 def spaces(patient: Patient) -> Iterator[Finding]:
-    """Are users and items of one version and one space, and is that the space on disk?"""
+    """Check that users and items are of one version and one space, and that the files agree."""
     for found in _found(patient):
         if len(found.collections) < 2:
             continue
         versions, names = found.versions, {spec.space for _, spec in found.collections.values()}
         publish = patient.command("publish", found.model)
         if len(names) > 1:
-            message = f"users and items are of different spaces ({', '.join(sorted(names))}): no ranking is answered"
+            message = f"users and items are of different spaces ({', '.join(sorted(names))}): ranking does not work"
             yield Finding("spaces", "problem", message, publish, found.model)
         elif len(versions) > 1:
             message = f"users and items are of different versions ({', '.join(sorted(versions))}) of one space"
@@ -141,7 +143,7 @@ def spaces(patient: Patient) -> Iterator[Finding]:
 
 
 def drift(patient: Patient) -> Iterator[Finding]:
-    """Are vectors online, bit for bit, those of the files? A bounded sample of both sides is compared."""
+    """Check that the online vectors equal the files bit for bit, in a bounded sample of both sides."""
     engine = patient.need_engine()
     for found in _found(patient):
         if found.artifact is None or len(found.collections) < 2:
@@ -155,18 +157,18 @@ def drift(patient: Patient) -> Iterator[Finding]:
                 same, newer = same + counts["same"], newer + counts["newer"]
                 differ += [f"{counts[how]} {entity}s {how}" for how in ("missing", "different") if counts[how]]
         except (ArtifactError, EngineError, InputError, OSError):
-            continue  # `artifacts` and `live` say so; or the views are applied for a newer version, see `freshness`
+            continue  # reported by `artifacts` and `live`; or the views are for a newer version, see `freshness`
         if differ:
             message = f"of a sample of the files, {' and '.join(differ)} online"
             yield Finding("drift", "problem", message, _write_again(patient, found), found.model)
         else:
             updated = f", {newer} updated since" if newer else ""
-            message = f"{same} sampled vectors are bit for bit those of the files{updated}"
+            message = f"{same} sampled vectors equal the files bit for bit{updated}"
             yield Finding("drift", "ok", message, model=found.model)
 
 
 def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
-    """Random rows of a table, which is not read as a whole."""
+    """Read random rows of a table without reading all of it."""
     with pq.ParquetFile(artifact.verified(entity)) as parquet:
         n = parquet.metadata.num_rows
         rows = np.sort(np.random.default_rng(0).permutation(n)[:_SAMPLE])
@@ -179,7 +181,7 @@ def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
 
 
 def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dict[str, int]:
-    """How many of the rows are online as they are, as something newer, as something else, or not at all."""
+    """Count the rows that are the same online, newer, different, or missing."""
     counts = dict.fromkeys(("same", "newer", "different", "missing"), 0)
     names = list(side.codec.fields)
     for batch in encode_table(side.codec, rows):
@@ -196,14 +198,14 @@ def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dic
 
 
 def freshness(patient: Patient) -> Iterator[Finding]:
-    """How old is what is served, and does something newer wait?"""
+    """Check the age of the live version, and whether a newer one is not published yet."""
     for found in _found(patient):
         if not found.collections:
             continue
         version = max(found.versions)
         waiting = [path.name for path in version_folders(patient.repo.data, found.model) if path.name > version]
         if waiting:
-            message = f"version {waiting[-1]} is trained and not live; {version} is"
+            message = f"version {waiting[-1]} is trained but not live; {version} is"
             yield Finding("freshness", "warning", message, patient.command("publish", found.model), found.model)
         stamps = [spec.as_of for _, spec in found.collections.values() if spec.as_of]
         if not stamps:
@@ -213,12 +215,12 @@ def freshness(patient: Patient) -> Iterator[Finding]:
         train = patient.command("train", found.model, "--interactions", "LOG")
         if is_future(latest):
             message = (
-                f"what is served claims to know of interactions up to {latest:%Y-%m-%d}, which is in the future: "
+                f"the live version has interactions up to {latest:%Y-%m-%d}, which is in the future: "
                 "a row of the log has a wrong time"
             )
             yield Finding("freshness", "problem", message, train, found.model)
         elif age > patient.max_age:
-            message = f"the newest interaction behind what is served is {age.days} days old ({as_of:%Y-%m-%d})"
+            message = f"the newest interaction behind the live version is {age.days} days old ({as_of:%Y-%m-%d})"
             yield Finding("freshness", "warning", message, train, found.model)
         elif not waiting:
             yield Finding("freshness", "ok", f"as of {as_of:%Y-%m-%d %H:%M} UTC", model=found.model)

@@ -1,4 +1,4 @@
-"""The repo that checks look at, and what they have found of it so far."""
+"""The repo that checks look at, and what earlier checks found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["MissingError", "Patient"]
 
 
 class MissingError(Exception):
-    """A check needs what another one has found to be missing or broken."""
+    """A check needs something that another check found missing or broken."""
 
     def __init__(self, check: str) -> None:
         super().__init__(check)
@@ -35,7 +35,7 @@ class MissingError(Exception):
 
 @dataclass
 class Patient:
-    """A repo, and what the checks before have found of it; None is what they have not."""
+    """A repo, and what earlier checks found; None where they found nothing."""
 
     repo: Repo
     key_file: Path | None
@@ -51,30 +51,30 @@ class Patient:
 
     @cached_property
     def models(self) -> list[str]:
-        """The models on disk, and those that are registered, as far as that can be read."""
+        """The models on disk, and the registered ones if the registry can be read."""
         registered = {view.tags[MODEL_TAG] for view in (self.views or {}).values() if MODEL_TAG in view.tags}
         return sorted({*trained_models(self.repo.data), *registered})
 
     def need_config(self) -> RepoConfig:
-        """The parsed feature_store.yaml."""
+        """Return the parsed feature_store.yaml."""
         if self.config is None:
             raise MissingError("configuration")
         return self.config
 
     def need_engine(self) -> Engine:
-        """The vector store, which answers."""
+        """Return the vector store, if it answers."""
         if self.engine is None:
             raise MissingError("store")
         return self.engine
 
     def feature_store(self) -> FeatureStore:
-        """Feast's handle on the repo; its registry is not to be asked before it is known to be there."""
+        """Feast's handle on the repo; do not use its registry before it is known to exist."""
         self.need_config()
-        # Not made of the parsed settings: then Feast would look for files from the current folder on.
+        # Not made from the parsed settings: Feast would then look for files relative to the current folder.
         return FeatureStore(repo_path=str(self.repo.path))
 
     def sides(self, model: str) -> dict[Entity, Side] | None:
-        """Both sides of a model; None when they are not registered."""
+        """Return both sides of a model; None if they are not registered."""
         config = self.need_config()
         if self.views is None:
             raise MissingError("registry")
@@ -88,20 +88,20 @@ class Patient:
         return found
 
     def registered(self) -> Iterator[tuple[str, dict[Entity, Side]]]:
-        """The models of which both sides are registered."""
+        """Yield the models whose sides are both registered."""
         for model in self.models:
             if sides := self.sides(model):
                 yield model, sides
 
     def live(self, sides: dict[Entity, Side]) -> dict[Entity, tuple[str, CollectionSpec]]:
-        """What is live of a model; `EngineError` where that cannot be read."""
+        """Return the live collections of a model; `EngineError` if they cannot be read."""
         return live_sides(self.need_engine(), sides)
 
     def load_again(self, error: Exception) -> str:
-        """After this error every model is published anew; the embedded engine's folder is put aside.
+        """Return a command that moves the embedded engine's folder aside and publishes every model again.
 
-        Not where the folder only cannot be written, on a full or read-only disk: what is in it is good, and rows that
-        were pushed are nowhere else.
+        If the folder only cannot be written, on a full or read-only disk, its data is good, and pushed rows are
+        nowhere else: then the command only shows the disk.
         """
         if is_refused_write(error):
             return self.look_at_disk()
@@ -113,14 +113,14 @@ class Patient:
         return " && ".join(commands)
 
     def look_at_disk(self) -> str:
-        """How full the disk of the embedded engine's folder is, and what it is."""
+        """Return a command that shows the disk of the embedded engine's folder, and how full it is."""
         return shlex.join(["df", "-h", str(embedded_folder(self.need_config().online_store, self.repo.path))])
 
     def command(self, name: str, model: str = "", *more: str) -> str:
-        """One of this package's commands, for this repo."""
+        """Return one of this package's commands, for this repo."""
         named = ["--model", model] if model else []
         return shlex.join(["feast-embeddings", name, "--repo", str(self.repo.path), *named, *more])
 
     def feast(self, *arguments: str) -> str:
-        """One of Feast's commands, for this repo."""
+        """Return one of Feast's commands, for this repo."""
         return shlex.join(["feast", "-c", str(self.repo.path), *arguments])

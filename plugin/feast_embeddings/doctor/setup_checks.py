@@ -1,4 +1,4 @@
-"""Is what the repo needs installed, does its configuration say what it should, does Feast know its models?"""
+"""Check the installed packages, the configuration, the definitions, the registry and the API keys of a repo."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from feast_embeddings.service.api_keys import KeyRing
 __all__ = ["configuration", "definitions", "installation", "keys", "registry"]
 
 _US = "feast-embeddings"
-# Said even when all is well, as it is asked for in every report of a bug.
+# Reported even when all is well, because every bug report needs it.
 _NAMED = ("feast", "qdrant-client", "qdrant-edge-py", "numpy", "pyarrow", "implicit")
 
 
 def installation(patient: Patient) -> Iterator[Finding]:
-    """The packages, against what this one says that it needs."""
+    """Check the installed packages against this one's requirements."""
     us = distribution(_US)
     needs = [Requirement(text) for text in us.requires or []]
     always = {str(need) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
     fine = True
-    # What is in the extra ``all`` is in another one too.
+    # Everything in the extra ``all`` is in another one too.
     for text in dict.fromkeys(str(need).partition(";")[0].strip() for need in needs):
         need = Requirement(text)
         found = _installed(need.name)
         if found is None and text not in always:
-            continue  # of an extra that nobody asked for
+            continue  # of an extra that is not installed
         if found is None or not need.specifier.contains(found, prereleases=True):
             message = f"{need.name}{need.specifier} is needed, found: {found or 'none'}"
             yield Finding(
@@ -79,14 +79,14 @@ def _unloadable(module: str) -> str:
 
 
 def configuration(patient: Patient) -> Iterator[Finding]:
-    """feature_store.yaml: can it be read, and does it say what this package needs?"""
+    """Check that feature_store.yaml can be read, and has the settings that this package needs."""
     file = patient.repo.path / "feature_store.yaml"
     template = f'd=$(mktemp -d) && feast-embeddings init "$d" && diff "$d/feature_store.yaml" {shlex.quote(str(file))}'
     try:
         config = load_repo_config(patient.repo.path, file)
         online, offline = config.online_store, config.offline_store
-    except Exception as error:  # whatever Feast, pydantic and YAML raise
-        # Not the text around it, in which there may be a key.
+    except Exception as error:  # anything that Feast, pydantic and YAML raise
+        # Without the text around it, which may contain a key.
         mark = getattr(error, "problem_mark", None)
         reason = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else first_line(error)
         yield Finding("configuration", "problem", f"{file.name} cannot be used: {reason}", template)
@@ -94,7 +94,7 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     if not isinstance(online, OnlineStoreSettings):
         message = (
             f"online_store.type is {online.type!r}, not feast_embeddings.QdrantEmbeddingOnlineStore: "
-            "no query can be answered here"
+            "queries do not work"
         )
         yield Finding("configuration", "problem", message, template)
         return
@@ -108,7 +108,7 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     }
     others = {name: found for name, (found, wanted) in expected.items() if found != wanted}
     for name, found in others.items():
-        message = f"{name} is {found}, and this package is tested with {expected[name][1]}"
+        message = f"{name} is {found}, but this package is tested with {expected[name][1]}"
         yield Finding("configuration", "warning", message, template)
     if not others:
         where = online.url or f"embedded, in {online.path or 'qdrant_storage'}"
@@ -120,7 +120,7 @@ def _type(engine: object) -> object:
 
 
 def definitions(patient: Patient) -> Iterator[Finding]:
-    """Does a file of the repo make the feature views of trained models? It is read, not run."""
+    """Check that a file of the repo makes the feature views of trained models, without running it."""
     path = patient.repo.path
     restore = f'd=$(mktemp -d) && feast-embeddings init "$d" && cp "$d/definitions.py" {patient.path}/definitions.py'
     made_in, broken = [], False
@@ -130,7 +130,7 @@ def definitions(patient: Patient) -> Iterator[Finding]:
         except (SyntaxError, ValueError, OSError) as error:
             broken = True
             fix = restore if file.name == "definitions.py" else shlex.join([sys.executable, str(file)])
-            yield Finding("definitions", "problem", f"{file.name} is no Python: {first_line(error)}", fix)
+            yield Finding("definitions", "problem", f"{file.name} is not valid Python: {first_line(error)}", fix)
             continue
         if any("embedding_views" in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in ast.walk(tree)):
             made_in.append(file.name)
@@ -141,17 +141,17 @@ def definitions(patient: Patient) -> Iterator[Finding]:
 
 
 def registry(patient: Patient) -> Iterator[Finding]:
-    """Can the registry be read, and are the models' views in it as their newest versions need them?"""
+    """Check that the registry can be read, and that its views fit the newest versions of the models."""
     config = patient.need_config()
     settings, apply = config.registry, patient.feast("apply")
     file = patient.repo.path / str(settings.path)
     on_disk = settings.registry_type == "file" and "://" not in str(settings.path)
-    if on_disk and not file.is_file():  # Feast would make an empty one
+    if on_disk and not file.is_file():  # reading it, Feast would make an empty one
         yield Finding("registry", "problem", f"there is no registry at {file}: nothing has been applied", apply)
         return
     try:
         views = patient.feature_store().list_feature_views()
-    except Exception as error:  # whatever Feast and its registries raise
+    except Exception as error:  # anything that Feast and its registries raise
         aside = shlex.join(["mv", str(file), f"{file}.broken"]) + " && " if on_disk else ""
         yield Finding("registry", "problem", f"it cannot be read: {first_line(error)}", aside + apply)
         return
@@ -162,7 +162,7 @@ def registry(patient: Patient) -> Iterator[Finding]:
             yield Finding("registry", "problem", "its feature views are not applied", apply, model)
             continue
         if difference := _difference(patient, model, sides):
-            message = f"its views are not those of the newest version: {difference}"
+            message = f"its views do not fit the newest version: {difference}"
             yield Finding("registry", "problem", message, apply, model)
         else:
             dim = sides["item"].codec.fields["embedding"].dim
@@ -170,7 +170,7 @@ def registry(patient: Patient) -> Iterator[Finding]:
 
 
 def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
-    """What the registered views and the newest version that can be read do not share."""
+    """Describe how the registered views differ from the newest readable version."""
     for folder in reversed(version_folders(patient.repo.data, model)):
         try:
             manifest = read_manifest(folder)
@@ -179,13 +179,13 @@ def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
                 if found := schema_difference(side.codec, columns, manifest.dim):
                     return f"{side.view.name}: {found}"
         except (ArtifactError, OSError, pa.ArrowException):
-            continue  # another check says so
+            continue  # reported by another check
         return ""
     return ""
 
 
 def keys(patient: Patient) -> Iterator[Finding]:
-    """The keys of the service: can they be read, and by whom?"""
+    """Check that the service's keys are usable, and that not every user can read or write them."""
     file = patient.key_file
     if file is None:
         return
@@ -198,8 +198,8 @@ def keys(patient: Patient) -> Iterator[Finding]:
     mode = stat.S_IMODE(file.stat().st_mode)
     fix = shlex.join(["chmod", "600", str(file)])
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield Finding("keys", "problem", f"others may write {file} (mode {mode:o}), so let themselves in", fix)
+        yield Finding("keys", "problem", f"other users can write {file} (mode {mode:o}), and so add keys", fix)
     elif mode & stat.S_IROTH:
-        yield Finding("keys", "warning", f"everybody may read {file} (mode {mode:o})", fix)
+        yield Finding("keys", "warning", f"every user can read {file} (mode {mode:o})", fix)
     else:
-        yield Finding("keys", "ok", f"{file} has usable keys, and is nobody else's")
+        yield Finding("keys", "ok", f"{file} has usable keys, and is not open to every user")

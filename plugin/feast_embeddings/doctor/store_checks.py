@@ -1,4 +1,4 @@
-"""Does the vector store answer, who writes to it, and what have publishes left in it that did not finish?"""
+"""Check that the vector store answers, who writes to it, and what unfinished publishes left in it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from feast_embeddings.publish.plan import superseded
 
 __all__ = ["leftovers", "store", "writer"]
 
-# Metadata of collections came with 1.16.
+# Collection metadata needs 1.16.
 _SERVERS = SpecifierSet(">=1.16")
 _SECONDS = 5
 _LONG_HOURS = 6
 
 
 def store(patient: Patient) -> Iterator[Finding]:
-    """Qdrant, whichever engine: does it answer, and is it new enough?"""
+    """Check that Qdrant, embedded or server, answers and is new enough."""
     config = patient.need_config()
     settings = config.online_store
     if settings.url is None:
@@ -42,16 +42,16 @@ def store(patient: Patient) -> Iterator[Finding]:
         try:
             engine = open_engine(settings, patient.repo.path)
             engine.aliases()
-        except Exception as error:  # a file of the folder is whatever it is
+        except Exception as error:  # a file of the folder may hold anything
             message = f"{folder} cannot be read: {first_line(error)}"
             yield Finding("store", "problem", message, patient.load_again(error))
             return
         patient.engine = engine
         if folder.exists() and (reason := _no_room(folder)):
-            message = f"{folder} {reason}: nothing can be written, and reading takes a copy in {tempfile.gettempdir()}"
+            message = f"{folder} {reason}: nothing can be written, and reads need a copy in {tempfile.gettempdir()}"
             yield Finding("store", "warning", message, patient.look_at_disk())
         else:
-            there = "" if folder.exists() else ", which is yet to be made"
+            there = "" if folder.exists() else ", which does not exist yet"
             yield Finding("store", "ok", f"embedded, in {folder}{there}")
         yield from _older_names(patient, config)
         return
@@ -61,14 +61,16 @@ def store(patient: Patient) -> Iterator[Finding]:
         server.aliases()
     except EmbeddingsError as error:
         start = "docker compose up --detach --wait qdrant"
-        yield Finding("store", "problem", f"{settings.url} does not answer: {error}; start it, or correct url", start)
+        yield Finding(
+            "store", "problem", f"{settings.url} does not answer: {error}; start it, or correct the url", start
+        )
         return
     patient.engine = server
     if _SERVERS.contains(found, prereleases=True):
         yield Finding("store", "ok", f"Qdrant {found} at {settings.url}")
     else:
         fix = "docker compose pull qdrant && docker compose up --detach --wait qdrant"
-        yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old, {_SERVERS} is needed", fix)
+        yield Finding("store", "problem", f"Qdrant {found} at {settings.url} is too old; {_SERVERS} is needed", fix)
     yield from _older_names(patient, config)
 
 
@@ -80,40 +82,41 @@ def _no_room(folder: Path) -> str:
 
 def _older_names(patient: Patient, config: RepoConfig) -> Iterator[Finding]:
     if older := older_names(patient.need_engine(), config.project):
-        message = f"tables have the names that an older release gave them: {', '.join(sorted(older))}"
+        message = f"tables have names of an older release: {', '.join(sorted(older))}"
         yield Finding("store", "warning", message, patient.feast("apply"))
 
 
 def writer(patient: Patient) -> Iterator[Finding]:
-    """Who writes to the embedded engine at this moment; a server has no such lock."""
+    """Report who is writing to the embedded engine; a server has no such lock."""
     settings = patient.need_config().online_store
     if settings.url is not None:
         return
     file = embedded_folder(settings, patient.repo.path) / "writer.lock"
     if not is_held(file):
-        yield Finding("writer", "ok", "nobody writes")
+        yield Finding("writer", "ok", "no process is writing")
         return
     try:
         holder = json.loads(file.read_text())
         since = datetime.fromisoformat(holder["since"])
-        who = f"{holder['program']} (pid {int(holder['pid'])} on {holder['host']}) writes since {holder['since']}"
+        program = f"{holder['program']} (pid {int(holder['pid'])} on {holder['host']})"
+        who = f"{program} has been writing since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        yield Finding("writer", "warning", "somebody writes, and does not say who", shlex.join(["lsof", str(file)]))
+        yield Finding("writer", "warning", "a process of unknown name is writing", shlex.join(["lsof", str(file)]))
         return
     hours = (datetime.now(UTC) - since).total_seconds() / 3600
     if hours > _LONG_HOURS:
-        yield Finding("writer", "warning", f"{who}, which is long", f"ps -o pid,etime,args -p {int(holder['pid'])}")
+        yield Finding("writer", "warning", f"{who}, a long time", f"ps -o pid,etime,args -p {int(holder['pid'])}")
     else:
         yield Finding("writer", "ok", who)
 
 
 def leftovers(patient: Patient) -> Iterator[Finding]:
-    """Collections that no query will ever ask: of publishes that did not finish, and too many old ones."""
+    """Find collections that no query uses: of unfinished publishes, and more old ones than are kept."""
     engine = patient.need_engine()
     left = engine.leftovers()
     for model, sides in patient.registered():
         if left:
-            message = f"writers that were killed left {len(left)} copies of collections: {', '.join(left)}"
+            message = f"killed writers left {len(left)} copies of collections: {', '.join(left)}"
             yield Finding("leftovers", "warning", message, patient.command("prune", model), model)
             left = []
         live = patient.live(sides)
@@ -127,10 +130,10 @@ def leftovers(patient: Patient) -> Iterator[Finding]:
             unneeded += superseded(collections, name, version)
             waiting |= {s.version for n, s in collections.items() if n not in unneeded and not s.verified and n != name}
         if unneeded:
-            message = f"{len(unneeded)} collections are of no more use: {', '.join(unneeded)}"
+            message = f"{len(unneeded)} collections are no longer needed: {', '.join(unneeded)}"
             yield Finding("leftovers", "warning", message, patient.command("prune", model), model)
         for version in sorted(waiting):
-            message = f"the publish of version {version} did not finish, or is at it"
+            message = f"the publish of version {version} did not finish, or is still running"
             named = ["--version", version] if version in on_disk else []
             yield Finding("leftovers", "warning", message, patient.command("publish", model, *named), model)
         if not (unneeded or waiting):

@@ -1,1 +1,1 @@
-"""Qdrant, in this process or on a server, behind one interface. Nothing here knows Feast."""
+"""Qdrant, in this process or on a server, behind one interface. Independent of Feast."""

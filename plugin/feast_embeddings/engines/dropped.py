@@ -1,6 +1,6 @@
-"""Collections that another process drops between two calls: a live one only once something else is live, or nothing.
+"""Handle collections that another process drops between two calls; a live one only after its alias has moved or gone.
 
-An engine has no call that looks up an alias and reads behind it in one step. So whoever fails looks again.
+An engine has no call that looks up an alias and reads its collection in one step. So callers look again on failure.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def ask_live(
     ask: Callable[[Live], Answer],
     failures: tuple[type[EmbeddingsError], ...] = (EngineError,),
 ) -> Answer:
-    """Ask about what is live; after a failure again, as often as something else is live by then.
+    """Query the live collections; retry after a failure as long as they have changed since.
 
     Args:
-        look: what is live now.
-        ask: the question, to what was live at the last look.
-        failures: what the question raises when a collection is gone.
+        look: returns the live collections.
+        ask: the query, given the last result of `look`.
+        failures: exceptions of the query if a collection is gone.
     """
     live = look()
     while True:
@@ -37,7 +37,7 @@ def ask_live(
             try:
                 now = look()
             except EngineError:
-                raise error from None  # what failed first says more
+                raise error from None  # the first failure says more
             if now == live:
                 raise
             live = now
@@ -60,7 +60,7 @@ async def ask_live_on_loop(look: Callable[[], Awaitable[Live]], ask: Callable[[L
 
 
 def live_collections(engine: Engine, aliases: Collection[str]) -> dict[str, tuple[str, CollectionSpec]]:
-    """Alias -> its live collection and what that holds, for those that have one, out of one look at the aliases."""
+    """Return alias -> its live collection and spec, if it has one, from one read of the aliases."""
 
     def look() -> dict[str, str]:
         live = engine.aliases()
@@ -70,7 +70,7 @@ def live_collections(engine: Engine, aliases: Collection[str]) -> dict[str, tupl
 
 
 def count_unless_dropped(engine: Engine, collection: str, alias: str) -> int | None:
-    """Exact number of points in a collection of an alias; None when it is gone."""
+    """Count the points in a collection of an alias exactly; None if it is gone."""
     try:
         return engine.count(collection)
     except EngineError:
@@ -80,7 +80,7 @@ def count_unless_dropped(engine: Engine, collection: str, alias: str) -> int | N
 
 
 def is_gone(engine: Engine, alias: str, collection: str) -> bool:
-    """Whether a collection is known to be no more; asked after a failure, which stays the one that is told."""
+    """Return whether a collection is known to be gone; called after a failure, so it raises none of its own."""
     try:
         return collection not in engine.collections(alias)
     except EngineError:

@@ -1,8 +1,8 @@
-"""What the rest of the package asks of Qdrant, whichever engine holds the vectors.
+"""The interface of the rest of the package to Qdrant, whichever engine holds the vectors.
 
 Two engines implement `Engine`: `EmbeddedEngine` runs Qdrant's own code in this process, and `ServerEngine` talks to a
-Qdrant node or cluster. Names on this side are Qdrant's: collection, alias, point, payload, named vector, filter. One
-test suite runs over both.
+Qdrant node or cluster. Names here are Qdrant's: collection, alias, point, payload, named vector, filter. One
+test suite runs on both.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ __all__ = [
 ]
 
 Distance = Literal["Dot", "Cosine", "Euclid", "Manhattan"]
-# "lookup" is of integers that are compared for equality only. "unlinked" is "integer", but the graphs get no edges of
-# their own for its ranges.
+# "lookup" is for integers that are only compared for equality. "unlinked" is "integer", but the graphs get no extra
+# edges for its ranges.
 IndexType = Literal["keyword", "integer", "lookup", "unlinked", "float", "bool"]
 
 # Qdrant's default of 100 finds 93 % of the ten nearest of 48,000 trained item vectors, 512 finds 99.7 %
 # (tests/benchmarks/read.py).
 DEFAULT_EF = 512
-# A filter that takes out less than the rest leaves a graph whole enough (tests/benchmarks/filtered.py).
+# A filter that keeps more than this share leaves the graph connected enough (tests/benchmarks/filtered.py).
 ACORN_SELECTIVITY = 0.6
 
 
@@ -74,9 +74,9 @@ class Hnsw:
     """How the graph of a vector is built and searched (Malkov and Yashunin, arXiv 1603.09320).
 
     Attributes:
-        m: edges of a node.
+        m: edges per node.
         ef_construct: candidates for the edges of a new node.
-        search_ef: fewest candidates that a search keeps; None: `DEFAULT_EF`, or what is enough for a collection.
+        search_ef: fewest candidates that a search keeps; None: `DEFAULT_EF`, or the number known to be enough.
     """
 
     m: int = 16
@@ -84,7 +84,7 @@ class Hnsw:
     search_ef: int | None = None
 
     def candidates(self, search_ef: int, enough_ef: int) -> int:
-        """How many a search keeps; the arguments are those of `Engine.query`."""
+        """Return how many candidates a search keeps; the arguments are those of `Engine.query`."""
         if enough_ef and self.search_ef is None:
             return enough_ef
         return max(search_ef, DEFAULT_EF if self.search_ef is None else self.search_ef)
@@ -100,12 +100,12 @@ class VectorSpec(_Frozen):
 
 
 class CollectionSpec(_Frozen):
-    """All that must be known to create a collection, and to say what an existing one holds."""
+    """Everything needed to create a collection, and to describe the content of an existing one."""
 
     alias: str
-    """The name under which queries find it once it is live."""
+    """The name by which queries find it once it is live."""
     view: str = ""
-    """The feature view whose rows it holds; an alias alone does not say: version 2 of ``a`` or the view ``a_v2``."""
+    """The feature view whose rows it holds; an alias is ambiguous: version 2 of ``a`` or the view ``a_v2``."""
     vectors: dict[str, VectorSpec]
     payload_indexes: dict[str, IndexType]
     version: str = ""
@@ -115,25 +115,25 @@ class CollectionSpec(_Frozen):
     as_of: str = ""
     """Cut-off of the training data, ISO 8601 UTC."""
     fingerprint: str = ""
-    """Checksum of the table that is loaded; with an equal one, a half-loaded collection can be continued."""
+    """Checksum of the loaded table; if it is equal, loading a half-loaded collection can be resumed."""
     verified: bool = True
-    """False from the start of a publish until it has checked what it loaded."""
+    """False from the start of a publish until it has verified the collection."""
     search_ef: int = 0
-    """Fewest candidates that a search on it keeps, as found by that check; more if the settings say so."""
+    """Fewest candidates that a search on it keeps, found by that verification; more if the settings say so."""
     enough_ef: int = 0
-    """Candidates that are enough to find the ten nearest of all its points, as found by that check; 0: not known."""
+    """Candidates that are enough to find the ten nearest of all its points, found by that verification; 0: unknown."""
 
     def same_content(self, other: CollectionSpec) -> bool:
-        """Whether the other is of the same rows in the same form, verified or not."""
+        """Return whether the other has the same rows in the same form, verified or not."""
         checked = {"verified": self.verified, "search_ef": self.search_ef, "enough_ef": self.enough_ef}
         return self == other.model_copy(update=checked)
 
 
 class Engine(Protocol):
-    """Collections of points under atomic aliases. Every method raises `EngineError` when Qdrant fails."""
+    """Collections of points under atomic aliases. Every method raises `EngineError` if Qdrant fails."""
 
     def aliases(self) -> dict[str, str]:
-        """Alias -> collection, as one consistent snapshot."""
+        """Return alias -> collection, as one consistent snapshot."""
         ...
 
     def switch(self, aliases: Mapping[str, str | None]) -> None:
@@ -141,11 +141,11 @@ class Engine(Protocol):
         ...
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
-        """All collections made for an alias, live or not, with what they hold."""
+        """Return all collections made for an alias, live or not, with their specs."""
         ...
 
     def describe(self, collection: str) -> CollectionSpec:
-        """What a collection holds."""
+        """Return the spec of a collection."""
         ...
 
     def create(
@@ -153,30 +153,30 @@ class Engine(Protocol):
     ) -> None:
         """Create a collection, fill it and build its indexes. A half-built one of the same name is replaced.
 
-        A server continues a half-built one of the same fingerprint: points that are there are not sent again.
+        A server resumes a half-built one with the same fingerprint: points that it has are not sent again.
 
         Args:
             wait_for_indexes: False returns while searches and filters may still be exact scans, which are slower but
-                never wrong: the graph comes later or not at all, a payload index with the first filter that needs it.
+                never wrong: the graph is built later or never, a payload index by the first filter that needs it.
         """
         ...
 
     def free_bytes(self) -> int | None:
-        """Room for more, where collections are stored; None where that cannot be known."""
+        """Return the free space where collections are stored; None if unknown."""
         ...
 
     def wait_until_indexed(self, collection: str) -> None:
-        """Return when the indexes of a collection are built; one that `create` has left early, or another process."""
+        """Wait until the indexes of a collection are built, if `create` or another process did not wait for them."""
         ...
 
     def annotate(self, collection: str, spec: CollectionSpec) -> None:
-        """Replace what `describe` says of a collection; its vectors and indexes must be the same."""
+        """Replace the spec of a collection; its vectors and indexes must be the same."""
         ...
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         """Write points into an existing collection; a stored point with a newer event timestamp stays.
 
-        The embedded engine writes all batches or none. A server keeps the batches before one that fails.
+        The embedded engine writes all batches or none. A server keeps the batches before a failed one.
 
         Args:
             wait_for_indexes: as for `create`.
@@ -191,7 +191,7 @@ class Engine(Protocol):
         vectors: Sequence[str],
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
-        """Points by id, in the order of `ids`; None where there is none.
+        """Return points by id, in the order of `ids`; None for a missing one.
 
         Args:
             payload: the keys to return with each; None returns all.
@@ -211,16 +211,16 @@ class Engine(Protocol):
         search_ef: int = 0,
         enough_ef: int = 0,
     ) -> list[ScoredPoint]:
-        """The nearest points to a vector, nearest first.
+        """Find the nearest points to a vector, nearest first.
 
-        A filter takes points out of the graph, so a search with one looks behind those that it takes out where many
-        are (ACORN: Patel et al., SIGMOD 2024, arXiv:2403.04871). That finds more, and takes longer.
+        A filter removes points from the graph. If it removes many, the search looks behind them (ACORN: Patel et al.,
+        SIGMOD 2024, arXiv:2403.04871), which finds more, but takes longer.
 
         Args:
             payload: the keys to return with each; None returns all.
-            exact: look at every point that passes the filter. A search of the graph may find fewer than `limit`.
-            search_ef: fewest candidates to keep, e.g. what the collection's spec says; more if the settings say so.
-            enough_ef: candidates to keep if the settings say nothing; 0: by `search_ef`.
+            exact: scan every point that passes the filter. A search of the graph may find fewer than `limit`.
+            search_ef: fewest candidates to keep, e.g. those of the collection's spec; more if the settings say so.
+            enough_ef: candidates to keep if the settings give no number; 0: by `search_ef`.
         """
         ...
 
@@ -234,7 +234,7 @@ class Engine(Protocol):
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Page:
-        """At most `limit` points that pass the filter, in the order of their ids, and where the next page starts.
+        """Return at most `limit` points that pass the filter, ordered by id, and where the next page starts.
 
         Args:
             start: the first point; None starts at the beginning.
@@ -250,9 +250,9 @@ class Engine(Protocol):
         vectors: Sequence[str],
         filter: models.Filter | None = None,
     ) -> Iterator[list[StoredPoint]]:
-        """Every point that passes the filter, in pages, at least one, with only these named vectors.
+        """Yield every point that passes the filter, in pages, at least one, with only these named vectors.
 
-        The embedded engine gives them as they were at the call, whatever is written or dropped meanwhile.
+        The embedded engine yields them as of the call, whatever is written or dropped meanwhile.
 
         Args:
             payload: the keys to return with each; None returns all.
@@ -260,18 +260,18 @@ class Engine(Protocol):
         ...
 
     def count(self, collection: str) -> int:
-        """Exact number of points."""
+        """Return the exact number of points."""
         ...
 
     def drop(self, collections: Iterable[str]) -> None:
-        """Delete collections; those that do not exist are ignored, and those that an alias names are left.
+        """Delete collections; missing ones are ignored, and those with an alias are kept.
 
-        Clears the `leftovers`, too, whichever collections are given.
+        Always deletes the `leftovers` too.
         """
         ...
 
     def leftovers(self) -> list[str]:
-        """What writers left that were killed, and no collection: a server has none."""
+        """Return what killed writers left, apart from collections; a server has none."""
         ...
 
     def close(self) -> None:
@@ -279,10 +279,10 @@ class Engine(Protocol):
         ...
 
 
-# For fewer results Qdrant reserves room without need, but little.
+# For fewer results, the memory that Qdrant reserves is small.
 _FEW = 10_000
 
 
 def no_more_than_there_are(n: int, engine: Engine, collection: str) -> int:
-    """The number of results to ask for: Qdrant reserves room for as many as it is asked for."""
+    """Limit the number of results to the points present: Qdrant reserves memory for all requested ones."""
     return n if n <= _FEW else max(1, min(n, engine.count(collection)))

@@ -1,4 +1,4 @@
-"""How Qdrant addresses the payload of a feature."""
+"""Qdrant's notation for the payload of a feature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["payload_key", "payload_keys"]
 
 
 def payload_key(name: str) -> str:
-    """Qdrant's path to the payload of a feature; FilterError when its notation cannot write the name."""
+    """Return Qdrant's path to the payload of a feature; FilterError if its notation cannot express the name."""
     if re.fullmatch(r"[A-Za-z0-9_-]+", name):
         return name
     if not name or '"' in name or "\\" in name:
@@ -20,5 +20,5 @@ def payload_key(name: str) -> str:
 
 
 def payload_keys(names: Sequence[str] | None) -> list[str] | bool:
-    """Qdrant's selection of the payload of these features; of all when None."""
+    """Return Qdrant's selection of the payload of these features; of all if None."""
     return True if names is None else [payload_key(name) for name in names] or False

@@ -1,4 +1,4 @@
-"""Points as engines take and give them; `feast_embeddings.codec.rows` makes them of rows, and rows of them."""
+"""Points as engines read and write them; `feast_embeddings.codec.rows` converts them to and from rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "stored_points",
 ]
 
-# A UUID in its text form, or an unsigned 64-bit integer.
+# A UUID as text, or an unsigned 64-bit integer.
 PointId = str | int
 
 # Payload key of the event timestamp, microseconds since the epoch. `Engine.upsert` compares it.
@@ -50,7 +50,7 @@ class PointBatch:
         return len(self.ids)
 
     def take(self, rows: npt.NDArray[np.intp]) -> PointBatch:
-        """The points at these positions, in this order."""
+        """Return the points at these positions, in this order."""
         return PointBatch(
             ids=[self.ids[i] for i in rows],
             vectors={name: (matrix[rows], mask[rows]) for name, (matrix, mask) in self.vectors.items()},
@@ -59,7 +59,7 @@ class PointBatch:
         )
 
     def named_vectors(self) -> list[dict[str, Any]]:
-        """Per point, its named vectors as Python lists, which is what both clients take fastest."""
+        """Return the named vectors of each point as Python lists, the fastest form for both clients."""
         lists = {name: (matrix.tolist(), mask.tolist()) for name, (matrix, mask) in self.vectors.items()}
         return [{name: rows[i] for name, (rows, mask) in lists.items() if mask[i]} for i in range(len(self.ids))]
 
@@ -81,7 +81,7 @@ class ScoredPoint(NamedTuple):
 
 
 class _Record(Protocol):
-    """What both of Qdrant's clients return for a point."""
+    """A point as both of Qdrant's clients return it."""
 
     @property
     def id(self) -> Any: ...
@@ -104,12 +104,12 @@ Page = tuple[list[StoredPoint], PointId | None]
 
 
 def plain_id(id: Any) -> PointId:
-    """An id as Qdrant's clients give it, which may be a `uuid.UUID`."""
+    """Convert an id from Qdrant's clients, which may be a `uuid.UUID`."""
     return id if isinstance(id, int) else str(id)
 
 
 def all_pages(page: Callable[[PointId | None], Page]) -> Iterator[list[StoredPoint]]:
-    """Every page of a listing, given how to get the one that begins at a point."""
+    """Yield every page of a listing, given a function that reads the page from a start point."""
     points, following = page(None)
     yield points
     while following is not None:
@@ -118,7 +118,7 @@ def all_pages(page: Callable[[PointId | None], Page]) -> Iterator[list[StoredPoi
 
 
 def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
-    """Records in Qdrant's order."""
+    """Convert records, in Qdrant's order."""
     return [
         StoredPoint(
             id=plain_id(record.id),
@@ -132,11 +132,11 @@ def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
 
 
 def stored_points(records: Iterable[_Record], ids: Sequence[PointId]) -> list[StoredPoint | None]:
-    """Records in the order of the ids that were asked for; Qdrant returns them in an order of its own."""
+    """Convert records into the order of the requested ids; Qdrant returns them in its own order."""
     found = {point.id: point for point in all_points(records)}
     return [found.get(id) for id in ids]
 
 
 def scored_points(hits: Iterable[_Hit]) -> list[ScoredPoint]:
-    """Search hits, in Qdrant's order."""
+    """Convert search hits, in Qdrant's order."""
     return [ScoredPoint(id=plain_id(hit.id), score=hit.score, payload=hit.payload or {}) for hit in hits]

@@ -34,7 +34,7 @@ DIM = 8
 
 
 def make_spec(alias: str, **more: Any) -> CollectionSpec:
-    """Of a collection with one vector that is scanned and one with a graph."""
+    """Return the spec of a collection with one vector that is scanned and one with a graph."""
     return CollectionSpec(
         alias=alias,
         vectors={
@@ -49,7 +49,7 @@ def make_spec(alias: str, **more: Any) -> CollectionSpec:
 def make_batch(
     vectors: npt.NDArray[np.float32], *, first: int = 0, timestamp: int | npt.NDArray[np.int64] = 1_000
 ) -> PointBatch:
-    """Points with these vectors, float32 (n, 8), numbered from `first`; timestamps in microseconds."""
+    """Make points with these vectors, float32 (n, 8), numbered from `first`; timestamps in microseconds."""
     n = len(vectors)
     timestamps = np.broadcast_to(np.asarray(timestamp, dtype=np.int64), (n,))
     present = np.ones(n, dtype=np.bool_)
@@ -65,7 +65,7 @@ def make_batch(
 
 
 def ids(first: int, n: int) -> list[PointId]:
-    """UUIDs and 64-bit integers in turn."""
+    """Return UUIDs and 64-bit integers in turn."""
     return [2**64 - 1 - i if i % 2 else str(uuid.uuid5(uuid.NAMESPACE_OID, str(i))) for i in range(first, first + n)]
 
 
@@ -75,10 +75,10 @@ def random_vectors(rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
 
 
 class EngineTests:
-    """What every engine promises. Subclass it, and make an engine."""
+    """Tests of the guarantees of every engine. Subclass it, and define `make_engine`."""
 
     def make_engine(self, folder: Path) -> Engine:
-        """An engine for one test, which closes it; `folder` is empty."""
+        """Make an engine for one test, which closes it; `folder` is empty."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -94,7 +94,7 @@ class EngineTests:
 
     @pytest.fixture
     def new_alias(self, engine: Engine) -> Iterator[NewAlias]:
-        """Makes alias names that no one else uses, and removes what was stored under them."""
+        """Make unused alias names, and remove what was stored under them."""
         made: list[str] = []
 
         def make() -> str:
@@ -120,7 +120,7 @@ class EngineTests:
     def test_retrieve_keeps_the_order_and_marks_what_is_missing(
         self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
     ) -> None:
-        """Points come in the order of the ids; unknown ids give None; an id asked for twice is given twice."""
+        """Points come in the order of the ids; unknown ids give None; an id requested twice is returned twice."""
         alias = new_alias()
         engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 20))])
         asked = [*ids(7, 1), *ids(99, 1), *ids(3, 1), *ids(7, 1)]
@@ -177,7 +177,7 @@ class EngineTests:
         assert engine.count(alias + "__c") == 3
 
     def test_upsert_adds_new_points(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
-        """Points that were not there are added, those that were stay one point each."""
+        """New points are added, and existing ones are not duplicated."""
         alias = new_alias()
         engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 10))])
         engine.upsert(alias + "__c", [make_batch(random_vectors(rng, 4), first=first) for first in (5, 9, 13)])
@@ -196,7 +196,7 @@ class EngineTests:
         assert sorted(hit.payload["n"] for hit in hits) == [0, 2]
 
     def test_aliases_switch_together(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
-        """Several aliases move, appear and go in one step; what they do not name stays."""
+        """Several aliases move, appear and go in one step; all others stay."""
         first, second, gone = new_alias(), new_alias(), new_alias()
         for alias in (first, second):
             for version in ("1", "2"):
@@ -212,7 +212,7 @@ class EngineTests:
     def test_create_replaces_a_collection_of_the_same_name(
         self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
     ) -> None:
-        """A half-built collection of an earlier run is started afresh."""
+        """A half-built collection of an earlier run is built again from the start."""
         alias = new_alias()
         engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 30))])
         engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 4))])
@@ -221,7 +221,7 @@ class EngineTests:
     def test_drop_removes_and_may_be_repeated(
         self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
     ) -> None:
-        """A dropped collection is gone, and dropping it again is no error."""
+        """A dropped collection is gone, and dropping it again is not an error."""
         alias = new_alias()
         engine.create(alias + "__c", make_spec(alias), [make_batch(random_vectors(rng, 2))])
         engine.drop([alias + "__c"])
@@ -231,9 +231,9 @@ class EngineTests:
             engine.count(alias + "__c")
 
     def test_scroll_gives_every_point_once(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
-        """All points that pass the filter, over several pages, with no more than the payload and vectors asked for."""
+        """All points that pass the filter, over several pages, with only the requested payload and vectors."""
         alias, vectors = new_alias(), random_vectors(rng, 2_500)
-        # Small batches, which go one after another: the stand-in does not bear several at a time.
+        # Small batches, which go one after another: the stand-in cannot handle several at a time.
         batches = [make_batch(vectors[first : first + 250], first=first) for first in range(0, 2_500, 250)]
         engine.create(alias + "__c", make_spec(alias), batches)
         pages = list(engine.scroll(alias + "__c", payload=["n"], vectors=["v"]))
@@ -249,7 +249,7 @@ class EngineTests:
         assert all((point.payload, point.vectors) == ({}, {}) for point in found)
 
     def test_a_collection_without_vectors(self, engine: Engine, new_alias: NewAlias) -> None:
-        """Rows of a view that has no vectors are written, overwritten and read."""
+        """Rows of a view without vectors are written, overwritten and read."""
         alias = new_alias()
         spec = make_spec(alias).model_copy(update={"vectors": {}})
         batch = make_batch(np.zeros((3, DIM), dtype=np.float32))
@@ -262,7 +262,7 @@ class EngineTests:
     def test_what_an_alias_names_is_not_dropped(
         self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
     ) -> None:
-        """A live collection outlives a drop, so that clearing old versions cannot take the one that just went live."""
+        """Drop keeps a live collection, so that clearing old versions cannot delete one that just went live."""
         alias = new_alias()
         for name in (alias + "__c", alias + "__d"):
             engine.create(name, make_spec(alias), [make_batch(random_vectors(rng, 2))])
@@ -275,7 +275,7 @@ class EngineTests:
     def test_a_failure_of_the_source_is_told_as_it_is(
         self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
     ) -> None:
-        """What the rows come from may fail while they are written; that is not the engine's failure."""
+        """The source of the rows may fail during a write; that is not the engine's failure."""
         alias = new_alias()
         name, batch = alias + "__c", make_batch(random_vectors(rng, 5))
 

@@ -1,1 +1,1 @@
-"""What Feast loads by name: the online store, the engine that materializes, and the file of the registry."""
+"""The parts that Feast loads by name: the online store, the compute engine, and the registry file store."""

@@ -3,9 +3,9 @@
     batch_engine:
       type: feast_embeddings.ArrowComputeEngine
 
-`feast materialize` and `materialize-incremental` then make no protobuf message per row. What this engine does not
-understand, e.g. a transformation, runs as in Feast's own local engine, which it extends; the log says so at debug
-level, with the reason.
+`feast materialize` and `materialize-incremental` then make no protobuf message per row. Views that this engine does
+not support, e.g. with a transformation, run as in Feast's own local engine, which it extends; the log gives the reason
+at debug level.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _INT64 = np.iinfo(np.int64)
 
 
 class ArrowComputeEngineConfig(LocalComputeEngineConfig):
-    """The `batch_engine` section of feature_store.yaml; `backend` is for what runs as in Feast's own engine."""
+    """The `batch_engine` section of feature_store.yaml; `backend` is for views that run as in Feast's own engine."""
 
     type: Literal["feast_embeddings.ArrowComputeEngine"] = "feast_embeddings.ArrowComputeEngine"  # type: ignore[assignment]
 
@@ -55,23 +55,23 @@ class ArrowComputeEngineConfig(LocalComputeEngineConfig):
 class ArrowComputeEngine(ViewEngine):
     """Materializes feature views over Parquet files into `QdrantEmbeddingOnlineStore`, column by column.
 
-    The result is that of Feast's local engine: of each entity the row with the latest event timestamp in the window,
-    both ends included; of equal ones the latest created timestamp; of equal ones the first in the file. The files are
-    read twice, first the keys and timestamps, then the rows that are kept, so that memory does not grow with
-    the vectors.
+    The result is the same as with Feast's local engine: per entity the row with the latest event timestamp in the
+    window, both ends included; of equal ones the latest created timestamp; of equal ones the first in the file. The
+    files are read twice, first the keys and timestamps, then the kept rows, so that memory does not grow with the
+    vectors.
     """
 
     def materialize_view(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
     ) -> LocalMaterializationJob:
-        """Column by column what this engine understands, else as Feast does."""
+        """Materialize supported views column by column, others as Feast does."""
         job_id = f"{task.feature_view.name}-{task.start_time}-{task.end_time}"
         try:
             understood = self._understand(registry, task)
             if understood is not None:
                 self._write(*understood, task)
         except Exception as error:
-            # As Feast's engine does: the caller raises it once the state of the view is rolled back.
+            # As in Feast's engine: the caller raises it after it has rolled back the state of the view.
             return LocalMaterializationJob(job_id, MaterializationJobStatus.ERROR, error)
         if understood is None:
             return super().materialize_view(registry, task, **kwargs)
@@ -96,7 +96,7 @@ class ArrowComputeEngine(ViewEngine):
             if getattr(view, name, None):
                 raise _NotUnderstoodError(f"it has {name}")
         if view.offline or not view.online or not task.only_latest:
-            raise _NotUnderstoodError("it asks for more than the latest rows in the online store")
+            raise _NotUnderstoodError("it needs more than the latest rows in the online store")
         dataset = _open(view.batch_source, Path(self.repo_config.repo_path or "."))
         entities = [registry.get_entity(name, task.project) for name in view.entities]
         return store, _Source(view, dataset, *source_columns(view, entities))
@@ -123,16 +123,16 @@ class ArrowComputeEngine(ViewEngine):
 
 
 class _NotUnderstoodError(Exception):
-    """Why a view is left to Feast's own engine."""
+    """The reason why a view is left to Feast's own engine."""
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Which of the rows in a window are written.
+    """The rows in a window that are written.
 
     Attributes:
         mask: bool (n,), over the rows in the window in the order of the files.
-        moments: int64 (n,), their event timestamps, to notice that the files have changed between two readings.
+        moments: int64 (n,), their event timestamps, to notice that the files changed between the two readings.
         versions: number of kept rows by the value of their feature ``version``, if they have it.
     """
 
@@ -142,7 +142,7 @@ class _Kept:
 
 
 class _Source:
-    """The files behind a feature view, and what they call its columns."""
+    """The files behind a feature view, and their column names."""
 
     def __init__(
         self,
@@ -172,11 +172,11 @@ class _Source:
                 raise _NotUnderstoodError(f"{name!r} is not of an Arrow timestamp type")
 
     def name(self, column: str) -> str:
-        """What Feast calls a column of the files."""
+        """Return Feast's name for a column of the files."""
         return str(self._mapping.get(column, column))
 
     def window(self, start: datetime, end: datetime) -> pc.Expression:
-        """The rows with an event timestamp in [start, end]."""
+        """Return the condition for an event timestamp in [start, end]."""
         dtype = self.dataset.schema.field(self.timestamp).type
         scale = _PER_SECOND[dtype.unit]
         lower, upper = -(-to_microseconds(start) * scale // 10**6), to_microseconds(end) * scale // 10**6
@@ -185,7 +185,7 @@ class _Source:
         return (moment >= first.cast(dtype)) & (moment <= last.cast(dtype))
 
     def latest(self, window: pc.Expression) -> _Kept:
-        """Which rows in the window are the latest of their entity."""
+        """Find the latest row of each entity in the window."""
         columns = [*self._join_keys, self.timestamp, *([self._created] if self._created else [])]
         version = next((name for name in self._columns if self.name(name) == "version"), None)
         if version is not None and version not in columns:
@@ -193,7 +193,7 @@ class _Source:
         table = self.dataset.to_table(columns=columns, filter=window)
         moments = table[self.timestamp].cast(pa.int64()).to_numpy()
         by = [(name, "descending") for name in (self.timestamp, self._created) if name is not None]
-        # Stable, so of equal rows the first stays first, and nulls last; Feast's engine sorts the same way.
+        # Stable, so that of equal rows the first stays first, and nulls last; Feast's engine sorts the same way.
         order = pc.sort_indices(table, sort_keys=by).to_numpy()
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
@@ -208,14 +208,14 @@ class _Source:
         return _Kept(mask, moments, versions)
 
     def rows(self, window: pc.Expression, kept: _Kept) -> Iterator[pa.RecordBatch]:
-        """The kept rows under Feast's names, in batches.
+        """Yield the kept rows under Feast's names, in batches.
 
         Raises:
-            InputError: the files are no longer those that `latest` has read.
+            InputError: the files have changed since `latest` read them.
         """
         columns = {self.name(name): ds.field(name) for name in self._columns}
         scanner = self.dataset.scanner(
-            # One batch ahead: the writer is slower than the reader, and read-ahead would fill the memory.
+            # One batch ahead: the writer is slower than the reader, and more read-ahead would fill the memory.
             columns=columns, filter=window, batch_size=_ROWS, batch_readahead=1, fragment_readahead=1,
         )  # fmt: skip
         done = 0
@@ -231,9 +231,7 @@ class _Source:
             raise self._changed()
 
     def _changed(self) -> InputError:
-        return InputError(
-            f"the source of feature view {self.view.name!r} was changed while it was read; materialize again"
-        )
+        return InputError(f"the source of feature view {self.view.name!r} changed while it was read; materialize again")
 
 
 def _open(source: Any, repo_path: Path) -> ds.Dataset:
@@ -249,7 +247,7 @@ def _open(source: Any, repo_path: Path) -> ds.Dataset:
     if path.is_dir():
         files = sorted(path.iterdir())
         if not files or any(not file.is_file() or file.suffix != ".parquet" for file in files):
-            raise _NotUnderstoodError(f"{path} holds something else than Parquet files")
+            raise _NotUnderstoodError(f"{path} holds other files than Parquet")
     elif path.is_file():
         files = [path]
     else:
@@ -258,6 +256,6 @@ def _open(source: Any, repo_path: Path) -> ds.Dataset:
     schema = dataset.schema.remove_metadata()
     if any(not fragment.physical_schema.remove_metadata().equals(schema) for fragment in dataset.get_fragments()):
         raise _NotUnderstoodError(f"the files in {path} have different columns")
-    # Arrow filters no columns of views.
+    # Arrow cannot filter columns of view types.
     plain = pa.schema([field.with_type(plain_type(field.type)) for field in schema])
     return ds.dataset([str(file) for file in files], format="parquet", schema=plain)

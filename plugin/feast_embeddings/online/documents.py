@@ -1,8 +1,8 @@
 """Feast's document search over a feature view: nearest vectors, keywords, or both.
 
 Distances are lower-is-better, as Feast wants them: ``1 - cosine``, ``-dot``, Euclidean (l2), Manhattan (l1); always
-between the vectors as they were written, without the bias coordinate. The metric that a field names, and the dot
-product beside cosine, are answered from Qdrant's index; any other by reading every vector of the view.
+between the vectors as written, without the bias coordinate. Qdrant's index answers the metric that a field names, and
+the dot product for fields with cosine; any other metric reads every vector of the view.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["DocumentV1", "DocumentV2", "DocumentView", "search_v1", "search_v2"]
 DocumentV1 = tuple[datetime | None, EntityKeyProto | None, ValueProto | None, ValueProto | None, ValueProto | None]
 DocumentV2 = tuple[datetime | None, EntityKeyProto | None, dict[str, ValueProto] | None]
 
-# How far down each of the two rankings of a hybrid search counts.
+# Length of each of the two rankings that a hybrid search merges.
 _FUSED = 100
 
 _Row = tuple[datetime, EntityKeyProto, dict[str, ValueProto]]
@@ -67,7 +67,7 @@ class DocumentView:
     """A feature view to search.
 
     Attributes:
-        alias: under which its collection is live.
+        alias: the alias of its live collection.
         valid_from: rows with an older event timestamp (microseconds since the epoch) have expired.
     """
 
@@ -87,10 +87,10 @@ class _Query:
 def search_v1(
     view: DocumentView, requested: Sequence[str], embedding: Sequence[float], top_k: int, metric: str | None
 ) -> list[DocumentV1]:
-    """The rows nearest to a vector, nearest first.
+    """Find the rows nearest to a vector, nearest first.
 
     Returns:
-        Per row: event timestamp, entity key, the first requested feature (the vector where none is requested),
+        Per row: event timestamp, entity key, the first requested feature (the vector if none is requested),
         the vector, the distance.
 
     Raises:
@@ -114,16 +114,16 @@ def search_v2(
     query_string: str | None,
     filters: ComparisonFilter | CompoundFilter | None,
 ) -> list[DocumentV2]:
-    """The rows nearest to a vector, best for a text, or both.
+    """Find the rows nearest to a vector, best for a text, or both.
 
     Args:
         requested: features and join keys to return. With a text, the string features among them are searched.
 
     Returns:
-        Per row: event timestamp, entity key, and the requested features with ``distance`` (where a vector was given)
-        and ``text_rank`` (where a text was, in [0, 1), higher is better). The entity key begins with the synthetic
+        Per row: event timestamp, entity key, and the requested features with ``distance`` (if a vector was given)
+        and ``text_rank`` (if a text was given, in [0, 1), higher is better). The entity key begins with the synthetic
         join key ``rank`` = 0, 1, …: Feast sorts rows by entity key before it attaches the features to them, so
-        without it ids get the features of others.
+        without it ids would get the features of other rows.
 
     Raises:
         InputError: a feature that the view does not have, neither vector nor text, no field to search, or a vector
@@ -183,7 +183,7 @@ def _search(
     features = [name for name in dict.fromkeys(requested) if name in codec.features]
     texts = [name for name in features if codec.types[name] == ValueType.STRING]
     if text is not None and not texts:
-        raise InputError("query_string searches the string features that are requested, but none is")
+        raise InputError("query_string searches the requested string features, but none is requested")
     conditions = _conditions(translated, view.valid_from)
 
     def search(collection: str | None) -> list[_Row]:
@@ -225,7 +225,7 @@ def _search_in(
     points = [p for p in engine.retrieve(collection, ids[:top_k], vectors=sorted(names)) if p is not None]
     scored = list(zip(points, _distances(points, query), strict=True))
     if text is None:
-        # Qdrant ranks by its own rounding, in float32 or on quantized vectors.
+        # Qdrant ranks by rounded scores, in float32 or on quantized vectors.
         scored.sort(key=lambda pair: np.inf if pair[1] is None else pair[1])
     rows = []
     for point, distance in scored:
@@ -255,16 +255,16 @@ def _nearest(
     limit: int,
     conditions: models.Filter | None,
 ) -> list[PointId]:
-    """Ids of the nearest points, nearest first."""
+    """Find the ids of the nearest points, nearest first."""
     field, vector = query.field, query.vector
     if field.name not in spec.vectors:
-        return []  # no row has had a vector yet
+        return []  # no row has a vector yet
     dim = spec.vectors[field.name].size - (field.bias is not None)
     if len(vector) != dim:
         raise InputError(f"field {field.name!r} has vectors of length {dim}, the query has length {len(vector)}")
     for name in (field.search_name, field.name):
         if spec.vectors[name].distance == query.distance:
-            # Zero against the bias: the bias of an item is part of a rank, not of a distance.
+            # 0 for the bias: the bias of an item is part of a rank, not of a distance.
             padded = np.append(vector, np.zeros(spec.vectors[name].size - dim, dtype=np.float32))
             hits = engine.query(collection, name, padded, limit=limit, filter=conditions, search_ef=spec.search_ef)
             return [hit.id for hit in hits]
@@ -277,7 +277,7 @@ def _nearest(
 
 
 def _distances(points: Sequence[StoredPoint], query: _Query | None) -> list[float | None]:
-    """Distance of each point's vector to the query; None without a query, or for a point without a vector."""
+    """Compute the distance of each point's vector to the query; None without a query or a vector."""
     distances: list[float | None] = [None] * len(points)
     if query is None:
         return distances

@@ -1,4 +1,4 @@
-"""A read by entity key, but for the asking: what to ask of an engine, and what its answer means."""
+"""Reads by entity key, without the call: what to request from an engine, and how to decode its answer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
 
 class KeyRead:
-    """Features of one view by entity key.
+    """A read of features of one view by entity key.
 
     Args:
         names: the features; None for all.
         oldest: rows with an event timestamp before this one (microseconds) have expired.
 
     Attributes:
-        ids: the points to ask for, one per key.
+        ids: the points to request, one per key.
         has_vectors: whether a vector is among the features, so that the collection's spec is needed.
     """
 
@@ -36,16 +36,16 @@ class KeyRead:
         self.has_vectors = bool(codec.fields.keys() & set(self._names))
 
     def vectors(self, spec: CollectionSpec | None) -> list[str]:
-        """The named vectors to ask for, of those that are stored."""
+        """Return the stored named vectors to request."""
         stored: Mapping[str, object] = {} if spec is None else spec.vectors
         return [name for name in self._names if name in stored]
 
     def nothing(self) -> list[ReadRow]:
-        """The rows where no collection is live."""
+        """Return the rows of the answer if no collection is live."""
         return [(None, None)] * len(self.ids)
 
     def rows(self, points: Iterable[StoredPoint | None]) -> list[ReadRow]:
-        """The rows in the order of the keys; (None, None) for one that is not stored, or expired."""
+        """Decode points into rows in the order of the keys; (None, None) for one that is not stored, or expired."""
         return [
             (None, None)
             if point is None or (self._oldest is not None and point.payload[TIMESTAMP_KEY] < self._oldest)

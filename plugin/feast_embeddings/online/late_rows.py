@@ -1,12 +1,12 @@
-"""Late rows: what was pushed, materialized or folded in while, or after, a version was live, kept for the next one.
+"""Late rows: rows pushed, materialized or folded in while, or after, a version was live, kept for the next one.
 
-A version serves its own rows. Beside them it serves rows of versions before it if they
+A version serves its own rows. In addition it serves rows of earlier versions that
 
-* are of its own space, so that their vectors can be compared with its own, and
-* are newer than the data that both versions were trained on: their event timestamp is after both cut-offs.
+* are of the same space, so that their vectors can be compared with its own, and
+* are newer than the training data of both versions: their event timestamp is after both cut-offs.
 
-So a user who was folded in yesterday stays known after tonight's aligned retraining, until a training has seen what
-was folded in. Rows of another space are never taken along: no vector of theirs would mean anything.
+So a user who was folded in yesterday stays known after tonight's aligned retraining, until a training has seen their
+interactions. Rows of another space are never carried over, because their vectors would be meaningless.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["carry_late_rows", "late_after"]
 
 
 def late_after(live: CollectionSpec, others: Iterable[CollectionSpec]) -> dict[str, int]:
-    """Older versions whose rows the live one serves too -> the event timestamp (microseconds) after which it does."""
+    """Return the older versions whose late rows the live one serves -> the timestamp (microseconds) they are after."""
     return {
         other.version: max(_cutoff(live), _cutoff(other))
         for other in others
@@ -36,12 +36,12 @@ def late_after(live: CollectionSpec, others: Iterable[CollectionSpec]) -> dict[s
 
 
 def carry_late_rows(engine: Engine, codec: PointCodec, source: str, target: str) -> int:
-    """Copy the late rows of an older version's collection into a newer one's, and say how many. Safe to repeat."""
+    """Copy the late rows of an older version's collection into a newer one, and return how many. Safe to repeat."""
     new, old = engine.describe(target), engine.describe(source)
     after = late_after(new, [old]).get(old.version)
     if after is None:
         return 0
-    # By the timestamp alone, which has an index; almost all that is late is of the space.
+    # Filter only by the timestamp, which has an index; almost all late rows are of the space.
     is_late = models.Filter(must=[models.FieldCondition(key=TIMESTAMP_KEY, range=models.Range(gt=after))])
     carried = 0
 
@@ -58,7 +58,7 @@ def carry_late_rows(engine: Engine, codec: PointCodec, source: str, target: str)
                 yield _as_batch(codec, new, rows)
 
     late = batches()
-    # A write copies the embedded engine's collection, so it is not begun for nothing.
+    # A write copies the embedded engine's collection, so do not start one without rows.
     if (first := next(late, None)) is not None:
         engine.upsert(target, chain([first], late), wait_for_indexes=False)
     return carried
@@ -73,7 +73,7 @@ def _is_newer(row: StoredPoint, stored: StoredPoint | None) -> bool:
 
 
 def _as_batch(codec: PointCodec, spec: CollectionSpec, rows: list[StoredPoint]) -> PointBatch:
-    """Stored points as points to write: every named vector is made anew from the one that is kept as written."""
+    """Convert stored points to points to write; every named vector is derived again from the one kept as written."""
     vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
     for field in codec.fields.values():
         size = spec.vectors[field.name].size

@@ -1,4 +1,4 @@
-"""From the settings of a repo to the engine that they name."""
+"""Open the engine that the settings of a repo name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["embedded_folder", "open_engine"]
 
 C = TypeVar("C", QdrantClient, AsyncQdrantClient)
 
-# By default gRPC waits up to two minutes before it tries to connect again, so a server that was away for long would
-# stay away for one more. The pings end a connection of which the other end has silently gone.
+# By default gRPC waits up to two minutes before it reconnects, so a server would stay unreachable after it is back.
+# The pings end a connection whose other end has silently gone.
 _GRPC_OPTIONS = {
     "grpc.initial_reconnect_backoff_ms": 250,
     "grpc.min_reconnect_backoff_ms": 5_000,
@@ -34,16 +34,16 @@ _GRPC_OPTIONS = {
 
 
 def embedded_folder(settings: OnlineStoreSettings, repo: Path) -> Path:
-    """Where the embedded engine of a repo has its files."""
+    """Return the folder of the embedded engine of a repo."""
     return repo / (settings.path or "qdrant_storage")
 
 
 def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
-    """The embedded engine under the repo's folder, or the clients of a server, to which nothing is sent yet.
+    """Open the embedded engine in the repo's folder, or the clients of a server, without sending anything yet.
 
     Raises:
         InputError: the file of the API key or of CA certificates cannot be read, or holds none.
-        EngineError: the address of the server is not one.
+        EngineError: the address of the server is invalid.
     """
     hnsw = Hnsw(settings.hnsw_m, settings.hnsw_ef_construct, settings.search_ef)
     if settings.url is None:
@@ -57,8 +57,8 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
         certificates = path.read_bytes()
 
     def connect(kind: Callable[..., C]) -> C:
-        # The client warns of an API key on a connection without TLS, which is no concern inside one machine, and once
-        # is enough. It also warns when its minor version is ahead of the server's; what is used here is in 1.16.
+        # The client warns of an API key on a connection without TLS, which is harmless within one machine, and one
+        # warning is enough. It also warns if its minor version is ahead of the server's; all calls here are in 1.16.
         is_local = urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1")
         with warnings.catch_warnings():
             if is_local or kind is AsyncQdrantClient:
@@ -68,7 +68,7 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
                 prefer_grpc=settings.prefer_grpc,
                 grpc_port=settings.grpc_port,
                 timeout=settings.timeout,
-                # Of each client its own, as it changes them.
+                # A copy for each client, because it changes them.
                 grpc_options=_GRPC_OPTIONS | ({} if certificates is None else {"root_certificates": certificates}),
                 check_compatibility=False,
                 **options,
@@ -97,12 +97,12 @@ def _api_key(settings: OnlineStoreSettings, repo: Path) -> str | None:
         reason = (error.strerror or error) if isinstance(error, OSError) else "it is not ASCII text"
         raise InputError(f"online_store: api_key_file {path} cannot be read: {reason}") from None
     if len(key.split()) != 1:
-        raise InputError(f"online_store: api_key_file {path} must hold one key and nothing else")
+        raise InputError(f"online_store: api_key_file {path} must hold exactly one key and nothing else")
     return key
 
 
 def _authorities(path: Path) -> ssl.SSLContext:
-    """Trust in the certificates of a PEM file. Read here, as gRPC would only say that it cannot connect."""
+    """Trust the certificates of a PEM file. Read here, because gRPC would only report that it cannot connect."""
     try:
         return ssl.create_default_context(cafile=path)
     except OSError as error:  # an SSLError is one

@@ -1,4 +1,4 @@
-"""The `online_store` section of feature_store.yaml, checked: a setting that would have no effect is an error."""
+"""Check the `online_store` section of feature_store.yaml: a setting without effect is an error."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     enforce_ttl: bool = True
     """Whether a row older than its feature view's ttl is missing from online reads and document searches."""
     hnsw_m: PositiveInt = Hnsw.m
-    """Edges of a node of the HNSW graph, for collections made from now on."""
+    """Edges per node of the HNSW graph, for new collections."""
     hnsw_ef_construct: PositiveInt = Hnsw.ef_construct
-    """Candidates that are considered for the edges of a new node, for collections made from now on."""
+    """Candidates for the edges of a new node, for new collections."""
     search_ef: PositiveInt | None = None
-    """Candidates that a search keeps: more find more of the nearest, and take longer. Without, 512, and where a publish
-    has found that fewer are enough for the ten nearest, those."""
+    """Candidates that a search keeps: more find more of the nearest, but take longer. By default 512, or fewer if a
+    publish found that fewer are enough for the ten nearest."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""
     url: str | None = None
@@ -53,21 +53,21 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     ca_certificate: str | None = None
     """Server: PEM file, relative to the repo, of the authority that signed the certificate of an https url."""
     prefer_grpc: bool = True
-    """Server: gRPC for data, REST when false."""
+    """Server: gRPC for data; REST if false."""
     grpc_port: int = 6334
-    """Server: port of gRPC on the host of `url`."""
+    """Server: gRPC port on the host of `url`."""
     timeout: PositiveInt = 30
-    """Server: seconds for one request."""
+    """Server: timeout of a request, in seconds."""
     retries: NonNegativeInt = 3
-    """Server: how often a request is repeated when Qdrant is busy or not reachable."""
+    """Server: retries of a request if Qdrant is busy or not reachable."""
     on_disk: bool = False
-    """Server: keep vectors, graph and payload on disk, for collections made from now on."""
+    """Server: keep vectors, graph and payload on disk, for new collections."""
     quantization: Literal["scalar", "binary"] | None = None
-    """Server: search on int8 or on single bits, and rescore with the vectors; for collections made from now on."""
+    """Server: search on int8 or binary vectors, and rescore with the vectors; for new collections."""
     shard_number: PositiveInt | None = None
-    """Server: shards of a collection, for collections made from now on; the cluster's default without."""
+    """Server: shards per new collection; by default as in the cluster's settings."""
     replication_factor: PositiveInt | None = None
-    """Server: copies of each shard, for collections made from now on; the cluster's default without."""
+    """Server: copies of each shard of new collections; by default as in the cluster's settings."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -75,14 +75,16 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
         try:
             settings = handler(data)
         except ValidationError as error:
-            # Not passed on: Feast would print all settings with it, the API key among them.
+            # Not re-raised: Feast would print all settings with it, including the API key.
             first = error.errors(include_input=False)[0]
             raise InputError(f"online_store.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         if settings.url is not None and settings.path is not None:
             raise InputError("online_store: set url (a Qdrant server) or path (the embedded engine), not both")
         idle = settings.model_fields_set & (_SERVER_ONLY if settings.url is None else _EMBEDDED_ONLY)
         if idle:
-            needs = "needs url, a Qdrant server" if settings.url is None else "is for the embedded engine, without url"
+            needs = (
+                "needs url, a Qdrant server" if settings.url is None else "is only for the embedded engine, without url"
+            )
             raise InputError(f"online_store: {min(idle)} {needs}; it would have no effect")
         if settings.api_key is not None and settings.api_key_file is not None:
             raise InputError("online_store: set api_key or api_key_file, not both")

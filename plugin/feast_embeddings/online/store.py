@@ -49,7 +49,7 @@ __all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
 Progress = Callable[[int], Any] | None
 
-# What is live, for all reads of one request.
+# The live collections, for all reads of one request.
 _LIVE: ContextVar[Mapping[str, str] | None] = ContextVar("live", default=None)
 
 
@@ -71,7 +71,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         self._engine: Engine | None = None
 
     def engine(self, config: RepoConfig) -> Engine:
-        """The engine that the repo's configuration names; opened on first use."""
+        """Return the engine that the repo's configuration names; opened on first use."""
         with self._guard:
             if self._engine is None:
                 settings = config.online_store
@@ -86,7 +86,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
             return self._engine
 
     def codec(self, config: RepoConfig, view: FeatureView) -> PointCodec:
-        """The codec of a view's rows under the repo's configuration."""
+        """Return the codec of a view's rows under the repo's configuration."""
         metric = config.online_store.similarity or "cosine"
         return PointCodec(view, vector_fields(view, metric))
 
@@ -100,7 +100,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         """Write rows into the live collection of the view; an older row never overwrites a newer one.
 
         A view whose rows carry a model version serves one version at a time. Rows of older versions are left out:
-        the live version has superseded them. Where nothing is live yet, the newest version in the rows goes live.
+        the live version has superseded them. If nothing is live yet, the newest version in the rows goes live.
 
         Raises:
             VersionMismatchError: a row is of a newer version than the live one; publish that version instead.
@@ -124,11 +124,11 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         versions: Mapping[str, int],
         timestamp_field: str = "event_timestamp",
     ) -> None:
-        """What `online_write_batch` does, for Arrow: all batches in one write, in bounded memory.
+        """Write Arrow batches as `online_write_batch` does: all in one write, in bounded memory.
 
         Args:
             data: the rows, at most one per entity over all batches, with every join key and feature of the view and
-                the event timestamps. Consumed once, while it is written.
+                the event timestamps. Consumed once, during the write.
             progress: called with the number of rows of each batch, once it is written.
             versions: number of rows by the value of their feature ``version``, over all batches; empty for a view
                 without that feature.
@@ -137,7 +137,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         Raises:
             VersionMismatchError: a row is of a newer version than the live one; publish that version instead.
             InputError: a column is missing, a join key is null, or a vector has the wrong length, or NaN or
-                infinity in it. The embedded engine has then written nothing, a server the batches before.
+                infinity in it. The embedded engine then wrote nothing, a server the batches before.
         """
         codec = self.codec(config, table)
 
@@ -156,7 +156,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         entity_keys: list[EntityKeyProto],
         requested_features: list[str] | None = None,
     ) -> list[ReadRow]:
-        """Features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
+        """Read features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
         engine, read = self.engine(config), self._key_read(config, table, entity_keys, requested_features)
 
         def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
@@ -173,11 +173,11 @@ class QdrantEmbeddingOnlineStore(RequestStore):
     ) -> KeyRead:
         return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
-    # Users and items of a model must not be of two versions, so all reads of a request go by one look at what is live,
-    # and all are repeated if that goes.
+    # Users and items of a model must not be of two versions, so all reads of a request use one look-up of the live
+    # collections, and all are repeated if one of those is dropped.
 
     def answer(self, config: RepoConfig, read: Callable[[], None]) -> None:
-        """Read for a request."""
+        """Run all reads of a request."""
 
         def read_live(live: Mapping[str, str]) -> None:
             with _reading(live):
@@ -186,7 +186,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         ask_live(self.engine(config).aliases, read_live)
 
     async def answer_on_loop(self, config: RepoConfig, read: Callable[[], Awaitable[None]]) -> None:
-        """Read for a request, without blocking the event loop."""
+        """Run all reads of a request, without blocking the event loop."""
         engine, server = await self._open(config)
 
         async def read_live(live: Mapping[str, str]) -> None:
@@ -198,7 +198,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
-        """Both ways: a server through its async client, the embedded engine in a thread."""
+        """Support both reads and writes: a server by its async client, the embedded engine in a thread."""
         return SupportedAsyncMethods(read=True, write=True)
 
     async def online_read_async(
@@ -237,15 +237,15 @@ class QdrantEmbeddingOnlineStore(RequestStore):
             await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
         elif data:
             codec = self.codec(config, table)
-            batch, versions = await asyncio.to_thread(_encoded, codec, data)  # it computes, for long if rows are many
+            batch, versions = await asyncio.to_thread(_encoded, codec, data)  # CPU-bound, and long for many rows
             await write_live_on_loop(engine, server, codec, table_id(config, table), batch, versions)
             if progress:
                 progress(len(data))
 
     async def _open(self, config: RepoConfig) -> tuple[Engine, AsyncServer | None]:
-        """The engine, and how to reach it from an event loop if it is a server."""
+        """Return the engine, and its async client if it is a server."""
         engine = self._engine
-        if engine is None:  # The embedded engine waits for its lock when it is opened.
+        if engine is None:  # Opening the embedded engine waits for its lock.
             engine = await asyncio.to_thread(self.engine, config)
         return engine, engine.on_loop if isinstance(engine, ServerEngine) else None
 
@@ -258,7 +258,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         top_k: int,
         distance_metric: str | None = None,
     ) -> list[DocumentV1]:
-        """The rows nearest to a vector; see `feast_embeddings.online.documents.search_v1`."""
+        """Find the rows nearest to a vector; see `feast_embeddings.online.documents.search_v1`."""
         return search_v1(self._documents(config, table), requested_features, embedding, top_k, distance_metric)
 
     def retrieve_online_documents_v2(
@@ -274,8 +274,8 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         include_feature_view_version_metadata: bool = False,
         **_later: Any,
     ) -> list[DocumentV2]:
-        """The rows nearest to a vector, best for a text, or both; see `documents.search_v2`."""
-        # The version metadata is added by Feast.
+        """Find the rows nearest to a vector, best for a text, or both; see `documents.search_v2`."""
+        # Feast adds the version metadata.
         view = self._documents(config, table)
         return search_v2(view, requested_features, embedding, top_k, distance_metric, query_string, filters)
 
@@ -292,10 +292,10 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Check the views that stay, and drop the collections of those that go. Collections are made on first write.
+        """Check the views to keep, and drop the collections of deleted ones. Collections are made on first write.
 
         Raises:
-            InputError: a view asks for what Qdrant does not have.
+            InputError: a view needs a feature that Qdrant does not have.
         """
         for view in tables_to_keep:
             for name in value_types(view):
@@ -327,7 +327,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
 
 
 def _encoded(codec: PointCodec, rows: list[FeastRow]) -> tuple[PointBatch, Counter[str]]:
-    """Rows as points, and how many are of each version."""
+    """Encode rows as points, and count them by version."""
     batch = encode_rows(codec, rows)
     return batch, Counter(str(payload.get("version", "")) for payload in batch.payloads)
 

@@ -1,9 +1,9 @@
-"""The names of online tables, of which no two views of any projects share one; and those that older releases gave.
+"""The names of online tables, unique over all views and projects, and the renaming of those of older releases.
 
-Older releases joined project, view and version with ``_`` alone, as Feast's own stores do, so that view ``c`` of
-project ``a_b`` and view ``b_c`` of project ``a`` had one table. What a ``_`` cannot tell now stands behind an ``@``,
-which Feast allows in neither name: how long the project is, and the version of the view. A ``__`` begins what a
-collection's name has beyond that of its alias, so an alias that has one has a mark, too.
+Older releases only joined project, view and version with ``_``, as Feast's own stores do, so that view ``c`` of
+project ``a_b`` and view ``b_c`` of project ``a`` had the same table. Now an ``@``, which Feast allows in neither name,
+marks what a ``_`` leaves ambiguous: the length of the project's name, and the version of the view. A ``__`` separates
+the suffix of a collection's name from its alias, so an alias that contains one has a mark too.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ __all__ = ["collection_name", "is_table_of", "older_names", "rename_tables", "ta
 
 
 def table_name(project: str, view: str, version: int) -> str:
-    """The alias of the table of this version of a view; 0 is the first, and that of a repo without versioning."""
+    """Return the alias of the table of a version of a view; 0 is the first, or the only one without versioning."""
     length = str(len(project)) if "_" in project or "__" in f"{project}_{view}_" else ""
     mark = length + (f"v{version}" if version else "")
     return f"{project}_{view}" + (f"@{mark}" if mark else "")
 
 
 def table_id(config: RepoConfig, view: FeatureView) -> str:
-    """The alias of the online table of a view."""
+    """Return the alias of the online table of a view."""
     return table_name(config.project, view.name, view_version(config, view))
 
 
 def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:
-    """Whether an online table is that of some version of the view."""
+    """Return whether an online table belongs to any version of the view."""
     first = table_name(config.project, view.name, 0)
     version = ("" if "@" in first else "@") + r"v\d+"
     return re.fullmatch(f"{re.escape(first)}({version})?", table) is not None
 
 
 def collection_name(alias: str, version: str) -> str:
-    """The collection of an alias that holds this version of a model; rows of an ordinary view have none."""
-    # One "@" alone is a mark.
+    """Return the name of an alias's collection for a model version; ordinary views have the version ""."""
+    # A single "@" is a mark.
     return f"{alias}__{version.replace('@', '@@') or 'live'}"
 
 
 def older_names(engine: Engine, project: str) -> dict[str, str]:
-    """The tables of a project that still have an older release's name, with the name that they should have."""
+    """Return the tables of a project that have a name of an older release -> their new name."""
     aliases = engine.aliases()
     found = {}
     for alias, collection in aliases.items():
         if not alias.startswith(f"{project}_") or "@" in alias:
             continue
         if table_name(project, alias.removeprefix(f"{project}_"), 0) == alias and not re.search(r"_v\d+$", alias):
-            continue  # as it should be, whatever the view
+            continue  # a current name, whatever the view
         try:
             view = engine.describe(collection).view
-        except EngineError:  # of another program, or just dropped
+        except EngineError:  # made by another program, or just dropped
             continue
-        # The view was written down, and tells whose table it is.
+        # The spec records the view that the table belongs to.
         if match := re.fullmatch(re.escape(f"{project}_{view}") + r"(?:_v(\d+))?", alias):
             name = table_name(project, view, int(match[1] or 0))
             if name != alias and name not in aliases:
@@ -66,19 +66,19 @@ def older_names(engine: Engine, project: str) -> dict[str, str]:
 
 
 def rename_tables(engine: Engine, project: str) -> None:
-    """Give the tables of a project their names. Safe to repeat, and to interrupt.
+    """Rename tables that have a name of an older release. Safe to repeat, and to interrupt.
 
     Raises:
-        EngineError: they have others, and the store cannot be changed.
+        EngineError: a table needs a new name, but the store cannot be written.
     """
     for older, name in older_names(engine, project).items():
         try:
             for collection, spec in engine.collections(older).items():
                 engine.annotate(collection, spec.model_copy(update={"alias": name}))
-            if (live := engine.aliases().get(older)) is not None:  # else another process has just done it
+            if (live := engine.aliases().get(older)) is not None:  # else another process has just renamed it
                 engine.switch({older: None, name: live})
         except (EngineError, OSError) as error:
             raise EngineError(
-                f"the table {older!r} has the name that an older release gave it, and cannot be renamed to {name!r} "
+                f"the table {older!r} has a name of an older release, and cannot be renamed to {name!r} "
                 f"({error}); run feast apply where the store can be written"
             ) from error

@@ -1,12 +1,12 @@
 """Keyword search over string features, and the fusion of two rankings. Pure.
 
-Both engines could find the rows that hold a word, but not with the same notion of a word, and without the
-statistics of the collection that a score needs. So the texts are read and scored here, with one definition:
+Both engines can find the rows with a word, but with different definitions of a word, and without the collection
+statistics that a score needs. So the texts are read and scored here, with one definition:
 
 * a word is a run of letters, digits and underscores, without regard to case or Unicode form;
 * a text scores by BM25 in Lucene's form, without the constant factor ``k1 + 1``, over the rows that pass the filter
   (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009; k1 = 1.2, b = 0.75),
-  divided by what endless repetition of every word of the query would score: a rank in [0, 1);
+  divided by the limit that endless repetition of every query word would reach: a rank in [0, 1);
 * two rankings are merged by reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009; k = 60).
 """
 
@@ -27,15 +27,15 @@ _FUSION_K = 60
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in order, as they are compared."""
+    """Split a text into its words, normalized for comparison, in order."""
     return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
 
 
 def bm25(texts: Iterable[tuple[PointId, str]], query: str) -> dict[PointId, float]:
-    """The rank of every text that holds a word of the query, best first; on a tie in the order of the texts.
+    """Rank every text that contains a word of the query, best first; ties in the order of the texts.
 
     Args:
-        texts: id and text of each row; read once, so that they need not fit into memory.
+        texts: id and text of each row; read once, so they need not fit into memory.
 
     Returns:
         id -> rank, higher is better, above 0 and below 1.
@@ -65,7 +65,7 @@ def bm25(texts: Iterable[tuple[PointId, str]], query: str) -> dict[PointId, floa
 
 
 def reciprocal_rank_fusion(rankings: Iterable[Sequence[PointId]]) -> list[PointId]:
-    """The ids of several rankings, each best first, merged into one."""
+    """Merge several rankings of ids, each best first, into one."""
     scores: dict[PointId, float] = defaultdict(float)
     for ranking in rankings:
         for place, id in enumerate(ranking, start=1):

@@ -1,6 +1,6 @@
-"""What a feature view means for its online tables: which they are, and when rows in them expire.
+"""The online tables of a feature view, and when their rows expire.
 
-A view has one table, or one per version where Feast's versioning of views is on.
+A view has one table, or one per version if Feast's versioning of views is on.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def drop_tables(engine: Engine, config: RepoConfig, view: FeatureView) -> None:
 
 
 def valid_from(config: RepoConfig, view: FeatureView) -> int | None:
-    """The event timestamp, in microseconds since the epoch, before which rows have expired; None when none do."""
+    """Return the event timestamp, in microseconds since the epoch, before which rows have expired; None for never."""
     ttl = view_ttl(view)
     return to_microseconds(datetime.now(UTC) - ttl) if ttl and config.online_store.enforce_ttl else None

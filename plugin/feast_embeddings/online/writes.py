@@ -1,8 +1,8 @@
-"""Writes into the live collection of a feature view: the one place that knows the version rule.
+"""Write into the live collection of a feature view: the only place that knows the version rule.
 
-A view whose rows carry a model version serves one version at a time. Rows of older versions are left out: the live
-version has superseded them, but for late ones (see `late_rows`). Rows of a newer one are refused: that version is to
-be published. Where nothing is live yet, the newest version in the rows goes live.
+A view whose rows carry a model version serves one version at a time. Rows of older versions are left out, because the
+live version has superseded them, except late ones (see `late_rows`). Rows of a newer one are refused: that version
+must be published. If nothing is live yet, the newest version in the rows goes live.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _ALWAYS, _NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 def write_live(
     engine: Engine, codec: PointCodec, alias: str, batches: Iterable[PointBatch], versions: Mapping[str, int]
 ) -> None:
-    """Write points into the collection behind an alias, which is made if there is none.
+    """Write points into the collection behind an alias, which is created if there is none.
 
     Returns when the points can be read and found; the graph of a search index may come later.
 
     Args:
-        batches: consumed once, as the engine writes; an error raised in it leaves the embedded engine as it was.
+        batches: consumed once, during the write; an error raised in it leaves the embedded engine unchanged.
         versions: number of rows by the value of their feature ``version``, over all batches; used for views whose
             rows carry a model version.
 
     Raises:
         VersionMismatchError: a row is of a newer version than the live one.
-        InputError: a vector has another length than those that are stored.
+        InputError: a vector has a different length than the stored ones.
     """
     live, spec = live_collections(engine, [alias]).get(alias, (None, None))
     version = ""
@@ -61,7 +61,7 @@ def write_live(
     if live is not None and spec is not None:
         engine.upsert(live, _checked(codec, spec, batches), wait_for_indexes=False)
         if codec.versioned and (now := engine.aliases().get(alias, live)) != live:
-            # Another version went live meanwhile, perhaps after its publish had looked for what to take along.
+            # Another version went live meanwhile, perhaps after its publish had carried over late rows.
             carry_late_rows(engine, codec, live, now)
     else:
         dims, batches = _learn_dims(codec, batches)
@@ -77,12 +77,12 @@ async def write_live_on_loop(
 ) -> None:
     """`write_live` of one batch, on an event loop.
 
-    What is rare goes by way of a thread: the first write, which makes the collection; rows of older versions, which
-    are held against all that is kept; and what to take along when another version goes live meanwhile.
+    Rare cases run in a thread: the first write, which creates the collection; rows of older versions, which are
+    checked against all kept ones; and carrying rows over if another version goes live meanwhile.
     """
     live, spec = (await server.aliases()).get(alias), None
     if live is not None:
-        with contextlib.suppress(EngineError):  # perhaps it was just dropped; `write_live` looks again
+        with contextlib.suppress(EngineError):  # it may have just been dropped; `write_live` looks again
             spec = await server.describe(live)
     if live is None or spec is None or _some_older(codec, spec.version, versions):
         await asyncio.to_thread(write_live, engine, codec, alias, [batch], versions)
@@ -109,7 +109,7 @@ def _refuse_newer(codec: PointCodec, version: str, versions: Mapping[str, int]) 
 
 
 def _served(batches: Iterable[PointBatch], after: Mapping[str, int]) -> Iterator[PointBatch]:
-    """The rows of these versions with a later event timestamp than is said for theirs."""
+    """Yield the rows with a later event timestamp than the given one of their version."""
     for batch in batches:
         oldest = np.array([after.get(str(payload.get("version", "")), _NEVER) for payload in batch.payloads])
         is_served = batch.timestamps > oldest
@@ -117,7 +117,7 @@ def _served(batches: Iterable[PointBatch], after: Mapping[str, int]) -> Iterator
 
 
 def _learn_dims(codec: PointCodec, batches: Iterator[PointBatch]) -> tuple[dict[str, int], Iterator[PointBatch]]:
-    """The length of each field's vectors from the first batches that have any, and all the batches."""
+    """Return the length of each field's vectors, from the first batches that have any, and all the batches."""
     dims: dict[str, int] = {}
     seen = []
     for batch in batches:
@@ -137,8 +137,8 @@ def _checked(codec: PointCodec, spec: CollectionSpec, batches: Iterable[PointBat
                 continue
             if field.name not in spec.vectors:
                 raise InputError(
-                    f"feature view {codec.view.name!r}, field {field.name!r}: the rows that were written first had no "
-                    "vectors, so their length was not known; state vector_length in the schema and materialize afresh"
+                    f"feature view {codec.view.name!r}, field {field.name!r}: the first rows written had no "
+                    "vectors, so their length was unknown; set vector_length in the schema and materialize again"
                 )
             extra = field.bias is not None
             expected, got = spec.vectors[field.name].size, batch.vectors[field.name][0].shape[1]

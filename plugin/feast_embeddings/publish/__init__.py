@@ -1,1 +1,1 @@
-"""From a version on disk to the live one: load, verify, switch; and back."""
+"""Make a version on disk live: load, verify, switch; and roll back."""

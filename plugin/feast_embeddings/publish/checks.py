@@ -1,4 +1,4 @@
-"""What can be known of a publish before anything is written: is there room, and can every row be stored?"""
+"""Check before anything is written that there is room, and that every row can be stored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from feast_embeddings.publish.target import Target
 
 __all__ = ["check_room", "check_rows"]
 
-# What a collection takes on disk while it is built, at most: its vectors twice, as segments are merged into new ones;
-# payload, indexes and graph of a point; and files that are there from the start.
+# Upper bound of what a collection takes on disk while it is built: its vectors twice, as segments are merged into
+# new ones; payload, indexes and graph of each point; and files that exist from the start.
 _VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES, _INDEX_BYTES = 2, 1024, 64 * 2**20, 16 * 2**20
 
 
 def check_room(feature_store: FeatureStore, targets: list[Target]) -> None:
-    """A disk that fills up kills the embedded engine, which maps its files into memory, so it is asked before.
+    """Check for free space: a full disk kills the embedded engine, which maps its files into memory.
 
     Raises:
         EngineError: the embedded engine's folder cannot be written, or has too little room.
@@ -58,10 +58,10 @@ def _check_writable(folder: Path) -> None:
 
 
 def check_rows(targets: list[Target]) -> None:
-    """Make the points of every row that is to be loaded, as loading does, and keep none.
+    """Encode every row to load into points, as loading does, and keep none.
 
     Raises:
-        EmbeddingsError: what loading would raise.
+        EmbeddingsError: loading would fail.
     """
     for target in targets:
         for _ in encode_table(target.side.codec, target.table):

@@ -1,6 +1,6 @@
-"""Gates: reasons not to replace the live version of a model by another one, each with a way to overrule it.
+"""Gates: reasons not to replace the live version of a model, each with a flag that overrides it.
 
-They compare manifests, so they cost nothing, and they are looked at before anything is loaded.
+They compare manifests, so they cost nothing, and they run before anything is loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from feast_embeddings.times import is_future
 
 __all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "refuse_failed"]
 
-# Metrics of which more is better, the first that both versions have is compared. `popular_…` is of another ranking.
+# Metrics where more is better; the first that both versions have is compared. `popular_…` is of another ranking.
 _METRIC = re.compile(r"(ndcg|recall|precision|hit_rate|map|mrr)(@\d+)?")
 _USERS = re.compile(r", \d+ users$")
 _FLAGS = {
@@ -29,12 +29,12 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class Gates:
-    """What a version may be like to replace the live one.
+    """Limits that a version must meet to replace the live one.
 
     Attributes:
-        max_metric_drop: by how much of the live version's value its ranking metric may be lower.
-        max_shrink: which share of the live version's users, or items, it may lack.
-        allow_worse, allow_shrink, allow_new_space, allow_future: overrule that gate.
+        max_metric_drop: largest relative drop of the ranking metric below the live version's.
+        max_shrink: largest relative loss of users or items.
+        allow_worse, allow_shrink, allow_new_space, allow_future: override that gate.
     """
 
     max_metric_drop: float = 0.05
@@ -47,7 +47,7 @@ class Gates:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What one gate says; `detail` holds the values, and the margin."""
+    """The result of one gate; `detail` holds the values, and the margin."""
 
     name: Literal["metric", "coverage", "space", "time"]
     status: Literal["passed", "failed", "overruled", "not comparable"]
@@ -56,12 +56,12 @@ class GateResult:
 
 @dataclass(frozen=True)
 class Live:
-    """What is live of a model.
+    """The live version of a model.
 
     Attributes:
-        versions, spaces: that of each side; two when Feast has materialized one side alone.
+        versions, spaces: one of each side; two if Feast materialized only one side.
         counts: points of each side.
-        manifest: of the live version; None if it is not on disk, or two versions are live.
+        manifest: that of the live version; None if it is not on disk, or two versions are live.
     """
 
     versions: frozenset[str]
@@ -71,7 +71,7 @@ class Live:
 
 
 def evaluate_gates(new: Manifest, live: Live | None, gates: Gates) -> list[GateResult]:
-    """The result of every gate; without anything live, of those alone that need no comparison."""
+    """Return the result of every gate; if nothing is live, only of gates that need no comparison."""
     compared = (
         [] if live is None else [_metric(new, live, gates), _coverage(new, live, gates), _space(new, live, gates)]
     )
@@ -79,8 +79,8 @@ def evaluate_gates(new: Manifest, live: Live | None, gates: Gates) -> list[GateR
 
 
 def refuse_failed(version: str, results: Iterable[GateResult]) -> None:
-    """Raise `GateError`, naming every gate that failed and its flag, if one did."""
-    failed = [f"{r.detail} ({_FLAGS[r.name]} publishes it all the same)" for r in results if r.status == "failed"]
+    """Raise `GateError` if a gate failed, naming every one that did and its flag."""
+    failed = [f"{r.detail} ({_FLAGS[r.name]} publishes it anyway)" for r in results if r.status == "failed"]
     if failed:
         raise GateError(f"version {version} was not published, the live version stays: {'; '.join(failed)}")
 
@@ -88,7 +88,7 @@ def refuse_failed(version: str, results: Iterable[GateResult]) -> None:
 def _metric(new: Manifest, live: Live, gates: Gates) -> GateResult:
     old = live.manifest
     if old is None:
-        return GateResult("metric", "not comparable", "the live version is not on disk, so its metrics are not known")
+        return GateResult("metric", "not comparable", "the live version is not on disk, so its metrics are unknown")
     name = next((name for name in new.metrics if name in old.metrics and _METRIC.fullmatch(name)), None)
     if name is None:
         return GateResult("metric", "not comparable", "the two versions were not evaluated with the same metric")
@@ -98,7 +98,7 @@ def _metric(new: Manifest, live: Live, gates: Gates) -> GateResult:
         detail = f"{values}, but on different kinds of holdout: {holdouts[0] or 'unknown'}, {holdouts[1] or 'unknown'}"
         return GateResult("metric", "not comparable", detail)
     lowest = old.metrics[name] * (1 - gates.max_metric_drop)
-    detail = f"{values}; at least {lowest:.4f} is expected, a drop of {gates.max_metric_drop:.0%}"
+    detail = f"{values}; expected at least {lowest:.4f}, a drop of {gates.max_metric_drop:.0%}"
     return GateResult("metric", _status(new.metrics[name] >= lowest, gates.allow_worse), detail)
 
 
@@ -111,24 +111,24 @@ def _coverage(new: Manifest, live: Live, gates: Gates) -> GateResult:
     return GateResult(
         "coverage",
         _status(fits, gates.allow_shrink),
-        f"it has {detail}; at most {gates.max_shrink:.0%} fewer are expected",
+        f"it has {detail}; expected at most {gates.max_shrink:.0%} fewer",
     )
 
 
 def _space(new: Manifest, live: Live, gates: Gates) -> GateResult:
     if live.spaces == {new.space_id}:
-        return GateResult("space", "passed", f"the space is {new.space_id}, as live")
+        return GateResult("space", "passed", f"the space is {new.space_id}, as in the live version")
     old = " and ".join(sorted(live.spaces))
     return GateResult(
         "space",
         _status(False, gates.allow_new_space),
-        f"its vectors are of space {new.space_id}, those of the live version of {old}: models trained on these would "
-        "get other vectors than they know",
+        f"its vectors are of space {new.space_id}, the live version's of {old}: models trained on the live vectors "
+        "do not work with the new ones",
     )
 
 
 def _time(new: Manifest, gates: Gates) -> list[GateResult]:
-    """Nothing to say of a version of the past. One of the future hides how old it is, and what is written after it."""
+    """Fail a version dated in the future: it hides its age, and newer rows would count as older."""
     if not is_future(new.as_of):
         return []
     detail = f"its data reaches to {new.as_of.isoformat()}, which is in the future: a row of the log has a wrong time"

@@ -1,4 +1,4 @@
-"""What a publish is about to do: where each side of the version goes, what the gates say, what will be dropped."""
+"""Plan a publish: where each side of the version goes, the results of the gates, and what will be dropped."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from feast_embeddings.publish.verify import check_vectors
 
 __all__ = ["KEEP", "PublishPlan", "SidePlan", "live_sides", "plan_publish", "schema_difference", "superseded"]
 
-# Versions beside the live one that stay in Qdrant, so that going back needs no loading.
+# Versions in addition to the live one that stay in Qdrant, so that rollback needs no loading.
 KEEP = 2
 
 
 @dataclass(frozen=True)
 class SidePlan:
-    """What is to be done for the users or the items."""
+    """What a publish would do for the users or the items."""
 
     entity: Entity
     collection: str
     points: int
     to_load: int
-    """Points that are not in Qdrant yet; none when the version is still kept there."""
+    """Points that are not in Qdrant yet; 0 if the version is still kept there."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PublishPlan:
     Attributes:
         live: the version that it would replace; None when none is live.
         changed: False when the version is live already.
-        gates: empty when the version is live; without another one to compare with, only of its time, if that is wrong.
+        gates: empty if the version is live; if nothing is live, only the gate on its time, if that fails.
         drop: collections that would be deleted afterwards.
     """
 
@@ -60,10 +60,10 @@ class PublishPlan:
 def plan_publish(
     feature_store: FeatureStore, artifact: Artifact, gates: Gates | None = None
 ) -> tuple[PublishPlan, list[Target]]:
-    """Read and check a version, and see what is to be done to make it live. Changes nothing.
+    """Read and check a version, and plan how to make it live. Changes nothing.
 
     Raises:
-        InputError: the model's feature views are not registered, or were registered for another schema.
+        InputError: the model's feature views are not registered, or were registered for a different schema.
         ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
     """
     manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
@@ -105,25 +105,25 @@ def plan_publish(
 
 
 def live_sides(engine: Engine, sides: Mapping[Entity, Side]) -> dict[Entity, tuple[str, CollectionSpec]]:
-    """The live collection of each side, and what it holds, out of one look at the aliases."""
+    """Return the live collection of each side, and its spec, from one read of the aliases."""
     live = live_collections(engine, [side.alias for side in sides.values()])
     return {entity: live[side.alias] for entity, side in sides.items() if side.alias in live}
 
 
 def superseded(collections: dict[str, CollectionSpec], live: str, version: str, keep: int = KEEP) -> list[str]:
-    """Those of an alias's collections that are of no more use once this version is live.
+    """Return the collections of an alias that are no longer needed once this version is live.
 
-    These are older ones that no publish has finished, and all but so many of the others, newest first.
+    These are unfinished ones of older publishes, and all but the newest `keep` of the others.
     """
     others = {name: spec for name, spec in collections.items() if name != live}
     unfinished = [name for name, spec in others.items() if not spec.verified and spec.version < version]
-    # Not by name: those of an older release are named otherwise.
+    # Not by name: an older release named them differently.
     finished = sorted((name for name, spec in others.items() if spec.verified), key=lambda n: others[n].version)[::-1]
     return unfinished + finished[keep:]
 
 
 def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> str:
-    """What a registered view and a version's table do not share; empty when they fit."""
+    """Describe how a registered view differs from a version's table; empty if they fit."""
     missing = [name for name in codec.types if name not in columns]
     extra = set(columns) - set(codec.types) - {"event_timestamp", "created_timestamp"}
     registered = codec.fields["embedding"].dim
@@ -138,7 +138,7 @@ def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> 
 def _check_schema(codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
     if difference := schema_difference(codec, table.column_names, manifest.dim):
         raise InputError(
-            f"feature view {codec.view.name!r} was registered for another schema than version {manifest.version} "
+            f"feature view {codec.view.name!r} was registered for a different schema than version {manifest.version} "
             f"has ({difference}); run feast apply, and publish the newest version"
         )
 
@@ -163,7 +163,7 @@ def _live(engine: Engine, sides: dict[Entity, tuple[str, CollectionSpec]], artif
 
 
 def _manifest(artifact: Artifact, versions: Iterable[str]) -> Manifest | None:
-    """The manifest of the live version, if one version is live and it is on disk."""
+    """Return the manifest of the live version, if only one version is live and it is on disk."""
     try:
         (version,) = versions
         return load_artifact(artifact.path.parents[1], artifact.manifest.model, version).manifest

@@ -1,7 +1,7 @@
 """Publish: load an artifact into new collections, verify them, then switch users and items in one step.
 
-Until the switch nothing that queries see has changed, and the switch is one atomic operation of the engine, so no
-query ever meets vectors of two versions, and a run that dies leaves the live version as it was.
+Queries see no change until the switch, and the switch is one atomic operation of the engine. So no query mixes
+vectors of two versions, and a run that dies leaves the live version unchanged.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from feast_embeddings.publish.verify import rank_queries, verify_loaded
 
 __all__ = ["KEEP", "STEPS", "PublishResult", "publish_artifact", "register"]
 
-# The steps, in their order; users and items are loaded, indexed and verified one after the other.
+# The steps in order; users and items are loaded, indexed and verified one after the other.
 STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "clear")
 
 _TRIES = 3
-# For how long a server may be away, once there is something to lose: longer than a restart takes.
+# How long to wait for a server once there is work to lose: longer than a restart takes.
 _PATIENCE_SECONDS = 60.0
 
 
@@ -44,11 +44,11 @@ class PublishResult:
     Attributes:
         changed: False when the version was live already.
         previous: the version that was live before.
-        n_late: rows of older versions that were written while this one was loaded, or since its training.
+        n_late: rows carried over from older versions, written while this one was loaded, or since its training.
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
-        search_ef: per side, the candidates that searches keep for that; 0: those of the settings.
-        gates: what the gates said.
-        seconds: wall time, and of it that of each step.
+        search_ef: per side, the candidates that searches keep for that recall; 0: as in the settings.
+        gates: the results of the gates.
+        seconds: wall time, in total and per step.
     """
 
     model: str
@@ -75,8 +75,8 @@ def publish_artifact(
 ) -> PublishResult:
     """Make one version of a model the live one, for queries and for Feast's online reads.
 
-    Published again, the same version changes nothing, but finishes what an earlier run left after its switch. On a
-    server, a run that died while it loaded is continued.
+    Publishing the same version again only finishes what an earlier run did not finish after its switch. On a
+    server, a run that died while loading is resumed.
 
     Args:
         gates: when to refuse a version; see `Gates`.
@@ -85,9 +85,9 @@ def publish_artifact(
 
     Raises:
         GateError: the version looks worse than the live one.
-        InputError: the model's feature views are not registered, or were registered for another schema.
+        InputError: the model's feature views are not registered, or were registered for a different schema.
         ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
-        EngineError: Qdrant failed, or holds something else than what was sent. The live version is untouched.
+        EngineError: Qdrant failed, or does not hold what was sent. The live version is untouched.
     """
     steps = _Steps(on_step)
     steps.begin("check")
@@ -104,15 +104,15 @@ def publish_artifact(
             first_ef = feature_store.config.online_store.search_ef
             n_late = _load_and_switch(engine, targets, steps, progress, first_ef, recall)
             search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
-        # What was written until nobody found it any more, and into whichever was live: another publish may have made a
-        # third version live since the look above.
+        # Late rows may be in any collection that was live until the switch: another publish may have made a third
+        # version live since the plan was made.
         steps.begin("carry")
         n_late += sum(_carry(engine, target, engine.collections(target.side.alias)) for target in targets)
         steps.begin("register")
         register(feature_store, [target.side.view for target in targets], manifest.as_of)
         steps.begin("clear")
         for target in targets:
-            # Perhaps another one since, by a publish at the same time.
+            # A concurrent publish may have made another version live since.
             live = engine.aliases().get(target.side.alias, "")
             collections = engine.collections(target.side.alias)
             if live in collections:
@@ -142,28 +142,28 @@ def _load_and_switch(
     first_ef: int,
     recall: dict[str, dict[str, float]],
 ) -> int:
-    """Make the new collections live, and say how many late rows went into them before."""
+    """Make the new collections live, and return how many late rows were carried into them first."""
     for attempt in range(_TRIES):
         try:
             for target in targets:
                 _load(engine, target, steps, progress)
                 steps.begin("verify")
                 _verify(engine, target, targets, first_ef, recall)
-            # First what is there now, so that no query finds it missing after the switch.
+            # Carry the late rows so far first, so that no query misses them after the switch.
             aliases = engine.aliases()
             n_late = sum(_carry(engine, target, [aliases.get(target.side.alias, "")]) for target in targets)
             steps.begin("switch")
             engine.switch({target.side.alias: target.collection for target in targets})
             return n_late
         except EngineError:
-            # Another publish may have taken what is loaded here for an old version and dropped it.
+            # Another publish may have dropped the new collections as an old version.
             if attempt == _TRIES - 1 or not any(is_gone(engine, t.side.alias, t.collection) for t in targets):
                 raise
     raise AssertionError("the last try returns or raises")
 
 
 class _Steps:
-    """Tells which step begins, and how long each took."""
+    """Reports each step as it begins, and times it."""
 
     def __init__(self, on_step: Callable[[str], object] | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -206,13 +206,13 @@ def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int
 def _verify(
     engine: Engine, target: Target, targets: list[Target], first_ef: int, recall: dict[str, dict[str, float]]
 ) -> None:
-    """Check what was loaded, and write down that it is good, and how it is to be searched."""
+    """Verify the loaded collection, and record in it that it is verified, and how to search it."""
     if target.is_loaded(engine):
         return
     queries = {}
     embedding = target.side.codec.fields["embedding"]
     if target.side.entity == "item" and embedding.bias is not None:
-        # The vector with the bias answers what items a user would like.
+        # The vector with the bias ranks items for a user.
         (users,) = (other.table for other in targets if other.side.entity == "user")
         queries[embedding.name] = rank_queries(users)
     check = verify_loaded(engine, target, queries, first_ef)
@@ -222,16 +222,16 @@ def _verify(
 
 
 def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
-    """Copy the late rows out of those of these collections that were live, and say how many."""
+    """Copy the late rows from the collections that were once live, and return how many."""
     specs = engine.collections(target.side.alias)
     once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
     carried = 0
-    # The newest first: what it has of an entity, the others have no newer.
+    # Newest first: no other collection has a newer row of an entity that it holds.
     for name in sorted(once_live, key=lambda name: specs[name].version, reverse=True):
         try:
             carried += carry_late_rows(engine, target.side.codec, name, target.collection)
         except EngineError:
-            # Another publish may have dropped it: the versions after it have its late rows.
+            # Another publish may have dropped it; then later versions have its late rows.
             if not is_gone(engine, target.side.alias, name):
                 raise
     return carried

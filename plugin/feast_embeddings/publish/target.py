@@ -1,4 +1,4 @@
-"""Where one side of a version, its users or its items, goes in Qdrant."""
+"""The collection in Qdrant for one side of a version: its users or its items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """The collection of one side, and what is to be in it."""
+    """The collection of one side, and the rows to load into it."""
 
     side: Side
     collection: str
@@ -23,7 +23,7 @@ class Target:
     table: pa.Table
 
     def is_loaded(self, engine: Engine) -> bool:
-        """Whether the collection is there, whole and verified; rows written into it since then only add to it."""
+        """Return whether the collection is complete and verified; rows written since then only add to it."""
         existing = engine.collections(self.side.alias).get(self.collection)
         if existing is None or not existing.verified or not existing.same_content(self.spec):
             return False

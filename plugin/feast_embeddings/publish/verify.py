@@ -1,4 +1,4 @@
-"""Checks of a version: of its tables before anything is loaded, and of what was loaded before it goes live."""
+"""Check a version: its tables before loading, and the loaded collections before they go live."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SAMPLE = 1000
 _QUERIES = 128
 _K = 10
 MIN_RECALL = 0.99
-# Fewer candidates than by default are enough where they are nowhere near that bound: of 1,280 neighbours, 3 are missing
-# by chance in one of 500 samples of a recall of 0.99.
+# Fewer candidates than the default are enough if recall is well above the bound: at a recall of 0.99, a sample of
+# 1,280 neighbours misses only 3 by chance once in 500 samples.
 _SURE_RECALL = 0.997
 _FEW = (64, 128, 256)
-# Of smaller ones searches are quick anyway, and may be scans now, and of a graph once they have grown.
+# Searches of smaller collections are fast anyway, and may be scans now but use a graph once the collection grows.
 _LARGE_BYTES = 20 * 2**20
-# A search that keeps more candidates than this takes so long that a better graph is the better answer.
+# A search with more candidates than this is so slow that a better graph is the right fix.
 _MAX_EF = 4096
-# Far beyond the spread that popularity gives to norms; one vector of such a length would lead every ranking.
+# Far beyond the spread of norms that popularity causes; one vector of such a norm would lead every ranking.
 _MAX_NORM_RATIO = 1000.0
 
 
@@ -40,8 +40,8 @@ class Check:
 
     Attributes:
         recall: per searched vector, the share of the 10 nearest (exact) that a search finds, over the sample.
-        search_ef: fewest candidates that searches must keep for it; 0: the settings' are enough.
-        enough_ef: candidates that are more than enough for it where the settings say nothing; 0: as by default.
+        search_ef: fewest candidates that reach the recall; 0: those of the settings are enough.
+        enough_ef: candidates that are more than enough if the settings give no number; 0: the default.
     """
 
     recall: dict[str, float]
@@ -50,10 +50,10 @@ class Check:
 
 
 def check_vectors(artifact: Artifact, entity: Entity, table: pa.Table) -> None:
-    """Check that the vectors can be served: finite, most of them not zero, none out of all proportion.
+    """Check that the vectors can be served: finite, most of them not zero, none far longer than the others.
 
     Raises:
-        ArtifactError: they cannot.
+        ArtifactError: they cannot be served.
     """
     bias = table["bias"].to_numpy() if "bias" in table.column_names else np.zeros(1, np.float32)
     where = f"{artifact.path}: the {entity} vectors"
@@ -65,33 +65,33 @@ def check_vectors(artifact: Artifact, entity: Entity, table: pa.Table) -> None:
             norms.append(np.sqrt(np.einsum("ij,ij->i", block, block)))
     lengths = np.concatenate(norms) if norms else np.empty(0, np.float32)
     if bad := int((~np.isfinite(lengths)).sum() + (~np.isfinite(bias)).sum()):
-        raise ArtifactError(f"{where} or biases hold NaN, infinity or too large numbers in {bad} rows; train again")
+        raise ArtifactError(f"{where} or biases have NaN, infinity or numbers out of range in {bad} rows; train again")
     if not len(lengths):
-        raise ArtifactError(f"{where} are none; train again")
+        raise ArtifactError(f"{where} are empty; train again")
     median, longest = float(np.median(lengths)), float(lengths.max())
     if median == 0 or longest > _MAX_NORM_RATIO * median:
         raise ArtifactError(
-            f"{where} have the median length {median:.3g} and the greatest {longest:.3g}; expected are a median above "
-            f"0 and at most {_MAX_NORM_RATIO:g} times that: training has not converged; train again"
+            f"{where} have the median norm {median:.3g} and the largest norm {longest:.3g}; expected a median above 0 "
+            f"and at most {_MAX_NORM_RATIO:g} times the median: training did not converge; train again"
         )
 
 
 def rank_queries(users: pa.Table) -> Matrix:
-    """Some users' vectors as they ask for items: with a one against the bias, shape (n, dim + 1)."""
+    """Return a sample of users' vectors as queries for items: with a 1 for the bias, shape (n, dim + 1)."""
     rows = np.random.default_rng(0).permutation(users.num_rows)[:_QUERIES]
     vectors = np.concatenate(list(matrix_blocks(users.take(rows))))
     return np.column_stack([vectors, np.ones(len(vectors), dtype=np.float32)])
 
 
 def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix], first_ef: int | None) -> Check:
-    """Compare a new collection, which nobody writes to yet, with the table that was sent.
+    """Compare a new collection, before anything else writes to it, with the table that was sent.
 
     Args:
-        queries: per searched vector that is not asked with the rows' own vectors, vectors to ask with, shape (n, dim).
-        first_ef: what the settings say, if they do.
+        queries: query vectors, shape (n, dim), per searched vector that is not queried with the rows' own vectors.
+        first_ef: the candidates in the settings, if given.
 
     Raises:
-        EngineError: it does not hold, or does not find, what was sent.
+        EngineError: it does not hold the rows that were sent, or searches do not find them.
     """
     count, expected = engine.count(target.collection), target.table.num_rows
     if count != expected:
@@ -122,7 +122,7 @@ def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix],
             if ef > max(_MAX_EF, first_ef):
                 raise EngineError(
                     f"{target.collection}: searches find {recall[search.name]:.3f} of the {_K} nearest by "
-                    f"{search.name!r}, also with {ef // 2} candidates; expected at least {MIN_RECALL}. Raise hnsw_m "
+                    f"{search.name!r} even with {ef // 2} candidates; expected at least {MIN_RECALL}. Raise hnsw_m "
                     "or hnsw_ef_construct in feature_store.yaml and publish again; the live version stays"
                 )
     return Check(recall, ef, enough)
@@ -144,19 +144,18 @@ def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp]) -> None
                 or any(point.vectors[name].tobytes() != sample.vectors[name][0][number].tobytes() for name in names)
             ):
                 raise EngineError(
-                    f"{target.collection} does not give back point {sample.ids[number]} as written; "
-                    "the live version stays"
+                    f"{target.collection} does not return point {sample.ids[number]} as written; the live version stays"
                 )
 
 
 @dataclass(frozen=True)
 class _Search:
-    """Questions to one named vector, and the score that an answer needs to be one of the k nearest."""
+    """Queries of one named vector, and the lowest score of the k nearest for each."""
 
     name: str
     queries: Matrix
     skip: list[PointId | None]
-    """Per question the point that is not an answer to it."""
+    """Per query, the point to leave out of its results."""
     k: int
     least: Matrix
 
@@ -174,7 +173,7 @@ def _search(
     if queries is not None:
         ids = [None] * len(queries)
     else:
-        # As similar-items and similar-users do: near the vector of a row, but not that row.
+        # As similar-items and similar-users do: nearest to a row's vector, without that row.
         asked, skip = target.table.take(rows), rows
         queries = np.concatenate(list(matrix_blocks(asked)))
         if bias is not None:
@@ -193,6 +192,6 @@ def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: i
         limit = search.k + (skipped is not None)
         hits = engine.query(collection, search.name, query, limit=limit, search_ef=ef, enough_ef=enough)
         scores = [hit.score for hit in hits if hit.id != skipped][: search.k]
-        # Two that are as near are as good; Qdrant adds up in another order than numpy.
+        # Ties count as found; the tolerance is because Qdrant and numpy sum in different orders.
         found += sum(score >= least - 1e-5 * abs(least) for score in scores)
     return float(found / (search.k * len(search.queries)))

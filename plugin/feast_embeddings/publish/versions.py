@@ -1,4 +1,4 @@
-"""The versions of a model: which there are, and where; going back to one; clearing what is of no more use."""
+"""List the versions of a model, roll back to one, and prune old ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Version:
         kept: whether it is whole in Qdrant, so that going back to it is instant.
         on_disk: whether its artifact is there; without a `manifest` it is damaged, see `problem`.
         points: per side, its points in Qdrant; empty if it is not there.
-        bytes_on_disk: of the artifact.
+        bytes_on_disk: size of the artifact.
         space, as_of: as on disk or, without an artifact, in Qdrant.
     """
 
@@ -50,7 +50,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted, or would be; `leftovers` are of writers to the embedded engine that were killed."""
+    """What was deleted, or would be; `leftovers` are from killed writers of the embedded engine."""
 
     collections: list[str]
     artifacts: list[str]
@@ -58,9 +58,9 @@ class Pruned:
 
 
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
-    """Every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
+    """List every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
     folders = {path.name: path for path in version_folders(data, model)}
-    engine = _engine(feature_store)  # of another store, what is live cannot be known
+    engine = _engine(feature_store)  # fails for other stores, whose live version is unknown
     try:
         registered = sides_of(feature_store, model)
     except InputError:
@@ -73,22 +73,22 @@ def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[V
         _version(name, folders.get(name), sides, _points(engine, sides), live)
         for name, sides in ((name, loaded.get(name, {})) for name in names)
     ]
-    # What a prune deletes meanwhile is nowhere any more.
+    # Leave out versions that a concurrent prune has deleted.
     return [version for version in found if version.on_disk or version.points]
 
 
 def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str | None = None) -> PublishResult:
-    """Make an older version live again. Nothing is loaded where it is still kept in Qdrant: it is one switch.
+    """Make an older version live again. If Qdrant still holds it, nothing is loaded: it is one switch.
 
-    It is served as it was when it was live; rows that were written since into the version after it stay there.
+    It is served as when it was live; rows written since then into the version after it stay there.
 
     Args:
         version: by default the newest kept one before the live one. One that is only on disk is published again,
-            past all gates.
+            without gates.
 
     Raises:
         NotPublishedError: nothing is live.
-        InputError: no older version is kept, or there is none of this name.
+        InputError: no older version is kept, or none has this name.
     """
     started = time.monotonic()
     engine, registered = _engine(feature_store), sides_of(feature_store, model)
@@ -133,13 +133,13 @@ def prune_versions(
     artifacts: bool = False,
     dry_run: bool = False,
 ) -> Pruned:
-    """Delete all but the live version and the newest others.
+    """Delete all versions but the live one and the newest others.
 
     Args:
         keep: how many others stay.
-        artifacts: also delete from disk, and from the offline history: training frames get no vectors of them any
-            more. The newest version on disk stays, and what is newer than the live one.
-        dry_run: only say what would be deleted.
+        artifacts: also delete from disk, and from the offline history: training frames no longer get their
+            vectors. The newest version on disk stays, and all that are newer than the live one.
+        dry_run: only report what would be deleted.
     """
     if keep < 0:
         raise InputError(f"keep must be at least 0, got {keep}")
@@ -153,7 +153,7 @@ def prune_versions(
     others = [version for version in on_disk if version not in live]
     unwanted = []
     if artifacts:
-        # Where nothing is live, only the newest on disk can be what somebody waits for.
+        # If nothing is live, only the newest version on disk may be waiting for its publish.
         waiting = max(live) if live else on_disk[-1] if on_disk else ""
         unwanted = [v for v in others[: max(0, len(others) - keep)] if v < waiting and v != on_disk[-1]]
     left = engine.leftovers()
@@ -167,12 +167,12 @@ def _engine(feature_store: FeatureStore) -> Engine:
     return qdrant_store(feature_store).engine(feature_store.config)
 
 
-# The collection of each side, and what it holds.
+# The collection of each side, and its spec.
 Loaded = Mapping[Entity, tuple[str, CollectionSpec]]
 
 
 def _loaded(engine: Engine, registered: Mapping[Entity, Side]) -> dict[str, dict[Entity, tuple[str, CollectionSpec]]]:
-    """Version -> its collection of each side, whole or not."""
+    """Return version -> its collection of each side, complete or not."""
     loaded: dict[str, dict[Entity, tuple[str, CollectionSpec]]] = {}
     for entity, side in registered.items():
         for name, spec in engine.collections(side.alias).items():

@@ -1,1 +1,1 @@
-"""Questions to what is live: neighbours, ranks, audiences, vectors by id, visitors."""
+"""Queries of the live version: neighbours, ranking, audiences, vectors by id, visitors."""

@@ -1,4 +1,4 @@
-"""What the queries return: neighbours with scores, and vectors aligned with the ids that were asked for."""
+"""What the queries return: neighbours with scores, and vectors aligned with the requested ids."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Neighbours:
         ids: at most k.
         scores: float32, shape (len(ids),), higher is better: cosine in [-1, 1] for similar users and items,
             ``user · item + item bias`` for rank.
-        attributes: per id, the attributes given at training; empty where they were not asked for.
-        version: of the model that answered.
-        missing: ids of the question that this version does not know, where it could be answered without them.
+        attributes: per id, the attributes given at training; empty if they were not requested.
+        version: the model version that answered.
+        missing: ids of the query that this version does not know, if it could be answered without them.
     """
 
     id_name: str
@@ -56,11 +56,10 @@ class NeighboursBatch:
     """The answers to many queries, all from one version.
 
     Attributes:
-        ids: as asked for, n of them; for visitors, who have none, their places from 0.
-        answers: per id; None for an id that has no embedding, and for a visitor who knows nothing that the version
-            knows.
-        version: of the model that answered.
-        unknown: of visitors, the items that the version does not know.
+        ids: as requested, n of them; for visitors, who have no ids, their positions from 0.
+        answers: per id; None for an id without an embedding, and for a visitor whose items are all unknown.
+        version: the model version that answered.
+        unknown: for visitors, the items that the version does not know.
     """
 
     ids: list[Id]
@@ -82,11 +81,11 @@ class Page:
 
     Attributes:
         id_name: ``item_id`` or ``user_id``.
-        ids: at most as many as asked for.
+        ids: at most as many as requested.
         attributes: per id, the attributes given at training.
-        vectors: float32, shape (len(ids), dim), without the bias; None where they were not asked for.
-        version: of the model; all pages that follow by `cursor` are of it.
-        cursor: gets the next page; None after the last.
+        vectors: float32, shape (len(ids), dim), without the bias; None if they were not requested.
+        version: the model version; all pages reached by `cursor` are of it.
+        cursor: for the next page; None after the last.
     """
 
     id_name: str
@@ -99,14 +98,14 @@ class Page:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors by id, aligned with the ids that were asked for.
+    """Vectors by id, aligned with the requested ids.
 
     Attributes:
-        ids: as asked for, n of them.
+        ids: as requested, n of them.
         vectors: float32, shape (n, dim); a row of NaN for an id that has no embedding.
         found: boolean, shape (n,).
         event_timestamps: per id, the cut-off of the data its vector was learned from; None where missing.
-        version, space, as_of: of the model that answered; vectors of different spaces cannot be compared.
+        version, space, as_of: those of the model that answered; vectors of different spaces cannot be compared.
     """
 
     ids: list[Id]

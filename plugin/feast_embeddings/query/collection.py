@@ -1,4 +1,4 @@
-"""The collection of one version's users or items, and what is asked of it."""
+"""The collection of one version's users or items, and the queries of it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from feast_embeddings.times import from_microseconds
 
 __all__ = ["LiveCollection", "read_cursor"]
 
-# So many excluded points are searched along and left out afterwards. As a filter they would take out of the graph the
-# very nodes that the search begins with: of 60,000 vectors in 20 clusters, with the 120 nearest excluded, it found 1.
+# Up to this many excluded points are fetched too and left out afterwards. As a filter they would remove the very graph
+# nodes that the search starts from: of 60,000 vectors in 20 clusters, with the 120 nearest excluded, it found 1.
 _OVERFETCHED = 256
-# A search keeps so many candidates for each result, whatever the settings say: the last of as many are far from exact.
+# Fewest candidates per result, whatever the settings: with one per result, the last results are far from exact.
 _CANDIDATES = 2
-# What a publish has found to be enough, it has found for ten results beside the point that was asked with.
+# The candidates that a publish found enough are enough for ten results and the query's own point.
 _ENOUGH_FOR = 11
 
 
@@ -54,20 +54,20 @@ class LiveCollection:
         return self.spec.vectors[field.name].size - (field.bias is not None)
 
     def is_loaded(self) -> bool:
-        """Whether this version has not been dropped."""
+        """Return whether this version still exists in the store."""
         return self.collection in self._engine.collections(self.side.alias)
 
     def count(self) -> int:
-        """How many there are, with a vector or without."""
+        """Count the points, with a vector or without."""
         return self._engine.count(self.collection)
 
     def points(self, ids: Sequence[Id], vector: str, payload: Sequence[str] = ()) -> list[StoredPoint | None]:
-        """The points of these ids with this vector, aligned with the ids; None where there is none."""
+        """Return the points of these ids with this vector, aligned with the ids; None for unknown ids."""
         stored = self._engine.retrieve(self.collection, self.side.point_ids(ids), vectors=[vector], payload=payload)
         return [point if point is not None and vector in point.vectors else None for point in stored]
 
     def unknown(self, ids: Iterable[Id]) -> list[Id]:
-        """Those of the ids that this version does not know."""
+        """Return the ids that this version does not know."""
         asked = list(dict.fromkeys(ids))
         stored = self._engine.retrieve(self.collection, self.side.point_ids(asked), vectors=[], payload=())
         return [id for id, point in zip(asked, stored, strict=True) if point is None]
@@ -83,11 +83,11 @@ class LiveCollection:
         only: Sequence[PointId] | None = None,
         payload: Sequence[str] | None = None,
     ) -> list[ScoredPoint]:
-        """The k nearest points, best first; fewer only when fewer pass the filter.
+        """Return the k nearest points, best first; fewer only if fewer pass the filter.
 
         Args:
-            excluded: points that are not among them.
-            only: search among these points.
+            excluded: points to leave out.
+            only: search only these points.
             payload: the keys to return with each; None returns all.
         """
         k = no_more_than_there_are(k, self._engine, self.collection)
@@ -111,7 +111,7 @@ class LiveCollection:
             hits = [hit for hit in found if hit.id not in left_out][:k]
             if len(hits) == k:
                 return hits
-        # A filter takes nodes out of the graph, and a search may not get round them. A scan finds all there are.
+        # A filter removes nodes from the graph, and a search may not get past the gaps. A scan finds every match.
         conditions = models.Filter(
             must=must or None, must_not=[models.HasIdCondition(has_id=list(excluded))] if excluded else None
         )
@@ -128,7 +128,7 @@ class LiveCollection:
     def neighbours(
         self, hits: Sequence[ScoredPoint], *, attributes: bool, missing: list[Id] | None = None
     ) -> Neighbours:
-        """The answer that these hits are."""
+        """Build the answer from hits."""
         side = self.side
         return Neighbours(
             id_name=side.id_name,
@@ -140,7 +140,7 @@ class LiveCollection:
         )
 
     def embeddings(self, ids: Sequence[Id]) -> Embeddings:
-        """The vectors of these ids, without the bias."""
+        """Return the vectors of these ids, without the bias."""
         name = self.side.field.name
         points = self.points(ids, name, [TIMESTAMP_KEY])
         return Embeddings(
@@ -156,7 +156,7 @@ class LiveCollection:
         )
 
     def page(self, filter: models.Filter | None, limit: int, start: PointId | None, *, vectors: bool) -> Page:
-        """At most `limit` rows that pass the filter, from a point on."""
+        """Return at most `limit` rows that pass the filter, starting at a point."""
         side = self.side
         points, following = self._engine.page(
             self.collection,
@@ -176,11 +176,11 @@ class LiveCollection:
         )
 
     def scroll(self, filter: models.Filter | None) -> Iterator[list[StoredPoint]]:
-        """Every point that passes the filter, page by page, with all that is stored of it but its searched copies."""
+        """Yield every point that passes the filter, page by page, with all its data but the searched copies."""
         return self._engine.scroll(self.collection, payload=None, vectors=[self.side.field.name], filter=filter)
 
     def matrix(self, points: Sequence[StoredPoint | None]) -> npt.NDArray[np.float32]:
-        """The points' vectors as float32 (n, dim), without the bias; NaN where there is none."""
+        """Return the points' vectors as float32 (n, dim), without the bias; NaN for a missing point."""
         field, dim = self.side.field, self.dim
         matrix = np.full((len(points), dim), np.nan, dtype=np.float32)
         for row, point in zip(matrix, points, strict=True):
@@ -201,10 +201,10 @@ def _is_point_id(value: Any) -> bool:
 
 
 def read_cursor(cursor: str) -> tuple[str, PointId]:
-    """The version that a page was of, and where the next one starts.
+    """Return the version of the page that a cursor came with, and where the next page starts.
 
     Raises:
-        CursorError: it is not one that a page came with.
+        CursorError: it did not come with a page.
     """
     try:
         version, start = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
@@ -212,4 +212,4 @@ def read_cursor(cursor: str) -> tuple[str, PointId]:
             return version, start
     except (ValueError, TypeError, RecursionError):
         pass
-    raise CursorError(f"cursor {cursor[:40]!r} is not one that a page came with; leave it out to begin at the first")
+    raise CursorError(f"cursor {cursor[:40]!r} did not come with a page; leave it out to begin at the first page")

@@ -1,4 +1,4 @@
-"""Until when a query may go on: looked at between its parts, so that no thread works on what nobody waits for."""
+"""Deadline of a query, checked between its parts, so that no thread works on an answer that no one waits for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """What is asked in the block, and in copies of its context, ends after so many seconds."""
+    """Limit queries in the block, and in copies of its context, to this many seconds."""
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -25,7 +25,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def check_time() -> None:
-    """Raise `OutOfTimeError` when the time of this query is over."""
+    """Raise `OutOfTimeError` if the query is past its deadline."""
     deadline = _deadline.get()
     if deadline is not None and time.monotonic() > deadline:
         raise OutOfTimeError("the query took longer than its time limit; ask for less at once")

@@ -1,4 +1,4 @@
-"""All that is live of a model's users or items, as Arrow record batches: one page of the vector store in memory."""
+"""Export a model's live users or items as Arrow record batches, with one page of the vector store in memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ __all__ = ["export_side"]
 
 
 def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchReader:
-    """The rows of one version that have a vector and pass the filter; `EmbeddingStore.export` says more.
+    """Return the rows of one version that have a vector and pass the filter; see `EmbeddingStore.export`.
 
-    The first page is read at once, so that what is wrong with the question is said here; the others as they are
-    asked for.
+    The first page is read at once, so that bad arguments raise here; the others are read on demand.
     """
     schema = _schema(live)
     pages = live.scroll(live.side.translate(filter))
@@ -36,20 +35,20 @@ def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchRe
             if live.is_loaded():
                 raise
             raise EngineError(
-                f"version {live.spec.version} was dropped while its {live.side.entity}s were exported, for newer ones "
-                "have been published; export again"
+                f"version {live.spec.version} was dropped while its {live.side.entity}s were exported, because "
+                "newer ones were published; export again"
             ) from error
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _schema(live: LiveCollection) -> pa.Schema:
-    """From the feature view, and not from values: a page, or all pages, may have only nulls in a column."""
+    """Derive the schema from the feature view, not from values: a column may have only nulls."""
     view, spec = live.side.codec.view, live.spec
     types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in [*view.entity_columns, *view.features]}
     types[live.side.field.name] = pa.list_(pa.float32(), live.dim)
     types["event_timestamp"] = TIMESTAMP
-    # Also of no rows it can be said which version they are not in.
+    # In the schema, so that an export without rows has its version too.
     return pa.schema(types, metadata={"version": spec.version, "space": spec.space, "as_of": spec.as_of})
 
 

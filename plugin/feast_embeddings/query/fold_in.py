@@ -1,6 +1,6 @@
-"""Fold-in: vectors for users or items that came after the training, and their way into the live collection.
+"""Fold-in: vectors for users or items that are newer than the training, and pushing them into the live collection.
 
-How they are made is the trainers' business, see `feast_embeddings.query.from_trainers`.
+The trainers compute them, see `feast_embeddings.query.from_trainers`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def fold_in(
     update: bool = False,
     seed: int = 0,
 ) -> FoldedIn:
-    """Vectors for the users or items of a log, with the other side as a version has it.
+    """Compute vectors for the users or items of a log, against the other side of a version.
 
     Args:
-        interactions: a file, or what else the trainers read as a log; all that somebody did has to be in it.
-        live: the live version; None when there is none.
+        interactions: a file, or anything else that the trainers read as a log, with all interactions of each id.
+        live: the live version; None if there is none.
         version: the version to fold into; None for the live one.
         push: also write the vectors into the live collection, where the newest event timestamp of an id wins.
         update: whether ids that the version was trained on may be pushed.
-        seed: of what randomness there is.
+        seed: seed of any randomness.
 
     Raises:
-        InputError: the log cannot be used, the version is not on disk or its trainer cannot fold in; or ids that it
-            was trained on are to be pushed, and `update` is false.
-        VersionMismatchError: vectors of a version that is not live are to be pushed.
+        InputError: the log cannot be used, the version is not on disk or its trainer cannot fold in; or `push`
+            would replace ids that it was trained on, and `update` is false.
+        VersionMismatchError: `push` is given for a version that is not live.
         ArtifactError: a table of the version is damaged.
         MissingExtraError: the extra ``trainers`` is not installed.
     """
@@ -54,7 +54,7 @@ def fold_in(
         raise InputError(f"no version of model {model!r} is live; publish one, or name the version to fold into")
     if push and version != live:
         raise VersionMismatchError(
-            f"vectors of version {version} cannot be pushed, as {live or 'none'} is live; fold into the live version"
+            f"vectors of version {version} cannot be pushed: {live or 'none'} is live; fold into the live version"
         )
     artifact = load_artifact(Path(feature_store.config.repo_path or ".") / "data", model, version)
     folded: FoldedIn = from_trainers("fold_in")(artifact, entity, interactions, seed=seed)
@@ -68,8 +68,8 @@ def _push(feature_store: FeatureStore, model: str, folded: FoldedIn, version: st
         first = ", ".join(map(repr, folded.known.slice(0, 3).to_pylist()))
         raise InputError(
             f"{len(folded.known):,} of {folded.table.num_rows:,} {folded.entity}s were in the training of version "
-            f"{version} ({first}{', …' if len(folded.known) > 3 else ''}); their vectors would be replaced by ones "
-            "learned from this log alone. Leave them out, or allow it with --update (update=True)"
+            f"{version} ({first}{', …' if len(folded.known) > 3 else ''}); vectors from this log alone "
+            "would replace theirs. Leave them out, or allow it with --update (update=True)"
         )
     qdrant_store(feature_store).online_write_table(
         feature_store.config,

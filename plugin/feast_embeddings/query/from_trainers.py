@@ -1,4 +1,4 @@
-"""What the trainers offer the plugin, which never imports them: they are found by entry point."""
+"""Load what the trainers offer the plugin. It never imports them, but finds them by entry point."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["from_trainers"]
 
 
 def from_trainers(name: str) -> Any:
-    """An object of the group ``feast_embeddings.fold_in``.
+    """Load an object of the entry point group ``feast_embeddings.fold_in``.
 
     ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``loaded``
     takes the first two, and returns a `Loaded` of visitors. ``options`` adds the options of a log to a
-    command, which gets a ``source`` that can be `read`.
+    command, which gets a ``source`` with a method `read`.
 
     Raises:
         MissingExtraError: no trainers are installed.

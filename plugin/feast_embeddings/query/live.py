@@ -1,4 +1,4 @@
-"""What a model serves at one moment: every answer is of the versions that were live then."""
+"""Queries of a model at one moment: every answer is from the versions that were live then."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from feast_embeddings.query.visitors import Visitors
 __all__ = ["LiveModel"]
 
 _SEEN = "seen_items"
-# When users who have seen an item are left out, so many times more are looked at in each next try.
+# If users who have seen an item are left out, each next try fetches this many times more.
 _GROWTH = 4
 
 
 class LiveModel:
-    """The queries, for many ids at once; `feast_embeddings.EmbeddingStore` says what each means.
+    """The queries, for many ids at once; `feast_embeddings.EmbeddingStore` documents each.
 
     Args:
-        sides: users and items as far as they are live.
-        visitors: of the version of the items.
+        sides: users and items, if they are live.
+        visitors: folds into the version of the items.
     """
 
     def __init__(self, model: str, sides: Mapping[Entity, LiveCollection], visitors: Visitors) -> None:
@@ -42,7 +42,7 @@ class LiveModel:
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
     def side(self, entity: Entity) -> LiveCollection:
-        """The live users or items; `NotPublishedError` when there are none."""
+        """Return the live users or items; `NotPublishedError` if there are none."""
         if entity not in self._sides:
             raise NotPublishedError(
                 f"no version of model {self.model!r} is live: run feast-embeddings publish --model {self.model}"
@@ -50,11 +50,11 @@ class LiveModel:
         return self._sides[entity]
 
     def embeddings(self, entity: Entity, ids: Sequence[Id]) -> Embeddings:
-        """The vectors of these users or items, without the bias."""
+        """Return the vectors of these users or items, without the bias."""
         return self.side(entity).embeddings(ids)
 
     def export(self, entity: Entity, filter: Filter | None) -> pa.RecordBatchReader:
-        """All users or items with a vector that pass the filter."""
+        """Export all users or items with a vector that pass the filter."""
         return export_side(self.side(entity), filter)
 
     def similar(
@@ -66,7 +66,7 @@ class LiveModel:
         filter: Filter | None = None,
         attributes: bool = True,
     ) -> NeighboursBatch:
-        """To each id the k nearest by cosine, without itself."""
+        """Find the k nearest of each id by cosine, without itself."""
         k = at_least_one(k, "k")
         live = self.side(entity)
         name, conditions = live.side.field.search_name, live.side.translate(filter)
@@ -84,7 +84,7 @@ class LiveModel:
     def lookalike(
         self, user_ids: Sequence[Id], k: int, *, filter: Filter | None = None, attributes: bool = True
     ) -> Neighbours:
-        """The k users nearest to the mean direction of these users, without them."""
+        """Find the k users nearest to the mean direction of these users, without them."""
         k = at_least_one(k, "k")
         live = self.side("user")
         name, conditions = live.side.field.search_name, live.side.translate(filter)
@@ -93,7 +93,7 @@ class LiveModel:
         missing = [id for id, point in zip(user_ids, points, strict=True) if point is None]
         if not seeds:
             return live.neighbours([], attributes=attributes, missing=missing)
-        # Under Cosine Qdrant keeps the vectors at length one.
+        # Qdrant normalizes vectors with the distance Cosine.
         mean = np.stack([point.vectors[name] for point in seeds]).mean(axis=0)
         payload = None if attributes else [live.side.id_name]
         hits = live.nearest(name, mean, k, filter=conditions, excluded=[point.id for point in seeds], payload=payload)
@@ -109,7 +109,7 @@ class LiveModel:
         item_ids: Iterable[Id] | None = None,
         attributes: bool = True,
     ) -> NeighboursBatch:
-        """To each user the k items of the highest score, of all items or of these."""
+        """Find the k items with the highest score for each user, among all items or these."""
         k = at_least_one(k, "k")
         users, items = self._same_space()
         name = users.side.field.name
@@ -132,10 +132,10 @@ class LiveModel:
         item_ids: Iterable[Id] | None = None,
         attributes: bool = True,
     ) -> NeighboursBatch:
-        """To each visitor, given as items with weights, the k items of the highest score."""
+        """Find the k items with the highest score for each visitor, given as items with weights."""
         k = at_least_one(k, "k")
         _, items = self._same_space()
-        # Also those of them that came after the training, which fold-in does not know.
+        # Including items newer than the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
         found = self.rank_vectors(
@@ -163,11 +163,11 @@ class LiveModel:
         item_ids: Iterable[Id] | None,
         attributes: bool,
     ) -> list[Neighbours | None]:
-        """To each user vector of this version's space, float32 (dim,), the k items of the highest score.
+        """Find the k items with the highest score for each user vector of this version's space, float32 (dim,).
 
         Args:
-            vectors: one for each user; None gives None.
-            excluded: for each user the points of items that are left out.
+            vectors: one per user; None gives None.
+            excluded: per user, the points of items to leave out.
         """
         items = self.side("item")
         side, field = items.side, items.side.field
@@ -183,7 +183,7 @@ class LiveModel:
                 continue
             query = vector if field.bias is None else np.append(vector, np.float32(1))
             hits = items.nearest(field.name, query, k, filter=conditions, excluded=left_out, only=only, payload=payload)
-            # Where all that were given have come back, none is unknown.
+            # If all given items have come back, none is unknown.
             missing = items.unknown(among) if among is not None and len(hits) < len(set(only or ())) else []
             answers.append(items.neighbours(hits, attributes=attributes, missing=missing))
         return answers
@@ -197,7 +197,7 @@ class LiveModel:
         exclude_seen: bool = True,
         attributes: bool = True,
     ) -> NeighboursBatch:
-        """To each item the k users whose score for it is highest."""
+        """Find the k users with the highest score for each item."""
         k = at_least_one(k, "k")
         users, items = self._same_space()
         conditions = users.side.translate(filter)
@@ -214,14 +214,14 @@ class LiveModel:
                 vector, bias = vector[:-1], vector[-1]
             hits: list[ScoredPoint] = []
             n = k
-            while True:  # lists of what users saw are too long to have an index
+            while True:  # the lists of seen items are too long to index
                 check_time()
                 found = users.nearest(name, vector, n, filter=conditions, payload=payload)
                 hits = [hit for hit in found if not (exclude_seen and id in (hit.payload.get(_SEEN) or ()))][:k]
                 if len(hits) == k or len(found) < n:
                     break
                 n *= _GROWTH
-            # Not part of the search: it is the same for all users.
+            # Left out of the search, because it is the same for all users.
             hits = [hit._replace(score=float(np.float32(hit.score) + bias)) for hit in hits]
             answers.append(users.neighbours(hits, attributes=attributes))
         return NeighboursBatch(list(item_ids), answers, users.spec.version)

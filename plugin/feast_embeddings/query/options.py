@@ -12,12 +12,12 @@ __all__ = ["AudienceOptions", "FoldInOptions", "QueryOptions", "RankOptions", "V
 
 
 class QueryOptions(TypedDict, total=False):
-    """Of every query.
+    """Options of every query.
 
     Attributes:
         filter: condition on the attributes of the answers, e.g. ``"category = 'Books' AND price < 20"``, or a Feast
             filter; by default none.
-        attributes: whether these come back with each answer, as they do by default; without, it is quicker.
+        attributes: whether to return the attributes with each answer; true by default, false is faster.
     """
 
     filter: Filter | None
@@ -25,7 +25,7 @@ class QueryOptions(TypedDict, total=False):
 
 
 class AudienceOptions(QueryOptions, total=False):
-    """Of queries that know what was seen.
+    """Options of queries that know which items a user has seen.
 
     Attributes:
         exclude_seen: whether to leave out items that the user interacted with in training, or users that did so with
@@ -36,17 +36,17 @@ class AudienceOptions(QueryOptions, total=False):
 
 
 class RankOptions(AudienceOptions, total=False):
-    """Of rankings of items.
+    """Options of rankings of items.
 
     Attributes:
-        item_ids: rank these items instead of all; those that the version does not know are in `missing`.
+        item_ids: rank only these items; those that the version does not know are in `missing`.
     """
 
     item_ids: Iterable[Id] | None
 
 
 class VersionOptions(TypedDict, total=False):
-    """Which versions training rows get vectors of; see `feast_embeddings.offline.training_frame`."""
+    """Which versions training rows get their vectors from; see `feast_embeddings.offline.training_frame`."""
 
     version: str | None
     space: str | None
@@ -54,7 +54,7 @@ class VersionOptions(TypedDict, total=False):
 
 
 class FoldInOptions(TypedDict, total=False):
-    """What becomes of folded-in vectors; see `feast_embeddings.query.fold_in`."""
+    """Options of fold-in; see `feast_embeddings.query.fold_in`."""
 
     version: str | None
     push: bool

@@ -1,4 +1,4 @@
-"""Vectors for visitors without an id, from what they did: folded into one version, which is loaded once."""
+"""Vectors for visitors without an id, from their interactions: folded into one version, which is loaded once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Loaded", "Visitor", "Visitors"]
 
 
 class Loaded(Protocol):
-    """What the trainers make of a version, see `feast_embeddings.query.from_trainers`.
+    """A version loaded by the trainers, see `feast_embeddings.query.from_trainers`.
 
     `ids` are the items that it knows. `vectors` takes n interactions, as row numbers from 0, item ids, and weights,
     each of shape (n,). It returns the m rows that get a vector, ascending; their vectors, float32, shape (m, dim);
-    and which interactions are with an item that is known, shape (n,).
+    and which interactions are with a known item, shape (n,).
     """
 
     ids: pa.Array
@@ -35,7 +35,7 @@ class Loaded(Protocol):
 
 
 class Visitor(NamedTuple):
-    """A visitor's vector, float32 (dim,), None where no item is known; and the items that are not."""
+    """A visitor's vector, float32 (dim,), None if no item is known; and the unknown items."""
 
     vector: npt.NDArray[np.float32] | None
     unknown: list[Id]
@@ -44,7 +44,7 @@ class Visitor(NamedTuple):
 class Visitors:
     """Folds visitors into one version; safe to use from many threads.
 
-    The version's items are read with the first of them, and then kept.
+    The version's items are read for the first visitor, and then kept.
 
     Args:
         data: the folder of trained versions.
@@ -58,21 +58,21 @@ class Visitors:
         self._loaded: Loaded | None = None
 
     def fold_in(self, histories: Sequence[Mapping[Id, float]]) -> list[Visitor]:
-        """The vector of each visitor, from items and their weights.
+        """Compute the vector of each visitor, from items and their weights.
 
         Args:
             histories: ids of the type of the model's item ids; positive weights.
 
         Raises:
             FoldInError: the version is not on this disk, or its trainer is not installed or cannot fold in.
-            InputError: weights that no vector comes of.
+            InputError: the weights give no vector.
         """
         loaded = self._load()
         items = [id for history in histories for id in history]
         rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
         given = [weight for history in histories for weight in history.values()]
         try:
-            with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+            with np.errstate(over="ignore"):  # too large numbers become infinite, and are refused
                 weights = np.array(given).astype(np.float32)
         except (TypeError, ValueError, OverflowError):
             weights = np.full(1, np.nan, np.float32)
@@ -85,7 +85,7 @@ class Visitors:
         except MissingExtraError as error:
             raise self._cannot(str(error)) from error
         if not np.isfinite(vectors).all():
-            raise InputError("no vector comes of these interactions; give weights that are nearer to 1")
+            raise InputError("these interactions give no vector; use weights closer to 1")
         visitors = [Visitor(None, []) for _ in histories]
         for row, vector in zip(folded.tolist(), vectors, strict=True):
             visitors[row] = Visitor(vector, [])
@@ -100,7 +100,7 @@ class Visitors:
             return self._loaded
 
     def _read(self) -> Loaded:
-        # The reasons may name files, which is nothing for those who ask over HTTP; they are there as causes.
+        # The reasons may name files, which clients over HTTP must not see; they are kept as causes.
         try:
             artifact = load_artifact(self._data, self._model, self.version)
         except (ArtifactError, InputError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Which version of a model is live, and how a change of that is noticed: by a look at the aliases with each query."""
+"""Track which version of a model is live, by reading the aliases with each query."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-# How long to wait after feature views could not be read.
+# How long to wait before feature views are read again after a failure.
 _LOOK_SECONDS = 1.0
 
 
 class LiveWatch:
-    """What is live of one model, at each moment; safe to use from many threads.
+    """The live version of one model at each moment; safe to use from many threads.
 
     Attributes:
-        sides: the users and the items as registered; with a new version they are looked up again.
+        sides: the users and the items as registered; looked up again for a new version.
 
     Raises:
-        InputError: the model's feature views are not registered, or the online store is another one.
+        InputError: the model's feature views are not registered, or the online store is a different one.
     """
 
     def __init__(self, feature_store: FeatureStore, model: str) -> None:
@@ -50,15 +50,15 @@ class LiveWatch:
         self._next_look = 0.0
 
     def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
-        """Ask what is live now; again, should it be replaced and dropped, or deleted, meanwhile."""
+        """Query the live version; again if it is replaced and dropped, or deleted, meanwhile."""
         return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), (EngineError, FoldInError))
 
     def live(self) -> LiveModel:
-        """What is live now; all queries on it answer from that."""
+        """Return the live version as of now; all queries on it answer from that version."""
         return self.answer(lambda live: live)
 
     def _live_at(self, aliases: dict[str, str]) -> LiveModel:
-        """What was live when the engine had these aliases."""
+        """Return the version that was live when the engine had these aliases."""
         known = self._live
         if known is not None and known.collections == self._named(aliases):
             return known
@@ -66,7 +66,7 @@ class LiveWatch:
             known = self._live
             if known is not None and known.collections == self._named(aliases):
                 return known
-            # A new version may have come with new attributes, so with new feature views.
+            # A new version may have new attributes, and so new feature views.
             is_current = known is None or self._look_again()
             sides = {
                 entity: LiveCollection(self._engine, self.sides[entity], name, self._engine.describe(name))
@@ -78,16 +78,16 @@ class LiveWatch:
             return live
 
     def loaded(self, side: Side, version: str) -> LiveCollection:
-        """A version that is loaded, though not live.
+        """Return a version that is loaded, even if it is not live.
 
         Raises:
-            CursorError: it is not.
+            CursorError: it is not loaded.
         """
         for name, spec in self._engine.collections(side.alias).items():
             if spec.version == version:
                 return LiveCollection(self._engine, side, name, spec)
         raise CursorError(
-            f"the cursor is of version {version[:40]}, which is not loaded any more; begin at the first page"
+            f"the cursor is of version {version[:40]}, which is no longer loaded; begin at the first page"
         )
 
     def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
@@ -95,7 +95,7 @@ class LiveWatch:
         return {entity: aliases[side.alias] for entity, side in sides.items() if side.alias in aliases}
 
     def _visitors_of(self, sides: Mapping[Entity, LiveCollection]) -> Visitors:
-        """Those of the version of the items: the same object as long as that is live, as it keeps what it read."""
+        """Return the visitors of the items' version: the same object while it is live, because it caches its items."""
         version = sides["item"].spec.version if "item" in sides else ""
         if self._visitors is None or self._visitors.version != version:
             data = Path(self._feature_store.config.repo_path or ".") / "data"
@@ -103,16 +103,16 @@ class LiveWatch:
         return self._visitors
 
     def _look_again(self) -> bool:
-        """Take over the registered feature views. Where they cannot be read, those that are known go on serving.
+        """Read the registered feature views again. If they cannot be read, keep the known ones.
 
-        Feast writes the file of a registry in place, after each publish, so a reader may meet half of it.
+        Feast writes a registry file in place, after each publish, so a reader may see half of it.
         """
         if time.monotonic() < self._next_look:
             return False
         try:
             self.sides = sides_of(self._feature_store, self._model)
-        except Exception as error:  # whatever Feast and its registries raise
-            _log.warning("the feature views of model %r cannot be read, those known serve: %s", self._model, error)
+        except Exception as error:  # anything that Feast and its registries raise
+            _log.warning("the feature views of model %r cannot be read, using the known ones: %s", self._model, error)
             self._next_look = time.monotonic() + _LOOK_SECONDS
             return False
         return True

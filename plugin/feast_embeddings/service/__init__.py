@@ -1,4 +1,4 @@
-"""The embeddings over HTTP: an app of its own, or part of Feast's feature server.
+"""Serve the queries over HTTP, as a separate app or as part of Feast's feature server.
 
 ``feast-embeddings serve`` runs it. In a repo whose ``static_artifacts.py`` reads ::
 
@@ -8,7 +8,7 @@
     def load_artifacts(app):
         mount(app, Path(__file__).parent)
 
-``feast serve`` answers it too, under ``/embeddings``.
+``feast serve`` serves it too, under ``/embeddings``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Who may ask what: each route looks at it itself, so that what is checked is what is called.
+"""Access control: each route checks its own requests, so that the endpoint checked is the endpoint called.
 
-Every route of the service is a `GuardedRoute`. Its terms stand on its endpoint; one that says nothing is closed to
-those without a key.
+Every route of the service is a `GuardedRoute`. Its terms are declared on its endpoint; without any, a key is needed.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Guard:
-    """Lets requests through to their endpoints, on the terms of these.
+    """Lets requests through to their endpoints, if they meet the endpoints' terms.
 
     Args:
-        feast_user: tells Feast who asks, in a repo with `auth`; None in others.
+        feast_user: gives Feast the user of a request, in a repo with `auth`; None in others.
     """
 
     def __init__(self, settings: ServiceSettings, keys: KeyRing, feast_user: FeastUser | None) -> None:
@@ -47,10 +46,10 @@ class Guard:
         self._working = 0
 
     async def answer(self, terms: Terms, request: Request, handler: Handler) -> Response:
-        """What the handler answers.
+        """Return the handler's response.
 
         Raises:
-            ProblemError: the request is not let through, or takes too long.
+            ProblemError: the request is refused, or takes too long.
         """
         seconds = self._settings.time_limit
         try:
@@ -62,19 +61,21 @@ class Guard:
                         await stack.enter_async_context(self._feast_user(request))
                     request = limited = LimitedRequest(request, self._settings, terms)
                     if request.method == "POST":
-                        await limited.check()  # also where the endpoint itself has no time limit
+                        await limited.check()  # also if the endpoint itself has no time limit
                 if terms.timed:
                     stack.enter_context(within(seconds))
                 else:
                     timeout.reschedule(None)
                 return await handler(request)
         except TimeoutError:
-            raise ProblemError(504, "the answer took too long; ask for less, or try again") from None
+            raise ProblemError(504, "the request took too long; ask for less, or try again") from None
 
     def _check_key(self, terms: Terms, request: Request) -> None:
         if not self._keys:
             if terms.access == "write" and self._feast_user is None and not self._settings.allow_writes:
-                raise ProblemError(403, "writes need an API key of scope write, or a service that allows them to all")
+                raise ProblemError(
+                    403, "writes need an API key of scope write, or a service started with --allow-writes"
+                )
             return
         key = self._key(request)
         if key is None:
@@ -97,7 +98,7 @@ class Guard:
 
     @contextlib.contextmanager
     def _place(self) -> Any:
-        """One of the places for requests that are worked on."""
+        """Take one of the slots for concurrent requests."""
         if self._working >= self._settings.max_requests:
             raise ProblemError(503, "too many requests at once; try again", headers={"Retry-After": "1"})
         self._working += 1
@@ -108,15 +109,15 @@ class Guard:
 
 
 class GuardedRoute(APIRoute):
-    """A route that asks the guard of its app, with the terms of its endpoint."""
+    """A route that calls the guard of its app, with the terms of its endpoint."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        # Starlette's ends with $, which a line feed may follow.
+        # Starlette's pattern ends with $, which also matches before a trailing line feed.
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
 
     def get_route_handler(self) -> Handler:
-        """FastAPI's handler behind the guard; nothing of the body is read before."""
+        """Return FastAPI's handler behind the guard; the body is not read before the guard."""
         handler, terms = super().get_route_handler(), terms_of(self.endpoint)
 
         async def guarded(request: Request) -> Response:
@@ -127,7 +128,7 @@ class GuardedRoute(APIRoute):
 
 
 class GuardedRouter(APIRouter):
-    """A router of such routes."""
+    """A router of guarded routes."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(route_class=GuardedRoute, redirect_slashes=False, **more)

@@ -1,4 +1,4 @@
-"""What the service answers: the shapes for the documentation, and the quick way to write them."""
+"""The answers of the service: their schemas for the documentation, and fast writers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EmbeddingAnswer(BaseModel):
 class Result(BaseModel):
     id: str | int
     score: float = Field(description="Higher is better.")
-    metadata: Attributes | None = Field(default=None, description="The attributes, when asked for.")
+    metadata: Attributes | None = Field(default=None, description="The attributes, if requested.")
 
 
 class NeighboursAnswer(BaseModel):
@@ -72,12 +72,12 @@ class NeighboursAnswer(BaseModel):
 
     model: str
     version: str
-    results: list[Result] = Field(description="As many as `limit` when so many match.")
-    missing: list[str | int] = Field(description="Ids of the request that have no embedding, of whatever kind.")
+    results: list[Result] = Field(description="`limit` results, or fewer if fewer match.")
+    missing: list[str | int] = Field(description="Ids of the request that have no embedding, users or items.")
 
 
 class BatchResult(BaseModel):
-    id: str | int = Field(description="As in the request; of a visitor the place, from 0.")
+    id: str | int = Field(description="As in the request; for a visitor, the position, from 0.")
     results: list[Result] | None = Field(description="null for an id that has no embedding")
 
 
@@ -102,7 +102,7 @@ class PageAnswer(BaseModel):
     model: str
     version: str
     rows: list[PageRow]
-    next_cursor: str | None = Field(description="Gets the next page; null after the last.")
+    next_cursor: str | None = Field(description="Cursor of the next page; null after the last.")
 
 
 class ModelRow(BaseModel):
@@ -119,11 +119,11 @@ class ModelsAnswer(BaseModel):
 class PublishAnswer(BaseModel):
     model: str
     version: str
-    changed: bool = Field(description="False when it was live already.")
+    changed: bool = Field(description="False if it was live already.")
 
 
 def json_response(value: Any) -> Response:
-    """JSON; float32 arrays as the shortest numbers that are read as the same float32, NaN as null."""
+    """Return a JSON response; float32 as the shortest numbers that parse to the same float32, NaN as null."""
     body = orjson.dumps(value, to_jsonable_python, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
     return Response(body, media_type="application/json")
 
@@ -194,7 +194,7 @@ def embedding_json(model: str, found: Embeddings, encoding: Literal["float", "ba
 
 
 def embedding_file(model: str, entity: Entity, found: Embeddings, encoding: Literal["arrow", "numpy"]) -> Response:
-    """The same as an Arrow stream or a NumPy file."""
+    """Return embeddings as an Arrow stream or a NumPy file."""
     if encoding == "arrow":
         return Response(_arrow(model, entity, found), media_type=ARROW)
     return Response(_npy(found), media_type=NUMPY, headers=_headers(found))
@@ -226,7 +226,7 @@ def _npy(found: Embeddings) -> bytes:
 
 @lru_cache
 def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """What comes before the numbers; NumPy takes longer to write it than them."""
+    """Return the header of a NumPy file; NumPy takes longer to write it than the numbers."""
     sink = io.BytesIO()
     np.lib.format.write_array_header_1_0(sink, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return sink.getvalue()

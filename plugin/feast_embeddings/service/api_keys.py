@@ -1,8 +1,8 @@
-"""API keys: made here, kept as hashes, compared in constant time.
+"""Make API keys, keep them as hashes, and compare them in constant time.
 
 A line of the key file, or of FEAST_EMBEDDINGS_API_KEYS, is ``name:scope:hash``: a name for the logs, ``read`` or
-``write`` (which may read too), and the SHA-256 of the key in hex. A key is 256 random bits, which nobody guesses, so
-a slow hash would only slow down requests. Several may be valid at once, so that one can replace another.
+``write`` (which includes read), and the SHA-256 of the key in hex. A key is 256 random bits, which cannot be guessed,
+so a slow hash would only slow down requests. Several keys may be valid at once, so that keys can be rotated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LINE = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,60}):(?P<scope>read|write):(?P<di
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is kept of a key."""
+    """The stored form of a key, without the key itself."""
 
     name: str
     scope: Scope
@@ -36,15 +36,15 @@ class ApiKey:
 
     @property
     def line(self) -> str:
-        """As in a key file."""
+        """The key's line in a key file."""
         return f"{self.name}:{self.scope}:{self.digest}"
 
 
 def new_key(name: str, scope: Scope) -> tuple[str, ApiKey]:
-    """A new key, which nobody can find out again, and what to keep of it.
+    """Make a key; return it, which cannot be recovered later, and its stored form.
 
     Raises:
-        InputError: the name is not of letters, digits, '.', '_' and '-'.
+        InputError: the name has other characters than letters, digits, '.', '_' and '-', or a wrong length.
     """
     key = "fe_" + secrets.token_urlsafe(32)
     kept = ApiKey(name, scope, _digest(key))
@@ -54,13 +54,13 @@ def new_key(name: str, scope: Scope) -> tuple[str, ApiKey]:
 
 
 class KeyRing:
-    """The keys that are valid now. The file is looked at again when it changes, so that a key can go at once.
+    """The valid keys. The file is read again when it changes, so that a key can be revoked at once.
 
     Args:
-        file: one line a key; blank ones and those that begin with # are left out.
+        file: one key per line; blank lines and comments (#) are ignored.
 
     Raises:
-        InputError: the file cannot be read, or a line is not that of a key.
+        InputError: the file cannot be read, or a line is not a valid key line.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -71,11 +71,11 @@ class KeyRing:
         self._refresh()
 
     def __bool__(self) -> bool:
-        """Whether keys are asked for at all. A file that has lost all its keys lets nobody in."""
+        """Return whether the service requires keys. A file that has lost all its keys admits no one."""
         return self._file is not None or bool(self._fixed)
 
     def find(self, key: str) -> ApiKey | None:
-        """What is kept of this key, if it is valid."""
+        """Return the stored form of this key, if it is valid."""
         self._refresh()
         digest, found = _digest(key), None
         for kept in (*self._fixed, *self._of_file):
@@ -110,7 +110,7 @@ def _parse(lines: list[str], source: str) -> list[ApiKey]:
             continue
         match = _LINE.fullmatch(text)
         if match is None:
-            # Not shown: somebody may have put the key itself there.
+            # Do not show the line: it may hold the key itself.
             raise InputError(f"{source}, line {number}: expected name:scope:hash as feast-embeddings api-key prints it")
         keys.append(ApiKey(match["name"], cast(Scope, match["scope"]), match["digest"]))
     return keys

@@ -1,4 +1,4 @@
-"""The app: its own, or mounted on Feast's feature server."""
+"""Create the app, or mount it on Feast's feature server."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ from feast_embeddings.service.settings import ServiceSettings
 __all__ = ["create_app", "mount"]
 
 _DESCRIPTION = (
-    "Vectors of users and items, and the nearest-neighbour answers that they give. "
+    "Vectors of users and items, and queries of their nearest neighbours. "
     "Every answer is of one version of the model. Ids that the version does not know are data, not errors. "
     "Errors are problem details (RFC 9457). "
-    "Where API keys are asked for, send yours as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+    "If the service requires API keys, send yours as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 )
 
 
-# As `Host` says it, without the port.
+# As in `Host`, without the port.
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
 def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAPI:
-    """The service of one repo, as an ASGI app.
+    """Create the service of one repo, as an ASGI app.
 
     Args:
-        keys: who may ask; by default those of `settings.key_file` and of the environment, and everybody without any.
+        keys: the valid keys; by default those of `settings.key_file` and of the environment. Without any, no key is
+            required.
 
     Raises:
         InputError: there is no repo, its online store is not ours, or a key file cannot be used.
@@ -55,26 +56,26 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         title="feast-embeddings",
         version=version("feast-embeddings"),
         description=_DESCRIPTION,
-        # Each of these would be a route of its own without a guard; and the pages load their scripts from elsewhere.
+        # FastAPI's own routes for these have no guard, and its pages load their scripts from elsewhere.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # to whatever host the request names
+        redirect_slashes=False,  # would redirect to any host that the request names
     )
     app.router.route_class = GuardedRoute
     app.state.models = models
     app.state.guard = Guard(settings, keys, user)
     model_routes = GuardedRouter(prefix="/v1/models", responses=PROBLEMS)
     calls = Calls(models)
-    # Matched in this order, so those that are asked most come first.
+    # Matched in this order, so the most used come first.
     add_vector_routes(model_routes, calls)
     add_neighbour_routes(model_routes, calls)
     add_version_routes(model_routes, calls, settings)
     for routes in (model_routes, operation_routes(models), page_routes()):
-        # Not `include_router`, which would make routes of its own of them.
+        # Not `include_router`, which would replace them by unguarded routes.
         app.router.routes.extend(routes.routes)
     add_handlers(app)
-    # The one that is added last is the first to see a request.
+    # The middleware added last sees a request first.
     hosts = settings.allowed_hosts
     if not keys and user is None:
         app.add_middleware(OwnOrigin, others=settings.cors_origins)
@@ -83,7 +84,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
         app.add_middleware(KnownHost, hosts=hosts)
     app.add_middleware(Gate, settings=settings)
     if settings.cors_origins:
-        # Outside the gate: a browser asks without a key whether it may ask at all.
+        # Outside the gate: a browser sends its preflight requests without a key.
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
         )
@@ -92,13 +93,13 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
 
 
 def mount(app: FastAPI, repo: Path | str, path: str = "/embeddings", **settings: Any) -> None:
-    """Answer for a repo under a path of another app, such as Feast's feature server.
+    """Serve a repo under a path of another app, such as Feast's feature server.
 
-    Without API keys in the environment or `key_file`, and without Feast's `auth`, it answers under the names of this
-    machine only, unless `allowed_hosts` says otherwise, and nobody can publish, unless `allow_writes` does.
+    Without API keys in the environment or `key_file`, and without Feast's `auth`, it answers only under the names of
+    this machine, unless `allowed_hosts` is given, and no one can publish, unless `allow_writes` is set.
 
     Args:
-        settings: of `ServiceSettings`, by name.
+        settings: fields of `ServiceSettings`, by name.
     """
     app.mount(path, create_app(ServiceSettings(repo=Path(repo), **settings)))
 

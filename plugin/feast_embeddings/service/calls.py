@@ -1,4 +1,4 @@
-"""What all endpoints of a model share: one call into `EmbeddingStore`, and the documented problems."""
+"""Shared by all endpoints of a model: calls into `EmbeddingStore`, and the documented problems."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "Too many ids or results, or too large a body.",
         422: "A field cannot be used; `errors` names it.",
         500: "An internal error.",
-        503: "The vector store does not answer, or too much is asked at once.",
-        504: "The answer took longer than the time limit.",
+        503: "The vector store does not answer, or there are too many requests at once.",
+        504: "The request took longer than the time limit.",
     }.items()
 }
 
-# Threads that wait for a server. In this process a search needs a core of its own.
+# Threads that wait for a server. With the embedded engine, each search needs its own core.
 _WAITING_THREADS = 32
 
 
 class Calls:
-    """Runs the queries that requests ask for, so many at once at most."""
+    """Runs the queries of requests, with a limit on concurrent ones."""
 
     def __init__(self, models: Models) -> None:
         self.models = models
@@ -54,26 +54,26 @@ class Calls:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feast-embeddings-query")
 
     async def run(self, model: str, ask: Callable[[EmbeddingStore], Answer]) -> Answer:
-        """Ask a model in another thread, so that other requests go on.
+        """Query a model in another thread, so that other requests go on.
 
-        When time is over a query that has not begun never does, and one that has ends with its next part.
+        After the time limit a query that has not started never does, and a running one ends at its next part.
         """
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: context.run(self._read, model, ask))
 
     async def one(self, model: str, light: bool, ask: Callable[[EmbeddingStore], Answer]) -> Answer:
-        """Ask one query, here where it is light.
+        """Run one query, on the event loop if it is light.
 
         Args:
-            light: takes the embedded engine about a millisecond, so a thread would only add to it.
+            light: the embedded engine needs about a millisecond, so a thread would only add overhead.
         """
         if light and self.models.embedded and self.models.known(model) is not None:
             return self._read(model, ask)
         return await self.run(model, ask)
 
     async def write(self, model: str, do: Callable[[EmbeddingStore], Answer]) -> Answer:
-        """Change a model, in a thread that no query waits for."""
+        """Change a model, in a thread outside the queries' pool."""
         return await anyio.to_thread.run_sync(self._ask, model, do, AuthzedAction.WRITE_ONLINE, abandon_on_cancel=True)
 
     def _read(self, model: str, ask: Callable[[EmbeddingStore], Answer]) -> Answer:

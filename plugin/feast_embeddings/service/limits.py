@@ -1,4 +1,4 @@
-"""How much one request may ask for; looked at before its values are, so that too much costs little."""
+"""Limits on the size of a request, checked before its values, so that refusing a large one is cheap."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from feast_embeddings.service.terms import Terms
 
 __all__ = ["LimitedRequest"]
 
-# Beside ids: no request has as many fields.
+# In addition to ids: no request has as many fields.
 _OTHER_VALUES = 100
 
 
 class LimitedRequest(Request):
-    """A request whose body, and what the body asks for, are as large as allowed at most."""
+    """A request with limits on the size of its body, and on the number of ids, queries and results."""
 
     def __init__(self, request: Request, settings: ServiceSettings, terms: Terms) -> None:
         super().__init__(request.scope, request.receive)
@@ -27,7 +27,7 @@ class LimitedRequest(Request):
         self._terms = terms
 
     async def body(self) -> bytes:
-        """The body; a 413 where it is too large, whatever its length was said to be."""
+        """Read the body; 413 if it is too large, whatever Content-Length claims."""
         if not hasattr(self, "_body"):
             most = self._settings.max_body
             length = self.headers.get("content-length", "0")
@@ -40,15 +40,15 @@ class LimitedRequest(Request):
                     if size > most:
                         break
             if size > most:
-                raise ProblemError(413, f"the body is larger than {most:,} bytes; ask in several requests")
+                raise ProblemError(413, f"the body is larger than {most:,} bytes; split the request")
             self._body = b"".join(parts)
         return self._body
 
     async def json(self) -> Any:
-        """What the body says. orjson bounds depth and digits, and takes a few bytes for a byte of JSON."""
+        """Parse the body. orjson limits depth and digits, and needs only a few bytes of memory per byte of JSON."""
         if not hasattr(self, "_json"):
             body = await self.body()
-            gc.disable()  # else it looks through what is read several times while it is read
+            gc.disable()  # it would scan the parsed values several times during parsing
             try:
                 self._json = orjson.loads(body)
             finally:
@@ -56,7 +56,7 @@ class LimitedRequest(Request):
         return self._json
 
     async def check(self) -> None:
-        """Read the body, and raise a problem where it asks for too much; what is not JSON is left to the route."""
+        """Read the body, and raise a problem if it exceeds a limit; the route handles a body that is not JSON."""
         await self.body()
         if "json" not in self.headers.get("content-type", ""):
             return
@@ -68,16 +68,16 @@ class LimitedRequest(Request):
                 raise ProblemError(422, f"body: {error.msg}", [FieldError(field="body", message=error.msg)]) from None
             return
         if isinstance(sent, dict):
-            # For the handlers of errors, which have another object of the same request.
+            # For the error handlers, which get a different object for the same request.
             self.state.sent = sent
             self._check(sent)
 
     def _check_length(self, body: bytes) -> None:
-        """Raise a problem where there are more values than any request may have: other requests wait for parsing."""
-        # An interaction is an object of two values, and other ids may come with them.
+        """Raise a problem if there are more values than any request may have: parsing blocks other requests."""
+        # An interaction is an object of two values, and other ids may come in addition.
         most = 4 * self._settings.max_ids + 2 * self._settings.max_queries + _OTHER_VALUES
         if _has_more_values(body, most):
-            text = f"more than {most:,} values are too many; ask in several requests"
+            text = f"more than {most:,} values are too many; split the request"
             raise ProblemError(413, f"body: {text}", [FieldError(field="body", message=text)])
 
     def _check(self, sent: dict[str, Any]) -> None:
@@ -101,16 +101,16 @@ class LimitedRequest(Request):
 
 def _at_most(most: int, name: str, n: int, what: str) -> None:
     if n > most:
-        text = f"{n:,} {what} are too many, at most {most:,} are allowed; ask in several requests"
+        text = f"{n:,} {what} are too many, at most {most:,} are allowed; split the request"
         raise ProblemError(413, f"{name[:60]}: {text}", [FieldError(field=name, message=text)])
 
 
 def _has_more_values(body: bytes, most: int) -> bool:
-    """Whether JSON has more values than this, by its commas and opening brackets outside of strings; makes none."""
-    # First with those in strings, as most bodies have few of either.
+    """Return whether JSON has more values than this, by counting commas and opening brackets outside of strings."""
+    # First count those in strings too, because most bodies have few.
     if _marks(body) <= most:
         return False
-    # The quotes that are left begin and end strings; a value has four of these at most, with its name.
+    # The remaining quotes begin and end strings; a value has at most four of these, with its name.
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if bare.count(b'"') > 4 * (most + 1):
         return True
@@ -118,4 +118,4 @@ def _has_more_values(body: bytes, most: int) -> bool:
 
 
 def _marks(text: bytes) -> int:
-    return len(text) - len(text.translate(None, delete=b",[{"))  # quicker than count where there are many
+    return len(text) - len(text.translate(None, delete=b",[{"))  # faster than count if there are many

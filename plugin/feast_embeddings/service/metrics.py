@@ -1,4 +1,4 @@
-"""What Prometheus sees. Over several workers it is summed, where PROMETHEUS_MULTIPROC_DIR names a common folder."""
+"""Metrics for Prometheus, summed over workers if PROMETHEUS_MULTIPROC_DIR names a common folder."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _SECONDS = Histogram(
 )
 MISSING = Counter(
     "feast_embeddings_missing_ids",
-    "Ids asked for that the live version does not know.",
+    "Requested ids that the live version does not know.",
     ["model"],
     registry=_registry,
 )
 
 
-# Finding the metric of some labels costs more than counting.
+# Cached, because finding the metric of some labels costs more than counting.
 _requests_of, _seconds_of = lru_cache(_REQUESTS.labels), lru_cache(_SECONDS.labels)
 
 
 def count_request(endpoint: str, status: int, seconds: float) -> None:
-    """One more request, answered after so many seconds; 0 is the status of one that was not."""
+    """Count a request and its duration; status 0 is for one that was not answered."""
     _requests_of(endpoint, status).inc()
     _seconds_of(endpoint).observe(seconds)
 
 
 class _Live(Collector):
-    """Looked up when asked, so that every worker says the same."""
+    """Metrics of the live versions, looked up at each scrape, so that every worker reports the same."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -74,7 +74,7 @@ class _Live(Collector):
 
 
 class _Summed(Collector):
-    """Ours of all workers; Feast writes its own into the same folder."""
+    """Our metrics of all workers; Feast writes its own into the same folder."""
 
     def collect(self) -> Iterable[Metric]:
         summed = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class _Summed(Collector):
 
 
 def exposition(models: Models) -> bytes:
-    """All metrics in Prometheus's text format."""
+    """Return all metrics in Prometheus's text format."""
     counted = _registry
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         counted = CollectorRegistry()

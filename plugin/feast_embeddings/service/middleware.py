@@ -1,4 +1,4 @@
-"""What every request passes before its route: a number, a line in the log, and whether it is meant for this service."""
+"""Middleware before the routes: request ids, the access log, and checks of host and origin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _access = logging.getLogger("feast_embeddings.access")
 
 
 class Gate:
-    """ASGI middleware; written without Starlette's helper classes, as each request goes through it."""
+    """ASGI middleware, without Starlette's helper classes for speed, because every request passes it."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self._app = app
@@ -33,7 +33,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started, status, counted, request_id = time.perf_counter(), 0, False, secrets.token_hex(16)
-        # The route leaves in it whose key came.
+        # The route stores the name of the key in it.
         scope["state"] = state = dict(scope.get("state") or {})
 
         def count() -> None:
@@ -48,7 +48,7 @@ class Gate:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             elif not message.get("more_body"):
-                count()  # before whoever has the answer can ask for the counts
+                count()  # before the client that has the answer can ask for the counts
             await send(message)
 
         try:
@@ -57,16 +57,16 @@ class Gate:
             if status:
                 raise
             _log.exception("internal error", extra={"request_id": request_id})
-            await problem_response(500, f"an internal error, logged as request {request_id}")(scope, receive, sending)
+            await problem_response(500, f"internal error, logged as request {request_id}")(scope, receive, sending)
         finally:
-            count()  # one that had no answer to its end
+            count()  # an answer that was not finished
             seconds = time.perf_counter() - started
             if self._settings.access_log:
                 _access.info(
                     "request",
                     extra={
                         "method": scope["method"],
-                        # Without the query, in which nothing belongs, but in which somebody may have put a key.
+                        # Without the query string: it is not used, but may contain a key.
                         "path": scope["path"][:200],
                         "status": status,
                         "ms": round(seconds * 1000, 2),
@@ -78,7 +78,7 @@ class Gate:
 
 
 class KnownHost:
-    """ASGI middleware that refuses requests under other names than these; Starlette says which those are."""
+    """ASGI middleware that refuses requests for other host names than these, as Starlette matches them."""
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
         self._app = app
@@ -93,7 +93,7 @@ class KnownHost:
         if scope["type"] == "http":
             await self._refuse(scope, receive, keep)
         if refusal:
-            detail = "the service does not answer under the name that Host says; serve --allowed-host lets it"
+            detail = "the service does not answer to this Host; allow it with serve --allowed-host"
             await problem_response(400, detail)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -104,7 +104,7 @@ async def _nothing(_: Scope, __: Receive, ___: Send) -> None:
 
 
 class OwnOrigin:
-    """ASGI middleware that refuses what pages of other origins send; a browser says where a page is from."""
+    """ASGI middleware that refuses requests of pages of other origins, which browsers mark as such."""
 
     def __init__(self, app: ASGIApp, others: tuple[str, ...]) -> None:
         self._app = app
@@ -115,7 +115,7 @@ class OwnOrigin:
             headers = Headers(scope=scope)
             origin = headers.get("origin")
             if origin is not None and origin not in self._others and _host(origin) != headers.get("host"):
-                await problem_response(403, "pages of other origins may not ask here")(scope, receive, send)
+                await problem_response(403, "pages of other origins may not call this service")(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

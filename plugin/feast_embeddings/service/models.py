@@ -1,4 +1,4 @@
-"""The models of a repo, each opened once; the registry is not read on the way of a request."""
+"""The models of a repo, each opened once; requests do not wait for the registry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from feast_embeddings.service.problems import ProblemError
 
 __all__ = ["Models"]
 
-# How long a list of models is good for: a new one is served after so many seconds at most.
+# Seconds that a list of models is used: a new model is served after this time at most.
 _LIST_SECONDS = 5.0
 _LOOKS, _LOOK_SECONDS = 3, 0.05
 
@@ -26,10 +26,10 @@ _log = logging.getLogger("feast_embeddings.service")
 
 
 class Models:
-    """What `GET /v1/models` lists.
+    """The models that `GET /v1/models` lists.
 
     Attributes:
-        listed: whether the registry could be read when it was last looked at.
+        listed: whether the last read of the registry succeeded.
 
     Raises:
         InputError: the repo's online store is not ours.
@@ -38,7 +38,7 @@ class Models:
     def __init__(self, feature_store: FeatureStore) -> None:
         self.feature_store = feature_store
         self.engine = qdrant_store(feature_store).engine(feature_store.config)
-        # Where vectors are in this process, a query needs the processor, not time to wait for an answer.
+        # With the embedded engine, a query uses the processor instead of waiting for an answer.
         self.embedded = feature_store.config.online_store.url is None
         self._guard = threading.Lock()
         self._stores: dict[str, EmbeddingStore] = {}
@@ -47,11 +47,11 @@ class Models:
         self.listed = False
 
     def known(self, name: str) -> EmbeddingStore | None:
-        """The queries of a model that was asked for before; looks nothing up."""
+        """Return the queries of a model that was opened before, without a look-up."""
         return self._stores.get(name)
 
     def get(self, name: str) -> EmbeddingStore:
-        """The queries of a model.
+        """Return the queries of a model.
 
         Raises:
             ProblemError: 404, there is no such model.
@@ -74,15 +74,15 @@ class Models:
             raise EngineError(f"the feature views of model {name!r} cannot be read: {error}") from error
 
     def names(self) -> list[str]:
-        """The models with feature views in the registry, sorted; while it cannot be read, those that are known."""
+        """List the models with feature views in the registry, sorted; if it cannot be read, the known ones."""
         with self._guard:
             if self._looked is None or time.monotonic() - self._looked > _LIST_SECONDS:
-                # Feast writes the file of a registry in place, so a reader may meet half of it: what is gone must be
-                # gone twice.
+                # Feast writes a registry file in place, so a reader may see half of it: drop a model only if it is
+                # missing twice.
                 for _ in range(_LOOKS):
                     try:
                         names = self._registered()
-                    except Exception as error:  # whatever Feast and its registries raise
+                    except Exception as error:  # anything that Feast and its registries raise
                         _log.warning("registry", extra={"reason": str(error)})
                         names, self.listed = self._names, False
                     else:

@@ -1,4 +1,4 @@
-"""Feast's permissions, where a repo's `auth` asks for them: those of the repo's own project, and none opens nothing."""
+"""Check Feast's permissions if a repo has `auth`: those of the repo's own project; without any, access is denied."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ FeastUser = Callable[[Request], AbstractAsyncContextManager[None]]
 
 
 def has_feast_auth(feature_store: FeatureStore) -> bool:
-    """Whether the repo asks who somebody is."""
+    """Return whether the repo has `auth`."""
     kind = str_to_auth_manager_type(feature_store.config.auth_config.type)
     return bool(kind != AuthManagerType.NONE)
 
 
 def feast_user(feature_store: FeatureStore) -> FeastUser | None:
-    """Tells Feast who sent a request, for as long as it is worked on; None in a repo without `auth`."""
+    """Return what gives Feast the user of a request while it runs; None in a repo without `auth`."""
     if not has_feast_auth(feature_store):
         return None
-    if get_security_manager() is None:  # inside Feast's own server it is there already
+    if get_security_manager() is None:  # Feast's own server has set it already
         config = feature_store.config.auth_config
         kind = str_to_auth_manager_type(config.type)
         init_security_manager(auth_type=kind, fs=feature_store)
@@ -46,7 +46,7 @@ def feast_user(feature_store: FeatureStore) -> FeastUser | None:
 
     @asynccontextmanager
     async def user(request: Request) -> AsyncIterator[None]:
-        # Without the query, from which Feast would take the project whose permissions count.
+        # Without the query string, which Feast would let choose the project.
         bare = Request({**request.scope, "query_string": b""})
         async with asynccontextmanager(inject_user_details)(bare):
             yield
@@ -55,7 +55,7 @@ def feast_user(feature_store: FeatureStore) -> FeastUser | None:
 
 
 def may_read(store: EmbeddingStore) -> bool:
-    """Whether the user of this request may know of the model."""
+    """Return whether the user of this request may see the model."""
     try:
         assert_may(store, AuthzedAction.READ_ONLINE)
     except FeastPermissionError:
@@ -64,18 +64,18 @@ def may_read(store: EmbeddingStore) -> bool:
 
 
 def assert_may(store: EmbeddingStore, action: AuthzedAction) -> None:
-    """Raise Feast's own error unless the user of this request may do this with both views of the model."""
+    """Raise Feast's own error unless the user of this request may do the action on both views of the model."""
     feature_store = store.feature_store
     if not has_feast_auth(feature_store):
         return
     manager = get_security_manager()
     user = None if manager is None else manager.current_user
     if user is None:
-        raise FeastPermissionError("it is not known who asks")
+        raise FeastPermissionError("the user of the request is unknown")
     try:
         permissions = feature_store.registry.list_permissions(project=feature_store.project)
-    except Exception as error:  # whatever Feast and its registries raise
+    except Exception as error:  # anything that Feast and its registries raise
         raise EngineError(f"the permissions cannot be read: {error}") from error
-    if not permissions:  # Feast would let everybody in
+    if not permissions:  # Feast would allow everyone
         raise FeastPermissionError(f"project {feature_store.project} has no permission")
     enforce_policy(permissions, user, list(store.views), [action])

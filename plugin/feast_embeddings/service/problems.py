@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): what went wrong in words, without anything of the inside."""
+"""Errors as problem details (RFC 9457): what went wrong, without internals."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     406: "Not acceptable",
-    409: "Not possible now",
+    409: "Not possible at present",
     413: "Too much in one request",
     415: "Unsupported media type",
     422: "A value cannot be used",
     500: "Internal error",
-    503: "Not available now",
-    504: "Out of time",
+    503: "Temporarily unavailable",
+    504: "Time limit exceeded",
 }
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field of the request."""
+    """The error of one field of the request."""
 
     field: str = Field(examples=["filter"])
     message: str = Field(examples=["there is no feature 'colour'; filters can use: category, price"])
@@ -63,7 +63,7 @@ class Problem(BaseModel):
     title: str = Field(examples=["A value cannot be used"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["filter: there is no feature 'colour'"])
-    errors: list[FieldError] = Field(default=[], description="Of 413 and 422: the fields that are to blame.")
+    errors: list[FieldError] = Field(default=[], description="For 413 and 422: the fields at fault.")
 
 
 class ProblemError(Exception):
@@ -79,7 +79,7 @@ class ProblemError(Exception):
 def problem_response(
     status: int, detail: str, errors: Sequence[FieldError] = (), headers: dict[str, str] | None = None
 ) -> Response:
-    """The answer that tells of a problem."""
+    """Return the response for a problem."""
     problem = Problem(
         type="about:blank",
         title=_TITLES.get(status, "Error"),
@@ -92,12 +92,12 @@ def problem_response(
 
 
 def _short(text: str) -> str:
-    """What came is part of what is told, and may be long."""
+    """Cut a message, which may contain long values of the request."""
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answer every error that a route raises with a problem."""
+    """Answer every error of a route with a problem."""
 
     @app.exception_handler(ProblemError)
     async def _problem(_: Request, error: ProblemError) -> Response:
@@ -114,7 +114,7 @@ def add_handlers(app: FastAPI) -> None:
             return problem_response(400, "the body is not JSON")
         if found[0]["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
             return problem_response(415, "send JSON, with Content-Type: application/json")
-        # That it is not null either says nothing: a field that may be null may be left out.
+        # Drop the error that it is not null either: a field that may be null may be left out.
         told = [e for e in found if e["type"] != "none_required"]
         errors = [FieldError(field=_field(e["loc"]), message=e["msg"]) for e in told]
         return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:3]), errors)
@@ -128,7 +128,7 @@ def add_handlers(app: FastAPI) -> None:
             _log.warning("fold-in", extra={"reason": str(error.__cause__)})
             return problem_response(409, f"interactions: {error}")
         if isinstance(error, NotPublishedError | VersionMismatchError):
-            # Their messages name collections, and commands of the operator.
+            # Their messages name collections, and commands for the operator.
             if isinstance(error, NotPublishedError):
                 return problem_response(409, "no version of this model is live")
             return problem_response(409, "users and items of this model are of different versions")
@@ -143,13 +143,13 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    # Of a union of types pydantic names the type too.
+    # For a union of types, pydantic adds the type to the location.
     parts = [str(part) for part in location if not str(part).startswith(("constrained-", "list["))]
     return ".".join(parts[1:]) or parts[0]
 
 
 def _blamed(error: InputError, sent: dict[str, Any]) -> str:
-    """The field of the request that an error of the library is about."""
+    """Return the field of the request that caused an error of the library."""
     if isinstance(error, FilterError):
         return "filter"
     if isinstance(error, CursorError):
@@ -161,7 +161,7 @@ def _blamed(error: InputError, sent: dict[str, Any]) -> str:
 
 
 def _ids(value: Any) -> list[Any]:
-    """The ids in a field: one, a list of them, interactions, or lists of those."""
+    """Return the ids in a field: one, a list of them, interactions, or lists of those."""
     if isinstance(value, list):
         return [id for each in value for id in _ids(each)]
     return [value["item_id"] if isinstance(value, dict) else value]

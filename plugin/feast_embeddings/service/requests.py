@@ -1,4 +1,4 @@
-"""What the service is asked: one model a kind of request."""
+"""The requests of the service: one model per kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
-# Stops at the first that is none: an error for each would be longer than the request.
+# Stops at the first invalid id: an error for each would be longer than the request.
 _Ids = Annotated[list[Id], Field(fail_fast=True)]
 Encoding = Literal["float", "base64", "arrow", "numpy"]
 
@@ -45,7 +45,7 @@ _Filter = Annotated[
         examples=["category = 'Books' AND price < 20"],
     ),
 ]
-_Metadata = Annotated[StrictBool, Field(description="Whether the attributes come with each result.")]
+_Metadata = Annotated[StrictBool, Field(description="Whether to return the attributes with each result.")]
 _UserId = Annotated[Id, Field(examples=["u-7"])]
 _ItemId = Annotated[Id, Field(examples=["sku-1"])]
 _UserIds = Annotated[_Ids, Field(min_length=1, examples=[["u-7", "u-8"]])]
@@ -53,26 +53,26 @@ _ItemIds = Annotated[_Ids, Field(min_length=1, examples=[["sku-1", "sku-2"]])]
 _Encoding = Annotated[
     Encoding | None,
     Field(
-        description="How vectors are written: lists of numbers, base64 of little-endian float32, or the whole answer "
-        "as an Arrow stream or a NumPy file. Without it the Accept header decides, and else it is float.",
+        description="Encoding of vectors: lists of numbers, base64 of little-endian float32, or the whole answer "
+        "as an Arrow stream or a NumPy file. The default comes from the Accept header, else it is float.",
         examples=["float"],
     ),
 ]
 
 
-# Of the fields that there are not, so many are named.
+# At most this many unknown fields are named.
 _NAMED = 3
 
 
 class _Closed(BaseModel):
-    """Has these fields and no others."""
+    """A model that forbids other fields."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _few_unknown(cls, sent: Any) -> Any:
-        """Leave only some of the unknown fields for pydantic to name."""
+        """Keep only some of the unknown fields for pydantic to name."""
         fields = cls.model_fields
         if not isinstance(sent, dict) or len(sent) <= len(fields):
             return sent
@@ -81,17 +81,17 @@ class _Closed(BaseModel):
 
 
 class Interaction(_Closed):
-    """What a visitor did with an item."""
+    """An interaction of a visitor with an item."""
 
     item_id: _ItemId
     weight: Annotated[
         float,
-        Field(strict=True, ge=1e-6, le=1e6, description="As training weighed such an interaction.", examples=[3]),
+        Field(strict=True, ge=1e-6, le=1e6, description="Weight of such an interaction in training.", examples=[3]),
     ] = 1.0
 
 
 def history(interactions: list[Interaction]) -> dict[Id, float]:
-    """The weight of each item, summed over its interactions."""
+    """Sum the weight of each item over its interactions."""
     weights: dict[Id, float] = {}
     for each in interactions:
         weights[each.item_id] = weights.get(each.item_id, 0) + each.weight
@@ -105,7 +105,7 @@ _Interactions = Annotated[
 
 
 class Request(_Closed):
-    """What all have in common."""
+    """The part that all requests share."""
 
 
 class UserEmbeddingRequest(Request):
@@ -124,7 +124,7 @@ class Query(Request):
     return_metadata: _Metadata = False
 
     def options(self) -> dict[str, Any]:
-        """The keywords of the query in `EmbeddingStore`, here those that all have."""
+        """The keywords of the query in `EmbeddingStore`, here those of all queries."""
         return {"filter": self.filter, "attributes": self.return_metadata}
 
 
@@ -148,12 +148,12 @@ class _RankQuery(Query):
     exclude_seen: Annotated[
         StrictBool | None,
         Field(
-            description="Whether items that the user interacted with in training, or the visitor, are left out. "
-            "By default they are, unless item_ids is given."
+            description="Whether to leave out items that the user interacted with in training, or the visitor did. "
+            "True by default, unless item_ids is given."
         ),
     ] = None
     item_ids: Annotated[
-        _Ids | None, Field(min_length=1, description="Rank these items only.", examples=[["sku-1", "sku-2"]])
+        _Ids | None, Field(min_length=1, description="Rank only these items.", examples=[["sku-1", "sku-2"]])
     ] = None
 
     def options(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class RankRequest(_RankQuery):
     user_id: Annotated[Id | SkipJsonSchema[None], Field(description="The user to rank for.")] = None
     interactions: Annotated[
         _Interactions | SkipJsonSchema[None],
-        Field(description="Or what a visitor without an id did; all of it. Items that are not known are in `missing`."),
+        Field(description="Or all interactions of a visitor without an id. Unknown items are in `missing`."),
     ] = None
 
 
@@ -193,13 +193,13 @@ class BatchRankRequest(_RankQuery):
     user_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The users.")] = None
     interactions: Annotated[
         Annotated[list[_Interactions], Field(fail_fast=True)] | SkipJsonSchema[None],
-        Field(min_length=1, description="Or what each of many visitors did."),
+        Field(min_length=1, description="Or the interactions of each of many visitors."),
     ] = None
 
 
 class _AudienceQuery(Query):
     exclude_seen: Annotated[
-        StrictBool, Field(description="Whether users who interacted with the item in training are left out.")
+        StrictBool, Field(description="Whether to leave out users who interacted with the item in training.")
     ] = True
 
     def options(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class AudienceRequest(_AudienceQuery):
 
     item_id: Annotated[Id | SkipJsonSchema[None], Field(description="The item to find users for.")] = None
     user_ids: Annotated[
-        _Ids | SkipJsonSchema[None], Field(min_length=1, description="Or the users to find others like.")
+        _Ids | SkipJsonSchema[None], Field(min_length=1, description="Or the users to find similar users for.")
     ] = None
 
 
@@ -228,9 +228,11 @@ class RetrieveRequest(Request):
     entity: Annotated[Literal["user", "item"], Field(examples=["item"])]
     filter: _Filter = None
     limit: _Limit = 100
-    cursor: Annotated[StrictStr | None, Field(max_length=1024, description="`next_cursor` of the page before.")] = None
+    cursor: Annotated[StrictStr | None, Field(max_length=1024, description="`next_cursor` of the previous page.")] = (
+        None
+    )
     return_metadata: _Metadata = True
-    return_embeddings: Annotated[StrictBool, Field(description="Whether the vectors come with each row.")] = False
+    return_embeddings: Annotated[StrictBool, Field(description="Whether to return the vectors with each row.")] = False
 
 
 class PublishRequest(Request):

@@ -1,4 +1,4 @@
-"""Settings of the service."""
+"""The settings of the service."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ __all__ = ["ServiceSettings"]
 
 
 class ServiceSettings(BaseModel):
-    """How the service of one repo behaves; nothing secret is in here."""
+    """Settings of the service of one repo; they contain no secrets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     repo: Path
     """The Feast repo."""
     key_file: Path | None = None
-    """File of hashed API keys, one a line; see `feast_embeddings.service.api_keys`. Read again when it changes."""
+    """File of hashed API keys, one per line; see `feast_embeddings.service.api_keys`. Read again when it changes."""
     max_ids: PositiveInt = 10_000
-    """Ids in one request."""
+    """Most ids in one request."""
     max_queries: PositiveInt = 256
-    """Queries in one batch."""
+    """Most queries in one batch."""
     max_results: PositiveInt = 50_000
-    """Results of all queries of one batch."""
+    """Most results of all queries of one batch."""
     max_limit: PositiveInt = 1_000
-    """Results of one query, and rows of one page."""
+    """Most results of one query, and rows of one page."""
     max_body: PositiveInt = 2 * 1024 * 1024
-    """Bytes of a request's body."""
+    """Most bytes of a request's body."""
     time_limit: PositiveFloat = 10.0
-    """Seconds for one request."""
+    """Time limit of a request, in seconds."""
     max_requests: PositiveInt = 64
-    """Requests that one process works on at once; more are answered with 503."""
+    """Most concurrent requests of one process; more are answered with 503."""
     allow_writes: bool = False
-    """Whether versions can be made live without a key, where no keys are asked for."""
+    """Whether anyone may publish if the service has no API keys."""
     allowed_hosts: tuple[str, ...] | None = None
-    """Names under which the service answers, as in `Host`; by default any where callers say who they are, with a key or
-    to Feast, and else those of this machine, as a web page can give its own name this machine's address."""
+    """Host names that the service answers to; by default any if callers authenticate, with a key or to Feast, else
+    those of this machine, because a web page can point its own name to this machine's address."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the service from a browser; none by default."""
     access_log: bool = True
-    """Whether each request is logged, as a line of JSON."""
+    """Whether to log each request, as a line of JSON."""

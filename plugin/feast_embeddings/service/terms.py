@@ -1,4 +1,4 @@
-"""On what terms an endpoint answers. They stand on the endpoint itself, and its route keeps to them."""
+"""The terms of an endpoint: its required access, time limit and query fields; its route enforces them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Terms:
-    """What an endpoint asks of a request.
+    """What an endpoint requires of a request.
 
     Attributes:
         access: the scope of key that it needs; `open` needs none.
-        timed: whether it ends with the time limit. Loading a version takes as long as it takes.
-        queries: the fields of which each id, or list of interactions, is a query of its own.
+        timed: whether the time limit applies. Loading a version may take longer.
+        queries: the fields in which each id, or list of interactions, is a separate query.
     """
 
     access: Access = "read"
@@ -40,6 +40,6 @@ def terms(
 
 
 def terms_of(endpoint: Callable[..., Any]) -> Terms:
-    """Those that were declared; without any, a key that may read is needed."""
+    """Return the declared terms; by default, a key of scope read is needed."""
     found: Terms = getattr(endpoint, "terms", Terms())
     return found

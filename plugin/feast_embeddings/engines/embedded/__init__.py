@@ -1,1 +1,1 @@
-"""Qdrant's own code in this process, on a folder that many processes share."""
+"""Qdrant's own code in this process, on a folder that processes share."""

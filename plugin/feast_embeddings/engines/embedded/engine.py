@@ -2,8 +2,8 @@
 
 Qdrant Edge takes no lock, and two processes that write one shard diverge silently. So a shard that readers can see is
 never written: a write copies the shard, changes the copy, and moves the pointer of the folder (see `ShardFolder`).
-Readers look at the pointer before each answer, and load the new shard when it moved. A process that dies leaves at
-most a shard that the pointer does not name; the next writer clears it.
+Readers check the pointer before each answer, and load the new shard if it moved. A process that dies leaves at most a
+shard that the pointer does not name; the next writer deletes it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = ["EmbeddedEngine"]
 _log = logging.getLogger(__name__)
 
 _CHUNK = 1000
-# A filter without a payload index looks at every point: up to this many in some milliseconds.
+# A filter without a payload index checks every point: up to this many take some milliseconds.
 _UNINDEXED_POINTS = 10_000
 
 
@@ -62,8 +62,8 @@ class EmbeddedEngine:
     Args:
         path: the folder; made on the first write.
         lock_timeout: seconds to wait for another writer before `WriterLockedError`.
-        hnsw: how graphs are built from now on, and searched.
-        processes: how many may write a new collection together; as many as there are cores, up to 4, when None.
+        hnsw: how new graphs are built, and all are searched.
+        processes: how many may write a new collection together; None for the number of cores, up to 4.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class EmbeddedEngine:
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
-        # Built outside the writer lock: nobody else knows this shard, and others may write meanwhile.
+        # Built outside the writer lock: no other process knows this shard, and others may write meanwhile.
         with self._folder.new_shard(collection) as path:
             with engine_errors(f"create {collection!r}"):
                 path.mkdir()
@@ -197,7 +197,7 @@ class EmbeddedEngine:
         return self._folder.free_bytes()
 
     def wait_until_indexed(self, collection: str) -> None:
-        pass  # A shard that the pointer names has what it will have.
+        pass  # A shard that the pointer names is complete.
 
     def annotate(self, collection: str, spec: CollectionSpec) -> None:
         with self._folder.writing() as pointer:
@@ -231,10 +231,10 @@ class EmbeddedEngine:
         self._shards.close()
 
     def _shard_for(self, collection: str, filter: models.Filter | None) -> edge.EdgeShard:
-        """The loaded shard, with payload indexes on what the filter reads.
+        """Return the loaded shard, with payload indexes on the features that the filter reads.
 
-        Those that no writer has waited for are built here, by the first filter that needs them. Where that is not
-        possible, e.g. while another process writes, Qdrant looks at every point, which is slower but never wrong.
+        Indexes that no writer has built are built here, by the first filter that needs them. If that is not possible,
+        e.g. while another process writes, Qdrant checks every point, which is slower but never wrong.
         """
         current = self._folder.pointer().collection(collection)
         if filter is not None and current.shard not in self._not_indexable:
@@ -260,7 +260,7 @@ class EmbeddedEngine:
         build_graph: bool,
         indexes: Iterable[str],
     ) -> None:
-        """Change a copy of a shard, which then takes its place, with these payload indexes. Holds the writer lock."""
+        """Change a copy of a shard, which then replaces it, with these payload indexes. Holds the writer lock."""
         current = pointer.collection(collection)
         missing = current.unindexed(indexes)
         with self._folder.new_shard(collection) as path:

@@ -1,9 +1,9 @@
-"""Fills a new shard of the embedded engine, by several processes at once where the points are many.
+"""Fill a new shard of the embedded engine, by several processes at once if the points are many.
 
-The engine converts and inserts points in Rust, but with Python's lock held, so more threads would not help. Each
-process writes a shard of its own, with the points whose ids fall to it; in the end their segments, which is what
-Qdrant's shards are made of, are moved into one shard. Later writes number their operations from the highest number in
-any segment on, so that they replace points of each.
+The engine converts and inserts points in Rust, but with Python's GIL held, so more threads would not help. Each
+process writes a separate shard, with the points whose ids are assigned to it; in the end their segments, the parts of
+Qdrant's shards, are moved into one shard. Later writes continue from the highest operation number in any segment, so
+they replace points of every segment.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ __all__ = ["MOST_PROCESSES", "ShardFiller", "as_rows", "usable_processes"]
 
 _log = logging.getLogger(__name__)
 
-# Each process leaves one segment, and every search looks into every segment.
+# Each process leaves one segment, and every search reads every segment.
 MOST_PROCESSES = 4
-# Fewer points are written before other processes have started.
+# Fewer points are written faster than other processes start.
 _MANY = 10_000
 # Points per message: some megabytes.
 _MESSAGE = 10_000
 
 
 def usable_processes() -> int:
-    """How many processes can write at the same time."""
+    """Return how many processes can write at the same time."""
     if not Path(sys.executable or "").name.lower().startswith("python"):
-        return 1  # inside another program, which would be started instead of Python
+        return 1  # inside another program, which would start instead of Python
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)
 
 
 def as_rows(batch: PointBatch) -> Rows:
-    """The points of a batch in builtin types."""
+    """Convert a batch of points to builtin types."""
     vectors = {name: (matrix.tobytes(), mask.tolist()) for name, (matrix, mask) in batch.vectors.items()}
     return batch.ids, vectors, batch.payloads
 
 
 class ShardFiller:
-    """A new shard to be filled; what is not finished when the block ends is stopped.
+    """A new shard to fill; processes that still run when the block ends are stopped.
 
     Args:
-        path: folder of the shard, an existing and empty one.
-        config: of the shard.
+        path: folder of the shard; must exist and be empty.
+        config: configuration of the shard.
         processes: how many may write at the same time; 1 writes in this process.
-        merge: whether the engine is to make one segment of those of all processes, when it optimizes the shard.
+        merge: whether the engine merges the segments of all processes into one when it optimizes the shard.
 
     Attributes:
-        shard: empty. Payload indexes that are made on it are built by that merge, once and over all points.
+        shard: empty. The merge builds its payload indexes, once and over all points.
     """
 
     def __init__(self, path: Path, config: edge.EdgeConfig, processes: int, *, merge: bool) -> None:
@@ -84,16 +84,16 @@ class ShardFiller:
             part.stop()
 
     def write(self, batch: PointBatch) -> None:
-        """Insert or replace points, now or later."""
+        """Insert or replace points; `finish` completes pending writes."""
         self._waiting.append(batch)
         if self._parts or self._processes == 1:
             self._write_waiting()
         elif sum(map(len, self._waiting)) >= _MANY:
-            # They start while the caller makes the next batch.
+            # The processes start while the caller makes the next batch.
             self._parts = self._start()
 
     def finish(self) -> None:
-        """Write what is left and flush the files; raises when a process has failed."""
+        """Write the remaining points and flush the files; raises if a process failed."""
         self._write_waiting()
         for part in self._parts:
             part.end()
@@ -112,7 +112,7 @@ class ShardFiller:
         parts: list[_Part] = []
         try:
             for folder in folders:
-                parts.append(_Part(folder))  # noqa: PERF401 - those that have started are stopped when one cannot
+                parts.append(_Part(folder))  # noqa: PERF401 - if one cannot start, the started ones are stopped
         except OSError as error:
             self._write_alone(parts, str(error))
             return []
@@ -139,7 +139,7 @@ class ShardFiller:
     def _distribute(self, batch: PointBatch) -> None:
         for start in range(0, len(batch), _MESSAGE):
             rows = np.arange(start, min(start + _MESSAGE, len(batch)))
-            # By id, so that of two points with one id the later one stays. A tuple's hash is well mixed, an int's not.
+            # By id, so that of two points with one id the later stays. A tuple's hash is well mixed, an int's is not.
             owners = np.array([hash((batch.ids[i],)) for i in rows]) % len(self._parts)
             for i, part in enumerate(self._parts):
                 part.send(as_rows(batch.take(rows[owners == i])))
@@ -169,32 +169,32 @@ class _Part:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            # A Ctrl-C is for the process that started this one, which then stops it.
+            # Ctrl-C is for the parent process, which then stops this one.
             start_new_session=True,
         )
         self._process = process
         self._input, self._output = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
 
     def is_ready(self) -> bool:
-        """Whether it can take points; waits until it says so, or is gone."""
+        """Return whether the process can take points; waits until it reports so, or has ended."""
         while not self._ready and (line := self._output.readline()):
             self._ready = line == READY
-            self._said += line  # a warning, or why it ends
+            self._said += line  # a warning, or the reason why it ends
         return self._ready
 
     def send(self, rows: Rows) -> None:
-        """Points to write; waits while it has much to do."""
+        """Send points to write; blocks while the process is busy."""
         with self._sending():
             send(self._input, rows)
 
     def end(self) -> None:
-        """No more points."""
+        """Send the end of the points."""
         with self._sending():
             send(self._input, None)
             self._input.close()
 
     def wait(self) -> None:
-        """Until it has written everything; raises `EngineError` when it could not."""
+        """Wait until the process has written everything; raises `EngineError` if it could not."""
         said = self.said()
         if status := self._process.wait():
             raise EngineError(
@@ -202,16 +202,16 @@ class _Part:
             )
 
     def said(self) -> str:
-        """The last line that it said before its end, which this waits for."""
+        """Wait for the end of the process, and return its last line of output."""
         said = (self._said + self._output.read()).replace(READY, b"")
         return said.decode(errors="replace").strip().rpartition("\n")[2]
 
     def stop(self) -> None:
-        """End it at once, if it still runs, and wait for that."""
+        """Kill the process if it still runs, and wait for its end."""
         self._process.kill()
         self._process.wait()
         for stream in (self._input, self._output):
-            with contextlib.suppress(OSError):  # what was not sent yet cannot be
+            with contextlib.suppress(OSError):  # unsent data is lost
                 stream.close()
 
     @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Points into a shard of the embedded engine; as a program, into a part of a shard that several processes fill.
+"""Write points into a shard of the embedded engine; as a program, into one part of a shard that processes fill.
 
-``python -m feast_embeddings.engines.embedded.filler_process FOLDER`` writes what the filler sends to its standard input
-into the shard in that folder. It imports the engine and nothing else, so that it is ready within a tenth of a second.
+``python -m feast_embeddings.engines.embedded.filler_process FOLDER`` writes the points that the filler sends to its
+standard input into the shard in that folder. It imports only the engine, so that it is ready within a tenth of a
+second.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import qdrant_edge as edge
 
 __all__ = ["READY", "Rows", "receive", "send", "write"]
 
-# Ids, named vectors as the bytes of a float32 matrix with a mask of who has one, and payloads.
+# Ids, named vectors as the bytes of a float32 matrix with a mask of present ones, and payloads.
 Rows = tuple[list[str | int], dict[str, tuple[bytes, list[bool]]], list[dict[str, Any]]]
 
-# What the program says once it can take points.
+# Printed by the program once it can take points.
 READY = b"ready\n"
-# Points per update: so few that they are still in the processor's cache when Qdrant reads them.
+# Points per update: few enough to be still in the CPU cache when Qdrant reads them.
 _UPSERT = 64
 
 
@@ -32,7 +33,7 @@ def write(shard: edge.EdgeShard, rows: Rows) -> None:
         return
     vectors: list[dict[str, Any]] = [{} for _ in ids]
     for name, (matrix, mask) in named_vectors.items():
-        # Qdrant reads an array in half of the time that a list of floats takes to make and read.
+        # Qdrant reads an array in half the time that it takes to make and read a list of floats.
         numbers = array("f", matrix)
         size = len(numbers) // len(ids)
         for i, present in enumerate(mask):
@@ -45,7 +46,7 @@ def write(shard: edge.EdgeShard, rows: Rows) -> None:
 
 
 def send(stream: IO[bytes], rows: Rows | None) -> None:
-    """One message, to a process of the same Python: rows, or None for the end."""
+    """Send a message to a process of the same Python: rows, or None for the end."""
     message = marshal.dumps(rows)
     stream.write(len(message).to_bytes(8, "little"))
     stream.write(message)
@@ -53,14 +54,14 @@ def send(stream: IO[bytes], rows: Rows | None) -> None:
 
 
 def receive(stream: IO[bytes]) -> Iterator[Rows]:
-    """The messages until the end.
+    """Yield messages until the end.
 
     Raises:
         EOFError: the sender was gone before the end.
     """
     while True:
         length = int.from_bytes(stream.read(8), "little")
-        # Of nothing, or of a part, it is an EOFError. The sender is the process that started this one.
+        # An empty or partial message raises EOFError. The sender is the parent process, so it is trusted.
         rows = marshal.loads(stream.read(length))  # noqa: S302
         if rows is None:
             return
@@ -82,5 +83,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        # To whoever started it, on one line; nobody else sees what this process says.
+        # One line to the parent; no one else reads the output of this process.
         sys.exit(f"{type(error).__name__}: {error}")

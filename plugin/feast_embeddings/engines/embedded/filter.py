@@ -1,6 +1,6 @@
-"""Qdrant's filter model -> the filter of the embedded engine.
+"""Convert Qdrant's filter model to the filter of the embedded engine.
 
-Both describe the same filters; the embedded engine only has classes of its own for them.
+Both describe the same filters; the embedded engine only has its own classes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["filter_keys", "to_edge"]
 
 
 def to_edge(filter: models.Filter) -> edge.Filter:
-    """The same filter for the embedded engine.
+    """Convert a filter for the embedded engine.
 
     Raises:
-        EngineError: a kind of condition that this package does not make, or a malformed payload key.
+        EngineError: a kind of condition that this package does not use, or a malformed payload key.
     """
     if filter.min_should is not None:
         raise _unsupported("min_should")
@@ -32,7 +32,7 @@ def to_edge(filter: models.Filter) -> edge.Filter:
 
 
 def filter_keys(filter: models.Filter) -> set[str]:
-    """The names of the join keys and features that the filter reads."""
+    """Return the names of the join keys and features that the filter reads."""
     names: set[str] = set()
     for part in (filter.must, filter.should, filter.must_not):
         for condition in part if isinstance(part, list) else [part]:
@@ -47,7 +47,7 @@ def filter_keys(filter: models.Filter) -> set[str]:
 
 
 def _conditions(conditions: Any) -> list[Any] | None:
-    # Qdrant's model takes one condition for a list of one.
+    # Qdrant's model also accepts a single condition for a list of one.
     if conditions is None:
         return None
     return [_condition(c) for c in (conditions if isinstance(conditions, list) else [conditions])]
@@ -90,7 +90,7 @@ def _field(condition: models.FieldCondition) -> edge.FieldCondition:
 def _match(match: Any) -> edge.MatchType:
     match match:
         case models.MatchValue(value=bool(value)):
-            # A Python bool would be read as the integer 0 or 1, and match nothing; NumPy's is read as a boolean.
+            # Edge reads a Python bool as the integer 0 or 1, which matches nothing; NumPy's is read as a boolean.
             boolean: Any = np.bool_(value)
             return edge.MatchValue(boolean)
         case models.MatchValue(value=value):

@@ -1,4 +1,4 @@
-"""The folder of the embedded engine: which shards there are, which are live, and who may change that.
+"""The folder of the embedded engine: its shards, which of them are live, and the writer lock.
 
 ::
 
@@ -6,7 +6,7 @@
     <path>/writer.lock           held by the one process that may change the pointer
     <path>/shards/<shard>/       the files of one state of one collection; never changed once the pointer names them
 
-Nothing here knows what is in a shard.
+This module is independent of the content of a shard.
 """
 
 from __future__ import annotations
@@ -39,42 +39,42 @@ class _Frozen(BaseModel):
 
 
 class Collection(_Frozen):
-    """One collection: the shard that holds its points now, and what it is like."""
+    """One collection: the shard that holds its points now, and its spec."""
 
     shard: str
     spec: CollectionSpec
     indexed: frozenset[str] = frozenset()
-    """Those of the payload indexes of `spec` that the shard has."""
+    """The payload indexes of `spec` that the shard has."""
 
     def unindexed(self, names: Iterable[str]) -> frozenset[str]:
-        """Those of the names that should have a payload index, and have none yet."""
+        """Return the names that should have a payload index, but have none yet."""
         return (frozenset(names) & self.spec.payload_indexes.keys()) - self.indexed
 
 
 class Pointer(_Frozen):
-    """What the folder holds, at one moment."""
+    """The content of the folder at one moment."""
 
     aliases: dict[str, str] = {}
     collections: dict[str, Collection] = {}
 
     def collection(self, name: str) -> Collection:
-        """The collection of this name; `EngineError` if there is none."""
+        """Return the collection of this name; `EngineError` if there is none."""
         if name not in self.collections:
             raise EngineError(f"there is no collection {name!r} in the embedded store")
         return self.collections[name]
 
     def with_collection(self, name: str, collection: Collection) -> Pointer:
-        """The same with one collection added or replaced."""
+        """Return a copy with one collection added or replaced."""
         return self.model_copy(update={"collections": {**self.collections, name: collection}})
 
     @property
     def shards(self) -> set[str]:
-        """The shards that some collection uses."""
+        """Return the shards that are in use by a collection."""
         return {collection.shard for collection in self.collections.values()}
 
 
 class ShardFolder:
-    """Reads need no lock; a change takes the writer lock, and is one atomic replacement of the pointer.
+    """A folder of shards. Reads need no lock; a change takes the writer lock, and replaces the pointer atomically.
 
     Args:
         path: the folder; made on the first write.
@@ -91,11 +91,11 @@ class ShardFolder:
         self._stamp: tuple[int, ...] | None = None
 
     def shard_path(self, shard: str) -> Path:
-        """Where a shard's files are."""
+        """Return the folder of a shard's files."""
         return self._shards / shard
 
     def free_bytes(self) -> int:
-        """Room on the disk that holds the folder, or would."""
+        """Return the free space on the folder's disk."""
         folder = self.path
         while not folder.exists():
             folder = folder.parent
@@ -103,10 +103,10 @@ class ShardFolder:
         return free
 
     def pointer(self) -> Pointer:
-        """What is there now, whoever wrote it; costs one `stat` when nothing has changed.
+        """Return the current pointer, whichever process wrote it; costs one `stat` if nothing has changed.
 
         Raises:
-            EngineError: the file of it is damaged.
+            EngineError: the pointer file is damaged.
         """
         try:
             status = self._pointer_path.stat()
@@ -119,30 +119,30 @@ class ShardFolder:
                     self._pointer = Pointer.model_validate_json(self._pointer_path.read_bytes())
                 except ValidationError:
                     raise EngineError(
-                        f"{self._pointer_path} is damaged: what is live cannot be told; restore it, or load everything "
-                        "again (feast-embeddings doctor says how)"
+                        f"{self._pointer_path} is damaged, so the live version is unknown; restore it, or load "
+                        "everything again (see feast-embeddings doctor)"
                     ) from None
                 self._stamp = stamp
             return self._pointer
 
     @contextlib.contextmanager
     def writing(self, *, timeout: float | None = None) -> Iterator[Pointer]:
-        """Hold the writer lock for the length of the block; wait for it for the folder's timeout, or this one."""
+        """Hold the writer lock during the block; wait for it for the folder's timeout, or this one."""
         self._shards.mkdir(parents=True, exist_ok=True)
         with writer_lock(self.path / "writer.lock", timeout=self._lock_timeout if timeout is None else timeout):
             yield self.pointer()
 
     def replace(self, pointer: Pointer) -> None:
-        """Make this the pointer, and delete what it no longer names. Called with the writer lock held."""
+        """Replace the pointer, and delete shards that it no longer names. Called with the writer lock held."""
         with written_whole(self._pointer_path) as file:
             file.write(pointer.model_dump_json(indent=1).encode())
         self._clear_unreferenced(pointer.shards)
 
     @contextlib.contextmanager
     def new_shard(self, collection: str) -> Iterator[Path]:
-        """A path for a new shard, which does not exist yet; what is there is deleted when the block fails.
+        """Yield a path for a new shard, which does not exist yet; deleted if the block fails.
 
-        A lock beside it tells other writers that it is being built, and goes with this process if that dies.
+        A lock next to it shows other writers that it is being built, and ends with this process if that dies.
         """
         self._shards.mkdir(parents=True, exist_ok=True)
         digest = hashlib.blake2b(collection.encode(), digest_size=8).hexdigest()
@@ -161,19 +161,19 @@ class ShardFolder:
                 lock.unlink(missing_ok=True)
 
     def copy_shard(self, shard: str, target: Path) -> None:
-        """The files of a shard, to be changed there."""
-        # Readers that load the shard write temporary files beside its own, and delete them at once.
+        """Copy the files of a shard, to change the copy."""
+        # Readers that load the shard write temporary files next to its own, and delete them at once.
         temporary = shutil.ignore_patterns(".atomicwrite*")
         shutil.copytree(self.shard_path(shard), target, ignore=temporary, copy_function=_copy_without_holes)
 
     def _clear_unreferenced(self, referenced: set[str]) -> None:
-        """Delete the shards that no collection uses and nobody is building."""
+        """Delete the shards that no collection uses and no process is building."""
         for path in list(self._shards.iterdir()):
-            # What cannot be deleted now is left for the next writer: the write itself has succeeded. A lock may be
-            # gone since it was listed, with its folder.
+            # Leave what cannot be deleted now to the next writer: the write itself has succeeded. A lock and its
+            # folder may be gone since they were listed.
             with contextlib.suppress(OSError):
                 if path.suffix == ".building":
-                    # A builder makes its lock first and its folder a moment later; leave a young lock alone.
+                    # A builder makes its lock first and its folder a moment later; keep a recent lock.
                     young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
                     if not young and not path.with_suffix("").exists() and not is_held(path):
                         path.unlink()
@@ -182,21 +182,21 @@ class ShardFolder:
                     path.with_suffix(".building").unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
-        """Shards of writers that were killed, or that a writer could not delete; the next one clears them."""
+        """Return shards of killed writers, or that a writer could not delete; the next writer deletes them."""
         folders = [path for path in self._shards.iterdir() if path.is_dir()] if self._shards.is_dir() else []
         idle = [path.name for path in folders if not is_held(path.with_suffix(".building"))]
-        # After the looks at the locks: a builder moves the pointer before it lets go.
+        # After checking the locks: a builder moves the pointer before it releases its lock.
         return sorted(set(idle) - self.pointer().shards)
 
     def forget_locks(self) -> None:
-        """After a fork, in the child: another thread of the parent may have held the guard."""
+        """Reset locks in a forked child: another thread of the parent may have held the guard."""
         self._guard = threading.Lock()
 
 
 def _copy_without_holes(source: str, target: str) -> None:
-    """Copy a file; what was never written in it takes no time and no disk.
+    """Copy a file; holes in it take no time and no disk.
 
-    Qdrant makes its files large beforehand, and most of a shard can be holes.
+    Qdrant preallocates its files, and most of a shard can be holes.
     """
     if not hasattr(os, "SEEK_DATA") or not hasattr(os, "sendfile"):
         shutil.copyfile(source, target)
@@ -209,7 +209,7 @@ def _copy_without_holes(source: str, target: str) -> None:
             try:
                 position = os.lseek(reading.fileno(), position, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but a hole is left
+                if error.errno == errno.ENXIO:  # only a hole is left
                     return
                 raise
             end = os.lseek(reading.fileno(), position, os.SEEK_HOLE)

@@ -1,4 +1,4 @@
-"""Shards of the embedded engine: what one is like, what a change of one takes, and those that this process reads."""
+"""Shards of the embedded engine: their configuration, changes to them, and the loaded ones of this process."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ _INDEXES: dict[IndexType, edge.PayloadSchemaType | edge.IntegerIndexParams] = {
     "float": edge.PayloadSchemaType.Float,
     "bool": edge.PayloadSchemaType.Bool,
 }
-# Qdrant's default: from 10 MB of vectors on, a graph answers faster than a scan.
+# Qdrant's default: from 10 MB of vectors up, a graph is faster than a scan.
 _GRAPH_KB = 10_000
-# Where the writer should not wait for one: up to this size, 1,000,000 x 64, a scan costs a search some milliseconds,
+# If the writer should not wait for a graph: up to this size, 1,000,000 x 64, a scan adds some milliseconds to a search,
 # while the graph costs the writer many seconds.
 _SCAN_KB = 262_144
 _ANY_SIZE = 2**40
-# What loading a shard may write.
+# Files that loading a shard may write.
 ROOM_BYTES = 2**20
 
-# Those of this process, to be made usable again in a forked child.
+# The instances of this process, to make them usable again in a forked child.
 _ALL: weakref.WeakSet[LoadedShards] = weakref.WeakSet()
 
 
 def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.EdgeConfig:
-    """The configuration of a shard for this collection."""
+    """Return the configuration of a shard for this collection."""
     return edge.EdgeConfig(
         vectors={
             name: edge.EdgeVectorParams(
                 size=vector.size,
                 distance=getattr(edge.Distance, vector.distance),
                 hnsw_config=edge.HnswIndexConfig(
-                    m=hnsw.m if vector.indexed else 0,  # none keeps a vector out of the graph
+                    m=hnsw.m if vector.indexed else 0,  # 0 builds no graph for the vector
                     ef_construct=hnsw.ef_construct,
                     full_scan_threshold=_GRAPH_KB,
                 ),
@@ -73,26 +73,26 @@ def edge_config(spec: CollectionSpec, hnsw: Hnsw, build_graph: bool) -> edge.Edg
         # `optimize` builds a graph for the segments above this size.
         optimizers=edge.EdgeOptimizersConfig(
             indexing_threshold=_GRAPH_KB if build_graph else _SCAN_KB,
-            # `optimize` also merges segments beyond so many; of one graph a search takes less than of several.
+            # `optimize` also merges segments beyond this number; searching one graph is faster than several.
             default_segment_number=1 if build_graph else MOST_PROCESSES,
             max_segment_size=_ANY_SIZE if build_graph else None,
         ),
-        # Qdrant Edge refuses a shard of no vectors; a sparse one that no point has makes no difference.
+        # Qdrant Edge refuses a shard without vectors; a sparse one that no point has changes nothing.
         sparse_vectors=None if spec.vectors else {"_none": edge.EdgeSparseVectorParams()},
-        # A shard is complete before anybody sees it, so a write-ahead log would only be written and thrown away.
+        # A shard is complete before any reader sees it, so a write-ahead log would be useless.
         wal_enabled=False,
     )
 
 
 def create_indexes(shard: edge.EdgeShard, spec: CollectionSpec, names: Iterable[str]) -> None:
-    """Payload indexes on these features, over the points that are there and those that come."""
+    """Create payload indexes on these features, for present and future points."""
     for name in sorted(names):
         index = _INDEXES[spec.payload_indexes[name]]
         shard.update(edge.UpdateOperation.create_field_index(payload_key(name), index))
 
 
 def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
-    """The points that are not older than what the shard holds of them."""
+    """Return the points that are not older than the shard's version of them."""
     stored = {
         point.id: point.payload[TIMESTAMP_KEY]
         for point in all_points(shard.retrieve(list(batch.ids), with_payload=[TIMESTAMP_KEY], with_vector=False))
@@ -102,19 +102,19 @@ def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
 
 
 def complete(path: Path) -> None:
-    """Of a shard whose points are flushed: build the graph, if its configuration asks for one, and settle its files."""
+    """Finish a shard whose points are flushed: build the graph, if its configuration has one, and settle its files."""
     shard = edge.EdgeShard.load(str(path))
     if shard.optimize():
         shard.flush()
         shard.close()
         shard = edge.EdgeShard.load(str(path))
-    # Flushing leaves journals, which a load works in and deletes. That must not be a reader's.
+    # Flushing leaves journals, which the next load processes and deletes. No reader must have to do that.
     shard.close()
 
 
 @contextlib.contextmanager
 def engine_errors(what: str) -> Iterator[None]:
-    """Whatever fails in the block is an `EngineError` that says what could not be done."""
+    """Convert any failure in the block to an `EngineError` that names the failed operation."""
     try:
         yield
     except EngineError:
@@ -126,10 +126,10 @@ def engine_errors(what: str) -> Iterator[None]:
 
 
 class LoadedShards:
-    """Shards by the collection that they hold now; safe to use from many threads.
+    """The loaded shard of each collection; safe to use from many threads.
 
     Args:
-        folder: says which shard that is.
+        folder: knows the current shard of each collection.
     """
 
     def __init__(self, folder: ShardFolder) -> None:
@@ -140,30 +140,30 @@ class LoadedShards:
         _ALL.add(self)
 
     def of(self, collection: str) -> edge.EdgeShard:
-        """The loaded shard that holds the collection now."""
+        """Return the loaded shard that holds the collection now."""
         with self._guard:
             while True:
                 pointer = self._folder.pointer()
                 name = pointer.collection(collection).shard
                 if name not in self._shards:
-                    # Those that a write has replaced are closed when the last query on them is done.
+                    # Shards that a write replaced are closed after their last query.
                     self._shards = {name: shard for name, shard in self._shards.items() if name in pointer.shards}
                     try:
                         self._shards[name] = _load(self._folder, name)
                     except Exception:
-                        # A writer may have replaced and cleared it between our two looks.
+                        # A writer may have replaced and deleted it between our two reads.
                         if self._folder.pointer().collection(collection).shard == name:
                             raise
                         continue
                 return self._shards[name]
 
     def close(self) -> None:
-        """Forget them; each is closed when the last query on it is done."""
+        """Forget the shards; each is closed after its last query."""
         with self._guard:
             self._shards.clear()
 
     def after_fork_in_child(self) -> None:
-        """Load afresh: the threads of the loaded shards are gone, and their locks may be held for ever."""
+        """Load the shards again: the threads of the loaded ones are gone, and their locks may be held forever."""
         self._guard = threading.Lock()
         self._folder.forget_locks()
         # Kept, because closing a shard would wait for its threads.
@@ -172,10 +172,10 @@ class LoadedShards:
 
 
 def _load(folder: ShardFolder, name: str) -> edge.EdgeShard:
-    """A shard from where it is or, where it cannot be written, from a copy of its files that has no name any more.
+    """Load a shard in place or, if the folder cannot be written, from an unlinked copy of its files.
 
-    Qdrant Edge opens its files for writing, and makes temporary ones, also for what is only read. It maps them into
-    memory, so a disk that fills up meanwhile ends the process.
+    Qdrant Edge opens its files for writing, and makes temporary ones, even if it only reads. It maps them into memory,
+    so a disk that fills up meanwhile ends the process.
     """
     path = folder.shard_path(name)
     if shutil.disk_usage(path).free >= ROOM_BYTES:
@@ -184,7 +184,7 @@ def _load(folder: ShardFolder, name: str) -> edge.EdgeShard:
         except Exception as error:  # qdrant_edge raises plain Exception
             if not is_refused_write(error):
                 raise
-    # Its files stay as long as the shard has them open; a process that is killed leaves none.
+    # The files exist as long as the shard has them open; a killed process leaves none.
     with tempfile.TemporaryDirectory(prefix="feast-embeddings-", ignore_cleanup_errors=True) as copies:
         copy = Path(copies) / name
         try:
@@ -194,11 +194,11 @@ def _load(folder: ShardFolder, name: str) -> edge.EdgeShard:
         except OSError as error:
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
             raise EngineError(
-                f"{folder.path} cannot be written, and the copy that could be read instead does not fit into "
-                f"{tempfile.gettempdir()} ({reason}); make room, or name a folder with room in TMPDIR"
+                f"{folder.path} cannot be written, and the copy to read instead does not fit into "
+                f"{tempfile.gettempdir()} ({reason}); make room, or set TMPDIR to a folder with room"
             ) from error
         shard = edge.EdgeShard.load(str(copy))
-    _log.warning("%s cannot be written, so a copy of %s in %s is read", folder.path, name, tempfile.gettempdir())
+    _log.warning("%s cannot be written, so reading a copy of %s in %s", folder.path, name, tempfile.gettempdir())
     return shard
 
 

@@ -43,15 +43,15 @@ _GREEN = models.CollectionStatus.GREEN
 class ServerEngine:
     """`feast_embeddings.engines.engine.Engine` over a `QdrantClient`, which it owns and closes.
 
-    What a collection holds is kept in the collection's metadata, which needs Qdrant 1.16 or newer.
+    The spec of a collection is stored in its metadata, which needs Qdrant 1.16 or newer.
 
     Args:
         client: connected to the node or cluster.
-        retries: how often a request is repeated after a transient failure.
+        retries: retries of a request after a transient failure.
         hnsw: how graphs of new collections are built, and all are searched.
         storage: how new collections are stored.
         index_timeout: seconds to wait for Qdrant to build the indexes of a new collection.
-        streams: how many requests upload a new collection at a time.
+        streams: concurrent requests that upload a new collection.
         connect: makes clients for event loops.
 
     Attributes:
@@ -80,7 +80,7 @@ class ServerEngine:
         self._streams = streams
 
     def server_version(self) -> str:
-        """Of Qdrant, as it says itself, e.g. ``1.16.3``."""
+        """Return the version that Qdrant reports, e.g. ``1.16.3``."""
         return str(self._ask("tell its version", self._client.info).version)
 
     def aliases(self) -> dict[str, str]:
@@ -88,14 +88,14 @@ class ServerEngine:
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
         names = [c.name for c in self._ask("list collections", self._client.get_collections).collections]
-        # Names start with the alias, or with what older releases made of it; another alias may too, so the metadata
+        # Names start with the alias, or an older release's form of it; so may those of other aliases, so the metadata
         # decides.
         start = alias.partition("@")[0]
         specs = {name: self._spec(name) for name in names if name.startswith(start)}
         return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
 
     def _spec(self, collection: str) -> CollectionSpec | None:
-        """What a listed collection holds; None if this package has not made it, or it is gone since."""
+        """Return the spec of a listed collection; None if this package did not make it, or it is gone."""
         try:
             return spec_in(self._info(collection))
         except EngineError as error:
@@ -104,7 +104,7 @@ class ServerEngine:
             raise
 
     def _is_gone(self, collection: str) -> bool:
-        """Whether the server says so; asked after a failure, which it leaves to be the one that is told."""
+        """Return whether the server reports it as gone; called after a failure, so it raises none of its own."""
         with contextlib.suppress(EngineError):
             return not self._exists(collection)
         return False
@@ -139,7 +139,7 @@ class ServerEngine:
             # One request: Qdrant applies all of it or nothing.
             self._ask("switch aliases", self._client.update_collection_aliases, operations)
         except EngineError:
-            # It may have been done, and the answer was lost or late.
+            # The switch may have happened, and only its answer was lost or late.
             if not self._is_switched(aliases):
                 raise
 
@@ -174,7 +174,7 @@ class ServerEngine:
         deadline, indexing = time.monotonic() + self._index_timeout, f"index {collection!r}"
         while (status := self._ask(indexing, self._client.get_collection, collection).status) != _GREEN:
             if status == models.CollectionStatus.GREY:
-                # Restarted in the middle, and waiting for a first update.
+                # The server has restarted meanwhile, and waits for a first update.
                 optimizers = models.OptimizersConfigDiff()
                 self._ask(indexing, self._client.update_collection, collection, optimizers_config=optimizers)
             if time.monotonic() > deadline:
@@ -255,7 +255,7 @@ class ServerEngine:
         return all_pages(page_of_any_age)
 
     def _add_indexes(self, collection: str) -> bool:
-        """Make the indexes that a collection of an older release lacks; False where it lacks none, or that fails."""
+        """Make the indexes that a collection of an older release lacks; False if it lacks none, or on failure."""
         with contextlib.suppress(EngineError):
             return add_indexes(self._caller, self._client, collection, self._info(collection))
         return False
@@ -281,7 +281,7 @@ class ServerEngine:
 
     def drop(self, collections: Iterable[str]) -> None:
         for collection in collections:
-            # Qdrant would delete the alias with it. Looked up each time, as another process may switch to it.
+            # Qdrant would delete the alias with it. Look it up each time, because another process may switch to it.
             if collection not in self.aliases().values():
                 self._ask(f"drop {collection!r}", self._client.delete_collection, collection)
 

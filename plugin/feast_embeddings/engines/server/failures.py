@@ -1,4 +1,4 @@
-"""What goes wrong at a Qdrant server: what is asked again, and what is then an error of ours."""
+"""Failures of a Qdrant server: which requests are retried, and which errors of ours they become."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Caller", "engine_errors", "has_no_shards", "patiently"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Errors of gRPC that have a status, from a blocking call and from one on an event loop.
+# gRPC errors with a status, from blocking calls and from calls on an event loop.
 _STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
 
-# How a server says, over gRPC and over HTTP, that it does not know a kind of match. Of those that are sent, only LIKE's
-# and CONTAINS' are newer than the oldest server that is supported.
+# A server's message, over gRPC and over HTTP, for an unknown kind of match. Of the kinds in use, only those of LIKE and
+# CONTAINS are newer than the oldest supported server.
 _UNKNOWN_MATCH = ("Malformed Match condition", "did not match any variant of untagged enum MatchInterface")
 _NO_SHARDS = "0 of 0 read operations failed"
 _NO_PARTS = (
@@ -44,9 +44,9 @@ _patience: ContextVar[float] = ContextVar("patience", default=0.0)
 
 @contextlib.contextmanager
 def patiently(seconds: float) -> Iterator[None]:
-    """Requests that begin in the block, and in copies of its context, are repeated for so long if need be.
+    """Retry requests that begin in the block, and in copies of its context, for up to this many seconds.
 
-    Where the settings allow no repetition, there is none.
+    If the settings allow no retries, there are none.
     """
     token = _patience.set(seconds)
     try:
@@ -56,13 +56,13 @@ def patiently(seconds: float) -> Iterator[None]:
 
 
 class Caller:
-    """Calls the methods of Qdrant's clients; what fails is asked again if it may succeed, then an error of ours.
+    """Calls the methods of Qdrant's clients; retries transient failures, and raises errors of ours.
 
-    It waits 0.1 s before the first repetition, twice as long before each following one, at most 5 s, with jitter so
-    that clients do not come back all at once. See `patiently` for more repetitions.
+    It waits 0.1 s before the first retry, twice as long before each following one, at most 5 s, with jitter so that
+    clients do not come back all at once. See `patiently` for more retries.
 
     Args:
-        retries: how often a request is repeated after a transient failure.
+        retries: retries of a request after a transient failure.
     """
 
     def __init__(self, retries: int) -> None:
@@ -77,17 +77,17 @@ class Caller:
         self._retrying_on_loop = tenacity.AsyncRetrying(**rules)
 
     def ask(self, what: str, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The answer of a request that says what shall be, not what to add, so that it can be repeated.
+        """Return the answer of an idempotent request.
 
         Args:
-            what: is asked for, as the error tells it.
+            what: the operation, as in "Qdrant could not …".
         """
         with engine_errors(what):
             return self._retrying(method, *args, **kwargs)
 
     async def ask_on_loop(self, what: str, method: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same for a client on an event loop, which is free meanwhile."""
-        # A copy, as the state of a call is the thread's, which other calls on the loop share.
+        """Do the same for a client on an event loop, without blocking it."""
+        # A copy, because the state of a call is per thread, which other calls on the loop share.
         retrying = self._retrying_on_loop.copy()
         with engine_errors(what):
             answer: R = await retrying(method, *args, **kwargs)
@@ -99,7 +99,7 @@ class Caller:
 
 
 def has_no_shards(error: EngineError) -> bool:
-    """Whether the server said that of a collection; it does of one that is just being deleted, and still listed."""
+    """Return whether the error is that of a collection that is being deleted, but still listed."""
     said = error.__cause__
     if isinstance(said, UnexpectedResponse):
         return _NO_SHARDS.encode() in said.content
@@ -108,7 +108,7 @@ def has_no_shards(error: EngineError) -> bool:
 
 @contextlib.contextmanager
 def engine_errors(what: str) -> Iterator[None]:
-    """Say what failed and why, without headers or settings that could hold the API key.
+    """Convert failures to errors that say what failed and why, without headers or settings that may hold the API key.
 
     Raises:
         FilterError: the server is too old for a condition of the filter.
@@ -134,9 +134,9 @@ def engine_errors(what: str) -> Iterator[None]:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a moment later: the server was busy, restarting or not reachable.
+    """Return whether the same request may succeed a moment later: the server was busy, restarting or not reachable.
 
-    A request that timed out is not repeated: it had all the time that the settings give it.
+    A request that timed out is not retried: it had all the time that the settings allow.
     """
     if isinstance(error, ResourceExhaustedResponse):
         return True

@@ -1,4 +1,4 @@
-"""Reads and writes by key at a Qdrant server on an event loop, which is free while the server works."""
+"""Reads and writes by key at a Qdrant server, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _Opened = tuple[AsyncQdrantClient, AsyncGenerator[AsyncQdrantClient]]
 
 
 class AsyncServer:
-    """What Feast's async methods need of `ServerEngine`: the same answers and errors, by `AsyncQdrantClient`.
+    """The part of `ServerEngine` for Feast's async methods: the same answers and errors, by `AsyncQdrantClient`.
 
-    The connections of a client belong to the event loop that opened them, so each loop has a client of its own. It is
-    closed by `close`, or by its loop when that ends.
+    The connections of a client belong to the event loop that opened them, so each loop has its own client. It is
+    closed by `close`, or when its loop ends.
 
     Args:
         connect: makes a client. Nothing is sent yet.
-        catalog: what is known of the collections, shared with the engine.
-        caller: asks the client.
+        catalog: the known collections, shared with the engine.
+        caller: calls the client.
     """
 
     def __init__(self, connect: Callable[[], AsyncQdrantClient], catalog: Catalog, caller: Caller) -> None:
@@ -36,7 +36,7 @@ class AsyncServer:
         self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
     async def client(self) -> AsyncQdrantClient:
-        """The client of the running loop; opened on first use."""
+        """Return the client of the running loop; opened on first use."""
         loop = asyncio.get_running_loop()
         if loop not in self._opened:
             for other in list(self._opened):
@@ -82,7 +82,7 @@ class AsyncServer:
 
 
 async def _owner(client: AsyncQdrantClient) -> AsyncGenerator[AsyncQdrantClient]:
-    """Yields the client and closes it in the end: asyncio finishes the generators of a loop before it ends the loop."""
+    """Yield the client, and close it in the end: asyncio finishes a loop's generators before it ends the loop."""
     try:
         yield client
     finally:

@@ -1,4 +1,4 @@
-"""Points on their way to a server and back: what is sent in one request, and what is asked for."""
+"""Requests to a server that write and read points."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BATCH = 256
 
 
 def chunks(batch: PointBatch) -> list[PointBatch]:
-    """The batch in pieces of the size of one request."""
+    """Split a batch into pieces of the size of one request."""
     return [batch.take(np.arange(start, min(start + _BATCH, len(batch)))) for start in range(0, len(batch), _BATCH)]
 
 
 def guarded_upserts(batch: PointBatch) -> list[models.UpdateOperation]:
-    """Upserts that leave alone the stored points with a newer event timestamp than that of the point to write.
+    """Build upserts that keep stored points with a newer event timestamp than the point to write.
 
-    The condition is checked by Qdrant with the write, so that concurrent writers cannot undo each other. It is one per
-    timestamp; all of a chunk's go in one request.
+    Qdrant checks the condition with the write, so that concurrent writers cannot undo each other. There is one upsert
+    per timestamp; all of a chunk go in one request.
     """
     operations: list[models.UpdateOperation] = []
     for timestamp in np.unique(batch.timestamps):
@@ -53,7 +53,7 @@ def upload(
     """Write to a new collection, by several requests at a time, while the next batch is being made.
 
     Args:
-        skip_present: whether to ask which points are there, and to send only the others.
+        skip_present: whether to check which points are present, and to send only the others.
     """
     pending: deque[Future[object]] = deque()
 
@@ -72,7 +72,7 @@ def upload(
                     batch = _absent(caller, client, collection, batch)
                 for chunk in chunks(batch):
                     wait_for(streams - 1)
-                    # The caller's context says for how long a request may be repeated.
+                    # The caller's context limits how long a request may be retried.
                     pending.append(pool.submit(contextvars.copy_context().run, send, chunk))
             wait_for(0)
         except BaseException:
@@ -82,12 +82,12 @@ def upload(
 
 
 def wanted(payload: Sequence[str] | None, vectors: Sequence[str]) -> dict[str, Any]:
-    """Arguments of a read: the payload of these features, of all when None, and these named vectors."""
+    """Return the arguments of a read: the payload of these features, of all if None, and these named vectors."""
     return {"with_payload": payload_keys(payload), "with_vectors": list(vectors) or False}
 
 
 def _absent(caller: Caller, client: QdrantClient, collection: str, batch: PointBatch) -> PointBatch:
-    """The points that the collection does not hold."""
+    """Return the points that the collection does not hold."""
     found = caller.ask(
         f"read from {collection!r}", client.retrieve, collection, batch.ids, with_payload=False, with_vectors=False
     )
@@ -96,7 +96,7 @@ def _absent(caller: Caller, client: QdrantClient, collection: str, batch: PointB
 
 
 def _points(batch: PointBatch) -> list[models.PointStruct]:
-    """The points of a batch, unconditionally."""
+    """Convert a batch to points for an unconditional upsert."""
     return [
         models.PointStruct(id=id, vector=vectors, payload=payload)
         for id, vectors, payload in zip(batch.ids, batch.named_vectors(), batch.payloads, strict=True)

@@ -1,4 +1,4 @@
-"""How a Qdrant server stores new collections and searches all, from the settings of the online store."""
+"""How a Qdrant server stores new collections and searches all, according to the settings of the online store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from feast_embeddings.engines.server.failures import Caller, engine_errors
 
 __all__ = ["Storage", "add_indexes", "create_collection", "search_parameters"]
 
-# What the late rows of a collection are found by: a server in strict mode filters on nothing else.
+# Late rows are found by these: a server in strict mode filters only on indexed keys.
 _ALWAYS_INDEXED: dict[str, IndexType] = {TIMESTAMP_KEY: "unlinked"}
 
 _QUANTIZATIONS: dict[str, Any] = {
@@ -24,7 +24,7 @@ _QUANTIZATIONS: dict[str, Any] = {
     ),
     "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
 }
-# How many more candidates than hits a search on quantized vectors rescores with the vectors themselves.
+# Candidates per hit that a search on quantized vectors rescores with the original vectors.
 _OVERSAMPLING = 3.0
 
 
@@ -41,14 +41,14 @@ class Storage:
 def create_collection(
     caller: Caller, client: QdrantClient, collection: str, spec: CollectionSpec, hnsw: Hnsw, storage: Storage
 ) -> None:
-    """Make a collection, without points; there must be none of this name."""
+    """Make a collection without points; its name must be unused."""
     creating = f"create {collection!r}"
     with engine_errors(creating):
-        # Not repeated: a second request would meet the collection of a first whose answer was lost.
+        # Not retried: a retry would fail on the collection of a first request whose answer was lost.
         client.create_collection(collection, metadata=metadata_of(spec), **_creation_parameters(spec, hnsw, storage))
     mark = models.CreateAlias(collection_name=collection, alias_name=birth_mark())
     caller.ask(creating, client.update_collection_aliases, [models.CreateAliasOperation(create_alias=mark)])
-    # Before the points, so that the graph is built with the filters in mind.
+    # Before the points, so that the graph is built for these filters.
     _create_indexes(caller, client, collection, _ALWAYS_INDEXED | spec.payload_indexes)
 
 
@@ -59,14 +59,14 @@ def _create_indexes(caller: Caller, client: QdrantClient, collection: str, index
 
 
 def add_indexes(caller: Caller, client: QdrantClient, collection: str, info: models.CollectionInfo) -> bool:
-    """Make the indexes that a collection of an older release lacks; False where it lacks none."""
+    """Make the indexes that a collection of an older release lacks; False if it lacks none."""
     missing = {name: index for name, index in _ALWAYS_INDEXED.items() if name not in info.payload_schema}
     _create_indexes(caller, client, collection, missing)
     return bool(missing)
 
 
 def _creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> dict[str, Any]:
-    """The arguments of `QdrantClient.create_collection` for this collection, but for its name and metadata."""
+    """Return the arguments of `QdrantClient.create_collection` for this collection, except its name and metadata."""
     return {
         "vectors_config": {
             name: models.VectorParams(
@@ -85,8 +85,8 @@ def _creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> 
             for name, vector in spec.vectors.items()
         },
         "on_disk_payload": storage.on_disk or None,
-        # Counts must be right, and a search among few given points is a scan, also where the server's strict mode
-        # forbids exact requests.
+        # Counts must be exact, and a search among few given points is a scan, even if the server's strict mode forbids
+        # exact requests.
         "strict_mode_config": models.StrictModeConfig(search_allow_exact=True),
         "shard_number": storage.shard_number,
         "replication_factor": storage.replication_factor,
@@ -94,7 +94,7 @@ def _creation_parameters(spec: CollectionSpec, hnsw: Hnsw, storage: Storage) -> 
 
 
 def search_parameters(storage: Storage, candidates: int, *, exact: bool, filtered: bool) -> models.SearchParams:
-    """Of every search."""
+    """Return the parameters of every search."""
     return models.SearchParams(
         hnsw_ef=candidates,
         exact=exact,
@@ -106,7 +106,7 @@ def search_parameters(storage: Storage, candidates: int, *, exact: bool, filtere
 
 
 def _index_schema(index: IndexType) -> models.PayloadFieldSchema:
-    """Qdrant's words for a kind of payload index."""
+    """Return Qdrant's schema for a kind of payload index."""
     if index in ("lookup", "unlinked"):
         linked, integer = index == "lookup", models.IntegerIndexType.INTEGER
         return models.IntegerIndexParams(type=integer, lookup=True, range=not linked, enable_hnsw=linked)

@@ -1,6 +1,6 @@
-/** Elements, made without ever reading text as HTML: ids and attributes may hold anything. */
+/** Make elements without ever parsing text as HTML: ids and attributes may hold anything. */
 
-/** An element with properties (`dataset` and `aria…` too), and with elements and text in it. */
+/** Make an element with properties (`dataset` and `aria…` too), and with elements and text in it. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   const { dataset, ...others } = properties;
@@ -12,7 +12,7 @@ export function element(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** The arrow keys, Home and End go from one button of a list to the next; Tab leaves the list. */
+/** Let the arrow keys, Home and End move between the buttons of a list; Tab leaves the list. */
 export function moveByArrows(list) {
   const buttons = () => [...list.querySelectorAll("button.stop")];
   list.addEventListener("keydown", (event) => {
@@ -34,7 +34,7 @@ export function moveByArrows(list) {
   });
 }
 
-/** Of new content: one button that Tab stops at. */
+/** Make the first button of new content the only one that Tab stops at. */
 export function firstStop(list) {
   [...list.querySelectorAll("button.stop")].forEach((button, i) => (button.tabIndex = i ? -1 : 0));
 }

@@ -1,4 +1,4 @@
-/** The users or items of a model: page by page, or those that hold a text. */
+/** The users or items of a model: page by page, or those that contain a text. */
 
 import { attributesOf, nameOf } from "./values.js";
 
@@ -17,7 +17,7 @@ export class Listing {
     this.#question = { modelName, entity, limit: PAGE };
   }
 
-  /** The first rows, at least `count` of them if there are so many, and whether there are more. */
+  /** The first `count` rows, or all if there are fewer, and whether there are more. */
   async first(count, signal) {
     while (this.#rows.length < count && this.#cursor !== null) {
       await this.#next(signal);
@@ -26,7 +26,7 @@ export class Listing {
   }
 
   /**
-   * Rows with this text in the id or an attribute, and how many were looked at if not all. A row whose id is the text
+   * Rows with this text in the id or an attribute, and how many were searched if not all. A row whose id is the text
    * is found among all rows, and comes first.
    */
   async search(text, signal) {
@@ -50,7 +50,7 @@ export class Listing {
     return { rows, looked };
   }
 
-  /** The row of an id; undefined where there is none, or where ids are of another type. */
+  /** The row of an id; undefined if there is none, or if ids are of another type. */
   async find(id, signal) {
     const value = typeof id === "string" ? `'${id.replaceAll("'", "''")}'` : String(id);
     const filter = `"${this.#question.entity}_id" = ${value}`;

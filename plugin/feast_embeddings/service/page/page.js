@@ -13,7 +13,7 @@ let client;
 let state;
 let listing;
 let shownRows = STEP;
-let version = null; // that the panel shows
+let version = null; // shown in the panel
 let asking = new AbortController();
 let searching = new AbortController();
 
@@ -45,13 +45,13 @@ async function start() {
   }
 }
 
-/** What went wrong, where the user looks for it. */
+/** Show an error where the user looks for it. */
 function fail(error) {
   if (error?.name === "AbortError") {
-    return; // something else was asked meanwhile
+    return; // replaced by a newer question
   }
   if (error instanceof EmbeddingServiceError && (error.status === 401 || error.status === 403)) {
-    const unknown = sessionStorage.getItem(KEY) ? "This key is not accepted." : "This service asks for a key.";
+    const unknown = sessionStorage.getItem(KEY) ? "This key is not accepted." : "This service needs a key.";
     byId("key-reason").textContent = error.status === 401 ? unknown : `Not allowed: ${error.detail}.`;
     sessionStorage.removeItem(KEY);
     byId("forget-key").hidden = true;
@@ -68,18 +68,18 @@ function trouble(text) {
   byId("trouble").hidden = !text;
 }
 
-/** Look at something else. */
+/** Change the state. */
 function go(changes, { replace = false } = {}) {
   const before = state;
   state = { ...state, ...changes };
   if (question(state).results !== question(before).results && !("filter" in changes)) {
-    state.filter = ""; // it was about attributes of the others
+    state.filter = ""; // it was about attributes of the other kind
   }
   history[replace ? "replaceState" : "pushState"](null, "", writeState(state));
   follow(before);
 }
 
-/** Show what the state says, as far as it is not shown yet. */
+/** Show the parts of the state that are not shown yet. */
 function follow(before) {
   const parts = [ask()];
   if (state.model !== before.model || state.entity !== before.entity) {
@@ -124,7 +124,7 @@ async function find() {
     if (!error.errors?.cursor) {
       throw error;
     }
-    listing = new Listing(client, state.model, state.entity); // the version of the pages before is gone
+    listing = new Listing(client, state.model, state.entity); // the version of the previous pages is gone
     await look(signal);
   }
 }
@@ -143,7 +143,7 @@ async function look(signal) {
   }
 }
 
-/** In the list, the one that is looked at. */
+/** Mark the picked one in the list. */
 function mark() {
   for (const button of byId("list").querySelectorAll("button")) {
     button.ariaCurrent = String(button.querySelector(".id").textContent === String(state.id));
@@ -237,7 +237,7 @@ async function describe() {
   }
 }
 
-// --- what the user does
+// --- events
 
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -1,9 +1,9 @@
-/** The answer to a question, as a table. */
+/** Show the answer to a question as a table. */
 
 import { byId, element, firstStop } from "./dom.js";
 import { attributesOf, nameOf, shown } from "./values.js";
 
-/** A button that picks a user or an item: its name, if it has one, and its id. */
+/** Make a button that picks a user or an item, with its name, if it has one, and its id. */
 export function pickButton(row, entity, pick) {
   const name = nameOf(row.metadata);
   const button = element("button", { type: "button", className: "stop", onclick: () => pick(entity, row.id) });
@@ -14,7 +14,7 @@ export function pickButton(row, entity, pick) {
   return button;
 }
 
-/** Fill `place` with results of a kind; the score's bar is its part of the highest. */
+/** Fill `place` with results of a kind; the bar of a score is relative to the highest. */
 export function showResults(place, results, entity, score, pick) {
   if (!results.length) {
     place.replaceChildren();
@@ -50,7 +50,7 @@ export function showResults(place, results, entity, score, pick) {
   firstStop(place);
 }
 
-/** Who or what is asked about; the heading stays the same element, as the focus may be on it. */
+/** Show the picked user or item; the heading stays the same element, because it may have the focus. */
 export function showSubject(entity, id, row) {
   const name = nameOf(row?.metadata) || String(id);
   byId("subject-kind").replaceChildren(entity === "item" ? "Item " : "User ", element("span", { className: "id" }, String(id)));

@@ -1,10 +1,10 @@
-/** What is looked at: in the address after #, so that it can be shared and the back button works. No key is in it. */
+/** The state of the page, in the address after #, so that it can be shared and the back button works. Holds no key. */
 
-/** entity -> what can be shown of one -> how to ask for it, of which kind the results are, and what their scores are. */
+/** Entity -> what can be shown for one -> its label, client method, kind of results, and score. */
 export const SHOWN = {
   item: {
     similar: { label: "Similar items", method: "similarItems", results: "item", score: "cosine" },
-    audience: { label: "Users for it", method: "usersForItem", results: "user", score: "user · item + bias" },
+    audience: { label: "Top users", method: "usersForItem", results: "user", score: "user · item + bias" },
   },
   user: {
     ranking: { label: "Ranking", method: "rank", results: "item", score: "user · item + bias" },
@@ -14,7 +14,7 @@ export const SHOWN = {
 
 const LIMITS = [10, 20, 50, 100];
 
-/** From the address. What does not make sense there is left out. */
+/** Read the state from the address. Invalid values are ignored. */
 export function readState(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
   const entity = fields.get("entity") === "user" ? "user" : "item";

@@ -1,23 +1,23 @@
-/** How attributes and scores are shown. */
+/** Format attributes and times. */
 
 import { element } from "./dom.js";
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/;
 const NAMES = ["title", "name", "label"];
 
-/** What a person would call it, or nothing. */
+/** The display name in the attributes, or an empty string. */
 export function nameOf(metadata) {
   const found = NAMES.find((name) => typeof metadata?.[name] === "string" && metadata[name]);
   return found ? metadata[found] : "";
 }
 
-/** The attributes but for that name. */
+/** The attributes without the display name. */
 export function attributesOf(metadata) {
   const name = nameOf(metadata);
   return Object.entries(metadata ?? {}).filter(([key, value]) => !(NAMES.includes(key) && value === name));
 }
 
-/** A value as something to put into an element. */
+/** A value as content for an element. */
 export function shown(value) {
   if (value === null || value === undefined || value.length === 0) {
     return element("span", { className: "none" }, "–");
@@ -39,7 +39,7 @@ function text(value) {
   return isObject ? JSON.stringify(value, (_, part) => (typeof part === "bigint" ? String(part) : part)) : String(value);
 }
 
-/** A time in the past, in words. */
+/** A time relative to now, in words. */
 export function ago(time) {
   const days = (Date.now() - Date.parse(time)) / 86_400_000;
   const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });

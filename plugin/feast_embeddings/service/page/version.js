@@ -1,4 +1,4 @@
-/** The version that answers: what it is, and how good it was on interactions that were held back. */
+/** Show the live version, and its quality on held-out interactions. */
 
 import { element } from "./dom.js";
 import { ago, minute } from "./values.js";
@@ -36,7 +36,7 @@ export function showVersion(place, { liveVersion, versions }) {
 function quality(training) {
   const names = Object.keys(training?.metrics ?? {}).filter((name) => !name.startsWith(POPULAR));
   if (!names.length) {
-    return [element("h3", {}, "Quality"), element("p", { className: "hint" }, training ? "Not evaluated." : "Not known here.")];
+    return [element("h3", {}, "Quality"), element("p", { className: "hint" }, training ? "Not evaluated." : "Unknown to this service.")];
   }
   const { metrics, evaluatedOn } = training;
   const rows = names.map((name) =>

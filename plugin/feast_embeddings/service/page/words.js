@@ -1,30 +1,30 @@
-/** What the page says in words. */
+/** The sentences of the page. */
 
 import { question } from "./state.js";
 import { attributesOf } from "./values.js";
 
-/** The answer to a question in a sentence. */
+/** Describe the answer to a question in a sentence. */
 export function told({ results, missing }, state, milliseconds) {
   const { results: kind, score } = question(state);
   if (missing.length) {
-    return `This version knows no ${state.entity} with this id.`;
+    return `This version has no ${state.entity} with this id.`;
   }
   const what = plural(kind, results.length);
   const fewer = results.length < state.limit ? (state.filter ? "; no more pass the filter" : "; there are no more") : "";
   return `${results.length || "No"} ${what} by ${score}, best first, in ${milliseconds} ms${fewer}.`;
 }
 
-/** What a search found; `looked` is at how many it looked, if not at all. */
+/** Describe what a search found; `looked` is how many rows it searched, null if all. */
 export function counted(found, looked, entity) {
   return looked === null
     ? `${found || "No"} ${plural(entity, found)} found.`
-    : `${found} found among ${looked.toLocaleString("en")} ${plural(entity, looked)}; an id is found among all.`;
+    : `${found} found among ${looked.toLocaleString("en")} ${plural(entity, looked)}; ids are searched among all.`;
 }
 
-/** What a filter can be about, and one that the first of the results passes; nothing where there are none. */
+/** Describe what a filter can use, with an example that the first result passes; empty without results. */
 export function filterHelp(results) {
   const names = [...new Set(results.flatMap((row) => Object.keys(row.metadata ?? {})))];
-  return names.length ? `A condition as in SQL on ${names.join(", ")}. ${example(results[0].metadata)}` : "";
+  return names.length ? `An SQL-like condition on ${names.join(", ")}. ${example(results[0].metadata)}` : "";
 }
 
 function example(metadata) {

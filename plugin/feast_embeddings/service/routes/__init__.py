@@ -1,1 +1,1 @@
-"""The endpoints, and the pages."""
+"""The endpoints and the pages."""

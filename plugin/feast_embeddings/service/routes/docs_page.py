@@ -18,7 +18,7 @@ h2 { border-top: 1px solid #ccc; padding-top: 1rem } code { background: #f4f4f4 
 """
 
 
-# Nothing but the one style above.
+# Allow only the style above.
 DOCS_POLICY = (
     f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,13 +26,13 @@ DOCS_POLICY = (
 
 
 def docs_page(openapi: dict[str, Any], prefix: str) -> str:
-    """The page for an OpenAPI document of JSON bodies; `prefix` is where the service is mounted."""
+    """Render the page for an OpenAPI document of JSON bodies; `prefix` is where the service is mounted."""
     info = openapi["info"]
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(info['title'])}</title>",
         f"<style>{_STYLE}</style><h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{escape(info['description'])}</p>",
-        f'<p>The same for programs: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.</p>',
+        f'<p>As an OpenAPI document: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.</p>',
     ]
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():

@@ -1,4 +1,4 @@
-"""The endpoints that find neighbours: similar items and users, ranked items, audiences, each alone and in batches."""
+"""The endpoints that find neighbours: similar items and users, ranked items, audiences, single and in batches."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from feast_embeddings.service.terms import terms
 
 __all__ = ["add_neighbour_routes"]
 
-# A search for more results than this is not over in a millisecond or two.
+# A search for more results than this takes longer than a millisecond or two.
 _LIGHT = 100
 
 
 def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
-    """Add them to the router of the models."""
+    """Add these endpoints to the router of the models."""
     neighbours: dict[int | str, dict[str, Any]] = {200: {"model": answers.NeighboursAnswer}}
     batch: dict[int | str, dict[str, Any]] = {200: {"model": answers.BatchAnswer}}
 
@@ -36,21 +36,21 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
 
     @router.post("/{model}/similar_items", responses=neighbours)
     async def similar_items(model: Model, request: requests.SimilarItemsRequest) -> Response:
-        """The items nearest to an item by cosine, without itself."""
+        """Find the items nearest to an item by cosine, without the item."""
         r = request
         return await similar(model, r, lambda store: store.similar_items_batch([r.item_id], r.limit, **r.options()))
 
     @router.post("/{model}/similar_users", responses=neighbours)
     async def similar_users(model: Model, request: requests.SimilarUsersRequest) -> Response:
-        """The users nearest to a user by cosine, without the user."""
+        """Find the users nearest to a user by cosine, without the user."""
         r = request
         return await similar(model, r, lambda store: store.similar_users_batch([r.user_id], r.limit, **r.options()))
 
     @router.post("/{model}/rank", responses=neighbours)
     async def rank(model: Model, request: requests.RankRequest) -> Response:
-        """The items with the highest score for a user: user · item + bias. With `item_ids`, these items reranked.
+        """Find the items with the highest score for a user: user · item + bias. With `item_ids`, rerank these items.
 
-        With `interactions` instead of a user, for a visitor without an id: the version's trainer folds them in.
+        With `interactions` instead of a user, rank for a visitor without an id: the version's trainer folds them in.
         """
         r = request
         _only_one("user_id", r.user_id, "interactions", r.interactions)
@@ -66,7 +66,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
 
     @router.post("/{model}/users_for_item", responses=neighbours)
     async def users_for_item(model: Model, request: requests.AudienceRequest) -> Response:
-        """An audience: the users with the highest score for an item, or those most like a set of users."""
+        """Find an audience: the users with the highest score for an item, or those most similar to a set of users."""
         r = request
         _only_one("item_id", r.item_id, "user_ids", r.user_ids)
 
@@ -82,14 +82,14 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
     @router.post("/{model}/similar_items/batch", responses=batch)
     @terms(queries=("item_ids",))
     async def similar_items_batch(model: Model, request: requests.BatchSimilarItemsRequest) -> Response:
-        """`similar_items` for each of many items."""
+        """Run `similar_items` for many items."""
         r = request
         return await batches(model, r, lambda store: store.similar_items_batch(r.item_ids, r.limit, **r.options()))
 
     @router.post("/{model}/similar_users/batch", responses=batch)
     @terms(queries=("user_ids",))
     async def similar_users_batch(model: Model, request: requests.BatchSimilarUsersRequest) -> Response:
-        """`similar_users` for each of many users."""
+        """Run `similar_users` for many users."""
         r = request
         return await batches(model, r, lambda store: store.similar_users_batch(r.user_ids, r.limit, **r.options()))
 
@@ -101,7 +101,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
         )
     )
     async def rank_batch(model: Model, request: requests.BatchRankRequest) -> Response:
-        """`rank` for each of many users, or of many visitors, whose ids in the answer are their places from 0."""
+        """Run `rank` for many users, or many visitors, whose ids in the answer are their positions from 0."""
         r = request
         _only_one("user_ids", r.user_ids, "interactions", r.interactions)
 
@@ -116,21 +116,21 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
     @router.post("/{model}/users_for_item/batch", responses=batch)
     @terms(queries=("item_ids",))
     async def users_for_item_batch(model: Model, request: requests.BatchAudienceRequest) -> Response:
-        """`users_for_item` for each of many items."""
+        """Run `users_for_item` for many items."""
         r = request
         return await batches(model, r, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.options()))
 
 
 def _only_one(name: str, value: object, other_name: str, other: object) -> None:
-    """Raise a problem unless one of two fields is given."""
+    """Raise a problem unless exactly one of two fields is given."""
     if (value is None) == (other is None):
-        text = f"give one of {name} and {other_name}"
+        text = f"give either {name} or {other_name}"
         blamed = name if value is None else other_name
         raise ProblemError(422, text, [FieldError(field=blamed, message=text)])
 
 
 def _single(model: str, found: NeighboursBatch, metadata: bool) -> Response:
-    """The answer to the only query of a batch; an unknown id is data, so an answer without results."""
+    """Answer the only query of a batch; an unknown id is not an error, so its answer has no results."""
     (answer,) = found.answers
     if answer is None:
         missing = found.missing

@@ -1,4 +1,4 @@
-"""The endpoints for operators and their tools."""
+"""Endpoints for operators and their tools: health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _log = logging.getLogger("feast_embeddings.service")
 
 
 def operation_routes(models: Models) -> GuardedRouter:
-    """What operators and their tools ask."""
+    """Return the router of these endpoints."""
     router = GuardedRouter()
 
     @router.get("/healthz")
     @terms("open")
     async def healthz() -> dict[str, str]:
-        """Whether the process answers at all."""
+        """Report that the process answers."""
         return {"status": "ok"}
 
     @router.get("/readyz", responses={503: PROBLEMS[503]})
     @terms("open")
     async def readyz() -> dict[str, str]:
-        """Whether a version of some model is live, so that there is something to answer from."""
+        """Report whether a version of any model is live, so that queries can be answered."""
 
         def trouble() -> str | None:
             names = models.names()
@@ -64,11 +64,11 @@ def operation_routes(models: Models) -> GuardedRouter:
         """Prometheus metrics, summed over the workers."""
 
         def text() -> bytes:
-            # They name all models. Without one, there is none that somebody may read.
+            # Metrics name all models. Without a model, no permission can be checked.
             if has_feast_auth(models.feature_store):
                 names = models.names()
                 if not names or not all(may_read(models.get(name)) for name in names):
-                    raise FeastPermissionError("the metrics are for those who may read all models")
+                    raise FeastPermissionError("metrics need permission to read all models")
             return exposition(models)
 
         return Response(

@@ -1,4 +1,4 @@
-"""`/`: a page to look at what the service answers. Its files load nothing but each other."""
+"""`/`: a page to explore the answers of the service. Its files load only each other."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from feast_embeddings.service.terms import terms
 
 __all__ = ["PLAIN_HEADERS", "page_routes"]
 
-# Of all pages.
+# Headers of all pages.
 PLAIN_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _HEADERS = PLAIN_HEADERS | {
-    # Scripts, styles and answers of this service only; nothing inline, and no script that makes HTML from text.
+    # Only scripts, styles and answers of this service; nothing inline, and no script that turns text into HTML.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     ),
-    "Cache-Control": "no-cache",  # asks whether it has changed, so that a page never meets an older script
+    "Cache-Control": "no-cache",  # revalidate, so that a page never gets an older script
 }
 _METHODS = ["GET", "HEAD"]
 
 
 def page_routes() -> GuardedRouter:
-    """The page, and what it is made of, under `/page`."""
+    """Return the router of the page, and of its files under `/page`."""
     folder = Path(__file__).parents[1] / "page"
-    # An editable install: the client is in the source tree, its only copy.
+    # In an editable install, the only copy of the client is in the source tree.
     client = folder / "client" if (folder / "client").is_dir() else Path(__file__).parents[4] / "clients" / "js" / "src"
     own, of_client = StaticFiles(directory=folder), StaticFiles(directory=client)
     router = GuardedRouter()
@@ -53,7 +53,7 @@ def page_routes() -> GuardedRouter:
     @router.api_route("/", methods=_METHODS, include_in_schema=False)
     @terms("open")
     async def page(request: Request) -> Response:
-        """The page; what it names is relative to it, so that it works wherever the service is mounted."""
+        """Return the page; its links are relative, so that it works wherever the service is mounted."""
         return await sent(own, "index.html", request)
 
     return router

@@ -1,4 +1,4 @@
-"""The endpoints that give out vectors: by id, and of all that pass a filter, page by page."""
+"""The endpoints that return vectors: by id, or page by page for all that pass a filter."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from feast_embeddings.service.metrics import MISSING
 
 __all__ = ["add_vector_routes"]
 
-# The vectors of more ids than this are not read in a millisecond or two.
+# Reading the vectors of more ids than this takes longer than a millisecond or two.
 _LIGHT = 200
 
 
 def add_vector_routes(router: GuardedRouter, calls: Calls) -> None:
-    """Add them to the router of the models."""
+    """Add these endpoints to the router of the models."""
 
     async def embeddings(
         model: str, entity: Entity, ids: list[Id], asked: requests.Encoding | None, accept: str
@@ -48,19 +48,19 @@ def add_vector_routes(router: GuardedRouter, calls: Calls) -> None:
     async def create_user_embedding(
         model: Model, request: requests.UserEmbeddingRequest, accept: Annotated[str, Header()] = ""
     ) -> Response:
-        """The embeddings of users, in the order of the request."""
+        """Return the embeddings of users, in the order of the request."""
         return await embeddings(model, "user", request.user_ids, request.encoding, accept)
 
     @router.post("/{model}/create_item_embedding", responses=vectors)
     async def create_item_embedding(
         model: Model, request: requests.ItemEmbeddingRequest, accept: Annotated[str, Header()] = ""
     ) -> Response:
-        """The embeddings of items, in the order of the request."""
+        """Return the embeddings of items, in the order of the request."""
         return await embeddings(model, "item", request.item_ids, request.encoding, accept)
 
     @router.post("/{model}/retrieve", responses={200: {"model": answers.PageAnswer}})
     async def retrieve(model: Model, request: requests.RetrieveRequest) -> Response:
-        """A page of the users or items that pass a filter; all pages of one listing are of one version."""
+        """Return a page of the users or items that pass a filter; all pages of a listing are of one version."""
         r = request
 
         def page(store: EmbeddingStore) -> Response:

@@ -1,4 +1,4 @@
-"""The endpoints about versions: which there are and which is live, and to change that."""
+"""The endpoints for versions: list them, publish and roll back."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["add_version_routes"]
 
 
 def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSettings) -> None:
-    """Add them to the router of the models."""
+    """Add these endpoints to the router of the models."""
     models = calls.models
 
     @router.get("", responses={200: {"model": answers.ModelsAnswer}})
     async def list_models() -> Response:
-        """The models of this service that the caller may read, and which version of each is live."""
+        """List the models that the caller may read, and which version of each is live."""
 
         def look() -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = []
@@ -49,13 +49,13 @@ def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSet
 
     @router.get("/{model}/versions", responses={200: {"model": VersionsAnswer}})
     async def list_versions(model: Model) -> Response:
-        """The versions of a model: those in the vector store, and those on disk beside it."""
+        """List the versions of a model: those in the vector store, and those on the service's disk."""
         return answers.json_response(await calls.run(model, versions_answer))
 
     @router.post("/{model}/publish", responses={200: {"model": answers.PublishAnswer}})
     @terms("write", timed=False)
     async def publish(model: Model, request: requests.PublishRequest) -> Response:
-        """Make a trained version live, users and items in one step. Needs a key that may write."""
+        """Make a trained version live, users and items in one step. Needs a key of scope write."""
 
         def load(store: EmbeddingStore) -> dict[str, Any]:
             artifact = load_artifact(Repo.open(settings.repo).data, model, request.version)
@@ -67,7 +67,7 @@ def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSet
     @router.post("/{model}/rollback", responses={200: {"model": answers.PublishAnswer}})
     @terms("write", timed=False)
     async def rollback(model: Model, request: requests.PublishRequest) -> Response:
-        """Make an older version live again, the one before the live one by default. Needs a key that may write."""
+        """Make an older version live again, by default the one before the live one. Needs a key of scope write."""
 
         def go_back(store: EmbeddingStore) -> dict[str, Any]:
             result = roll_back(store.feature_store, Repo.open(settings.repo).data, model, request.version)

@@ -1,4 +1,4 @@
-"""The versions of a model, as the service tells of them."""
+"""The service's answer about the versions of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["VersionsAnswer", "versions_answer"]
 
 
 class Training(BaseModel):
-    """How a version was made, and how good it is."""
+    """How a version was trained, and how good it is."""
 
     trainer: str
     created_at: datetime
@@ -25,14 +25,14 @@ class Training(BaseModel):
     n_items: int
     n_interactions: int
     metrics: dict[str, float] = Field(
-        description="Ranking quality on interactions that were held back, and `popular_…`: that of the most popular "
-        "items. Empty when not evaluated."
+        description="Ranking quality on held-out interactions; `popular_…` is the quality of the most popular items. "
+        "Empty if not evaluated."
     )
-    evaluated_on: str = Field(description="Which interactions those were.")
+    evaluated_on: str = Field(description="Which interactions were held out.")
 
     @classmethod
     def of(cls, manifest: Manifest) -> Training:
-        """What the manifest of a version says."""
+        """Convert the manifest of a version."""
         fields = {name: getattr(manifest, name) for name in cls.model_fields if name != "trainer"}
         return cls(trainer=manifest.trainer.name, **fields)
 
@@ -40,10 +40,10 @@ class Training(BaseModel):
 class VersionRow(BaseModel):
     version: str
     live: bool
-    loaded: bool = Field(description="Whether it is in the vector store, so that going back to it takes no loading.")
+    loaded: bool = Field(description="Whether it is in the vector store, so that rollback needs no loading.")
     as_of: str
     space: str
-    training: Training | None = Field(description="null where the files of the version are not beside the service.")
+    training: Training | None = Field(description="null if the files of the version are not on the service's disk.")
 
 
 class VersionsAnswer(BaseModel):
@@ -53,7 +53,7 @@ class VersionsAnswer(BaseModel):
 
 
 def versions_answer(store: EmbeddingStore) -> dict[str, Any]:
-    """A `VersionsAnswer`, newest first."""
+    """Return a `VersionsAnswer`, newest first."""
     data = Repo.open(store.feature_store.repo_path or ".").data
     answer = VersionsAnswer(
         model=store.model,

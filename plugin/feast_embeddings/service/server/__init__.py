@@ -1,1 +1,1 @@
-"""The processes that serve: uvicorn with bounded connections and watched workers."""
+"""The server processes: uvicorn with bounded connections and supervised workers."""

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol on h11, which bounds the size of a head; here a connection that stands still ends too."""
+"""uvicorn's HTTP protocol on h11, which limits the size of a request head; here stalled connections end too."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["HEAD_BYTES", "LOOK_SECONDS", "BoundedConnection"]
 
-# Of a request line and headers, and of other things that are kept until they are complete.
+# Limit on a request line with its headers, and on other input that is buffered until complete.
 HEAD_BYTES = 32 * 1024
-# A connection is looked at so often. In between a head has to arrive, or so many bytes of an answer have to be taken.
+# Seconds between checks of a connection. In between, a request head or this many bytes of an answer must pass.
 LOOK_SECONDS, _LEAST_TAKEN = 10.0, 64 * 1024
 _MOST_CONNECTIONS = 1_000
 
 
 class BoundedConnection(H11Protocol):
-    """A connection to a client; how long a request itself may take is for the app to say."""
+    """A connection to a client; the app limits the duration of a request itself."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, unless there are too many."""
+        """Accept the connection, unless there are too many."""
         super().connection_made(transport)
         self._left = 0
         self._state = self._stands()
@@ -29,12 +29,12 @@ class BoundedConnection(H11Protocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Clean up after the connection."""
         self._look_again.cancel()
         super().connection_lost(exc)
 
     def _stands(self) -> tuple[Any, bool]:
-        """The request that came last, and whether the next one is waited for."""
+        """Return the last request, and whether the connection waits for the next one."""
         return self.cycle, self.cycle is None or self.cycle.response_complete
 
     def _look(self) -> None:

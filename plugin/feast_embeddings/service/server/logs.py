@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line, on standard error."""
+"""Log one JSON object per line, on standard error."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 __all__ = ["JsonLines", "log_config"]
 
-# What every record has; all else was given with `extra`.
+# Attributes of every record; all others were given with `extra`.
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, logger and message, and what else was given with the record."""
+    """Formats time, level, logger and message, and the fields given with `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_config(level: str) -> dict[str, object]:
-    """For `logging.config.dictConfig`, which is what uvicorn takes. Its own access log would show queries."""
+    """Return uvicorn's logging configuration. Its own access log is off, because it would show query strings."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""`feast-embeddings serve`: uvicorn with one or several worker processes."""
+"""`feast-embeddings serve`: run uvicorn with one or several worker processes."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from feast_embeddings.service.settings import ServiceSettings
 __all__ = ["run_service", "worker_app"]
 
 _SETTINGS = "FEAST_EMBEDDINGS_SERVICE"
-# A client that keeps its connection open hears of a shutdown with its next answer, or after this many seconds.
+# A kept-alive connection is closed on shutdown after its next answer, or after this many seconds.
 _GRACE_SECONDS = 30
-# How long a connection is kept for a next request.
+# Seconds to keep an idle connection for its next request.
 _KEEP_ALIVE_SECONDS = 5
-# A new worker that does not answer its parent for so long is replaced. It does not while it imports Feast, which takes
-# a busy machine more than uvicorn's five seconds: then none would ever come up.
+# A new worker that does not answer its parent for this long is replaced. While it imports Feast it does not answer;
+# on a busy machine that takes more than uvicorn's five seconds, and no worker would ever come up.
 _START_SECONDS = 120
-# The event loop waits for so long while a query computes in Python, again after each of its system calls.
+# The event loop may wait this long, after each of its system calls, while a query computes in Python.
 _SWITCH_SECONDS = 0.001
 
 
 def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int, log_level: str) -> None:
-    """Serve until SIGTERM or SIGINT; requests that have begun are answered first.
+    """Serve until SIGTERM or SIGINT; running requests are finished first.
 
     Raises:
-        InputError: the repo or a key file cannot be used, or nobody would be asked for a key on an address that
+        InputError: the repo or a key file cannot be used, or the service would need no key on an address that
             other machines reach.
-        EmbeddingsError: the service does not come up, as when another one has the port.
+        EmbeddingsError: the service does not start, e.g. because the port is in use.
     """
     keys = KeyRing(settings.key_file)
     if not keys and not _is_loopback(host) and not has_feast_auth(Repo.open(settings.repo).feature_store()):
         raise InputError(
-            f"on {host} other machines can ask, so API keys are needed: make one with feast-embeddings api-key, and "
+            f"other machines can reach {host}, so API keys are needed: make one with feast-embeddings api-key, and "
             f"name its file with --key-file or put its line into {ENVIRONMENT}; without keys, serve on 127.0.0.1"
         )
     os.environ[_SETTINGS] = settings.model_dump_json()
     with contextlib.ExitStack() as stack:
-        if workers > 1:  # a single one counts in its memory, and reads it from there
+        if workers > 1:  # a single worker keeps its counts in memory
             folder = tempfile.TemporaryDirectory(prefix="feast-embeddings-metrics-")
-            # Before the app is imported, as the counters are made then.
+            # Before the app is imported, because that creates the counters.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
-        # Here, so that what is wrong with the repo is said once, and what the workers import is there already.
+        # In the parent, so that errors of the repo are reported once, and forked workers have the imports already.
         can_fork = _import_app()(settings, keys).state.models.embedded
         _freeze()
-        # Uvicorn ends a single worker by the signal that it got, which would leave the folder behind.
+        # Uvicorn ends a single worker with the signal that it got, which would leave the folder behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         config = uvicorn.Config(
             "feast_embeddings.service.server.process:worker_app",
@@ -89,13 +89,13 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
                 if not server.started:
                     sys.exit(STARTUP_FAILURE)
         except SystemExit as end:
-            if end.code:  # uvicorn has logged why
-                raise EmbeddingsError(f"nothing could be served on {host}:{port}, see the error above") from None
+            if end.code:  # uvicorn logged the reason
+                raise EmbeddingsError(f"the service could not start on {host}:{port}, see the error above") from None
             raise
 
 
 def worker_app() -> FastAPI:
-    """The app of one worker process, which is set up so that large answers do not hold up small ones."""
+    """Create the app of one worker process, tuned so that large answers do not delay small ones."""
     app = _import_app()(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
     sys.setswitchinterval(_SWITCH_SECONDS)
     _freeze()
@@ -109,14 +109,14 @@ def _import_app() -> Callable[..., FastAPI]:
 
 
 def _freeze() -> None:
-    """Leave all that there is out of garbage collection.
+    """Exempt all present objects from garbage collection.
 
-    Looking for garbage stops every thread, takes long among all that Feast imports, which stays anyway, and writes to
-    the memory that forked workers share.
+    A collection stops every thread, takes long with everything that Feast imports, which stays anyway, and writes to
+    memory that forked workers share.
     """
     gc.collect()
     gc.freeze()
-    atexit.register(gc.unfreeze)  # some libraries report what the last collection does not find
+    atexit.register(gc.unfreeze)  # some libraries report objects that the last collection does not find
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The worker processes of the service, watched so that none has to wait for another one's answer."""
+"""The worker processes of the service, supervised independently of each other."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _log = logging.getLogger("uvicorn.error")
 
 # The exit code of uvicorn when the app or its address cannot be used.
 STARTUP_FAILURE = 3
-# A worker that has answered once, and then says nothing for so long, is replaced.
+# A worker that has answered once, and then does not answer for this long, is replaced.
 _HUNG_SECONDS = 30.0
 
 
 class _Forked(Process):
-    """Uvicorn's worker, but it has what its parent imported, at once and in the same memory."""
+    """Uvicorn's worker, but forked, so that it shares the parent's imports and their memory."""
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
         super().__init__(config, sockets)
@@ -39,26 +39,26 @@ class _Forked(Process):
 
 
 def _work(config: Config, target: Callable[..., None], sockets: list[socket]) -> None:
-    for number in SIGNALS:  # those of the parent, in a forked process
+    for number in SIGNALS:  # a forked process inherits those of the parent
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     subprocess_started(config, target, sockets, None)
 
 
 class Workers(Multiprocess):
-    """Uvicorn's supervisor, but it looks at each worker twice a second, whatever the others do.
+    """Uvicorn's supervisor, but it checks each worker twice a second, whatever the others do.
 
-    Uvicorn's own waits for the answer of one worker before it looks at the next: one that hangs, or is still importing
-    Feast, hides for that long that another one is dead. Until its first answer a worker has the time of
-    `Config.timeout_worker_healthcheck`.
+    Uvicorn's own waits for the answer of one worker before it checks the next: a worker that hangs, or is still
+    importing Feast, delays the discovery of a dead one. Until its first answer a worker has
+    `Config.timeout_worker_healthcheck` seconds.
 
     Args:
-        can_fork: whether nothing in this process outlives a fork badly, as connections of gRPC do.
+        can_fork: whether this process has nothing that breaks in a fork, such as gRPC connections.
     """
 
     def __init__(self, config: Config, sockets: list[socket], *, can_fork: bool) -> None:
         super().__init__(config, sockets)
         self._worker = _Forked if can_fork and sys.platform == "linux" else Process
-        # By worker: until when it must have answered.
+        # Per worker, the time by which it must answer.
         self._deadlines: WeakKeyDictionary[Process, float] = WeakKeyDictionary()
 
     def init_processes(self) -> None:
@@ -67,10 +67,10 @@ class Workers(Multiprocess):
             worker.start()
 
     def run(self) -> None:
-        """Serve until a signal ends it.
+        """Serve until a signal arrives.
 
         Raises:
-            EmbeddingsError: a worker could not start, so none can.
+            EmbeddingsError: a worker could not start, so no other can.
         """
         super().run()
         if any(worker.exitcode == STARTUP_FAILURE for worker in self.processes):
@@ -88,7 +88,7 @@ class Workers(Multiprocess):
                 _log.error("Child process [%s] failed to start, stopping the parent process.", worker.pid)
                 self.should_exit.set()
                 return
-            _log.warning("Child process [%s] died or hung, and is replaced", worker.pid)
+            _log.warning("Child process [%s] died or hung, and was replaced", worker.pid)
             self.processes[number] = self._worker(self.config, self.sockets)
             self.processes[number].start()
 
@@ -97,7 +97,7 @@ class Workers(Multiprocess):
             return False
         now = time.monotonic()
         deadline = self._deadlines.setdefault(worker, now + self.config.timeout_worker_healthcheck)
-        # Asks again, and hears the answer to the question before.
+        # Sends the next ping, and reads the answer to the previous one.
         if worker.ping(timeout=0):
             self._deadlines[worker] = now + _HUNG_SECONDS
             return True
