@@ -88,7 +88,7 @@ def generate_shop(
         end: time of the last possible purchase; the first is 245 days before.
 
     Raises:
-        InputError: there is nobody, nothing, or less than 5 purchases per user.
+        InputError: there is no one, nothing, or less than 5 purchases per user.
     """
     if n_users < 1 or n_items < 1 or n_interactions < _MIN_PURCHASES * n_users:
         raise InputError(

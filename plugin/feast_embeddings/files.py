@@ -115,7 +115,7 @@ def is_held(path: Path) -> bool:
             portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.AlreadyLocked:
             return True
-        except portalocker.LockException:  # no locks on this file system, so nobody holds one
+        except portalocker.LockException:  # no locks on this file system, so no one holds one
             return False
     return False
 

@@ -208,7 +208,7 @@ def thresholds(data: Path, trainers: list[str], factors: int) -> None:
 
 
 def chain(data: Path, trainers: list[str], factors: int) -> None:
-    """Print how far versions drift that are aligned each to the one before, beside alignment to the first of them."""
+    """Print how far versions drift that are aligned each to the one before, next to alignment to the first of them."""
     log = read_interactions(data / "ml-100k_interactions.parquet")
     assert log.timestamps is not None
     shares = (0.5, 0.6, 0.7, 0.8, 0.9, 1)

@@ -1,4 +1,4 @@
-"""`users_for_item`: a scan of all users beside a graph of their dot products, and what the graph costs a publish.
+"""`users_for_item`: a scan of all users next to a graph of their dot products, and what the graph costs a publish.
 
 python -m tests.benchmarks.audience --users 100000
 python -m tests.benchmarks.audience --users 1000000 --no-graph

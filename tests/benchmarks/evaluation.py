@@ -1,4 +1,4 @@
-"""How long a full evaluation takes on Gowalla, or on a generated log of its shape, beside implicit's own.
+"""How long a full evaluation takes on Gowalla, or on a generated log of its shape, next to implicit's own.
 
     python -m tests.benchmarks.evaluation [--data DIR]
 
@@ -98,7 +98,7 @@ def main() -> None:
     print(f"  bar: at most 30 s on two cores; {report.n_users / seconds:,.0f} users/s")
     print(f"  peak memory {before:.2f} GiB before, {_peak():.2f} GiB after")
     timed(
-        "recall@20 and ndcg@20 beside the most popular, as in tuning",
+        "recall@20 and ndcg@20 next to the most popular, as in tuning",
         lambda: evaluate(factors, split.train, split.test),
     )
 

@@ -103,7 +103,7 @@ def of_svd(split: Split) -> Iterator[Tried]:
 
 
 def of_bpr(split: Split) -> Iterator[Tried]:
-    """implicit's training and ours, looked at on the way: a pass alone beside the mean over passes."""
+    """implicit's training and ours, looked at on the way: a pass alone next to the mean over passes."""
     config = BPRConfig.model_validate({**_parameters("bpr-64"), "popularity_correction": 0})
     popularity = np.log1p(np.bincount(split.train.indices, minlength=split.train.shape[1])).astype(np.float32)
     kept: dict[str, Factors] = {}

@@ -1,4 +1,4 @@
-"""How fast and in how much memory a Parquet log with text ids becomes a training matrix, beside pandas' way.
+"""How fast and in how much memory a Parquet log with text ids becomes a training matrix, next to pandas' way.
 
     python -m tests.benchmarks.interactions
 

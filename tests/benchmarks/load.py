@@ -1,4 +1,4 @@
-"""The service under load: requests a second, latency, recall, publishes meanwhile, memory; beside `feast serve`.
+"""The service under load: requests a second, latency, recall, publishes meanwhile, memory; next to `feast serve`.
 
     python -m tests.benchmarks.load
     python -m tests.benchmarks.load --fresh --requests 500000      # takes half an hour
@@ -238,7 +238,7 @@ def in_turn(rng: np.random.Generator, n_items: int) -> list[list[int]]:
 def embeddings(
     port: int, store: EmbeddingStore, spread: str, hundreds: list[list[int]], options: argparse.Namespace
 ) -> None:
-    """create_item_embedding of 100 ids beside the Python call."""
+    """create_item_embedding of 100 ids next to the Python call."""
     path, block = PATH + "create_item_embedding", 10
     connection = Connection(port)
     for encoding in ("float", "base64", "numpy"):

@@ -1,4 +1,4 @@
-"""How fast `feast materialize` is with this package, beside Feast's own engine and beside the engine's own limit.
+"""How fast `feast materialize` is with this package, next to Feast's own engine and next to the engine's own limit.
 
     python -m tests.benchmarks.materialize --rows 100000
 

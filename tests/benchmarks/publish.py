@@ -1,4 +1,4 @@
-"""Publish of random versions: each step's time and memory, beside the embedded engine fed ready-made points.
+"""Publish of random versions: each step's time and memory, next to the embedded engine fed ready-made points.
 
 Prints both sides from one process, the share of the checks, and the memory over what the engine alone takes. Both
 build the graphs, which takes most of the time; --no-graphs leaves them out on both sides, to look at the load alone.
@@ -67,7 +67,7 @@ def write_random(data: Path, rows: int, dim: int) -> None:
 
 
 def raw(folder: Path, graphs: bool, answer: Any) -> None:
-    """Send seconds until the engine has taken the same points, ready in memory, and the GiB it takes beside them."""
+    """Send seconds until the engine has taken the same points, ready in memory, and the GiB it takes next to them."""
     if not graphs:
         without_graphs()
     repo = Repo.open(folder / "repo")

@@ -5,7 +5,7 @@
     python -m tests.benchmarks.quality --train ml-100k_interactions.parquet --newest
 
 Without --test a fifth of each user's items is held back from the training file, drawn at random: that is where
-hyper-parameters are chosen. With --newest it is what `train` holds back from a log with times. Beside the configs stand
+hyper-parameters are chosen. With --newest it is what `train` holds back from a log with times. For comparison it prints
 the defaults of each trainer, and implicit's BPR as it comes.
 """
 

@@ -1,4 +1,4 @@
-"""How fast and how exact reads are: by id beside Feast's sqlite store, neighbours beside the engine alone.
+"""How fast and how exact reads are: by id next to Feast's sqlite store, neighbours next to the engine alone.
 
     python -m tests.benchmarks.read
 
@@ -78,7 +78,7 @@ def measure_by_id(folder: Path, rows: int, keys: int, calls: int) -> None:
 
 
 def measure_neighbours(folder: Path, n_items: int, n_interactions: int, calls: int) -> None:
-    """Id -> 10 similar items, beside the engine's query with a ready vector; and recall@10 against numpy."""
+    """Id -> 10 similar items, next to the engine's query with a ready vector; and recall@10 against numpy."""
     repo = init_repo(folder / "repo")
     shop = generate_shop(n_users=n_interactions // 20, n_items=n_items, n_interactions=n_interactions)
     files = write_shop(shop, folder / "shop")

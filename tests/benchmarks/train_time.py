@@ -1,9 +1,9 @@
-"""What training costs beside implicit's own fit of the same matrix, with as many factors, iterations and threads.
+"""What training costs next to implicit's own fit of the same matrix, with as many factors, iterations and threads.
 
     python -m tests.benchmarks.train_time --interactions gowalla_train.parquet --threads 1
 
 Three sides take turns: implicit's fit, our trainer, and the whole of `train` without evaluation: reading the file,
-training, and writing the version. Beside the wall times stand those of the processor, which say more on a busy machine.
+training, and writing the version. CPU times are printed with the wall times; they say more on a busy machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a training frame takes, and the highest memory; with --feast, Feast's own join of the same rows beside it.
+"""How long a training frame takes, and the highest memory; with --feast, Feast's own join of the same rows next to it.
 
     python -m tests.benchmarks.training_frame
     python -m tests.benchmarks.training_frame --rows 100000 --feast

@@ -1,4 +1,4 @@
-"""What a visitor costs beside a user: ranking from ten interactions, and from a vector that is stored.
+"""What a visitor costs next to a user: ranking from ten interactions, and from a vector that is stored.
 
     python -m tests.benchmarks.visitors [--items 100000] [--trainer svd]
 

@@ -121,7 +121,7 @@ def test_names_and_pandas(served: Shop) -> None:
 
 
 def test_in_a_search_over_a_pipeline(served: Shop) -> None:
-    """Beside other columns, with either way to name a column, cloned and fitted by a grid search."""
+    """Next to other columns, with either way to name a column, cloned and fitted by a grid search."""
     rng = np.random.default_rng(0)
     ids = rng.choice([f"u-{i}" for i in range(25)], 60)
     frame = pd.DataFrame({"user_id": ids, "item_id": rng.choice(["sku-1", "sku-2"], 60), "age": rng.random(60)})

@@ -63,7 +63,7 @@ def section(out: str, command: str) -> str:
 
 @pytest.fixture(scope="module")
 def built_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[Path, dict[str, Any]]]]:
-    """The repo that `by_hand` waits for, built beside the quickstart and its tests."""
+    """The repo that `by_hand` waits for, built next to the quickstart and its tests."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield pool.submit(build_by_hand, tmp_path_factory.mktemp("by hand"))
 

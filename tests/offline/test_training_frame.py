@@ -344,7 +344,7 @@ def test_versions_of_different_lengths(shop: Shop, store: EmbeddingStore) -> Non
 
 @pytest.mark.parametrize("ids", [[1, None, 3], [1.0, np.nan, 3.0], ["1", None, "3"]])
 def test_whole_number_ids_in_the_forms_that_pandas_gives_them(tmp_path: Path, ids: list[Any]) -> None:
-    """Whole numbers beside a null are real numbers in pandas; from a CSV they are text."""
+    """Whole numbers next to a null are real numbers in pandas; from a CSV they are text."""
     repo = init_repo(tmp_path / "repo")
     numbers = pa.array([1, 2, 3])
     write_artifact(

@@ -265,7 +265,7 @@ def test_tokens_that_are_none(status: Status, provider: Provider) -> None:
 
 
 def test_a_provider_that_does_not_answer(repo: Repo, provider: Provider, tmp_path: Path) -> None:
-    """Nobody is let in, and nothing fails."""
+    """No one is let in, and nothing fails."""
     config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
     config["auth"]["auth_discovery_url"] = "http://127.0.0.1:9/discovery"
     config["registry"]["path"] = str(repo.data / "registry.db")
@@ -280,7 +280,7 @@ def test_a_provider_that_does_not_answer(repo: Repo, provider: Provider, tmp_pat
 def test_a_registry_without_permissions(
     repo: Repo, provider: Provider, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Nobody may do anything; Feast's own servers would let everybody with a token do everything."""
+    """No one may do anything; Feast's own servers would let everybody with a token do everything."""
     feature_store = repo.feature_store()
     monkeypatch.setattr(feature_store.registry, "list_permissions", lambda **_: [])
     monkeypatch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: feature_store)

@@ -198,7 +198,7 @@ def test_own_entries_are_no_draws(rng: np.random.Generator) -> None:
 
 
 def test_bpr_rows_stand_alone(rng: np.random.Generator) -> None:
-    """A vector depends on its own row: not on who is folded in beside it, and it rotates with the space."""
+    """A vector depends on its own row: not on who is folded in next to it, and it rotates with the space."""
     matrix = sparse(rng, (50, 30))
     factors = rng.standard_normal((30, 4)).astype(np.float32)
     known = KnownSide("item", factors, rng.standard_normal(30).astype(np.float32), rng.integers(1, 9, 30))

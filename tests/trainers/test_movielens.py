@@ -5,8 +5,8 @@ from pathlib import Path
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 
-# Measured with the defaults and one thread, seeds 0 to 4: recall@20 0.188 to 0.198 beside 0.106 for the most
-# popular, a factor of 1.77 to 1.86; ndcg@20 0.187 to 0.197 beside 0.122, a factor of 1.54 to 1.61.
+# Measured with the defaults and one thread, seeds 0 to 4: recall@20 0.188 to 0.198 next to 0.106 for the most
+# popular, a factor of 1.77 to 1.86; ndcg@20 0.187 to 0.197 next to 0.122, a factor of 1.54 to 1.61.
 RECALL_MARGIN = 1.6
 NDCG_MARGIN = 1.4
 

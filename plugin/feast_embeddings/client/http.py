@@ -19,7 +19,7 @@ __all__ = ["AsyncEmbeddingClient", "EmbeddingClient"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Busy, restarting, or behind a proxy that found nobody. 504 is not among them: it had all the time there was.
+# Busy, restarting, or behind a proxy that found no server. 504 is not among them: it had all the time there was.
 _TRANSIENT = {429, 502, 503}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 

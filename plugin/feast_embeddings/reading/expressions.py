@@ -34,7 +34,7 @@ _LAST_TIME = 253_402_300_799_999_999
 # Dates and times in digits alone would be milliseconds of the years 2600 to 2635.
 _IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
 _DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
-# Beside what DuckDB's own cast reads, which is most of ISO 8601 with or without a zone.
+# Next to what DuckDB's own cast reads, which is most of ISO 8601 with or without a zone.
 _MORE_FORMS = (
     "%Y%m%dT%H%M%S%z",
     "%Y%m%dT%H%M%SZ",
@@ -57,7 +57,7 @@ class Column:
         name: what it is called there.
         sql: an expression for it, cheap to repeat.
         result: what the value made of it is called where its fault is asked for.
-        type: DuckDB's type; ``TEXT`` for text of which nobody said what it means, as in CSV; ``JSON``.
+        type: DuckDB's type; ``TEXT`` for text of which no one said what it means, as in CSV; ``JSON``.
     """
 
     name: str

@@ -18,7 +18,7 @@ from feast_embeddings.reading.files import Compression, DataFile
 from feast_embeddings.reading.lines import TextLines, is_utf8, look_at, opened, start_of
 from feast_embeddings.reading.relation import BadRow, path_literal
 
-# Nobody lists the columns of JSON: these many objects are asked for them.
+# No one lists the columns of JSON: these many objects are asked for them.
 _SAMPLED_OBJECTS = 20_480
 _NO_COLUMN = "feast-embeddings: no such column"
 _LEAST_OBJECT = 16 << 20

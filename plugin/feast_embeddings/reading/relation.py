@@ -18,7 +18,7 @@ from feast_embeddings.reading.expressions import NULL, identifier, quoted
 from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile
 
-# The index that pandas writes beside the columns of a frame that was filtered or sorted.
+# The index that pandas writes next to the columns of a frame that was filtered or sorted.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 

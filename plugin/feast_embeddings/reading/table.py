@@ -55,7 +55,7 @@ def read_table(
         source: a file, a folder, a glob, or a table in memory.
         ids: columns of ids, which come as text: a whole number as it is written, nothing null or empty.
         as_text: columns that stay text where they are text.
-        types: what columns are to be; None where nobody can say.
+        types: what columns are to be; None where no one can say.
 
     Raises:
         InputError: the source cannot be read, has rows that cannot, or a value is not of the type in `types`.
@@ -216,7 +216,7 @@ _JSON_NOUNS = {
 
 
 def _is_plain(relation: Relation, file: DataFile | None, column: str) -> bool:
-    """Whether a column is text of which nobody said what it means."""
+    """Whether a column is text of which no one said what it means."""
     found = column_of(relation, file, column)
     return found is not None and found[0] == "TEXT"
 

@@ -23,7 +23,7 @@ def run(repo: Path, log: Path, *arguments: str) -> str:
 
 
 def test_summary(repo: Path, log: Path) -> None:
-    """The summary names version, counts, quality beside the floor, time, place and the next command."""
+    """The summary names version, counts, quality next to the floor, time, place and the next command."""
     out = run(repo, log, "--factors", "4", "--quiet")
     manifest = load_artifact(repo / "data", "m").manifest
 

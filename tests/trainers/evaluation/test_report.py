@@ -87,7 +87,7 @@ def test_against_the_slow_way(problem: tuple[Any, Any, Any], k: set[int]) -> Non
 
 @given(problem=problems())
 def test_the_few_metrics_of_tuning(problem: tuple[Any, Any, Any]) -> None:
-    """Recall and NDCG at 20 beside the most popular, against the slow way."""
+    """Recall and NDCG at 20 next to the most popular, against the slow way."""
     scores, train, test = problem
     users = np.flatnonzero(test.any(axis=1))
     seen, relevant = columns(train[users]), columns(test[users])
@@ -236,7 +236,7 @@ def test_users_without_the_attribute() -> None:
 
 
 def test_text(report: Report) -> None:
-    """The table shows each metric with its interval beside both floors, the segments, and what was left out."""
+    """The table shows each metric with its interval next to both floors, the segments, and what was left out."""
     text = report_text("svd", report)
     lines = text.splitlines()
     assert lines[0] == "svd on what was held back"

@@ -238,7 +238,7 @@ def test_event_types_need_weights() -> None:
 
 
 def test_core_peels_to_the_end() -> None:
-    """A path of users and items falls apart from its ends; the square beside it stays."""
+    """A path of users and items falls apart from its ends; the square next to it stays."""
     path = np.arange(6)
     users = np.r_[path, path[1:], 6, 6, 7, 7].astype(np.int32)
     items = np.r_[path, path[:-1], 6, 7, 6, 7].astype(np.int32)

@@ -144,7 +144,7 @@ def test_fold_in_finds_the_minimum(rng: np.random.Generator, entity: Any) -> Non
 
 
 def test_fold_in_of_a_row_depends_on_that_row(rng: np.random.Generator) -> None:
-    """Whoever is folded in beside it."""
+    """Whoever is folded in next to it."""
     factors = unit(rng.standard_normal((30, 5))).astype(np.float32)
     entries = csr_matrix((rng.random((700, 30)) < 0.2) + np.eye(1, 30), dtype=np.float32)
     known = KnownSide("item", factors, np.zeros(30, np.float32), np.ones(30, np.int64))
