@@ -1,4 +1,4 @@
-"""What callers of the queries give, made plain: lists of ids, and numbers of results."""
+"""Check and normalize arguments of queries: lists of ids, and numbers of results."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from feast_embeddings.errors import InputError
 __all__ = ["Id", "Interactions", "at_least_one", "history", "id_list"]
 
 Id = str | int
-# What somebody did: items, each as often as it was, or items with weights.
+# Interactions of a visitor: items, one entry per interaction, or items with weights.
 Interactions = Iterable[Id] | Mapping[Any, float]
 
 
 def id_list(ids: Iterable[Id], name: str) -> list[Id]:
-    """The ids of any iterable, a generator too, as a list that can be read again; NumPy's as Python's.
+    """Convert any iterable of ids, including generators, to a list; NumPy values become Python's.
 
     Raises:
-        InputError: it is one id, or no list of ids; `name` is what the caller calls it.
+        InputError: it is a single id, or not a list of ids; `name` is the caller's name for it.
     """
     if isinstance(ids, str | bytes | bytearray):
         raise InputError(f"{name} takes a list of ids, got the single {ids!r:.80}; write [{ids!r:.80}]")
@@ -35,7 +35,7 @@ def id_list(ids: Iterable[Id], name: str) -> list[Id]:
 
 
 def history(interactions: Interactions, name: str) -> dict[Id, float]:
-    """The weight of each item that somebody interacted with; the errors of `id_list`."""
+    """Return the weight of each item of a visitor's interactions; raises as `id_list` does."""
     if isinstance(interactions, Mapping):
         return dict(zip(id_list(interactions, name), interactions.values(), strict=True))
     ids = id_list(interactions, name)
@@ -46,10 +46,10 @@ def history(interactions: Interactions, name: str) -> dict[Id, float]:
 
 
 def at_least_one(n: int, name: str) -> int:
-    """A number of results.
+    """Check a number of results.
 
     Raises:
-        InputError: it is no whole number from 1 to 2**63 - 1; `name` is what the caller calls it.
+        InputError: it is not a whole number from 1 to 2**63 - 1; `name` is the caller's name for it.
     """
     try:
         plain = index(n)

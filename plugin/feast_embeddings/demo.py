@@ -1,9 +1,8 @@
 """A generated shop: purchases with structure that embeddings can find, for the quickstart and for tests.
 
-What is in it, on purpose: each user likes few categories and, in each, some kinds of item more than others; that
-taste moves a little over the months; few items and few users make most of the purchases; some users stop buying,
-those who buy things that last much more often than others. So taste tells something about churn and lifetime value
-that counts of purchases do not.
+By design, each user likes few categories and, in each, some kinds of item more than others; that taste drifts a little
+over the months; few items and few users make most of the purchases; some users stop buying, much more often those who
+buy durable things. So taste predicts churn and lifetime value beyond the counts of purchases.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ _DAYS = 245
 _MIN_PURCHASES = 5
 # Share of purchases that follow popularity and not the user's taste.
 _CASUAL = 0.1
-# How much of a user's taste is new by the end.
+# Share of a user's taste that is new by the end.
 _DRIFT = 0.4
-# How likely a user is to stop buying in the period, per unit of taste for a category: what lasts is bought for a while,
-# the rest again and again.
+# Probability that a user stops buying in the period, per unit of taste for a category: durable things are bought for a
+# while, the rest again and again.
 _LEAVING = np.array([0.95 if name in ("Garden", "Toys", "Sports", "Electronics") else 0.02 for name in CATEGORIES])
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -83,12 +82,12 @@ def generate_shop(
     """Generate a shop; equal arguments give equal tables.
 
     Args:
-        seed: of all randomness.
+        seed: seed of all randomness.
         n_interactions: number of purchases; each user makes at least 5.
         end: time of the last possible purchase; the first is 245 days before.
 
     Raises:
-        InputError: there is no one, nothing, or less than 5 purchases per user.
+        InputError: there are no users, no items, or less than 5 purchases per user.
     """
     if n_users < 1 or n_items < 1 or n_interactions < _MIN_PURCHASES * n_users:
         raise InputError(
@@ -96,7 +95,7 @@ def generate_shop(
             f"{n_users:,} users, {n_items:,} items and {n_interactions:,} interactions"
         )
     rng = np.random.default_rng(seed)
-    # Every category and kind gets its share; in which order is random.
+    # Every category and kind gets its share, in random order.
     group = rng.permutation(np.arange(n_items) % (len(CATEGORIES) * _KINDS))
     popularity = rng.permutation((np.arange(n_items) + 10.0) ** -1.0)
     item_ids = _ids("sku-", n_items)
@@ -137,7 +136,7 @@ def write_shop(shop: Shop, folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Taste:
-    """What users like: shares of the categories on the first and on the last day, and of the kinds in a category."""
+    """Tastes of users: shares of the categories on the first and on the last day, and of the kinds in a category."""
 
     before: _Floats
     after: _Floats
@@ -152,10 +151,9 @@ def _tastes(rng: np.random.Generator, n_users: int) -> _Taste:
 
 
 def _lifetimes(rng: np.random.Generator, leaving: _Floats) -> tuple[_Floats, _Floats, _Floats]:
-    """Per user the days of joining, of the first and of the last possible purchase, from 0 to `_DAYS`.
+    """Draw per user the days of joining, of the first and of the last possible purchase, from 0 to `_DAYS`.
 
-    Half of the users joined before day 0. Those who churn, each with the probability `leaving`, leave at any time
-    after a month as a customer.
+    Half of the users joined before day 0. Users churn with probability `leaving`, at any time after their first month.
     """
     n_users = len(leaving)
     joined = rng.uniform(-_DAYS, 0.7 * _DAYS, n_users)
@@ -166,7 +164,7 @@ def _lifetimes(rng: np.random.Generator, leaving: _Floats) -> tuple[_Floats, _Fl
 
 
 def _purchasers(rng: np.random.Generator, n_users: int, n_interactions: int) -> _Ints:
-    """The user of each purchase, shape (n_interactions,); the numbers per user are log-normal above the minimum."""
+    """Draw the user of each purchase, shape (n_interactions,); the counts per user are log-normal above the minimum."""
     activity = rng.lognormal(0.0, 1.1, n_users)
     extra = rng.multinomial(n_interactions - _MIN_PURCHASES * n_users, activity / activity.sum())
     return np.repeat(np.arange(n_users), _MIN_PURCHASES + extra)
@@ -175,7 +173,7 @@ def _purchasers(rng: np.random.Generator, n_users: int, n_interactions: int) -> 
 def _purchased(
     rng: np.random.Generator, user: _Ints, day: _Floats, group: _Ints, popularity: _Floats, taste: _Taste
 ) -> _Ints:
-    """The item of each purchase: a group by the user's taste on that day, then an item of it by popularity."""
+    """Draw the item of each purchase: a group by the user's taste on that day, then an item of it by popularity."""
     n_groups = len(CATEGORIES) * _KINDS
     in_group = group == np.arange(n_groups)[:, None]
     group_popularity = (in_group * popularity).sum(axis=1)
@@ -189,9 +187,9 @@ def _purchased(
 
 
 def _draw(rng: np.random.Generator, weights: _Floats, rows: _Ints) -> _Ints:
-    """For each of `rows`, a column of that row of `weights`, with probability in proportion to its weight."""
+    """Draw for each of `rows` a column of that row of `weights`, with probability proportional to its weight."""
     n_rows, n_columns = weights.shape
-    # A row without weight (a group without items) is never asked for.
+    # A row without weight (a group without items) is never drawn.
     cumulative = np.cumsum(weights, axis=1) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
     steps = (np.minimum(cumulative, 1.0) + np.arange(n_rows)[:, None]).ravel()
     found = np.searchsorted(steps, rows + rng.random(len(rows)), side="right") - rows * n_columns
@@ -203,7 +201,7 @@ def _items(rng: np.random.Generator, item_ids: pa.Array, group: _Ints) -> pa.Tab
     n_items = len(group)
     category = group // _KINDS
     prices, materials, kinds = zip(*_CATALOGUE.values(), strict=True)
-    # The items of a group go through its names in an order of its own, and through them again as a second edition.
+    # The items of a group use its names in the group's own order, and then again as a second edition.
     by_group = np.argsort(group, kind="stable")
     number = np.empty(n_items, dtype=np.int64)
     number[by_group] = np.arange(n_items) - np.searchsorted(group[by_group], group[by_group])
@@ -238,6 +236,6 @@ def _ids(prefix: str, n: int) -> pa.Array:
 
 
 def _timestamps(end: datetime, day: _Floats) -> pa.Array:
-    """Whole seconds, `day` days after the first day."""
+    """Return timestamps in whole seconds, `day` days after the first day."""
     start = np.datetime64((end - timedelta(days=_DAYS)).astimezone(UTC).replace(tzinfo=None), "s")
     return pa.array(start + (day * 86_400).astype("timedelta64[s]")).cast(_TIMESTAMP)

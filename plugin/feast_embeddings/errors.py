@@ -1,25 +1,25 @@
-"""Every exception this package raises on purpose.
+"""Every exception that this package raises on purpose.
 
 ::
 
     EmbeddingsError
-    ├── InputError                 what the caller gave cannot be used   (exit code 2)
+    ├── InputError                 input of the caller cannot be used   (exit code 2)
     │   ├── UnknownIdError         an id that the served version does not hold
     │   ├── IdTypeError            an id that no user or item of the model can have
-    │   ├── CursorError            a cursor that no page came with, or whose version is gone
+    │   ├── CursorError            a cursor that did not come with a page, or whose version is gone
     │   ├── FilterError            a filter that cannot be parsed or applied
-    │   ├── GateError              a version that should not go live, unless told so
+    │   ├── GateError              a version that a gate refuses
     │   └── MetricError            a distance that Qdrant does not have
     ├── ArtifactError              an artifact on disk is missing, damaged or of another format
     ├── NotPublishedError          nothing is live for a model or a feature view
     ├── VersionMismatchError       vectors of different versions or spaces would have met
     ├── FoldInError                the live version cannot fold in here
-    ├── OutOfTimeError             a query took longer than it may
+    ├── OutOfTimeError             a query took longer than its time limit
     ├── WriterLockedError          another process is writing to the embedded store
     ├── EngineError                Qdrant refused or failed
     └── MissingExtraError          an optional dependency is not installed, or cannot be loaded
 
-Messages say what was expected, what came, and what to do. The command line prints them on one line.
+Messages state what was expected, what came, and what to do. The command line prints them on one line.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _REFUSED = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
 
 
 class EmbeddingsError(Exception):
-    """Base of every error raised on purpose; `exit_code` is what the command line exits with."""
+    """Base of every error raised on purpose; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class InputError(EmbeddingsError):
-    """A file, column, value or option given by the caller cannot be used as it is."""
+    """A file, column, value or option given by the caller cannot be used."""
 
     exit_code = 2
 
@@ -76,19 +76,19 @@ class IdTypeError(InputError):
 
 
 class CursorError(InputError):
-    """The cursor is not one that a page came with, or the version of that page is not loaded any more."""
+    """The cursor did not come with a page, or the version of that page is no longer loaded."""
 
 
 class FilterError(InputError):
-    """The filter is not of the supported grammar, or names a feature that cannot be filtered on."""
+    """The filter does not match the supported grammar, or names a feature that cannot be filtered on."""
 
 
 class GateError(InputError):
-    """A version looks worse than the live one, or would break who uses it; nothing was loaded."""
+    """A version looks worse than the live one, or would break its consumers; nothing was loaded."""
 
 
 class MetricError(InputError, ValueError):
-    """The distance is not one that Qdrant has. A ValueError too, which is what Feast's own stores raise."""
+    """Qdrant does not have the distance. Also a ValueError, as Feast's own stores raise."""
 
 
 class ArtifactError(EmbeddingsError):
@@ -104,15 +104,15 @@ class VersionMismatchError(EmbeddingsError):
 
 
 class FoldInError(EmbeddingsError):
-    """Visitors cannot be folded into a version: it is not on this disk, or its trainer is not here or cannot."""
+    """Visitors cannot be folded into a version: it is not on this disk, or its trainer is missing or cannot fold in."""
 
 
 class OutOfTimeError(EmbeddingsError):
-    """A query took longer than the time limit of whoever asked it."""
+    """A query took longer than the caller's time limit."""
 
 
 class WriterLockedError(EmbeddingsError):
-    """Another process holds the writer lock, or the file system has none that works."""
+    """Another process holds the writer lock, or the file system has no working locks."""
 
 
 class EngineError(EmbeddingsError):
@@ -120,13 +120,13 @@ class EngineError(EmbeddingsError):
 
 
 class MissingExtraError(EmbeddingsError):
-    """An optional dependency is not installed, or `reason`, what the import says, keeps it from being loaded."""
+    """An optional dependency is not installed, or cannot be loaded because of `reason`, the import's error."""
 
     def __init__(self, purpose: str, extra: str, module: str, reason: str = "") -> None:
         what = f"is not installed: run pip install 'feast-embeddings[{extra}]'"
         if reason:
             what = f"cannot be loaded: {reason}"
-            # implicit's wheels take the one of the system, which slim images do not have.
+            # implicit's wheels need the system's library, which slim images do not have.
             if "libgomp.so.1" in reason:
                 what += "; on Debian and Ubuntu run apt-get install libgomp1"
         super().__init__(f"{purpose} needs the package {module!r}, which {what}")
@@ -134,9 +134,9 @@ class MissingExtraError(EmbeddingsError):
 
 
 def is_refused_write(error: BaseException | None) -> bool:
-    """Whether something failed as a folder is read-only, full or another user's: its content may be as it should be.
+    """Return whether a failure is due to a read-only or full folder, or its permissions: its content may be intact.
 
-    Qdrant's engine and `shutil` say the number only in the text of their errors.
+    Qdrant's engine and `shutil` give the error number only in the text of their errors.
     """
     while error is not None:
         said = re.search(r"(?:os error |\[Errno )(\d+)", str(error))

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and a lock that lets one writer at a time in and says who it is."""
+"""Atomic writes of files, and a lock for one writer at a time that names its holder."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from feast_embeddings.errors import WriterLockedError
 __all__ = ["is_held", "writer_lock", "written_whole"]
 
 _POLL_SECONDS = 0.05
-# No writer is at it any more.
+# Older temporary files have no writer any more.
 _STALE_SECONDS = 3600
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name, and the place of one that has it, when the block ends well; else it is deleted.
+    """Write a file that gets its name, replacing an existing one, when the block succeeds; else it is deleted.
 
-    Readers find what was there before or all that was written, whenever the writer is killed. What killed writers
-    left goes with a later write.
+    Readers see the old content or all of the new, even if the writer is killed. A later write deletes leftovers of
+    killed writers.
 
     Raises:
-        OSError: the folder takes no file.
+        OSError: the file cannot be written in its folder.
     """
     start = f".{path.name}."
     for left in [other for other in path.parent.iterdir() if other.name.startswith(start)]:
-        with contextlib.suppress(FileNotFoundError):  # by another writer
+        with contextlib.suppress(FileNotFoundError):  # deleted by another writer
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink()
-    # A name of its own: a second writer, begun before this one ends, must not write into the same file.
+    # A unique name: concurrent writers must not write into the same file.
     temporary = path.with_name(f"{start}{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -55,11 +55,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def writer_lock(path: Path, *, timeout: float) -> Iterator[None]:
-    """Hold the lock for the length of the block. The operating system frees it when the process dies.
+    """Hold the lock during the block. The operating system frees it when the process dies.
 
     Raises:
         WriterLockedError: another thread or process still held it after `timeout` seconds, or the file system has no
-            locks that keep one out.
+            working locks.
     """
     deadline = time.monotonic() + timeout
     with path.open("a+") as handle:
@@ -72,7 +72,7 @@ def writer_lock(path: Path, *, timeout: float) -> Iterator[None]:
             time.sleep(_POLL_SECONDS)
         with path.open("a+") as second:
             if _try(path, second):
-                raise _no_locks(path, "two at a time get the lock")
+                raise _no_locks(path, "two writers got the lock at once")
         handle.truncate(0)
         handle.write(
             json.dumps(
@@ -106,16 +106,16 @@ def _no_locks(path: Path, reason: str) -> WriterLockedError:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds this lock now."""
+    """Return whether a process holds this lock now."""
     if not path.is_file():
         return False
-    # Shared, so that two who ask do not see each other; let go at once.
+    # Shared, so that concurrent checks do not see each other; released at once.
     with path.open() as handle:
         try:
             portalocker.lock(handle, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.AlreadyLocked:
             return True
-        except portalocker.LockException:  # no locks on this file system, so no one holds one
+        except portalocker.LockException:  # no locks on this file system, so none is held
             return False
     return False
 

@@ -1,4 +1,4 @@
-"""A Feast repo with embeddings in it: the template, and where its parts are."""
+"""A Feast repo with embeddings: its template, and the paths of its parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Repo", "init_repo"]
 
 _TEMPLATE = ("feature_store.yaml", "definitions.py")
-# One slash is left of two where something has made a `Path` of it; one letter is a drive.
+# A `Path` keeps only one of the two slashes; a single letter is a drive.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
@@ -28,10 +28,10 @@ class Repo:
 
     @classmethod
     def open(cls, path: Path | str) -> Repo:
-        """The repo at this path.
+        """Open the repo at this path.
 
         Raises:
-            InputError: there is none, or the place is not on this machine.
+            InputError: there is none, or the path is not on this machine.
         """
         folder = _local(path)
         if not (folder / "feature_store.yaml").is_file():
@@ -43,11 +43,11 @@ class Repo:
 
     @property
     def data(self) -> Path:
-        """Where the artifacts are."""
+        """The folder of the artifacts."""
         return self.path / "data"
 
     def feature_store(self) -> FeatureStore:
-        """Feast's own handle on the repo."""
+        """Return Feast's own handle on the repo."""
         from feast import FeatureStore
 
         return FeatureStore(repo_path=str(self.path))
@@ -57,7 +57,7 @@ def init_repo(path: Path | str) -> Repo:
     """Make a new repo from the template that ships with this package.
 
     Raises:
-        InputError: a file of the template is there already, or the place is not of this machine.
+        InputError: a file of the template exists already, or the path is not on this machine.
     """
     folder = _local(path)
     if folder.exists() and not folder.is_dir():
@@ -72,7 +72,7 @@ def init_repo(path: Path | str) -> Repo:
 
 
 def _local(path: Path | str) -> Path:
-    """The absolute path of a folder. A URI is none: as a path, ``s3://bucket`` would be the folder ``s3:`` here."""
+    """Return the absolute path of a folder. Refuses URIs: as a path, ``s3://bucket`` would be a folder ``s3:``."""
     if match := _URI.match(str(path)):
         raise InputError(
             f"{path} is not a folder of this machine: a repo cannot be at {match[1]}:// addresses; copy or mount it"
@@ -84,5 +84,5 @@ def _template_folder() -> Path:
     packaged = Path(__file__).parent / "_template"
     if packaged.is_dir():
         return packaged
-    # An editable install: the template is the repo at the top of the source tree, its only copy.
+    # In an editable install, the only copy of the template is the repo at the top of the source tree.
     return Path(__file__).parents[2] / "feature_repo"

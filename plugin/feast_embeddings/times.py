@@ -1,4 +1,4 @@
-"""Times as microseconds since the start of 1970 in UTC, and which times are in the future."""
+"""Convert times to microseconds since 1970 in UTC, and detect times in the future."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# A day, since a log that is written in local time without a zone is up to 14 hours ahead.
+# A day, because a log in local time without a zone is up to 14 hours ahead.
 _TOLERANCE = timedelta(days=1)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch, exact; a time without a zone is UTC."""
+    """Convert to microseconds since the epoch, exactly; a time without a zone is UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-@lru_cache  # rows of a version share their time
+@lru_cache  # rows of a version have the same time
 def from_microseconds(microseconds: int) -> datetime:
-    """The UTC time this many microseconds after the epoch, exact."""
+    """Convert microseconds since the epoch to a UTC time, exactly."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def future_starts() -> datetime:
-    """The latest event timestamp that is still accepted: one day from now."""
+    """Return the latest event timestamp that is accepted: one day from now."""
     return datetime.now(UTC) + _TOLERANCE
 
 
 def is_future(moment: datetime) -> bool:
-    """Whether a time with a zone is in the future by more than clocks and time zones explain."""
+    """Return whether a time with a zone is further in the future than clocks and time zones explain."""
     return moment > future_starts()

@@ -45,7 +45,7 @@ def test_vectors_are_the_trained_ones(address: str, store: EmbeddingStore) -> No
     """Bit for bit, aligned, NaN where there is none; ids may be NumPy's."""
     with EmbeddingClient(address, api_key=KEY) as client:
         for ids, ask, expected in [
-            (["u-2", "nobody", "u-2"], client.create_user_embedding, store.user_embeddings),
+            (["u-2", "no-user", "u-2"], client.create_user_embedding, store.user_embeddings),
             (["sku-2", "nothing"], client.create_item_embedding, store.item_embeddings),
         ]:
             found, library = ask("shop", list(np.array(ids))), expected(ids)

@@ -70,7 +70,7 @@ def test_its_own_tests(node: str, shop: Shop, environment: dict[str, str], tmp_p
     expected = {
         "version": shop.artifact.manifest.version,
         "metrics": METRICS,
-        "createUserEmbedding": embeddings(store.user_embeddings(["u-2", "nobody", "u-0", "u-2"])),
+        "createUserEmbedding": embeddings(store.user_embeddings(["u-2", "no-user", "u-0", "u-2"])),
         "createItemEmbedding": embeddings(store.item_embeddings(["sku-2", "nothing"])),
         "similarItems": neighbours(store.similar_items("sku-3", 7, filter="price < 20")),
         "similarUsers": neighbours(store.similar_users("u-3", 7)),

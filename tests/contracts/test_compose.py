@@ -68,7 +68,7 @@ def test_what_the_compose_file_says(compose: dict[str, Any]) -> None:
                 other.get("depends_on", {}).get(name) == {"condition": "service_completed_successfully"}
                 for other in services.values()
             )
-    # Compose 2.32 restarts unasked what depends on a container that it makes again, 2.39 does not.
+    # Compose 2.32 by itself restarts the dependents of a container that it recreates, 2.39 does not.
     assert services["service"]["depends_on"]["qdrant"] == {"condition": "service_healthy", "restart": True}
     version = tuple(map(int, services["qdrant"]["image"].rpartition(":v")[2].split(".")))
     assert version >= (1, 16)
@@ -114,7 +114,7 @@ def test_the_build_context_is_enough(tmp_path: Path) -> None:
 
 
 def free_ports(n: int) -> list[int]:
-    """So many ports that nobody listens on."""
+    """Return this many unused ports."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:

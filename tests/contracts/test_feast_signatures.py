@@ -13,7 +13,7 @@ from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 OVERRIDDEN = sorted(
     name for name in vars(QdrantEmbeddingOnlineStore) if not name.startswith("_") and hasattr(OnlineStore, name)
 )
-# What Feast asks of a store next to reading and writing by key.
+# What Feast needs of a store in addition to reads and writes by key.
 EXPECTED = {
     "async_supported",
     "close",

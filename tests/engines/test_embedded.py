@@ -177,7 +177,7 @@ def test_the_graph_finds_what_a_scan_finds(
 
 @pytest.mark.parametrize("how", ["useless", "unsupported"])
 def test_a_file_system_without_locks_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where two writers get the lock, or none can, nothing is written, and nobody waits for another writer."""
+    """If two writers get the lock, or none can, nothing is written, and no writer waits for another."""
 
     def flock(*_: object) -> None:
         if how == "unsupported":

@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null"))
-        assert self.server.may_answer.wait(timeout=60), "nobody let it answer"
+        assert self.server.may_answer.wait(timeout=60), "it was never allowed to answer"
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         if not status:
             self.close_connection = True
@@ -83,7 +83,7 @@ def grpc_node(
 
     def aliases(request: object, context: grpc.ServicerContext) -> qdrant_grpc.ListAliasesResponse:
         calls.append(dict(context.invocation_metadata()).get("api-key", ""))
-        assert may_answer is None or may_answer.wait(timeout=60), "nobody let it answer"
+        assert may_answer is None or may_answer.wait(timeout=60), "it was never allowed to answer"
         if len(calls) <= failures:
             context.abort(code, "not now")
         return qdrant_grpc.ListAliasesResponse(

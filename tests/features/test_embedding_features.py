@@ -30,7 +30,7 @@ from feast_embeddings.artifact import Artifact, embedding_matrix
 from feast_embeddings.errors import InputError, UnknownIdError, VersionMismatchError
 from feast_embeddings.repo import init_repo
 
-IDS = ["u-3", "nobody", "u-5", "u-3"]
+IDS = ["u-3", "no-user", "u-5", "u-3"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_policies_for_unknown_ids(served: Shop, version: str) -> None:
     """Zeros, the mean of the distinct ids fitted on, NaN, or an error; a column can say which are unknown."""
     for unknown, expected in [("zero", 0), ("mean", users(served.artifact, 3, 5).mean(axis=0)), ("nan", np.nan)]:
         transformer = features(served, version=version, unknown=unknown, indicator=True).fit(IDS)
-        vectors = transformer.transform(["nobody", None, "u-4"])
+        vectors = transformer.transform(["no-user", None, "u-4"])
         np.testing.assert_array_equal(vectors[:2, :DIM], np.broadcast_to(np.float32(expected), (2, DIM)))
         assert vectors[:, DIM].tolist() == [1, 1, 0]
         assert vectors[2, :DIM].tobytes() == users(served.artifact, 4).tobytes()
@@ -96,13 +96,13 @@ def test_policies_for_unknown_ids(served: Shop, version: str) -> None:
     with pytest.raises(UnknownIdError, match="1 of 1 distinct user ids"):
         strict.fit(["u-3"]).transform([None])
     with pytest.raises(UnknownIdError, match="no mean"):
-        features(served, unknown="mean").fit(["nobody"])
+        features(served, unknown="mean").fit(["no-user"])
 
 
 def test_a_transform_leaves_no_trace(served: Shop) -> None:
     """What one transform fills in for unknown ids is not there in the next."""
     transformer = features(served, version="newest", unknown="nan").fit(IDS)
-    transformer.transform(["nobody", "u-0"])
+    transformer.transform(["no-user", "u-0"])
     assert transformer.transform(["u-0"]).tobytes() == users(served.artifact, 0).tobytes()
 
 

@@ -63,7 +63,7 @@ def section(out: str, command: str) -> str:
 
 @pytest.fixture(scope="module")
 def built_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[Path, dict[str, Any]]]]:
-    """The repo that `by_hand` waits for, built next to the quickstart and its tests."""
+    """The repo that `by_hand` waits for, built in parallel to the quickstart and its tests."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield pool.submit(build_by_hand, tmp_path_factory.mktemp("by hand"))
 
@@ -277,7 +277,7 @@ def test_queries_by_hand(by_hand: ByHand, command: Command) -> None:
 def test_vectors_by_hand(by_hand: ByHand, command: Command) -> None:
     """Vectors by id, bit for bit; unknown ids are listed, and only all of them unknown is a failure."""
     folder, store = by_hand.folder, by_hand.store
-    some, none = ("u-1", "nobody", "u-2"), ("nobody", "noone")
+    some, none = ("u-1", "no-user", "u-2"), ("no-user", "no-one")
     found, items = run_all(
         folder,
         (EMBEDDINGS, "user-embedding", *some, "--json", "--repo", "repo"),
@@ -285,7 +285,7 @@ def test_vectors_by_hand(by_hand: ByHand, command: Command) -> None:
     )
     answer = json.loads(found.out)
     expected = store.user_embeddings(some)
-    assert answer["missing"] == expected.missing == ["nobody"]
+    assert answer["missing"] == expected.missing == ["no-user"]
     assert [row["id"] for row in answer["embeddings"]] == ["u-1", "u-2"]
     vectors = np.array([row["vector"] for row in answer["embeddings"]], dtype=np.float32)
     assert vectors.tobytes() == expected.vectors[expected.found].tobytes()
@@ -306,7 +306,7 @@ def test_training_frame_by_hand(by_hand: ByHand, command: Command, monkeypatch: 
     """The file holds what the Python interface returns, and the report counts it."""
     labels = pd.DataFrame(
         {
-            "user_id": ["u-1", "u-1", "u-1", "nobody"],
+            "user_id": ["u-1", "u-1", "u-1", "no-user"],
             "item_id": ["sku-1", "sku-1", "sku-2", "sku-2"],
             "event_timestamp": ["2026-01-01", "2026-08-02", "2026-12-01", "2026-12-01"],
             "bought": [0, 1, 0, 1],

@@ -71,7 +71,7 @@ def copy_of(served: Served, *users: str, to: str) -> pa.Table:
 
 
 def test_a_new_user_is_ranked_at_once(served: Served) -> None:
-    """Folded in and pushed: neighbours, ranks without what was seen, vectors by id; the file of nobody else changes."""
+    """Folded in and pushed: neighbours, ranks without seen items, vectors by id; no other file changes."""
     store = served.store
     folded = store.fold_in_users(copy_of(served, "u-1", "u-2", to="new-"), push=True)
     assert (folded.ids, len(folded.missing), len(folded.known)) == (["new-u-1", "new-u-2"], 0, 0)
@@ -234,7 +234,7 @@ def test_dropped_rows_are_counted(served: Served, command: Command, tmp_path: Pa
 
 
 def test_without_trainers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody offers fold-in the error says what to install."""
+    """If no trainer offers fold-in, the error says what to install."""
     monkeypatch.setattr("feast_embeddings.query.from_trainers.entry_points", lambda **_: ())
     with pytest.raises(MissingExtraError, match=r"feast-embeddings\[trainers\]"):
         served.store.fold_in_users(pa.table({"user_id": ["x"], "item_id": ["sku-1"]}))

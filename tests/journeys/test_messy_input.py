@@ -342,7 +342,7 @@ BAD_TRAINING: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["--attribute-types", "item_id=int"],
         ["--attribute-types names 'item_id', which is not among the attributes"],
     ),
-    "items of no object": ({"log.csv": OK, "items.json": "[]"}, [], ["items.json has no columns at all"]),
+    "items of no object": ({"log.csv": OK, "items.json": "[]"}, [], ["items.json has no columns"]),
     "items nowhere": ({"log.csv": OK}, ["--items", "nowhere.csv"], ["nowhere.csv does not exist"]),
 }
 
@@ -381,7 +381,7 @@ BAD_QUERIES: dict[str, tuple[list[str], list[str]]] = {
     "unknown command": (["rnak"], ["No such command 'rnak'"]),
     "no id": (["rank"], ["Missing argument 'USER_ID'"]),
     "unknown option": (["rank", "u-1", "--colour", "red"], ["--colour"]),
-    "unknown user": (["rank", "nobody"], ["user 'nobody' has no embedding"]),
+    "unknown user": (["rank", "no-user"], ["user 'no-user' has no embedding"]),
     "unknown item": (["similar-items", ""], ["item '' has no embedding"]),
     "half a character": (["rank", "\udcff"], ["valid Unicode"]),
     "k of 0": (["rank", "u-1", "-k", "0"], ["'-k'", "0 is not in the range"]),
@@ -446,12 +446,12 @@ BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"labels.csv": "user_id,event_timestamp\nu-1,2026-01-01\nu-1,\nu-1,2026-13-01\nu-1,20260101\n"},
         [
             "3 of 4 rows cannot be used: 1 without event_timestamp (row 2); 1 whose event_timestamp is not a time "
-            "(row 3 '2026-13-01'); 1 whose event_timestamp is a date in digits (say how with --time-format, "
+            "(row 3 '2026-13-01'); 1 whose event_timestamp is a date in digits (give its format with --time-format, "
             "e.g. %Y%m%d) (row 4 '20260101'); correct them"
         ],
     ),
     "time of another name": ({"labels.csv": "user_id,timestamp\nu-1,2026-01-01\n"}, ["did you mean 'timestamp'?"]),
-    "no object": ({"labels.json": "[]"}, ["labels.json has no columns at all"]),
+    "no object": ({"labels.json": "[]"}, ["labels.json has no columns"]),
     "objects": (
         {"labels.jsonl": '{"user_id": "u-1", "event_timestamp": "2026-01-01", "x": {"a": 1}}\n'},
         ["column 'x' holds objects, which cannot be one column; make them alike, or leave the column out\n"],
@@ -528,7 +528,7 @@ def test_labels_keep_their_types(dtype: pa.DataType, shop: Repo, tmp_path: Path,
     """Whole numbers with one missing stay whole, and columns without a value have the type that they would have."""
     labels = pa.table(
         {
-            "user_id": ["nobody"] * 2,
+            "user_id": ["no-user"] * 2,
             "event_timestamp": pa.array([LATER] * 2, pa.timestamp("us", "UTC")),
             "label": pa.array([2 ** (dtype.bit_width - 1) - 1, None], dtype),
             "note": pa.array([None, None], pa.string()),

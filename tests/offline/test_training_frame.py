@@ -51,7 +51,7 @@ def test_training_frame_takes_the_version_of_the_time(shop: Shop) -> None:
         ("u-1", "sku-2", AS_OF, first, first),  # the same row twice stays twice
         ("u-1", "sku-1", AS_OF + 10 * day, newest, newest),
         ("u-9", "nothing", AS_OF + 11 * day, first, None),  # u-9 is only in the first version
-        ("nobody", "sku-3", AS_OF + 9 * day, None, first),
+        ("no-user", "sku-3", AS_OF + 9 * day, None, first),
     ]
     order = [4, 0, 3, 5, 1, 2]
     frame = pd.DataFrame(
@@ -344,7 +344,7 @@ def test_versions_of_different_lengths(shop: Shop, store: EmbeddingStore) -> Non
 
 @pytest.mark.parametrize("ids", [[1, None, 3], [1.0, np.nan, 3.0], ["1", None, "3"]])
 def test_whole_number_ids_in_the_forms_that_pandas_gives_them(tmp_path: Path, ids: list[Any]) -> None:
-    """Whole numbers next to a null are real numbers in pandas; from a CSV they are text."""
+    """Whole numbers in a column with a null are floats in pandas; from a CSV they are text."""
     repo = init_repo(tmp_path / "repo")
     numbers = pa.array([1, 2, 3])
     write_artifact(

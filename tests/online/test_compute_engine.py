@@ -349,7 +349,7 @@ def test_files_that_change_while_they_are_read_are_noticed(
         return kept
 
     monkeypatch.setattr(_Source, "latest", replace_afterwards)
-    with pytest.raises(InputError, match="was changed while it was read"):
+    with pytest.raises(InputError, match="changed while it was read"):
         store.materialize(START, END)
     assert stored(store, [{"id": ValueProto(int64_val=1)}]) == [(None, None)]
 
@@ -438,7 +438,7 @@ def test_what_is_not_understood_is_left_to_feasts_engine(
 def test_another_online_store_is_written_by_feasts_engine(
     new_store: Callable[..., FeatureStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The engine may be set next to any online store."""
+    """The engine works with any online store."""
     path = tmp_path / "source.parquet"
     pq.write_table(table(id=[1], at=at(3)), path)
     store = new_store(OURS, {"type": "sqlite", "path": "online.db"})
@@ -503,6 +503,6 @@ def test_a_source_that_does_not_fit_is_our_error(
 
 
 def test_feast_finds_the_configuration(new_store: Callable[..., FeatureStore]) -> None:
-    """Feast looks for the configuration class next to the engine, by name."""
+    """Feast looks for the configuration class in the engine's module, by name."""
     store = new_store(OURS, {"type": "feast_embeddings.QdrantEmbeddingOnlineStore"})
     assert store.config.batch_engine == ArrowComputeEngineConfig()

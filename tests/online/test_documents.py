@@ -291,7 +291,7 @@ def test_hybrid_search(store: FeatureStore) -> None:
 
 
 def test_search_over_http(store: FeatureStore) -> None:
-    """`feast serve` answers POST /search with the right features next to each id."""
+    """`feast serve` answers POST /search with the right features for each id."""
     apply(store)
     frame, query = write(store, documents()), make_query()
     best = np.argsort(distances(frame, query, "cosine"))[:5]

@@ -265,7 +265,7 @@ def test_the_event_loop_is_free_meanwhile(
     ],
 )
 def test_settings_are_honoured_or_refused(settings: dict[str, Any], message: str) -> None:
-    """A setting that would have no effect, or that nobody knows, is an error."""
+    """A setting without effect, or an unknown one, is an error."""
     with pytest.raises(InputError, match=message):
         QdrantEmbeddingOnlineStoreConfig(**settings)
 

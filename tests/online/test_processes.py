@@ -129,7 +129,7 @@ def test_killed_publish(shop: tuple[Repo, FeatureStore], start: Callable[..., Jo
         assert publisher.receive() == "ready"
         publisher.pipe.send("go")
         if round == 0:
-            # How long it takes when nobody interferes; the others are killed within that time.
+            # Time of an undisturbed run; the others are killed within that time.
             ((outcome, seconds),) = publisher.finish()
             assert outcome == "changed"
         else:

@@ -340,7 +340,7 @@ def test_the_first_failure_is_told(shop: Shop) -> None:
 
 
 def test_what_stopped_of_another_table_is_not_continued(shop: Shop) -> None:
-    """A half-loaded collection of the same name with another fingerprint is begun again."""
+    """A half-loaded collection of the same name with another fingerprint is built again from the start."""
     client = Dying(QdrantClient(":memory:"))
     engine = ServerEngine(client, streams=1)  # type: ignore[arg-type]
     qdrant(shop.feature_store)._engine = engine

@@ -89,7 +89,7 @@ def test_killed_at_any_moment(shop: Shop, start: Start, rng: np.random.Generator
         assert publisher.receive() == "ready"
         publisher.pipe.send("go")
         if seed == 1:
-            # How long it takes when nobody interferes; the others are killed within that time.
+            # Time of an undisturbed run; the others are killed within that time.
             ((outcome, seconds),) = publisher.finish()
             assert outcome == "changed"
         else:

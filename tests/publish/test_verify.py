@@ -100,7 +100,7 @@ def test_a_graph_that_finds_too_little_whatever_is_done_is_refused(
     store = EmbeddingStore(feature_store, "shop")
     live = store.live_version()
     with pytest.raises(
-        EngineError, match=r"searches find 0\.\d{3} of the 10 nearest by 'embedding', also with 4096"
+        EngineError, match=r"searches find 0\.\d{3} of the 10 nearest by 'embedding' even with 4096"
     ) as e:
         publish_any(feature_store, write(repo, N_ITEMS, spread=0.3))
     assert "expected at least 0.99. Raise hnsw_m or hnsw_ef_construct" in str(e.value)

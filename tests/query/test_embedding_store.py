@@ -96,13 +96,13 @@ def test_answers_carry_attributes(store: EmbeddingStore) -> None:
 
 def test_embeddings_are_aligned_with_the_request(shop: Shop, store: EmbeddingStore) -> None:
     """Order and repeats are kept, unknown ids are rows of NaN and listed as missing."""
-    found = store.user_embeddings(["u-2", "nobody", "u-0", "u-2"])
+    found = store.user_embeddings(["u-2", "no-user", "u-0", "u-2"])
     expected = matrix(shop, "user")
     assert found.vectors.dtype == np.float32
     assert found.found.tolist() == [True, False, True, True]
     assert np.isnan(found.vectors[1]).all()
     assert found.vectors[[0, 2, 3]].tobytes() == expected[[2, 0, 2]].tobytes()
-    assert found.missing == ["nobody"]
+    assert found.missing == ["no-user"]
     assert found.event_timestamps == [AS_OF, None, AS_OF, AS_OF]
     assert (found.space, found.as_of) == (shop.artifact.manifest.space_id, AS_OF.isoformat())
 
@@ -116,7 +116,7 @@ def test_bad_questions_get_an_answer_in_words(store: EmbeddingStore) -> None:
     with pytest.raises(FilterError, match="did you mean 'category'"):
         store.similar_items("sku-1", filter="categori = 'Books'")
     with pytest.raises(FilterError, match="did you mean 'category'"):
-        store.rank_batch(["nobody"], filter="categori = 'Books'")
+        store.rank_batch(["no-user"], filter="categori = 'Books'")
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         store.similar_items("sku-1", 0)
 

@@ -105,17 +105,17 @@ def test_lookalikes_are_nearest_to_the_mean_direction(store: EmbeddingStore, ora
     mean = unit[[1, 5, 6]].mean(axis=0)
     cosine = unit @ mean / np.linalg.norm(mean)
     expected = [i for i in np.argsort(-cosine) if i not in (1, 5, 6)][:5]
-    found = store.lookalike_users(["u-1", "nobody", "u-5", "u-6"], 5)
+    found = store.lookalike_users(["u-1", "no-user", "u-5", "u-6"], 5)
     assert found.ids == [f"u-{i}" for i in expected]
     np.testing.assert_allclose(found.scores, cosine[expected], rtol=1e-5)
-    assert found.missing == ["nobody"]
-    strangers = store.lookalike_users(["nobody", "somebody"])
-    assert (strangers.ids, strangers.missing) == ([], ["nobody", "somebody"])
+    assert found.missing == ["no-user"]
+    strangers = store.lookalike_users(["no-user", "somebody"])
+    assert (strangers.ids, strangers.missing) == ([], ["no-user", "somebody"])
 
 
 def test_a_batch_is_each_query_by_itself(store: EmbeddingStore, shop: Shop) -> None:
     """In the order of the request, repeats included; an unknown id is no error."""
-    users, items = ["u-2", "nobody", "u-0", "u-2"], ["sku-5", "nothing", "sku-1"]
+    users, items = ["u-2", "no-user", "u-0", "u-2"], ["sku-5", "nothing", "sku-1"]
     batches = [
         (store.similar_items_batch(items, 5), store.similar_items),
         (store.similar_users_batch(users, 5), store.similar_users),

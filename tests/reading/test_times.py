@@ -239,7 +239,7 @@ def test_after_the_year_9999(tmp_path: Path) -> None:
 def test_forms_that_are_none(tmp_path: Path, form: str) -> None:
     """The option is blamed, not the file."""
     path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\na,x,20240131\n")
-    with pytest.raises(InputError, match=f"^--time-format '{form}' is no pattern"):
+    with pytest.raises(InputError, match=f"^--time-format '{form}' is not a pattern"):
         scan(path, time_format=form)
 
 

@@ -68,7 +68,7 @@ def test_only_valid_keys_are_let_in(make: Make, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_key_goes_with_its_line(make: Make, tmp_path: Path) -> None:
-    """The file is read again when it changes; one that cannot be used lets nobody in."""
+    """The file is read again when it changes; one that cannot be used admits no one."""
     (first, kept), (second, added) = new_key("first", "read"), new_key("second", "read")
     file = tmp_path / "keys"
     file.write_text(kept.line)

@@ -318,7 +318,7 @@ def test_ids_may_be_numbers(page: Browser, shop: Shop, id: int) -> None:
 
 def test_what_is_not_there_is_said(page: Browser, address: str) -> None:
     """An id that the version does not know, one of another type, and a model that nothing was published of."""
-    page.open(f"{address}#model=shop&id=nobody")
+    page.open(f"{address}#model=shop&id=no-user")
     page.do("refresh", {})
     page.wait("document.querySelector('#status').innerText === 'This version has no item with this id.'")
     page.open(f"{address}#model=shop&number=5")
@@ -384,7 +384,7 @@ def test_a_search_ends(page: Browser) -> None:
 
 
 def test_a_filter_is_the_apis(page: Browser, store: EmbeddingStore) -> None:
-    """Refused with the service's own words, next to the field; accepted, it is kept in the address."""
+    """Refused with the service's own message, next to the field; accepted, it is kept in the address."""
     look_at(page, "sku-3")
     page.click("#filter")
     page.press("colour = 'red'", "Enter")

@@ -153,12 +153,12 @@ def test_permissions_say_who_may_what(status: Status, provider: Provider) -> Non
             "writer": roles("writer"),
             "of items only": roles("half"),
             "guest": roles("guest"),
-            "nobody": {},
+            "stranger": {},
         }.items()
     }
     assert found == {
         **dict.fromkeys(("reader", "in the roles of Entra", "of the crew", "writer"), 200),
-        **dict.fromkeys(("of items only", "guest", "nobody"), 403),
+        **dict.fromkeys(("of items only", "guest", "stranger"), 403),
     }
     assert status(provider.token("guest", **roles("guest")), "/v1/models/open/rank") == 200
     publish = "/v1/models/shop/publish"
@@ -167,8 +167,8 @@ def test_permissions_say_who_may_what(status: Status, provider: Provider) -> Non
 
 
 def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provider: Provider) -> None:
-    """None of those that are documented lets somebody through who may nothing, or nobody in without a token."""
-    nobody = provider.token("nobody")
+    """No documented endpoint admits a user without permissions, or a request without a token."""
+    stranger = provider.token("stranger")
     example: dict[str, Any] = {"user_id": "u-1", "item_id": "sku-1", "user_ids": ["u-1"], "item_ids": ["sku-1"]}
     bodies = {
         "create_user_embedding": ["user_ids"],
@@ -188,11 +188,11 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
     for path in paths:
         name = path.partition("{model}/")[2]
         if name == "versions":
-            headers = {"authorization": f"Bearer {nobody}"}
+            headers = {"authorization": f"Bearer {stranger}"}
             found = [service.get("/v1/models/shop/versions", headers=more).status_code for more in (headers, {})]
         else:
             body = {"entity": "item"} if name == "retrieve" else {key: example[key] for key in bodies[name]}
-            found = [status(token, f"/v1/models/shop/{name}", body) for token in (nobody, None)]
+            found = [status(token, f"/v1/models/shop/{name}", body) for token in (stranger, None)]
         assert found == [403, 401], path
     assert len(paths) >= 14
 
@@ -225,11 +225,11 @@ def test_naming_a_project_opens_nothing(service: Asking, provider: Provider, pro
         ("GET", "/v1/models/shop/versions", None),
         ("GET", "/metrics", None),
     ]
-    nobody, reader = provider.token("nobody"), provider.token("reader", **roles("reader"))
+    stranger, reader = provider.token("stranger"), provider.token("reader", **roles("reader"))
     assert [ask(*each, token=None) for each in asked] == [401] * 5
-    assert [ask(*each, token=nobody) for each in asked] == [403] * 5
+    assert [ask(*each, token=stranger) for each in asked] == [403] * 5
     assert [ask(*each, token=reader) for each in asked] == [200, 403, 403, 200, 403]
-    listed = service.get(f"/v1/models?project={project}", headers={"authorization": f"Bearer {nobody}"})
+    listed = service.get(f"/v1/models?project={project}", headers={"authorization": f"Bearer {stranger}"})
     assert listed.json() == {"models": []}
 
 
@@ -265,7 +265,7 @@ def test_tokens_that_are_none(status: Status, provider: Provider) -> None:
 
 
 def test_a_provider_that_does_not_answer(repo: Repo, provider: Provider, tmp_path: Path) -> None:
-    """No one is let in, and nothing fails."""
+    """No one is admitted, and nothing fails."""
     config = yaml.safe_load((repo.path / "feature_store.yaml").read_text())
     config["auth"]["auth_discovery_url"] = "http://127.0.0.1:9/discovery"
     config["registry"]["path"] = str(repo.data / "registry.db")
@@ -280,9 +280,9 @@ def test_a_provider_that_does_not_answer(repo: Repo, provider: Provider, tmp_pat
 def test_a_registry_without_permissions(
     repo: Repo, provider: Provider, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """No one may do anything; Feast's own servers would let everybody with a token do everything."""
+    """No one may do anything; Feast's own servers would let anyone with a token do everything."""
     feature_store = repo.feature_store()
     monkeypatch.setattr(feature_store.registry, "list_permissions", lambda **_: [])
     monkeypatch.setattr("feast_embeddings.repo.Repo.feature_store", lambda _: feature_store)
     status: Status = request.getfixturevalue("status")
-    assert (status(provider.token("nobody")), status(None)) == (403, 401)
+    assert (status(provider.token("stranger")), status(None)) == (403, 401)

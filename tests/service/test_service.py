@@ -62,10 +62,10 @@ def test_embeddings_are_aligned_and_bit_for_bit(service: Asking, shop: Shop) -> 
     """Numbers, base64, Arrow and NumPy give the trained float32; unknown ids are there, without a vector."""
     table = shop.artifact.table("user").to_pandas().set_index("user_id")
     expected = np.stack([table.embedding["u-2"], table.embedding["u-0"], table.embedding["u-2"]])
-    ids, manifest = ["u-2", "nobody", "u-0", "u-2"], shop.artifact.manifest
+    ids, manifest = ["u-2", "no-user", "u-0", "u-2"], shop.artifact.manifest
     found = asked(service, "create_user_embedding", user_ids=ids)
     assert (found["dim"], found["space"], found["version"]) == (8, manifest.space_id, manifest.version)
-    assert found["missing"] == ["nobody"]
+    assert found["missing"] == ["no-user"]
     assert [row["id"] for row in found["embeddings"]] == ids
     unknown = found["embeddings"].pop(1)
     assert (unknown["vector"], unknown["event_timestamp"]) == (None, None)
@@ -124,7 +124,7 @@ def test_answers_are_the_librarys(
 ) -> None:
     """Alone and in a batch; ids, scores and attributes are those of the library, an unknown id is no error."""
     (name,) = {"item_id", "user_id"} & body.keys()
-    expected = getattr(store, method)([body[name], "nobody"], 7, **keywords)
+    expected = getattr(store, method)([body[name], "no-user"], 7, **keywords)
     found = asked(service, path, limit=7, return_metadata=True, **body)
     results = [
         {"id": id, "score": score, "metadata": attributes}
@@ -135,22 +135,22 @@ def test_answers_are_the_librarys(
     assert (found["results"], found["missing"], found["version"]) == (results, [], expected.version)
     bare = [{"id": row["id"], "score": row["score"]} for row in results]
     assert asked(service, path, limit=7, **body)["results"] == bare
-    unknown = asked(service, path, **(body | {name: "nobody"}))
-    assert (unknown["results"], unknown["missing"]) == ([], ["nobody"])
+    unknown = asked(service, path, **(body | {name: "no-user"}))
+    assert (unknown["results"], unknown["missing"]) == ([], ["no-user"])
 
     shared = {key: value for key, value in body.items() if key != name}
-    batch = asked(service, f"{path}/batch", **{f"{name}s": [body[name], "nobody"]}, limit=7, **shared)
-    assert batch["answers"] == [{"id": body[name], "results": bare}, {"id": "nobody", "results": None}]
-    assert batch["missing"] == ["nobody"]
+    batch = asked(service, f"{path}/batch", **{f"{name}s": [body[name], "no-user"]}, limit=7, **shared)
+    assert batch["answers"] == [{"id": body[name], "results": bare}, {"id": "no-user", "results": None}]
+    assert batch["missing"] == ["no-user"]
 
 
 def test_an_audience_like_users(service: Asking, store: EmbeddingStore) -> None:
     """Seeds instead of an item; unknown ones are named."""
-    expected = store.lookalike_users(["u-1", "u-2", "nobody"], 5, filter="country = 'NL'")
-    body = {"user_ids": ["u-1", "u-2", "nobody"], "limit": 5, "filter": "country = 'NL'"}
+    expected = store.lookalike_users(["u-1", "u-2", "no-user"], 5, filter="country = 'NL'")
+    body = {"user_ids": ["u-1", "u-2", "no-user"], "limit": 5, "filter": "country = 'NL'"}
     found = asked(service, "users_for_item", **body)
     assert [row["id"] for row in found["results"]] == expected.ids
-    assert found["missing"] == ["nobody"]
+    assert found["missing"] == ["no-user"]
     for wrong in ({}, {"item_id": "sku-1", "user_ids": ["u-1"]}):
         assert "either item_id or user_ids" in problem(service.post(f"{MODEL}/users_for_item", wrong), 422)["detail"]
 

@@ -349,7 +349,7 @@ def read_clicks_until_told(pipe: Connection, repo: Path, last: int) -> None:
     before = 0
     while not pipe.poll():
         for collection in list(engine.aliases().values()) * 5:
-            # Without what it has open, the engine loads the collection again.
+            # Closed first, so that the engine loads the collection again.
             engine.close()
             assert engine.count(collection) > 0
         clicks = read_clicks(feature_store, range(1, last + 1))

@@ -2,7 +2,7 @@ import { ENDPOINTS } from "./endpoints.js";
 import { EmbeddingConnectionError, EmbeddingServiceError, EmbeddingTimeoutError } from "./errors.js";
 import { fromJson, toJson } from "./wire.js";
 
-// Busy, restarting, or behind a proxy that found no server. Not 504: the request has used up its time limit.
+// Busy, restarting, or behind a proxy that found no server. Not 504: that request used all its time.
 const TRANSIENT = new Set([429, 502, 503]);
 const FIRST_WAIT = 100;
 const LONGEST_WAIT = 5_000;

@@ -46,8 +46,8 @@ export class EmbeddingTimeoutError extends EmbeddingConnectionError {}
  * Client of an embedding service, for Node 20 or a browser.
  *
  * Every method rejects with an `EmbeddingServiceError` if the service refuses or does not answer, and with a
- * `TypeError` when a request cannot be sent. A request that failed for a reason that may pass is repeated after 0.1 s,
- * 0.2 s, 0.4 s …, or when the service says, if within 5 s; `rollback` is not, as it would go back once more.
+ * `TypeError` if a request cannot be sent. Transient failures are retried after 0.1 s, 0.2 s, 0.4 s …, or when the
+ * service says, if within 5 s; `rollback` is not, because it would go back once more.
  */
 export class EmbeddingClient {
   /**

@@ -26,7 +26,7 @@ const base64 = (vector) => vector && Buffer.from(vector.buffer).toString("base64
 
 test("vectors are the trained ones, aligned with the ids", { skip }, async () => {
   for (const [method, ids] of [
-    ["createUserEmbedding", { userIds: ["u-2", "nobody", "u-0", "u-2"] }],
+    ["createUserEmbedding", { userIds: ["u-2", "no-user", "u-0", "u-2"] }],
     ["createItemEmbedding", { itemIds: ["sku-2", "nothing"] }],
   ]) {
     const { embeddings, ...answer } = await client[method]({ modelName, ...ids });
@@ -48,13 +48,13 @@ test("neighbours, rankings and audiences are the library's", { skip }, async () 
     assert.deepEqual(answer, expected[method]);
 
     const { itemId, userId, ...more } = question;
-    const ids = itemId ? { itemIds: [itemId, "nobody"] } : { userIds: [userId, "nobody"] };
+    const ids = itemId ? { itemIds: [itemId, "no-user"] } : { userIds: [userId, "no-user"] };
     const batch = await client[`${method}Batch`]({ modelName, limit: 7, returnMetadata: true, ...ids, ...more });
     assert.deepEqual(batch.answers, [
       { id: itemId ?? userId, results: answer.results },
-      { id: "nobody", results: null },
+      { id: "no-user", results: null },
     ]);
-    assert.deepEqual(batch.missing, ["nobody"]);
+    assert.deepEqual(batch.missing, ["no-user"]);
   }
   const reranked = await client.rank({ modelName, userId: "u-3", itemIds: ["sku-3", "sku-9", "x"] });
   assert.deepEqual(reranked.results.map((row) => row.id).sort(), ["sku-3", "sku-9"]);

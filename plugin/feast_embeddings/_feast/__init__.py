@@ -1,1 +1,1 @@
-"""All that leans on what Feast does not promise, so that an upgrade of Feast has one place to check."""
+"""Everything that depends on Feast's private API, so that an upgrade of Feast has one place to check."""

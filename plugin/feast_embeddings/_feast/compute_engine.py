@@ -1,4 +1,4 @@
-"""Feast's local compute engine, with a say in how one view is materialized."""
+"""Feast's local compute engine, with a hook to materialize one view."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["ViewEngine"]
 
 
 class ViewEngine(LocalComputeEngine):
-    """Feast's engine, but for `materialize_view`."""
+    """Feast's engine, with `materialize_view` to override."""
 
     def materialize_view(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
     ) -> LocalMaterializationJob:
-        """Materialize one view; here as Feast does."""
+        """Materialize one view, by default as Feast does."""
         return super()._materialize_one(registry, task, **kwargs)
 
     def _materialize_one(

@@ -1,4 +1,4 @@
-"""Feast's online store, with a say in what all reads of one request have in common."""
+"""Feast's online store, with a hook around all reads of one request."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["RequestStore"]
 
 
 class RequestStore(OnlineStore):
-    """Feast's interface of stores; those of it can answer ``view@v2:feature``.
+    """Feast's interface of stores; subclasses can answer ``view@v2:feature``.
 
-    Feast reads the views of one request one after the other, or side by side: in `answer`, or in `answer_on_loop`.
+    Feast reads the views of one request one after the other in `answer`, or concurrently in `answer_on_loop`.
     """
 
-    # Feast has a list of its own stores that can answer a version of a view; this is how others join it.
+    # Feast lists its own stores that can answer a version of a view; this adds ours.
     _versioned_read_supported = True
 
     def answer(self, config: RepoConfig, read: Callable[[], None]) -> None:
-        """Call `read`, which makes all reads of a request; again, if that is how to get one that is whole."""
+        """Call `read`, which makes all reads of a request; call it again if the answer would be inconsistent."""
         raise NotImplementedError
 
     async def answer_on_loop(self, config: RepoConfig, read: Callable[[], Awaitable[None]]) -> None:
-        """The same, where Feast reads without blocking the event loop."""
+        """Do the same where Feast reads without blocking the event loop."""
         raise NotImplementedError
 
     def _read_features_per_fv(
@@ -35,14 +35,14 @@ class RequestStore(OnlineStore):
         begun.CopyFrom(response)
 
         def read() -> None:
-            response.CopyFrom(begun)  # without the views that were read before one could not be
+            response.CopyFrom(begun)  # without the views that were read before one failed
             super(RequestStore, self)._read_features_per_fv(config, refs, keys, names, response, *more)
 
         self.answer(config, read)
 
     async def _read_features_per_fv_async(self, config: RepoConfig, *args: Any, **more: Any) -> None:
         async def read() -> None:
-            # It begins the response when all views are read.
+            # Feast starts the response after it has read all views.
             await super(RequestStore, self)._read_features_per_fv_async(config, *args, **more)
 
         await self.answer_on_loop(config, read)

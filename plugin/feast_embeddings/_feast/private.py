@@ -25,42 +25,42 @@ __all__ = [
     "view_version",
 ]
 
-# Feast warns of what our template sets, as having no effect on a registry in a file. It has: without it, a view is not
+# Feast warns that a setting of our template has no effect with a registry in a file. It has: without it, a view is not
 # served while it is materialized, whatever the registry.
 _WRONG_ADVICE = "`serve_features_while_materializing` is enabled but `registry_type` is"
 logging.getLogger("feast.repo_config").addFilter(lambda record: not record.getMessage().startswith(_WRONG_ADVICE))
 
-# Feast's version 3 is the only encoding that can be decoded again; older ones are deprecated there.
+# Feast's version 3 is the only encoding that can be decoded; older ones are deprecated in Feast.
 _KEY_VERSION = 3
 
 
 def encode_entity_key(key: EntityKeyProto) -> bytes:
-    """Feast's stable byte encoding of an entity key."""
+    """Return Feast's stable byte encoding of an entity key."""
     return serialize_entity_key(key, entity_key_serialization_version=_KEY_VERSION)
 
 
 def view_version(config: RepoConfig, view: FeatureView) -> int:
-    """The version of a view whose online table is meant; 0 where Feast's versioning is off."""
+    """Return the version of a view that selects its online table; 0 if Feast's versioning is off."""
     versioned = bool(config.registry.enable_online_feature_view_versioning)
     suffix = str(compute_versioned_name(view, versioned)).removeprefix(view.name)
     return int(suffix.removeprefix("_v") or 0)
 
 
 def online_store_of(feature_store: FeatureStore) -> OnlineStore:
-    """The online store that a feature store reads from and writes to."""
+    """Return the online store that a feature store reads from and writes to."""
     provider: Any = feature_store._get_provider()
     store: OnlineStore = provider.online_store
     return store
 
 
 def source_columns(view: FeatureView, entities: list[Entity]) -> tuple[list[str], list[str], str, str | None]:
-    """What the view's batch source calls the join keys, the features, the event and the created timestamp."""
+    """Return the columns in the view's batch source of the join keys, features, event and created timestamps."""
     join_keys, features, timestamp, created = _get_column_names(view, entities)
     return join_keys, features, timestamp, created or None
 
 
 def to_value_protos(column: pa.Array, value_type: ValueType) -> list[ValueProto]:
-    """Feast's own conversion of a column; raises what Feast raises for values that are not of the type."""
+    """Convert a column by Feast's own conversion; raises Feast's errors for values of a wrong type."""
     if _has_mappings(column.type):
         return list(python_values_to_proto_values(column.to_pylist(maps_as_pydicts="strict"), value_type))
     return list(python_values_to_proto_values(column.to_numpy(zero_copy_only=False), value_type))

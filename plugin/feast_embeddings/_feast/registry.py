@@ -1,4 +1,4 @@
-"""Feast's registry in a file, with a say in how the file is written."""
+"""Feast's registry in a file, with a hook to write the file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["RegistryFile"]
 
 
 class RegistryFile(FileRegistryStore):
-    """Feast's store, but for `write`."""
+    """Feast's store, with `write` to override."""
 
     def write(self, path: Path, content: bytes) -> None:
-        """Put the registry into its file."""
+        """Write the registry to its file."""
         raise NotImplementedError
 
     def _write_registry(self, registry_proto: RegistryProto) -> None:

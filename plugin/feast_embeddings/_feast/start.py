@@ -1,4 +1,4 @@
-"""A quicker import of Feast, for processes that make no objects of users' definitions."""
+"""A faster import of Feast, for processes that do not load users' definitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["skip_type_checks"]
 
 
 def skip_type_checks() -> None:
-    """Before Feast is imported: leave out the type checks that it wraps its classes in.
+    """Disable the type checks that Feast wraps its classes in; call before Feast is imported.
 
     They take two thirds of the time of its import (tests/benchmarks/start.py).
     """
@@ -20,5 +20,5 @@ def skip_type_checks() -> None:
 
 
 def _unchecked(target: Any = None, **_options: Any) -> Any:
-    """`typeguard.typechecked`, but for the checks: with or without arguments, it returns what it decorates."""
+    """Replace `typeguard.typechecked`: with or without arguments, return the decorated object unchanged."""
     return _unchecked if target is None else target

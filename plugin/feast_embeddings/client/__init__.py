@@ -1,6 +1,6 @@
-"""A client of the service: `EmbeddingClient`, and `AsyncEmbeddingClient` with the same methods to be awaited.
+"""A client of the service: `EmbeddingClient`, and `AsyncEmbeddingClient` with the same methods as coroutines.
 
-It needs httpx and NumPy only, not Feast: importing it is quick, and its machine needs no repo.
+It needs only httpx and NumPy, not Feast: the import is fast, and no repo is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the client returns: vectors as NumPy matrices, results as ids and scores."""
+"""The results of the client: vectors as NumPy matrices, neighbours as ids and scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Embeddings", "Neighbours", "NeighboursBatch", "Rows"]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors by id, aligned with the ids that were asked for.
+    """Vectors by id, aligned with the requested ids.
 
     Attributes:
         ids: n of them.
@@ -24,7 +24,7 @@ class Embeddings:
         found: boolean, shape (n,).
         event_timestamps: per id, ISO 8601; None where missing.
         missing: the ids that have no embedding.
-        version, space, as_of: of the model; vectors of different spaces cannot be compared.
+        version, space, as_of: those of the model; vectors of different spaces cannot be compared.
     """
 
     ids: list[Id]
@@ -38,7 +38,7 @@ class Embeddings:
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> Embeddings:
-        """From an answer with base64 vectors."""
+        """Decode an answer with base64 vectors."""
         rows = answer["embeddings"]
         found = np.array([row["vector"] is not None for row in rows], dtype=np.bool_)
         vectors = np.full((len(rows), answer["dim"]), np.nan, dtype=np.float32)
@@ -61,11 +61,11 @@ class Neighbours:
     """Results, best first.
 
     Attributes:
-        ids: at most as many as asked for.
+        ids: at most as many as requested.
         scores: float32, shape (len(ids),), higher is better.
-        metadata: per id its attributes, when they were asked for.
-        missing: ids of the question that have no embedding.
-        version: of the model that answered.
+        metadata: per id its attributes, if they were requested.
+        missing: ids of the query that have no embedding.
+        version: the model version that answered.
     """
 
     ids: list[Id]
@@ -76,7 +76,7 @@ class Neighbours:
 
     @classmethod
     def of(cls, results: list[dict[str, Any]], missing: list[Id], version: str, *, metadata: bool) -> Neighbours:
-        """From the results of an answer."""
+        """Decode the results of an answer."""
         return cls(
             ids=[row["id"] for row in results],
             scores=np.array([row["score"] for row in results], dtype=np.float32),
@@ -97,7 +97,7 @@ class NeighboursBatch:
 
     @classmethod
     def of(cls, answer: dict[str, Any], *, metadata: bool) -> NeighboursBatch:
-        """From a batch answer."""
+        """Decode a batch answer."""
         version = answer["version"]
         return cls(
             ids=[row["id"] for row in answer["answers"]],
@@ -115,11 +115,11 @@ class Rows:
     """One page of a listing.
 
     Attributes:
-        ids: at most as many as asked for.
-        metadata: per id its attributes, unless they were not asked for.
-        vectors: float32, shape (len(ids), dim), when they were asked for.
-        version: of the model; the same for all pages of a listing.
-        next_cursor: gets the next page; None after the last.
+        ids: at most as many as requested.
+        metadata: per id its attributes, if they were requested.
+        vectors: float32, shape (len(ids), dim), if they were requested.
+        version: the model version; the same for all pages of a listing.
+        next_cursor: cursor of the next page; None after the last.
     """
 
     ids: list[Id]

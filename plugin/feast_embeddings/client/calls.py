@@ -1,6 +1,6 @@
-"""The requests of the service, written once: what to send, and how to read what comes back.
+"""The requests of the service, defined once: what to send, and how to decode the answer.
 
-`feast_embeddings.client.http` makes methods of them, which wait or are awaited.
+`feast_embeddings.client.http` turns them into methods, blocking and async.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Interactions = Iterable[Id] | Mapping[Any, float]
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, GET without a body, and how to read its answer.
+    """A request, GET if without a body, and how to decode its answer.
 
     Attributes:
-        repeatable: asked twice, it does what it does when asked once.
+        repeatable: whether the request is idempotent.
     """
 
     path: str
@@ -67,24 +67,24 @@ def _batch(
 
 
 def models() -> Call[list[dict[str, Any]]]:
-    """The models of the service, each with its live version."""
+    """List the models of the service, each with its live version."""
     return Call("/v1/models", None, lambda a: list(a["models"]))
 
 
 def versions(model: str) -> Call[list[dict[str, Any]]]:
-    """The versions of a model, newest first."""
+    """List the versions of a model, newest first."""
     return Call(f"/v1/models/{quote(model, safe='')}/versions", None, lambda a: list(a["versions"]))
 
 
 def create_user_embedding(model: str, user_ids: Iterable[Id]) -> Call[Embeddings]:
-    """The embeddings of users, aligned with the ids."""
+    """Return the embeddings of users, aligned with the ids."""
     return _call(
         model, "create_user_embedding", {"user_ids": id_list(user_ids, "user_ids"), "encoding": "base64"}, Embeddings.of
     )
 
 
 def create_item_embedding(model: str, item_ids: Iterable[Id]) -> Call[Embeddings]:
-    """The embeddings of items, aligned with the ids."""
+    """Return the embeddings of items, aligned with the ids."""
     return _call(
         model, "create_item_embedding", {"item_ids": id_list(item_ids, "item_ids"), "encoding": "base64"}, Embeddings.of
     )
@@ -93,7 +93,7 @@ def create_item_embedding(model: str, item_ids: Iterable[Id]) -> Call[Embeddings
 def similar_items(
     model: str, item_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
 ) -> Call[Neighbours]:
-    """The items nearest to an item by cosine, without itself."""
+    """Find the items nearest to an item by cosine, without the item."""
     return _query(model, "similar_items", limit, filter, return_metadata, item_id=id_list([item_id], "item_id")[0])
 
 
@@ -105,14 +105,14 @@ def similar_items_batch(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
-    """`similar_items` for each of many items."""
+    """Run `similar_items` for many items."""
     return _batch(model, "similar_items", limit, filter, return_metadata, item_ids=id_list(item_ids, "item_ids"))
 
 
 def similar_users(
     model: str, user_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
 ) -> Call[Neighbours]:
-    """The users nearest to a user by cosine, without the user."""
+    """Find the users nearest to a user by cosine, without the user."""
     return _query(model, "similar_users", limit, filter, return_metadata, user_id=id_list([user_id], "user_id")[0])
 
 
@@ -124,7 +124,7 @@ def similar_users_batch(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
-    """`similar_users` for each of many users."""
+    """Run `similar_users` for many users."""
     return _batch(model, "similar_users", limit, filter, return_metadata, user_ids=id_list(user_ids, "user_ids"))
 
 
@@ -139,13 +139,13 @@ def rank(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[Neighbours]:
-    """The items with the highest score for a user, or for a visitor without an id; with `item_ids`, these reranked.
+    """Find the items with the highest score for a user, or for a visitor without an id; with `item_ids`, rerank these.
 
     Args:
-        interactions: instead of the user, what the visitor did: items, or items with weights. Those that are not known
-            are in `missing`.
-        exclude_seen: leave out what the user interacted with in training, or the visitor; by default unless `item_ids`
-            is given.
+        interactions: instead of the user, a visitor's interactions: items, or items with weights. Unknown items are
+            in `missing`.
+        exclude_seen: leave out items that the user interacted with in training, or the visitor did; by default
+            unless `item_ids` is given.
     """
     more = {
         "user_id": None if user_id is None else id_list([user_id], "user_id")[0],
@@ -167,7 +167,7 @@ def rank_batch(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
-    """`rank` for each of many users, or of many visitors, whose ids in the answer are their places from 0."""
+    """Run `rank` for many users, or many visitors, whose ids in the answer are their positions from 0."""
     more = {
         "user_ids": None if user_ids is None else id_list(user_ids, "user_ids"),
         "interactions": None if interactions is None else [_interactions(each) for each in interactions],
@@ -186,7 +186,7 @@ def users_for_item(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[Neighbours]:
-    """The users with the highest score for an item."""
+    """Find the users with the highest score for an item."""
     more = {"item_id": id_list([item_id], "item_id")[0], "exclude_seen": exclude_seen}
     return _query(model, "users_for_item", limit, filter, return_metadata, **more)
 
@@ -200,7 +200,7 @@ def users_for_item_batch(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[NeighboursBatch]:
-    """`users_for_item` for each of many items."""
+    """Run `users_for_item` for many items."""
     more = {"item_ids": id_list(item_ids, "item_ids"), "exclude_seen": exclude_seen}
     return _batch(model, "users_for_item", limit, filter, return_metadata, **more)
 
@@ -213,7 +213,7 @@ def lookalike_users(
     filter: str | None = None,
     return_metadata: bool = False,
 ) -> Call[Neighbours]:
-    """The users most like these users, without them."""
+    """Find the users most similar to these users, without them."""
     return _query(model, "users_for_item", limit, filter, return_metadata, user_ids=id_list(user_ids, "user_ids"))
 
 
@@ -227,11 +227,11 @@ def retrieve(
     return_metadata: bool = True,
     return_embeddings: bool = False,
 ) -> Call[Rows]:
-    """A page of the users or items that pass a filter.
+    """Return a page of the users or items that pass a filter.
 
     Args:
         entity: ``user`` or ``item``.
-        cursor: `next_cursor` of the page before.
+        cursor: `next_cursor` of the previous page.
     """
     body = {
         "entity": entity,
@@ -245,11 +245,11 @@ def retrieve(
 
 
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
-    """Make a version live, the newest by default; needs a key that may write."""
+    """Make a version live, by default the newest; needs a key of scope write."""
     return _call(model, "publish", {"version": version}, dict)
 
 
 def rollback(model: str, version: str | None = None) -> Call[dict[str, Any]]:
-    """Make an older version live again, the one before the live one by default; needs a key that may write."""
+    """Make an older version live again, by default the one before the live one; needs a key of scope write."""
     call: Call[dict[str, Any]] = _call(model, "rollback", {"version": version}, dict)
     return replace(call, repeatable=False)

@@ -1,4 +1,4 @@
-"""What the client raises."""
+"""The errors of the client."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class EmbeddingServiceError(EmbeddingsError):
     """The service refused a request, could not answer it, or could not be reached.
 
     Attributes:
-        status: of HTTP; None when there was no answer.
-        errors: of a 413 or 422, what is wrong by field of the request.
+        status: HTTP status; None if there was no answer.
+        errors: for 413 and 422, the error per field of the request.
     """
 
     def __init__(self, message: str, status: int | None = None, errors: dict[str, str] | None = None) -> None:
@@ -24,7 +24,7 @@ class EmbeddingServiceError(EmbeddingsError):
 
     @classmethod
     def of_problem(cls, status: int, problem: Any) -> EmbeddingServiceError:
-        """From problem details (RFC 9457), or whatever a proxy sent instead."""
+        """Make the error from problem details (RFC 9457), or from anything a proxy sent instead."""
         if not isinstance(problem, dict):
             return cls(f"the embedding service answered with HTTP {status}", status)
         errors = {str(error["field"]): str(error["message"]) for error in problem.get("errors", [])}

@@ -1,4 +1,4 @@
-"""The clients: one that waits, and one to be awaited, with the same methods."""
+"""The clients: blocking and async, with the same methods."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["AsyncEmbeddingClient", "EmbeddingClient"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Busy, restarting, or behind a proxy that found no server. 504 is not among them: it had all the time there was.
+# Busy, restarting, or behind a proxy that found no server. Not 504: that request used all its time.
 _TRANSIENT = {429, 502, 503}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 
 class _TransientError(Exception):
-    """Carries what to raise when there are no more tries."""
+    """Carries the error to raise after the last retry."""
 
     def __init__(self, error: EmbeddingServiceError) -> None:
         self.error = error
@@ -48,17 +48,17 @@ def _awaits(call: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncEmbeddingCl
 
 
 class EmbeddingClient:
-    """Asks an embedding service; keeps its connections, and is safe to use from many threads.
+    """Client of an embedding service; keeps its connections, and is safe to use from many threads.
 
     Args:
-        address: of the service, e.g. ``http://localhost:8080``, with the path it is mounted under, if any.
-        api_key: sent with each request, and in no message or repr.
-        timeout: seconds for one try.
-        retries: repetitions of a request that failed for a reason that may pass: no connection, 429, 502, 503. A
-            rollback is not repeated, as it would go back once more.
-        transport: of httpx, instead of the network.
+        address: address of the service, e.g. ``http://localhost:8080``, with the path it is mounted under, if any.
+        api_key: sent with each request; never part of a message or repr.
+        timeout: timeout of one try, in seconds.
+        retries: retries of a request after a transient failure: no connection, 429, 502, 503. A rollback is not
+            retried, because it would go back once more.
+        transport: httpx transport to use instead of the network.
 
-    Every method raises `EmbeddingServiceError` when the service refuses or does not answer.
+    Every method raises `EmbeddingServiceError` if the service refuses or does not answer.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class EmbeddingClient:
 
 
 class AsyncEmbeddingClient:
-    """`EmbeddingClient`, whose methods are awaited."""
+    """`EmbeddingClient` with async methods."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ def _read(response: httpx.Response, call: Call[T]) -> T:
 
 
 def _failed(error: httpx.TransportError) -> Exception:
-    """What a request that got no answer ends in; one that took too long is not sent again."""
+    """Return the error of a request without an answer; one that timed out is not retried."""
     ours = EmbeddingServiceError(f"the embedding service did not answer: {error or type(error).__name__}")
     again = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
     return _TransientError(ours) if again else ours

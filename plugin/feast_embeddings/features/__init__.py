@@ -1,1 +1,1 @@
-"""Vectors as columns of a feature matrix: a transformer for scikit-learn."""
+"""Vectors as columns of a feature matrix, by a transformer for scikit-learn."""

@@ -1,4 +1,4 @@
-"""A scikit-learn transformer: ids in, vectors out. Needs the extra ``analysis``."""
+"""A scikit-learn transformer from ids to vectors. Needs the extra ``analysis``."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Unknown = Literal["zero", "mean", "nan", "error"]
 class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Turns one column of user or item ids into their vectors.
 
-    Fitting notes the vector space; transforming refuses vectors of another one, whose columns would mean something
-    else to the model behind. Versions that were aligned share a space, so after a retrain and publish the fitted
-    pipeline goes on with the newer vectors. It is pickled as its parameters and what it noted, without vectors,
-    connections or keys: where it is loaded, `repo` must be a Feast repo with this model (``set_params`` changes it).
+    `fit` records the vector space; `transform` refuses vectors of another one, whose columns would mean something
+    else to the next model. Aligned versions share a space, so after a retrain and publish the fitted pipeline uses the
+    newer vectors. Its pickle holds its parameters and fitted attributes, without vectors, connections or keys: where
+    it is loaded, `repo` must be a Feast repo with this model (``set_params`` changes it).
 
-    A vector may know what happened after a label. To train on the past, join vectors with
+    A vector may contain information from after a label. To train on the past, join vectors with
     `EmbeddingStore.training_frame`, or name a `version` from before the labels.
 
     Args:
@@ -41,14 +41,14 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         model: name of the model.
         entity: ``user`` or ``item``.
         version: ``live``, the version that Qdrant serves; ``newest``, the newest artifact on disk; or one version.
-        unknown: what an id without a vector gets, a null id too: ``zero``, the ``mean`` of the vectors of the
-            distinct ids that it was fitted on, ``nan``, or an ``error`` (`UnknownIdError`).
-        indicator: whether a last column is 1 for an id without a vector and 0 for others.
+        unknown: the vector of an id without one, or of a null id: ``zero``, the ``mean`` of the vectors of the
+            distinct ids in `fit`, ``nan``, or an ``error`` (`UnknownIdError`).
+        indicator: whether to add a last column with 1 for an id without a vector and 0 for others.
 
     Attributes:
-        version_, space_: of the vectors that it was fitted on.
+        version_, space_: of the vectors in `fit`.
         dim_: length of a vector.
-        mean_: float32, shape (dim,), of the distinct known ids that it was fitted on; NaN if none was known.
+        mean_: float32, shape (dim,), mean over the distinct known ids in `fit`; NaN if none was known.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         self.indicator = indicator
 
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: N803 (scikit-learn's name)
-        """Note the version and space of the vectors of these ids.
+        """Record the version and space of the vectors of these ids.
 
         Args:
             X: ids, shape (n, 1) or (n,): a DataFrame, Series, array or list.
 
         Raises:
             InputError: a parameter or the ids cannot be used.
-            UnknownIdError: an id has no vector and `unknown` is ``error``; or none has, and it is ``mean``.
+            UnknownIdError: an id has no vector and `unknown` is ``error``; or no id has one and it is ``mean``.
         """
         if self.entity not in ENTITIES or self.unknown not in get_args(Unknown):
             raise InputError(
@@ -87,7 +87,7 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         looked = source.look_up(self._ids(X, source, reset=True).unique())
         known = looked.vectors[looked.found]
         if self.unknown == "mean" and not len(known):
-            raise UnknownIdError(f"none of the {self.entity} ids to fit on has a vector, so there is no mean of them")
+            raise UnknownIdError(f"none of the {self.entity} ids to fit on has a vector, so there is no mean")
         if self.unknown == "error":
             self._check_known(looked)
         self.version_, self.space_, self.dim_ = looked.version, looked.space, known.shape[1]
@@ -95,13 +95,13 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:  # noqa: N803
-        """The vectors of the ids, in their order.
+        """Return the vectors of the ids, in their order.
 
         Returns:
             float32, shape (n, dim), with `indicator` (n, dim + 1); a DataFrame after ``set_output``.
 
         Raises:
-            VersionMismatchError: the vectors are of another space than those that it was fitted on.
+            VersionMismatchError: the vectors are of a different space than those in `fit`.
             UnknownIdError: an id has no vector and `unknown` is ``error``.
         """
         check_is_fitted(self)
@@ -123,7 +123,7 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         return by_row
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """``user_embedding_0`` and so on, as in a training frame; and ``user_unknown``."""
+        """Return ``user_embedding_0`` and so on, as in a training frame; and ``user_unknown``."""
         check_is_fitted(self)
         names = [f"{self.entity}_embedding_{i}" for i in range(self.dim_)]
         return np.array(names + [f"{self.entity}_unknown"] * bool(self.indicator), dtype=object)
@@ -139,7 +139,7 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         return {name: value for name, value in state.items() if name != "_opened"}
 
     def _source(self) -> VectorSource:
-        """Opened once for these parameters; it notices newer versions itself."""
+        """Open the source once for these parameters; it notices newer versions itself."""
         key = (str(self.repo), self.model, self.entity, self.version)
         opened: tuple[Any, VectorSource] | None = getattr(self, "_opened", None)
         if opened is None or opened[0] != key:

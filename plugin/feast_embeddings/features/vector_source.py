@@ -1,4 +1,4 @@
-"""Vectors by id for `EmbeddingFeatures`: out of an artifact, or from the version that is live."""
+"""Vectors by id for `EmbeddingFeatures`, from an artifact or from the live version."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Looked(NamedTuple):
 
 
 class VectorSource(Protocol):
-    """Where vectors come from; `is_text` says of which type the ids are."""
+    """A source of vectors; `is_text` is the type of the ids."""
 
     is_text: bool
 
     def look_up(self, ids: pa.Array) -> Looked:
-        """The vectors of these ids, text or int64; what stands in the row of an unknown one is not defined."""
+        """Return the vectors of these ids, text or int64; the row of an unknown id is undefined."""
         ...
 
 
 def open_source(repo: str, model: str, entity: Entity, version: str) -> VectorSource:
-    """The source for a version, or for whichever is ``live`` or ``newest`` at each look.
+    """Open the source for a version, or for the ``live`` or ``newest`` one at each look-up.
 
     Raises:
         InputError: there is no such repo, model or version.

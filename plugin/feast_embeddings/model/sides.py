@@ -1,4 +1,4 @@
-"""From a model's name to its users and items, as the registry and the online store have them."""
+"""The users and items of a model, as the registry and the online store have them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Side:
     """The users or the items of a registered model, whatever version is live.
 
     Args:
-        codec: of the rows of its feature view.
-        alias: under which its live collection is found.
+        codec: encodes the rows of its feature view.
+        alias: the alias of its live collection.
     """
 
     def __init__(self, entity: Entity, codec: PointCodec, alias: str) -> None:
@@ -49,7 +49,7 @@ class Side:
         self._is_text = codec.types[self.id_name] == ValueType.STRING
 
     def point_ids(self, ids: Iterable[Id]) -> list[PointId]:
-        """Of these users or items; `IdTypeError` for one that cannot be one of them."""
+        """Return the point ids of these users or items; `IdTypeError` for an id that this model cannot have."""
         plain = list(ids)
         for id in plain:
             if isinstance(id, bool) or not isinstance(id, str if self._is_text else int):
@@ -61,17 +61,17 @@ class Side:
             return self.codec.point_ids_of(plain)
         except ValueError:
             if len(plain) > 1:
-                return [self.point_ids([id])[0] for id in plain]  # to name the one that it is
+                return [self.point_ids([id])[0] for id in plain]  # to name the invalid one
             expected = "valid Unicode" if self._is_text else "64-bit whole numbers"
             raise IdTypeError(
                 f"{self.entity} ids of this model are {expected}, got {plain[0]!r}", self.entity, plain[0]
             ) from None
 
     def parse_id(self, text: str) -> Id:
-        """An id given as text; `IdTypeError` where it is none of this model."""
+        """Convert an id from text; `IdTypeError` if this model cannot have it."""
         if self._is_text:
             return text
-        # Python takes 007, 1_0 and digits of all scripts for numbers too, which are ids of somebody else.
+        # Python also reads 007, 1_0 and digits of all scripts as numbers, which would be different ids.
         with contextlib.suppress(ValueError):
             if str(number := int(text)) == text:
                 return number
@@ -82,12 +82,12 @@ class Side:
         )
 
     def translate(self, filter: Filter | None) -> models.Filter | None:
-        """Qdrant's form of a filter on the attributes."""
+        """Translate a filter on the attributes to Qdrant's."""
         tree = parse_filter(filter) if isinstance(filter, str) else filter
         return QdrantFilterTranslator(self.codec.types).translate(tree)
 
     def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """The attributes in a payload, None where it has none."""
+        """Return the attributes in a payload, None for a missing one."""
         return {
             name: datetime.fromtimestamp(payload[name], UTC)
             if value_type == ValueType.UNIX_TIMESTAMP and name in payload
@@ -98,18 +98,18 @@ class Side:
 
 
 def qdrant_store(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
-    """The repo's online store, if it is ours.
+    """Return the repo's online store, if it is ours.
 
     Raises:
-        InputError: the repo uses another online store.
+        InputError: the repo uses a different online store.
     """
     store = online_store_of(feature_store)
     if not isinstance(store, QdrantEmbeddingOnlineStore):
         configured = feature_store.config.online_store.type
         raise InputError(
-            f"this needs the Qdrant store itself, and online_store.type is {configured!r}: "
+            f"this needs the Qdrant store itself, but online_store.type is {configured!r}: "
             + (
-                "the vectors are behind a Feast server; use that server's repo, or ask feast-embeddings serve there"
+                "the vectors are behind a Feast server; use that server's repo, or run feast-embeddings serve there"
                 if configured == "remote"
                 else "set it to feast_embeddings.QdrantEmbeddingOnlineStore in feature_store.yaml and run feast apply"
             )
@@ -118,7 +118,7 @@ def qdrant_store(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
 
 
 def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> FeatureView:
-    """The registered feature view of a model's users or items.
+    """Return the registered feature view of a model's users or items.
 
     Raises:
         InputError: it is not registered.
@@ -134,10 +134,10 @@ def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> Featu
 
 
 def sides_of(feature_store: FeatureStore, model: str) -> dict[Entity, Side]:
-    """Users and items of a model.
+    """Return the users and items of a model.
 
     Raises:
-        InputError: they are not registered, or the repo uses another online store.
+        InputError: they are not registered, or the repo uses a different online store.
     """
     store, config = qdrant_store(feature_store), feature_store.config
     views = {entity: model_view(feature_store, model, entity) for entity in ENTITIES}

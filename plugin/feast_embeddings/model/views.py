@@ -1,7 +1,7 @@
-"""Factories of the custom feature views: what a model's embeddings are in Feast.
+"""Factories of the feature views for a model's embeddings.
 
-A `FeatureView` subclass does not survive Feast's registry, so these are plain feature views; what makes them
-embedding views is in their schema and tags.
+A `FeatureView` subclass does not survive Feast's registry, so these are plain feature views, marked as embedding
+views by their schema and tags.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ class EmbeddingViews:
     service: FeatureService
 
     def by_name(self) -> dict[str, Entity | FileSource | FeatureView | FeatureService]:
-        """Feast name -> object, to be put into a module's globals, where `feast apply` looks for them."""
+        """Return Feast name -> object, to add to a module's globals, where `feast apply` looks for them."""
         return {f"{kind}_{named.name}": named for kind, named in vars(self).items()}
 
 
 def view_name(model: str, entity: str) -> str:
-    """Name of the feature view that holds a model's user or item embeddings."""
+    """Return the name of the feature view of a model's user or item embeddings."""
     return f"{model}_{entity}_embeddings"
 
 
 def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
-    """Entities, sources, feature views and a feature service for a trained model.
+    """Make entities, sources, feature views and a feature service for a trained model.
 
     Dimensions, id types and attributes are those of the newest version under the data folder, so run `feast apply`
     after a training that changes one of them. Both views hold ``embedding`` (float32, searched by cosine),
@@ -134,7 +134,7 @@ def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) ->
 
 
 def _field(column: pa.Field) -> Field:
-    # What users saw are long lists, a version and a space the same for all, and a bias is for the score alone.
+    # Seen items are long lists, version and space are the same for all, and a bias is only for the score.
     tags = {UNINDEXED_TAG: "true"} if column.name in ("bias", "seen_items", "space", "version") else {}
     if column.name == "n_interactions":
         tags = {UNLINKED_TAG: "true"}

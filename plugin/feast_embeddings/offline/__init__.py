@@ -1,1 +1,1 @@
-"""Point in time: the vectors that existed when something happened, and what changed between two versions."""
+"""Offline: point-in-time joins of vectors, and the differences between two versions."""

@@ -1,7 +1,7 @@
 """The point-in-time join of vectors to labelled rows, column by column.
 
-Feast's own join answers the same (a test holds the two together), but it pairs each labelled row with every older
-version of its vector before it picks one, and gives back one Python object per vector. Here only ids and times are
+Feast's own join gives the same result (a test compares the two), but it pairs each labelled row with every older
+version of its vector before it picks one, and returns one Python object per vector. Here only ids and times are
 compared; each vector is then copied once, from its file into its row of the matrix.
 """
 
@@ -28,7 +28,7 @@ _Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which vectors may be joined: those of one version, of one space, or (None, None) all."""
+    """Which vectors to join: those of one version, of one space, or (None, None) all."""
 
     version: str | None = None
     space: str | None = None
@@ -41,7 +41,7 @@ class JoinedEmbeddings:
     Attributes:
         vectors: float32, shape (n, dim); a row of NaN where no vector existed at the row's time.
         found: boolean, shape (n,); whether one did.
-        versions, spaces: object, shape (n,); of the vector of the row, None where not found.
+        versions, spaces: object, shape (n,); of the row's vector, None where not found.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -60,18 +60,18 @@ def join_as_of(
     dim: int,
     selection: Selection,
 ) -> JoinedEmbeddings:
-    """To each row, the newest vector of its id that is not newer than the row's time.
+    """Join to each row the newest vector of its id that is not newer than the row's time.
 
     As in Feast, of two with the same event timestamp the one created later counts, and with a ttl a vector is valid
-    from its event timestamp until ttl after it, both included. Costs memory for the result, for one row group of one
-    file, and for the ids and times of the vectors that could be meant.
+    from its event timestamp until ttl after it, both included. Uses memory for the result, for one row group of one
+    file, and for the ids and times of the candidate vectors.
 
     Args:
         history: folder of Parquet files, one per version.
         ids: shape (n,), of the type that the history has; a null has no vector.
         times: microseconds since the epoch, shape (n,).
         ttl: None or 0 for none.
-        dim: length of a vector, for the case that none is found.
+        dim: length of a vector, used if none is found.
 
     Raises:
         ArtifactError: there is no history.
@@ -89,7 +89,7 @@ def join_as_of(
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The vectors of the asked ids by id, then event timestamp, then created timestamp; the first is nobody's."""
+    """The vectors of the requested ids by id, then event timestamp, then created timestamp; the first is a dummy."""
 
     codes: _Ints
     events: _Ints
@@ -97,8 +97,8 @@ class _Candidates:
     rows: _Ints
 
     def newest(self, codes: _Ints, times: _Ints, ttl: int) -> _Ints:
-        """For each label, the place of its candidate, 0 for none."""
-        # One whole number that orders like (id, time): times are replaced by their rank among the event timestamps.
+        """Return the position of each label's candidate, 0 for none."""
+        # One integer that sorts like (id, time): times are replaced by their rank among the event timestamps.
         distinct = np.unique(self.events)
         base = len(distinct) + 1
         keys = self.codes * base + np.searchsorted(distinct, self.events) + 1
@@ -110,7 +110,7 @@ class _Candidates:
 
 
 def _codes(ids: pa.Array) -> _Ints:
-    """The number of each id among the distinct ones; -1 for null."""
+    """Return the index of each id among the distinct ones; -1 for null."""
     return _int64(pc.fill_null(ids.dictionary_encode().indices.cast(pa.int64()), -1))
 
 
@@ -154,7 +154,7 @@ def _take(files: list[Path], numbers: _Ints, rows: _Ints, found: npt.NDArray[np.
                 if vectors.shape[1] != found_vectors.shape[1]:
                     raise InputError(
                         f"these rows would get vectors of lengths {vectors.shape[1]} and {found_vectors.shape[1]}, "
-                        "of versions trained with different factors; keep to one version or space"
+                        "of versions trained with different factors; select one version or space"
                     )
                 vectors[here] = found_vectors[rows[here] - start]
                 for name, values in names.items():
@@ -166,7 +166,7 @@ def _take(files: list[Path], numbers: _Ints, rows: _Ints, found: npt.NDArray[np.
 
 
 def _texts(column: pa.ChunkedArray, rows: _Ints) -> npt.NDArray[np.object_]:
-    """Text at these rows; equal texts are one Python object."""
+    """Return the text at these rows; equal texts are one Python object."""
     encoded = column.unify_dictionaries().combine_chunks()
     distinct: npt.NDArray[np.object_] = np.array(encoded.dictionary.to_pylist(), dtype=object)
     taken: npt.NDArray[np.object_] = distinct[_int64(encoded.indices.cast(pa.int64()))[rows]]

@@ -1,7 +1,7 @@
-"""What changed between two versions of a model: who is in it, how far vectors and lists moved, and which items most.
+"""Compare two versions of a model: their ids, how far vectors and lists moved, and which items moved most.
 
-Neighbours and ranked lists mean the same in every space, so they can be compared always. A vector can be compared
-with its successor only where both versions share a space.
+Neighbours and ranked lists mean the same in every space, so they can always be compared. A vector can be compared
+with its successor only if both versions share a space.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 
-# Numbers in one block of scores: 64 MiB.
+# Scores per block: 64 MiB.
 _BLOCK = 16 * 2**20
 # The length of the lists whose order is compared.
 _LIST = 100
@@ -33,15 +33,15 @@ _LIST = 100
 
 @dataclass(frozen=True)
 class SideDiff:
-    """The users or the items. "Kept" are those that both versions have; all but the counts are about them.
+    """Changes of the users or the items. "Kept" ids are in both versions; all values but the counts are about them.
 
     Attributes:
         n_old, n_new, n_kept, n_added, n_gone: counts of ids.
         norm_old, norm_new: median length of a vector.
         norm_ratio: median over the kept of new length ÷ old length.
         neighbour_overlap: share of the k nearest by cosine, among the kept, that stayed; mean over `n_sampled` of them.
-        cosine: mean cosine between the old and the new vector of an id; None where the versions share no space.
-        cosine_p10: a tenth of them is below.
+        cosine: mean cosine between the old and the new vector of an id; None if the versions share no space.
+        cosine_p10: the 10th percentile of these cosines.
     """
 
     n_old: int
@@ -75,14 +75,14 @@ class VersionDiff:
     """What changed from the version `old` to `new`.
 
     Attributes:
-        same_space: whether their vectors can be compared, and models trained on the old go on with the new.
+        same_space: whether their vectors can be compared, and models trained on the old keep working with the new.
         sides: by ``user`` and ``item``.
         top_overlap: share of a user's k highest items (user · item + bias, among the kept items, seen ones included)
             that stayed; mean over `n_ranked_users` sampled users.
         rank_correlation: Spearman's correlation between the old and the new order of the 100 items that the old
             version ranks highest for a user; mean over the same users. 1 is the same order, 0 none in common.
-        worst_moved: the items that moved most: lowest cosine between old and new vector, or, where the versions share
-            no space, lowest neighbour overlap among the sampled items; of equals, those with more interactions first.
+        worst_moved: the items that moved most: lowest cosine between old and new vector, or, if the versions share no
+            space, lowest neighbour overlap among the sampled items; ties by more interactions first.
     """
 
     model: str
@@ -104,14 +104,14 @@ def diff_artifacts(
 ) -> VersionDiff:
     """Compare two versions of a model.
 
-    Counts, lengths and cosines are of all ids. Neighbours and lists are exact, of a random sample: each costs a
-    product with all vectors, so that time grows with sample × number of ids.
+    Counts, lengths and cosines cover all ids. Neighbours and lists are exact, for a random sample: each needs a
+    product with all vectors, so time grows with sample × number of ids.
 
     Args:
         k: neighbours and list entries to compare.
-        sample: how many users and how many items are looked at; fewer where there are fewer.
-        worst: how many of the worst moved items to name.
-        seed: of the sample; equal arguments give equal answers.
+        sample: how many users and how many items to compare, at most.
+        worst: how many of the items that moved most to list.
+        seed: seed of the sample; equal arguments give equal results.
 
     Raises:
         InputError: the versions are of different models, or have ids of different types, or an argument is below 1.
@@ -147,7 +147,7 @@ def diff_artifacts(
 
 @dataclass(frozen=True)
 class _Pair:
-    """One side of both versions; row ``old_rows[i]`` of the old and ``new_rows[i]`` of the new are one kept id."""
+    """One side of both versions; row ``old_rows[i]`` of the old and ``new_rows[i]`` of the new are the same kept id."""
 
     id_name: str
     old: pa.Table
@@ -206,7 +206,7 @@ def _side(pair: _Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | Non
 
 
 def _neighbour_overlaps(pair: _Pair, chosen: _Ints, k: int) -> npt.NDArray[np.float64]:
-    """Per chosen row, the share of its k nearest that both versions name; empty where it has no neighbour."""
+    """Return, per chosen row, the share of its k nearest that both versions have; empty if it has no neighbour."""
     n = len(pair.old_rows)
     k = min(k, n - 1)
     if k < 1:
@@ -227,7 +227,7 @@ def _neighbour_overlaps(pair: _Pair, chosen: _Ints, k: int) -> npt.NDArray[np.fl
 def _lists(
     users: _Pair, items: _Pair, chosen: _Ints, k: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Per chosen user: the share of the k best items that stayed, and the correlation of the order of the best."""
+    """Return, per chosen user, the share of the k best items that stayed, and the rank correlation of the best."""
     n = len(items.old_rows)
     k, length = min(k, n), min(_LIST, n)
     if length < 2:
@@ -251,7 +251,7 @@ def _worst(
     items: _Pair, chosen: _Ints, overlaps: npt.NDArray[np.float64], cosines: _Floats | None, n: int
 ) -> list[Moved]:
     overlap = dict(zip(chosen.tolist(), overlaps.tolist(), strict=False))
-    # Rows among the kept, and how far each moved.
+    # Rows among the kept, and the distance that each moved.
     rows, measure = (chosen[: len(overlaps)], overlaps) if cosines is None else (np.arange(len(cosines)), cosines)
     popularity = items.new["n_interactions"].to_numpy()[items.new_rows[rows]]
     moved = rows[np.lexsort((-popularity, measure))[:n]]
@@ -281,7 +281,7 @@ def _cosines(pair: _Pair) -> _Floats:
 
 
 def _shared(old: _Ints, new: _Ints) -> _Ints:
-    """Per row, how many numbers are in both; a row of either has no number twice."""
+    """Count, per row, the numbers in both; no row has a number twice."""
     both = np.sort(np.concatenate([old, new], axis=1), axis=1)
     shared: _Ints = (both[:, 1:] == both[:, :-1]).sum(axis=1)
     return shared

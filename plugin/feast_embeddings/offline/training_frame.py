@@ -1,4 +1,4 @@
-"""Training frames: to each labelled row, the embeddings that existed at its time."""
+"""Training frames: join to each labelled row the embeddings that existed at its time."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def training_vectors(
 
     A row gets the newest version whose training data ends at or before the row's ``event_timestamp``, so no
     vector knows anything of its row's future. Versions come from the history on disk; nothing has to be live.
-    The answers are those of Feast's ``get_historical_features``; `as_of_join` says why it is not what
-    finds them.
+    The results equal those of Feast's ``get_historical_features``; `as_of_join` explains why that is not
+    used.
 
     Args:
         entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and ``user_id``, ``item_id`` or both.
-        version: use this version only; rows before its time get nothing.
-        space: use the versions of this space only.
-        allow_mixed_spaces: give vectors of several spaces when the rows' times ask for it.
+        version: use only this version; rows before its time get nothing.
+        space: use only versions of this space.
+        allow_mixed_spaces: return vectors of several spaces if the rows' times need it.
 
     Raises:
-        InputError: a needed column is missing or holds something else, or there is no such version or space.
+        InputError: a needed column is missing or invalid, or there is no such version or space.
         VersionMismatchError: the vectors would be of several spaces.
         ArtifactError: the history is missing or damaged.
     """
@@ -86,9 +86,7 @@ def training_vectors(
             f"got the columns {', '.join(map(str, columns)) or 'none'}"
         )
     if not entity_df.columns.is_unique:
-        raise InputError(
-            f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} is there twice; drop one"
-        )
+        raise InputError(f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} occurs twice; drop one")
     views = {entity: model_view(feature_store, model, entity) for entity in entities}
     histories = {entity: _history(view) for entity, view in views.items()}
     selection = Selection(version, space)
@@ -121,10 +119,10 @@ def training_frame(
     space: str | None = None,
     allow_mixed_spaces: bool = False,
 ) -> pd.DataFrame:
-    """Join embeddings to labelled rows, point in time; which, and the errors, see `training_vectors`.
+    """Join embeddings to labelled rows, point in time; see `training_vectors` for the choice of vectors and the errors.
 
     Args:
-        entity_df: also with any other columns, which are kept.
+        entity_df: may have other columns too, which are kept.
         vectors: as one column of ``lists``, ``user_embedding`` (float32 array of length dim, None where no version
             existed yet or the user was not in it), or as ``columns`` of float32, ``user_embedding_0`` and so on (NaN
             there), which is what scikit-learn and XGBoost take.
@@ -134,7 +132,7 @@ def training_frame(
         (None where there is no vector) for users, and likewise for items.
 
     Raises:
-        InputError: besides, a column that would be added is there already.
+        InputError: also if a column to add exists already.
     """
     if vectors not in ("lists", "columns"):
         raise InputError(f"vectors={vectors!r}: expected 'lists' or 'columns'")
@@ -150,7 +148,7 @@ def training_frame(
         texts = {f"{entity}_version": side.versions, f"{entity}_space": side.spaces}
         added.append(pd.DataFrame({**lists, **texts}, index=entity_df.index, dtype=object))
     if taken := sorted({name for part in added for name in part.columns} & set(entity_df.columns)):
-        raise InputError(f"the column {taken[0]!r} is there already; rename or drop it")
+        raise InputError(f"the column {taken[0]!r} exists already; rename or drop it")
     return pd.concat([entity_df, *added], axis=1)
 
 
@@ -181,8 +179,8 @@ def _check_one_space(sides: dict[Entity, JoinedEmbeddings]) -> None:
     if len(counts) > 1:
         listed = ", ".join(f"{space} ({count} vectors)" for space, count in counts.most_common(5))
         raise VersionMismatchError(
-            f"these rows would get vectors of {len(counts)} spaces, {listed}, which mean different things and cannot "
-            "go into one model; keep to one (space, --space), or allow it (allow_mixed_spaces, --allow-mixed-spaces) "
+            f"these rows would get vectors of {len(counts)} spaces, {listed}, which one model cannot use together; "
+            "select one (space, --space), or allow several (allow_mixed_spaces, --allow-mixed-spaces) "
             "if you keep them apart"
         )
 
@@ -193,9 +191,9 @@ def _microseconds(times: pd.Series[Any]) -> npt.NDArray[np.int64]:
     try:
         times = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
     except (ValueError, TypeError) as error:
-        # Without what pandas would have its own callers try.
+        # Without pandas' advice to its own callers.
         reason = str(error).partition(". You might")[0]
-        raise InputError(f"the column event_timestamp holds something that is not an ISO 8601 time: {reason}") from None
+        raise InputError(f"the column event_timestamp has a value that is not an ISO 8601 time: {reason}") from None
     if times.isna().any():
         raise InputError(f"event_timestamp is empty in {int(times.isna().sum())} of {len(times)} rows")
     return np.asarray(times.dt.as_unit("us").astype("int64"), dtype=np.int64)

@@ -183,7 +183,7 @@ def _search(
     features = [name for name in dict.fromkeys(requested) if name in codec.features]
     texts = [name for name in features if codec.types[name] == ValueType.STRING]
     if text is not None and not texts:
-        raise InputError("query_string searches the requested string features, but none is requested")
+        raise InputError("query_string searches string features that are requested, but none is")
     conditions = _conditions(translated, view.valid_from)
 
     def search(collection: str | None) -> list[_Row]:

@@ -97,7 +97,7 @@ def _api_key(settings: OnlineStoreSettings, repo: Path) -> str | None:
         reason = (error.strerror or error) if isinstance(error, OSError) else "it is not ASCII text"
         raise InputError(f"online_store: api_key_file {path} cannot be read: {reason}") from None
     if len(key.split()) != 1:
-        raise InputError(f"online_store: api_key_file {path} must hold exactly one key and nothing else")
+        raise InputError(f"online_store: api_key_file {path} must hold one key and nothing else")
     return key
 
 

@@ -1,4 +1,4 @@
-"""Tables as people have them: files of many formats, folders, globs, and tables in memory. See docs/input.md."""
+"""Read tables: files of several formats, folders, globs, and tables in memory. See docs/input.md."""
 
 from feast_embeddings.reading.column_types import ColumnType, parse_types
 from feast_embeddings.reading.expressions import IdType

@@ -1,4 +1,4 @@
-"""The types that columns of a table may have, and how text becomes one of them."""
+"""The types that columns of a table may have, and the conversion of text to them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _ARROW: dict[ColumnType, pa.DataType] = {
 }
 _NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time in ISO 8601"}
 
-# How a value must be written for a column of text to be numbers: in the one way that gives it back, so that a zip
-# code, an article code such as 4E3, a telephone number and an id of 20 digits stay what they are.
+# The spelling that makes a column of text numbers: only the canonical one, so that a zip code, an article code such as
+# 4E3, a telephone number and an id of 20 digits stay text.
 _WHOLE = f"^{WHOLE_NUMBER}$"
 _REAL = r"^-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-][0-9]+)?$"
 _BOOL = r"^(true|false|True|False|TRUE|FALSE)$"
@@ -36,7 +36,7 @@ _TIME = (
 
 
 def plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> ColumnType:
-    """The type that every value of a column of text is written as."""
+    """Return the narrowest type that every value of a column of text is written in."""
     values = column.drop_null()
     if not len(values):
         return "text"
@@ -49,7 +49,7 @@ def plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> 
         try:
             numbers = whole.cast(pa.int64())
         except pa.ArrowInvalid:
-            return "text"  # too long to be counted with
+            return "text"  # too long for a number
         if len(whole) == len(values):
             return "int"
         exact = pc.all(pc.less_equal(pc.abs(numbers), 2**53)).as_py()
@@ -66,7 +66,7 @@ def plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> 
 def converted(
     connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray, wanted: ColumnType, what: str
 ) -> pa.ChunkedArray:
-    """A column in another type, or an error that names the first value that is not of it."""
+    """Convert a column to a type; the error names the first value that does not fit."""
     if column.type == _ARROW[wanted]:
         return column
     connection.register("column", pa.table({"x": column}))
@@ -74,7 +74,7 @@ def converted(
     is_text = pa.types.is_string(column.type)
     value = f"TRY_CAST(x AS {target})"
     if wanted == "int" and is_text:
-        # DuckDB would round 1.5; pandas writes 1.0 for a whole number where another is missing.
+        # DuckDB would round 1.5; pandas writes 1.0 for a whole number if another is missing.
         value = f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+(\\.0*)?') THEN {value} END"
     elif wanted == "int" and pa.types.is_floating(column.type):
         value = f"CASE WHEN x = trunc(x) THEN {value} END"
@@ -87,7 +87,7 @@ def converted(
         name = what.rpartition("column ")[2].strip("'")
         raise InputError(
             f"{what}: {len(bad) - bad.null_count:,} of {len(bad):,} values are not {_NOUNS.get(wanted, wanted)}, first "
-            f"in row {row + 1}: {shortened(bad[row].as_py())!r}; correct them, or say --attribute-types {name}=text"
+            f"in row {row + 1}: {shortened(bad[row].as_py())!r}; correct them, or use --attribute-types {name}=text"
         )
     return converted["y"].cast(_ARROW[wanted])
 
@@ -96,7 +96,7 @@ def parse_types(text: str, option: str) -> dict[str, ColumnType]:
     """Read ``price=float,zip=text``.
 
     Raises:
-        InputError: not of that form, a name twice, or an unknown type.
+        InputError: the text is malformed, repeats a name, or has an unknown type.
     """
     types: dict[str, ColumnType] = {}
     for part in text.split(","):

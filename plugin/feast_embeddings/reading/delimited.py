@@ -1,4 +1,4 @@
-"""CSV and its relatives: values between commas, semicolons, tabs or bars, under a line of names."""
+"""Read CSV and similar files: values separated by commas, semicolons, tabs or bars, after a line of names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from feast_embeddings.reading.relation import BadRow, path_literal
 
 _DELIMITERS = (",", ";", "\t", "|")
 _HEADER_BYTES = 1 << 20
-# What DuckDB calls the faults of a row.
+# DuckDB's names for the faults of a row.
 _KINDS = {
     "MISSING COLUMNS": "with too few values",
     "TOO MANY COLUMNS": "with too many values",
@@ -30,12 +30,12 @@ _KINDS = {
 
 
 class DelimitedRelation:
-    """A CSV file, or one with another delimiter. All of its values are text.
+    """A CSV file, or one with another delimiter. All its values are text.
 
-    The delimiter is the one that the line of names has most of. An empty value is a null, nothing else is.
+    The delimiter is the most frequent one in the line of names. Only an empty value is a null.
 
     Args:
-        scratch: a folder for a copy of the file that DuckDB can read, if it cannot read it as it is.
+        scratch: a folder for a copy of the file, if DuckDB cannot read the file itself.
     """
 
     format = "CSV"
@@ -57,7 +57,7 @@ class DelimitedRelation:
         lines = self._lines = look_at(self._file, self._delimiter)
         path, compression = self._file.path, self._file.compression
         if lines.bad or lines.ends not in ({"LF"}, {"CR LF"}, set()):
-            # DuckDB wants one kind of line end.
+            # DuckDB needs one kind of line end.
             with tempfile.NamedTemporaryFile(dir=self._scratch, suffix=".csv", delete=False) as copy:
                 look_at(self._file, self._delimiter, copy)
             path, compression = Path(copy.name), "none"
@@ -103,11 +103,11 @@ class DelimitedRelation:
 
 
 def _header(file: DataFile) -> tuple[str, list[str], int]:
-    """The delimiter, the names of the columns, and how many blank lines there are before them."""
+    """Return the delimiter, the names of the columns, and the number of blank lines before them."""
     with opened(file) as stream:
         sent = bytes(stream.read(_HEADER_BYTES))
     start = start_of(file, sent)
-    # Cut after a line, lest a character is cut in two.
+    # Cut after a line, so that no character is split.
     line_end = max(start.rfind(b"\n"), start.rfind(b"\r")) + 1 if len(sent) == _HEADER_BYTES else len(start)
     if b"\0" in start[:line_end].partition(b"\n")[0]:
         raise InputError(f"{file}: the column names are not UTF-8 (perhaps UTF-16); save it as UTF-8")
@@ -118,7 +118,7 @@ def _header(file: DataFile) -> tuple[str, list[str], int]:
     best: tuple[str, list[str]] = (",", [])
     for delimiter in _DELIMITERS:
         try:
-            # A name may go on in the next line.
+            # A name may continue in the next line.
             text = io.StringIO(b"".join(lines[first : first + 100]).decode(), newline="")
             names = next(csv.reader(text, delimiter=delimiter))
         except UnicodeDecodeError as error:

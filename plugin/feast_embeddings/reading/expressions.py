@@ -1,7 +1,7 @@
-"""DuckDB expressions that turn a column as people have it into ids, times, numbers or text, and say what is wrong.
+"""Build DuckDB expressions that convert a raw column to ids, times, numbers or text, and describe faults.
 
-Each takes one column and gives SQL. A value that cannot be used is null there, and its fault is text: the kind, a
-separator, and the value as it is written.
+Each takes one column and returns SQL. A value that cannot be used becomes null, and its fault is text: the kind, a
+separator, and the raw value.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NARROW = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", 
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _MOST_SHOWN = 80
 
-# 1990-01-01 in seconds. A number is told by where it lies: seconds of 1990 to 5138, milliseconds likewise, and so on;
-# numbers between these ranges, as dates written as one number are, belong to none.
+# 1990-01-01 in seconds. The range of a number gives its unit: seconds from 1990 to 5138, milliseconds likewise, and so
+# on; numbers between these ranges, such as dates written as one number, have none.
 _FIRST = 631_152_000
 _LAST = 10**11
-# The end of the year 9999, after which Python has no times.
+# The end of the year 9999, the last time of Python.
 _LAST_TIME = 253_402_300_799_999_999
-# Dates and times in digits alone would be milliseconds of the years 2600 to 2635.
+# Dates and times in digits only would be milliseconds of the years 2600 to 2635.
 _IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
 _DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
-# Next to what DuckDB's own cast reads, which is most of ISO 8601 with or without a zone.
+# In addition to DuckDB's own cast, which reads most of ISO 8601 with or without a zone.
 _MORE_FORMS = (
     "%Y%m%dT%H%M%S%z",
     "%Y%m%dT%H%M%SZ",
@@ -54,10 +54,10 @@ class Column:
     """A column of one file.
 
     Attributes:
-        name: what it is called there.
+        name: its name in the file.
         sql: an expression for it, cheap to repeat.
-        result: what the value made of it is called where its fault is asked for.
-        type: DuckDB's type; ``TEXT`` for text of which no one said what it means, as in CSV; ``JSON``.
+        result: the name of the converted value in expressions for faults.
+        type: DuckDB's type; ``TEXT`` for untyped text, as in CSV; ``JSON``.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Column:
 
     @property
     def base(self) -> str:
-        """The type without its parameters."""
+        """DuckDB's type without its parameters."""
         return self.type.partition("(")[0]
 
     @property
     def text(self) -> str:
-        """The value as it is written."""
+        """SQL for the raw value as text."""
         return f"({self.sql} ->> '$')" if self.type == "JSON" else f"CAST({self.sql} AS VARCHAR)"
 
 
@@ -81,11 +81,10 @@ class Expression:
     """SQL for the values of a column.
 
     Attributes:
-        value: the value, null where it cannot be used.
-        bad: whether a value cannot be used, cheap to ask of every row; in terms of the column's `result`.
-        fault: what is wrong with one that cannot; in terms of the column's `sql` and `result`.
-        extra: more about the value, if there is more: the unit of a time as an index of `UNITS`, whether a JSON id is
-            a number.
+        value: the value, null if it cannot be used.
+        bad: whether a value cannot be used, cheap for every row; uses the column's `result`.
+        fault: the fault of such a value; uses the column's `sql` and `result`.
+        extra: additional facts, if any: the unit of a time as an index of `UNITS`, or whether a JSON id is a number.
     """
 
     value: str
@@ -95,10 +94,10 @@ class Expression:
 
 
 def id_kind(column: Column, what: str) -> tuple[IdKind, bool]:
-    """What the ids of a column are, and whether they may be too large for int64.
+    """Return the kind of ids in a column, and whether they may be too large for int64.
 
     Raises:
-        InputError: neither text nor whole numbers.
+        InputError: they are neither text nor whole numbers.
     """
     base = column.base
     if base in ("TEXT", "VARCHAR", "UUID", "ENUM"):
@@ -113,16 +112,16 @@ def id_kind(column: Column, what: str) -> tuple[IdKind, bool]:
         return "int", True
     hint = ""
     if base in ("DOUBLE", "FLOAT"):
-        hint = " (real numbers; pandas makes them of whole numbers where one is missing: convert with astype('Int64'))"
+        hint = " (floats; pandas converts whole numbers to floats if one is missing: convert with astype('Int64'))"
     raise InputError(f"{what}: ids must be text or whole numbers, but the type is {column.type}{hint}")
 
 
 def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Expression:
-    """Ids: text character by character, or int64.
+    """Build the expression for ids: exact text, or int64.
 
     Args:
-        wanted: what the ids are to be; None takes them as they come.
-        as_text: give whole numbers as text too, as they may be too large or mixed with text.
+        wanted: the type of the ids; None keeps that of the column.
+        as_text: return whole numbers as text too, because they may be too large or mixed with text.
     """
     if column.base in _NARROW and not as_text:
         return Expression(f"CAST({column.sql} AS BIGINT)", f"{column.result} IS NULL", _absent(column))
@@ -151,19 +150,19 @@ def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Ex
 
 
 def time_expression(column: Column, form: str | None, latest: int | None) -> Expression:
-    """Times as microseconds since 1970 in UTC, int64.
+    """Build the expression for times as microseconds since 1970 in UTC, int64.
 
     Args:
-        form: strptime's pattern for text and numbers; None takes ISO 8601 and numbers since 1970.
+        form: strptime's pattern for text and numbers; None reads ISO 8601 and numbers since 1970.
         latest: the last microsecond that is not in the future; None for no limit.
 
     Raises:
-        InputError: the column holds something else.
+        InputError: the column cannot hold times.
     """
     base, text, result = column.base, column.text, column.result
     unit: str | None = None
     if base in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
-        # Not epoch_us, which rounds.
+        # Do not use epoch_us, which rounds.
         value = f"epoch_ns({column.sql}) // 1000"
     elif base.startswith("TIMESTAMP"):
         value = _microseconds(column.sql)
@@ -184,7 +183,7 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
         )
     of_form = "" if form is None else f" of the form {form}"
     absent = f"{text} IS NULL OR {text} IN ('', 'nan')"
-    in_digits = f"whose {column.name} is a date in digits (say how with --time-format, e.g. %Y%m%d)"
+    in_digits = f"whose {column.name} is a date in digits (give its format with --time-format, e.g. %Y%m%d)"
     last = min(_LAST_TIME, _LAST_TIME if latest is None else latest)
     why = "after the year 9999" if last == _LAST_TIME else "in the future (--allow-future keeps them)"
     future = f"{result} > {last}"
@@ -199,10 +198,10 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
 
 
 def number_expression(column: Column) -> Expression:
-    """Weights: finite and not negative, float64.
+    """Build the expression for weights: finite and not negative, float64.
 
     Raises:
-        InputError: the column holds no numbers.
+        InputError: the column does not hold numbers.
     """
     base = column.base
     numbers = (*_NARROW, *_WIDE, "FLOAT", "DOUBLE", "DECIMAL")
@@ -210,7 +209,7 @@ def number_expression(column: Column) -> Expression:
         raise InputError(f"column {column.name!r}: weights must be numbers, but the type is {column.type}")
     text, result = column.text, column.result
     value = f"CAST({column.sql} AS DOUBLE)" if base in numbers else f"TRY_CAST({text} AS DOUBLE)"
-    # Trainers take float32.
+    # Trainers use float32.
     finite = f"isfinite({result}) AND TRY_CAST({result} AS FLOAT) IS NOT NULL"
     fault = _faults(
         (f"{result} IS NULL AND ({text} IS NULL OR {text} = '')", _absent(column)),
@@ -221,10 +220,10 @@ def number_expression(column: Column) -> Expression:
 
 
 def text_expression(column: Column, known: Collection[str]) -> Expression:
-    """Text of a few kinds.
+    """Build the expression for text with few distinct values.
 
     Args:
-        known: the values that there may be.
+        known: the allowed values.
     """
     values = ", ".join(map(quoted, known))
     no_weight = f"whose {column.name} has no weight (--event-weights)"
@@ -245,7 +244,7 @@ def identifier(name: str) -> str:
 
 
 def _faults(*cases: tuple[str, str]) -> str:
-    """The fault of the first case that holds."""
+    """Return the fault of the first case that holds."""
     branches = " ".join(f"WHEN {case} THEN {fault}" for case, fault in cases)
     return f"CASE {branches} END"
 
@@ -255,7 +254,7 @@ def _absent(column: Column) -> str:
 
 
 def _fault(kind: str, text: str | None = None) -> str:
-    # The value may hold what separates faults.
+    # The value may contain the separators.
     shown = f" || translate(left({text}, {_MOST_SHOWN}), '{RECORD}{SEPARATOR}', '  ')" if text else ""
     return f"{quoted(kind + SEPARATOR)}{shown}"
 
@@ -281,7 +280,7 @@ def _of_number(sql: str, dtype: str) -> tuple[str, str]:
 
 
 def _of_text(text: str) -> tuple[str, str]:
-    # A comma before the fraction, and a space before the offset, are ISO 8601 too, or nearly.
+    # Also accept a comma before the fraction, and a space before the offset.
     neat = f"regexp_replace(replace(upper(trim({text})), ',', '.'), ' ([+-][0-9:]+)$', '\\1')"
     forms = "[" + ", ".join(map(quoted, _MORE_FORMS)) + "]"
     iso = f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), TRY_CAST({neat} AS TIMESTAMPTZ), try_strptime({neat}, {forms}))"

@@ -1,4 +1,4 @@
-"""Rows that cannot be used: counted by kind, with examples, for one error about all of them or one report."""
+"""Bad rows: counted by kind, with examples, for one error or report about all of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Faults:
     """The bad rows of one table.
 
     Attributes:
-        rows: how many rows there were, bad ones included.
-        bad: how many of them are bad; one that is bad in two ways counts once.
+        rows: number of rows, including bad ones.
+        bad: number of bad rows; a row with two faults counts once.
         counts: rows by kind of fault.
     """
 
@@ -34,20 +34,20 @@ class Faults:
         self.counts[kind] = self.counts.get(kind, 0) + count
 
     def add_example(self, kind: str, place: str, value: str | None) -> None:
-        """Remember where a fault of this kind is, and the value, if there is one; of the first few."""
+        """Keep the place of a fault of this kind, and its value, if it has one, for the first few."""
         if len(self._examples.get(kind, ())) < MOST_EXAMPLES:
             shown = "" if value is None else f" {shortened(value)!r}"
             self._examples.setdefault(kind, []).append(place + shown)
 
     def settle(self, name: str, on_bad_rows: OnBadRows, advice: str = _ADVICE) -> None:
-        """Go on without the bad rows, or not.
+        """Accept that the bad rows are dropped, or raise.
 
         Args:
-            name: what to call the table.
-            advice: what to do about bad rows.
+            name: name of the table in errors.
+            advice: what the user can do about bad rows.
 
         Raises:
-            InputError: there are bad rows and they are an error, or no other rows are left.
+            InputError: there are bad rows and `on_bad_rows` forbids them, or no other rows are left.
         """
         if not self.bad or (on_bad_rows == "drop" and self.bad < self.rows):
             return
@@ -61,12 +61,12 @@ class Faults:
 
 
 def shortened(value: str) -> str:
-    """A value as it is shown in an error."""
+    """Shorten a value for an error."""
     return value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…"
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of a library, which writes several."""
-    # DuckDB appends the stack of what fails within a stream that it reads from Python.
+    """Return the first line of a library's error."""
+    # DuckDB appends the stack of a failure within a stream that it reads from Python.
     said = str(error).partition(". Detail: Python exception: ")[0]
     return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Which files a path, a folder or a glob stands for, and what their names say about them."""
+"""Find the files of a path, a folder or a glob, with the format and partitions in their names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMATS: dict[str, Format] = {
 }
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 EXPECTED = ".parquet, .csv, .tsv, .txt, .json, .jsonl or .ndjson; text also as .gz or .zst"
-# What Hive and Spark write for a null.
+# Hive's and Spark's spelling of a null.
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -31,7 +31,7 @@ class DataFile:
     """One file of a table.
 
     Attributes:
-        partitions: columns that the folders of a file name, as ``event=view``; a value of None is a null.
+        partitions: columns named by the folders of a file, as ``event=view``; None is a null.
     """
 
     path: Path
@@ -44,16 +44,16 @@ class DataFile:
 
 
 def find_files(source: Path | str) -> list[DataFile]:
-    """The files of a table, in the order of their paths.
+    """Find the files of a table, in the order of their paths.
 
-    A folder stands for all files below it. Names that start with ``_`` or ``.`` are left out, as every reader of
-    such folders does: they are logs, checksums, and work that was not finished. Folders ``column=value`` add a column.
+    A folder means all files below it. Names that start with ``_`` or ``.`` are ignored, as by every reader of such
+    folders: they are logs, checksums, and unfinished work. Folders ``column=value`` add a column.
 
     Args:
         source: a file, a folder, or a glob (``logs/*.csv.gz``, ``logs/**/part-*.parquet``).
 
     Raises:
-        InputError: there is no such file, or one whose name does not say its format.
+        InputError: there is no such file, or its name does not show its format.
     """
     path = Path(source)
     if path.is_dir():
@@ -97,7 +97,7 @@ def _described(path: Path, partitions: Mapping[str, str | None]) -> DataFile:
 
 
 def _is_hidden(relative: Path) -> bool:
-    # A partition may be of a column whose name starts with "_".
+    # The column of a partition may have a name that starts with "_".
     return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in relative.parts)
 
 
@@ -111,7 +111,7 @@ def _partitions(path: Path, root: Path) -> dict[str, str | None]:
 
 
 def _root(pattern: Path) -> Path:
-    """The folders before the first one that is a pattern."""
+    """Return the folders before the first one with a pattern."""
     parts = []
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):

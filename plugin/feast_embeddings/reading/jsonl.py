@@ -1,4 +1,4 @@
-"""JSON: an object a line, or an array of objects. Each value is read as it is written, whatever others are."""
+"""Read JSON: one object per line, or an array of objects. Each value is read as written, whatever the others are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from feast_embeddings.reading.files import Compression, DataFile
 from feast_embeddings.reading.lines import TextLines, is_utf8, look_at, opened, start_of
 from feast_embeddings.reading.relation import BadRow, path_literal
 
-# No one lists the columns of JSON: these many objects are asked for them.
+# JSON has no list of columns: this many objects are searched for them.
 _SAMPLED_OBJECTS = 20_480
 _NO_COLUMN = "feast-embeddings: no such column"
 _LEAST_OBJECT = 16 << 20
@@ -26,7 +26,7 @@ _ARRAY_OBJECT = 64 << 20
 
 
 class JsonRelation:
-    """A file of JSON objects. Any column may be asked for; where it is not, it is null.
+    """A file of JSON objects. Any column can be read; where it is missing, it is null.
 
     Args:
         scratch: a folder for a copy of the file without a byte order mark, if it has one.
@@ -80,7 +80,7 @@ class JsonRelation:
         twins = [column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1]
         if twins:
             raise InputError(f"{self.name} has keys that differ only in case: {twins[0]!r}, {twins[1]!r}; rename one")
-        # A single column DuckDB 2.0 reads in another way, which ends at 128 lists within each other.
+        # DuckDB 2.0 reads a single column in another way, which is limited to 128 nested lists.
         listed = ", ".join(f"{quoted(column)}: 'JSON'" for column in [*columns, _NO_COLUMN])
         return f"read_json({path_literal(self._path)}, columns = {{{listed}}}, {self._options})"
 
@@ -91,7 +91,7 @@ class JsonRelation:
         return row
 
     def _has(self, column: str) -> bool:
-        """Whether any object has a column that the first ones do not have. This reads the file."""
+        """Return whether any object has a column that the first ones lack. This reads the file."""
         found = self._connection.execute(
             f"SELECT 1 FROM {self.source([column])} WHERE {self.sql_of(column)} IS NOT NULL LIMIT 1"  # noqa: S608
         ).fetchall()
@@ -99,16 +99,16 @@ class JsonRelation:
 
     @functools.cached_property
     def not_objects(self) -> npt.NDArray[np.int64]:
-        """Which rows, counted from 1, are no JSON object; they are read as if they had nothing in them.
+        """Return the rows, counted from 1, that are not JSON objects; they are read as empty objects.
 
-        Looking reads the file, so it is done once, and only for a file with faults.
+        This reads the file, so it is done once, and only for a file with faults.
         """
         if self._form != "newline_delimited":
             return np.empty(0, dtype=np.int64)
         try:
             return self._not_objects(self._path, self._compression)
         except duckdb.Error:
-            # Lines that are not UTF-8, which `read_csv` refuses.
+            # `read_csv` refuses lines that are not UTF-8.
             file = DataFile(self._path, "json", self._compression)
             with (
                 opened(file) as stream,
@@ -142,5 +142,5 @@ def _form(file: DataFile) -> str:
         start = start_of(file, stream.read(1 << 16)).lstrip()
     if start.startswith(b"["):
         return "array"
-    # Objects that each take several lines.
+    # Each object takes several lines.
     return "unstructured" if start.partition(b"\n")[0].strip() == b"{" else "newline_delimited"

@@ -1,9 +1,9 @@
-"""A look at the lines of a text file before DuckDB reads it, for what its readers do not tell.
+"""Check the lines of a text file before DuckDB reads it, for faults that its readers do not report.
 
-DuckDB 2.0 finds most rows that are no CSV. After a quote that is never closed, though, it silently goes on somewhere
-else: of three million rows behind one, 415,000 were gone. So lines with an odd number of quotes, of which there are
-few, are looked at here: either a quoted value goes on in the next line, or the quote is stray and its line is bad.
-Counting the records tells, afterwards, that no row was lost.
+DuckDB 2.0 finds most rows that are not CSV. But after a quote that is never closed, it silently skips rows: of three
+million rows after one, 415,000 were lost. So lines with an odd number of quotes, of which there are few, are checked
+here: either a quoted value continues in the next line, or the quote is stray and its line is bad. Counting the records
+shows afterwards that no row was lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that DuckDB would stumble over: its number, and that of the record that it is, both from 1; its text."""
+    """A line that DuckDB cannot read: its number, the number of its record, both from 1, and its text."""
 
     line: int
     record: int
@@ -40,15 +40,15 @@ class BadLine:
 
 @dataclass
 class TextLines:
-    """What the lines of a file say.
+    """Facts about the lines of a file.
 
     Attributes:
-        records: lines that are not blank, without those that go on with a quoted value, and without bad ones.
+        records: lines that are not blank, except those that continue a quoted value, and bad ones.
         longest: bytes of the longest record.
         bad: the lines with a stray quote or a stray carriage return.
-        has_quotes: whether there is a quote at all.
+        has_quotes: whether there is any quote.
         has_mark: whether the file starts with a byte order mark.
-        ends: how its records end, of LF, CR LF and CR CR LF.
+        ends: the line ends of its records, of LF, CR LF and CR CR LF.
     """
 
     records: int = 0
@@ -64,23 +64,23 @@ class TextLines:
     _blank: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
     def lines_of(self, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The lines of the file that DuckDB calls so: it leaves out the bad ones, and those within values."""
+        """Convert DuckDB's line numbers to those of the file: DuckDB skips bad lines, and those within values."""
         return counted_with(lines, [*self._inside, np.array([bad.line for bad in self.bad], np.int64)])
 
     def records_of(self, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Which records lines of the file start."""
+        """Return the records that start at these lines of the file."""
         others = np.sort(np.concatenate([*self._inside, *self._blank, np.empty(0, np.int64)]))
         return lines - np.searchsorted(others, lines)
 
     @property
     def room(self) -> str:
-        """What DuckDB's reader of CSV has to be told for the longest record to fit."""
+        """Options of DuckDB's CSV reader that make the longest record fit."""
         longest = max(_LEAST_LINE, self.longest + 1)
         return f"max_line_size = {longest}, buffer_size = {4 * longest}"
 
 
 def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None) -> TextLines:
-    """Read a text file once.
+    """Scan a text file once.
 
     Args:
         delimiter: between the values of CSV; None for lines without quotes, as JSON lines are.
@@ -93,7 +93,7 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
     with opened(file) as stream:
         start = bytes(stream.read(_START_BYTES))
     if b"\r" in start[:-1] and b"\n" not in start:
-        found._end = b"\r"  # as old Macs wrote it
+        found._end = b"\r"  # as on old Macs
     held = b""
     for block in _blocks(file):
         if not found._lines and not held:
@@ -107,16 +107,16 @@ def look_at(file: DataFile, delimiter: str | None, copy: IO[bytes] | None = None
 
 
 def counted_with(numbers: npt.NDArray[np.int64], left_out: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """What places are those of the `numbers`-th, counted from 1, when those at the places `left_out` count too."""
+    """Return the positions of the `numbers`-th entries, counted from 1, if those at `left_out` count too."""
     places = np.sort(np.concatenate(left_out))
     return numbers + np.searchsorted(places - np.arange(len(places)), numbers, side="right")
 
 
 def start_of(file: DataFile, start: bytes) -> bytes:
-    """The first bytes of a file without the mark that says it is UTF-8.
+    """Return the first bytes of a file without a UTF-8 byte order mark.
 
     Raises:
-        InputError: a mark says that it is UTF-16.
+        InputError: a byte order mark shows that it is UTF-16.
     """
     if start.startswith(_UTF16_MARKS):
         raise InputError(f"{file} is UTF-16, expected UTF-8; save it as UTF-8")
@@ -124,7 +124,7 @@ def start_of(file: DataFile, start: bytes) -> bytes:
 
 
 def is_utf8(line: bytes) -> bool:
-    """Whether a line can be decoded."""
+    """Return whether a line is valid UTF-8."""
     try:
         line.decode()
     except UnicodeDecodeError:
@@ -134,7 +134,7 @@ def is_utf8(line: bytes) -> bool:
 
 @contextmanager
 def opened(file: DataFile) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed.
+    """Open a file for reading, decompressed.
 
     Raises:
         InputError: it cannot be read or decompressed.
@@ -158,7 +158,7 @@ def _blocks(file: DataFile) -> Iterator[bytes]:
 
 
 def _take(data: bytes, found: TextLines, delimiter: str | None, copy: IO[bytes] | None, *, last: bool) -> bytes:
-    """Take the records that end in `data`; the rest, which starts a record, is given back."""
+    """Process the records that end in `data`; return the rest, which starts a record."""
     end_of_line = found._end
     cut = len(data) if last else data.rfind(end_of_line) + 1
     ends = np.flatnonzero(np.frombuffer(data, np.uint8, cut) == end_of_line[0]) + 1
@@ -203,7 +203,7 @@ def _take(data: bytes, found: TextLines, delimiter: str | None, copy: IO[bytes] 
 def _returns(
     data: bytes, ends: npt.NDArray[Any], is_record: npt.NDArray[np.bool_], seen: set[str]
 ) -> npt.NDArray[np.int64]:
-    """Where the carriage returns before the ends of records are; and which ends of records there are."""
+    """Find the carriage returns before the ends of records, and the kinds of line ends."""
     last_of_record = ends[np.append(is_record[1:], True)] if len(ends) else ends
     if b"\r" not in data:
         seen.update(["LF"] if len(last_of_record) else [])
@@ -211,7 +211,7 @@ def _returns(
     characters = np.frombuffer(data, np.uint8)
     returns = []
     is_return = np.ones(len(last_of_record), dtype=bool)
-    # Windows makes CR CR LF of CR LF where a program that writes CSV opens its file as text.
+    # Windows turns CR LF into CR CR LF if a program writes CSV to a file opened as text.
     for end in ("CR LF", "CR CR LF"):
         place = last_of_record - len(end.split())
         was_return, is_return = is_return, is_return & (place >= 0) & (characters[place] == ord("\r"))
@@ -247,7 +247,7 @@ def _refuse_stray_returns(
 
 
 def _blank(data: bytes, starts: npt.NDArray[Any], ends: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Lines of nothing but their end."""
+    """Return which lines hold only their line end."""
     length = ends - starts
     if not len(ends):
         return np.empty(0, dtype=np.bool_)

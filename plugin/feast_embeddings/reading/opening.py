@@ -1,4 +1,4 @@
-"""The files of a source as relations of one DuckDB, and what to call them in errors."""
+"""Open the files of a source as relations of one DuckDB connection, and name them in errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMATS: dict[Format, type[ParquetRelation | DelimitedRelation | JsonRelation]]
 
 
 def column_of(relation: Relation, file: DataFile | None, name: str) -> tuple[str, str] | None:
-    """Type and SQL of a column of a file, or of one that its folders name; None where it has no such column."""
+    """Return type and SQL of a column of a file or its folders; None if it has no such column."""
     if dtype := relation.type_of(name):
         return dtype, relation.sql_of(name)
     if file is not None and name in file.partitions:
@@ -38,10 +38,10 @@ def column_of(relation: Relation, file: DataFile | None, name: str) -> tuple[str
 
 
 def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """DuckDB with bounded memory, which takes times without a zone for UTC.
+    """Open DuckDB with limited memory, and UTC for times without a zone.
 
     Args:
-        scratch: a folder for what does not fit into memory.
+        scratch: a folder for data that does not fit into memory.
     """
     threads = max(1, min(4, os.cpu_count() or 1))
     connection = duckdb.connect(
@@ -54,10 +54,10 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
 def open_relations(
     connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path
 ) -> list[tuple[Relation, DataFile | None]]:
-    """The files of a source.
+    """Open the files of a source.
 
     Raises:
-        InputError: no such file, or one that is not of its format.
+        InputError: there is no such file, or it does not have its format.
     """
     if not isinstance(source, Path | str):
         return [(StreamRelation(connection, source), None)]
@@ -76,7 +76,7 @@ def open_relations(
 
 @contextmanager
 def read_errors(name: str, form: str) -> Iterator[None]:
-    """Raise what DuckDB, Arrow and the disk say while something is read as an `InputError` that names it."""
+    """Convert errors of DuckDB, Arrow and the disk during a read to an `InputError` that names the source."""
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -84,21 +84,21 @@ def read_errors(name: str, form: str) -> Iterator[None]:
 
 
 def refuse_twins(relation: Relation, column: str) -> None:
-    """Raise `InputError` where two columns have this name."""
+    """Raise `InputError` if two columns have this name."""
     if list(relation.names).count(column) > 1:
         raise InputError(f"{relation.name} has two columns {column!r}; rename one")
 
 
 def source_name(source: Source) -> str:
-    """What to call a source in an error."""
+    """Return the name of a source for errors."""
     return str(source) if isinstance(source, Path | str) else f"the {type(source).__name__}"
 
 
 def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
-    """The error for a column that is not there; it names those that are."""
+    """Return the error for a missing column; it lists the existing ones."""
     if not names:
         return InputError(
-            f"{source} has no columns at all; expected {name!r}, in JSON in objects, one a line or all in an array"
+            f"{source} has no columns; expected {name!r}, in JSON in objects, one per line or all in an array"
         )
     close = difflib.get_close_matches(name, names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else ""

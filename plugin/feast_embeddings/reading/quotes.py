@@ -1,4 +1,4 @@
-"""Quotes of CSV that are one too many: does the value go on in the next line, or is the quote stray?"""
+"""Decide for unpaired CSV quotes whether the value continues in the next line, or the quote is stray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# A quoted value that is longer was not meant to be one.
+# A longer quoted value is not intended.
 _MOST_QUOTED_BYTES = 1 << 20
 
 
@@ -21,20 +21,20 @@ def resolve_quotes(
     delimiter: str,
     last: bool,
 ) -> int:
-    """Mark the lines that go on with a quoted value, and the bad ones; return the end of what could be decided."""
+    """Mark the lines that continue a quoted value, and the bad ones; return the end of the decided part."""
     quotes = np.flatnonzero(np.frombuffer(data, np.uint8, int(ends[-1]) if len(ends) else 0) == ord('"'))
     odd = np.flatnonzero(np.bincount(np.searchsorted(ends, quotes, side="right"), minlength=len(ends)) % 2)
     fields, close = _patterns(delimiter)
-    decided = -1  # the last line that is part of a value found to be whole
+    decided = -1  # the last line of a complete value
     for line in odd.tolist():
         if line <= decided:
             continue
         place, end = int(starts[line]), int(ends[line])
         while True:
-            # The complete values up to the end of the line, and what follows.
+            # The complete values up to the end of the line, then the rest.
             place = fields.match(data, place, end).end()  # type: ignore[union-attr]
             if data[place : place + 1] != b'"':
-                break  # a quote within a value without quotes, which is a character as any other
+                break  # a quote within an unquoted value is an ordinary character
             closed = close.match(data, place + 1, min(len(data), place + _MOST_QUOTED_BYTES))
             if closed is None:
                 if not last and len(data) - place < _MOST_QUOTED_BYTES:

@@ -1,4 +1,4 @@
-"""A file, or a table in memory, as DuckDB reads it: its columns, the FROM clause, and the rows that it leaves out."""
+"""A file, or a table in memory, as DuckDB reads it: its columns, the FROM clause, and the rows that it skips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from feast_embeddings.reading.expressions import NULL, identifier, quoted
 from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile
 
-# The index that pandas writes next to the columns of a frame that was filtered or sorted.
+# The index that pandas writes in addition to the columns of a frame that was filtered or sorted.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -33,7 +33,7 @@ Source = Path | str | ArrowStream
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that the reader of a format leaves out: what is wrong, where, and how it is written."""
+    """A row that the reader of a format skips: its fault, place, and raw text."""
 
     kind: str
     place: str
@@ -44,9 +44,9 @@ class Relation(Protocol):
     """One file, or a table in memory.
 
     Attributes:
-        name: what to call it in an error.
-        format: what it is read as.
-        names: its columns; of JSON those of the first objects.
+        name: its name in errors.
+        format: the format it is read as.
+        names: its columns; for JSON those of the first objects.
     """
 
     @property
@@ -57,23 +57,23 @@ class Relation(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def type_of(self, column: str) -> str | None:
-        """DuckDB's type, ``TEXT`` for text that may mean anything, ``JSON``; None for a column that is not there."""
+        """Return DuckDB's type, ``TEXT`` for untyped text, or ``JSON``; None for a missing column."""
 
     def sql_of(self, column: str) -> str:
-        """SQL for a column that is there."""
+        """Return SQL for an existing column."""
 
     def source(self, columns: Sequence[str]) -> str:
-        """The FROM clause for these columns."""
+        """Return the FROM clause for these columns."""
 
     def bad_rows(self, rows: int) -> list[BadRow]:
-        """The rows that the reader left out of the last scan, which gave `rows`.
+        """Return the rows that the reader skipped in the last scan, which returned `rows` rows.
 
         Raises:
-            InputError: rows are lost, and it is not known which.
+            InputError: rows are lost, and it is unknown which.
         """
 
     def row_of(self, row: int) -> int:
-        """Which row of the file the `row`-th good one of the last scan is, both counted from 1."""
+        """Return the number in the file of the `row`-th good row of the last scan, both counted from 1."""
 
 
 class ParquetRelation:
@@ -84,13 +84,13 @@ class ParquetRelation:
     def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile) -> None:
         self.name = str(file)
         self._source = f"read_parquet({path_literal(file.path)}, hive_partitioning = false)"
-        # DuckDB renames columns whose names differ only in case; the order is that of the file.
+        # DuckDB renames columns whose names differ only in case, but keeps the order of the file.
         described = connection.execute(f"DESCRIBE SELECT * FROM {self._source}").fetchall()  # noqa: S608
         with pq.ParquetFile(file.path) as parquet:
             names = parquet.schema_arrow.names
             is_empty = not parquet.metadata.num_rows
         self._columns = {
-            # The types of a part without rows are those that pandas gives to nothing.
+            # The types of a part without rows are pandas' defaults.
             name: (identifier(known), NULL if is_empty else dtype)
             for name, (known, dtype, *_) in zip(names, described, strict=True)
             if not _PANDAS_INDEX.fullmatch(name)
@@ -114,7 +114,7 @@ class ParquetRelation:
 
 
 class StreamRelation:
-    """A table in memory that speaks Arrow's C stream interface. It can be read once."""
+    """A table in memory with Arrow's C stream interface. It can be read once."""
 
     format = "an Arrow stream"
 
@@ -129,12 +129,12 @@ class StreamRelation:
         try:
             self._reader = pa.RecordBatchReader.from_stream(stream)
         except (pa.ArrowException, ValueError, OverflowError, TypeError, duckdb.Error) as error:
-            # pandas converts its columns of objects here, and DuckDB runs its query.
+            # Here pandas converts its object columns, and DuckDB runs its query.
             if isinstance(error, duckdb.Error):
                 reason = first_line(error)
             else:
                 said = str(error) if isinstance(error, UnicodeError) else " ".join(map(str, error.args))
-                reason = f"{said.rstrip('.')}; give each column values of one type that Arrow knows, or leave it out"
+                reason = f"{said.rstrip('.')}; give each column values of one type that Arrow supports, or leave it out"
             raise InputError(f"{self.name} cannot be read as {self.format}: {reason}") from None
         self.names = [name for name in self._reader.schema.names if not _PANDAS_INDEX.fullmatch(name)]
 
@@ -182,12 +182,12 @@ class StreamRelation:
 
 
 def path_literal(path: Path) -> str:
-    """A path as a SQL literal; DuckDB takes paths for patterns."""
+    """Quote a path as a SQL literal, with glob characters escaped, because DuckDB reads paths as globs."""
     return quoted(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
 def _refuse_broken_text(name: str, array: pa.Array) -> None:
-    """Raise `pa.ArrowInvalid` where text is not UTF-8, which neither Arrow nor DuckDB look at unasked."""
+    """Raise `pa.ArrowInvalid` if text is not UTF-8, which neither Arrow nor DuckDB check by default."""
     try:
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             array.validate(full=True)
@@ -196,7 +196,7 @@ def _refuse_broken_text(name: str, array: pa.Array) -> None:
 
 
 def _readable(dtype: pa.DataType) -> pa.DataType:
-    """The type, or one that DuckDB has which holds the same values."""
+    """Return the type, or a type with the same values that DuckDB supports."""
     dtype = plain_type(dtype)
     if pa.types.is_float16(dtype):
         return pa.float32()

@@ -1,4 +1,4 @@
-"""The rows of a log, some 100,000 at a time, with ids, times, weights and event types that can be used at once."""
+"""Read the rows of a log, about 100,000 at a time, with converted ids, times, weights and event types."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ BATCH_ROWS = 1 << 17
 
 @dataclass(frozen=True)
 class Wanted:
-    """A column that a log is asked for.
+    """A column to read from a log.
 
     Attributes:
-        required: whether it is an error when no file has it.
-        id_type: make ids ``text`` or ``int``; None takes text as text and whole numbers as such.
-        known: the values that a column of the role ``text`` may have; empty for any.
+        required: whether it is an error if no file has it.
+        id_type: convert ids to ``text`` or ``int``; None keeps text and whole numbers.
+        known: the allowed values of a column with the role ``text``; empty for any.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Rules:
-    """How values are understood.
+    """How values are parsed.
 
     Attributes:
-        time_format: strptime's pattern for times; None takes ISO 8601 and numbers since 1970.
+        time_format: strptime's pattern for times; None reads ISO 8601 and numbers since 1970.
         latest: the last microsecond since 1970 that is not in the future; None for no limit.
     """
 
@@ -79,10 +79,10 @@ class Rules:
 
 
 class Scan:
-    """One pass over a log. Enter it, iterate once, then look at what it found.
+    """One pass over a log. Enter it, iterate once, then read its attributes.
 
-    Batches have a column for each one that was wanted and is there, by its name: ids as string or int64, times as
-    int64 microseconds since 1970 in UTC, weights as float64, text as string. Bad rows are left out, and counted.
+    Batches have each wanted column that exists, by its name: ids as string or int64, times as int64 microseconds
+    since 1970 in UTC, weights as float64, text as string. Bad rows are left out and counted.
 
     Args:
         source: a file, a folder, a glob, or a table in memory.
@@ -90,12 +90,12 @@ class Scan:
 
     Attributes:
         faults: the bad rows; settle them after the pass.
-        columns: names of the columns that are there.
+        columns: names of the existing columns.
         wholes: id columns whose ids are whole numbers, even where they come as text.
 
     Raises:
-        InputError: no such file, a column is missing or has another type; while iterating, a file that cannot be
-            read, or files that do not agree.
+        InputError: there is no such file, or a column is missing or has a wrong type; while iterating, a file cannot
+            be read, or files do not agree.
     """
 
     def __init__(self, source: Source, wanted: Sequence[Wanted], rules: Rules) -> None:
@@ -110,10 +110,10 @@ class Scan:
             self._check_form()
             self._relations = open_relations(self._connection, source, scratch)
             if all(isinstance(relation, ParquetRelation | StreamRelation) for relation, _ in self._relations):
-                # Decoding is little work; who takes the batches has better use for the other cores.
+                # Decoding is little work; the consumer of the batches needs the other cores more.
                 self._connection.execute("SET threads = 1")
             self.columns = self._resolve()
-            # By column: where a unit of times, and where text and where a number of JSON, was first seen.
+            # Per column, the first place of each unit of times, and of text and of a number in JSON.
             self._units: dict[str, dict[str, tuple[Relation, int]]] = {}
             self._json: dict[str, dict[str, str]] = {}
             self._as_text = {column.name: self._id_as_text(column) for column in wanted if column.role == "id"}
@@ -139,7 +139,7 @@ class Scan:
             if form is not None:
                 self._connection.execute(f"SELECT try_strptime('', {quoted(form)})")
         except duckdb.Error as error:
-            raise InputError(f"--time-format {form!r} is no pattern such as %Y%m%d: {first_line(error)}") from None
+            raise InputError(f"--time-format {form!r} is not a pattern such as %Y%m%d: {first_line(error)}") from None
 
     def _resolve(self) -> list[str]:
         present = []
@@ -154,12 +154,12 @@ class Scan:
         return present
 
     def _column(self, relation: Relation, file: DataFile | None, name: str, place: int) -> tuple[Column, str]:
-        """A column of a file, and SQL for it; a null where the file does not have it."""
+        """Return a column of a file, and SQL for it; a null if the file lacks it."""
         dtype, sql = column_of(relation, file, name) or ("TEXT", "NULL::VARCHAR")
         return Column(name, f"c{place}", dtype, f"v{place}"), sql
 
     def _id_as_text(self, wanted: Wanted) -> bool:
-        """Whether the ids come as text; all files must agree on what they are."""
+        """Return whether the ids are read as text; all files must have the same kind of ids."""
         name = wanted.name
         seen: dict[str, str] = {}
         as_text = False
@@ -175,7 +175,7 @@ class Scan:
         if "text" in seen and "int" in seen:
             raise InputError(
                 f"column {name!r} is text in {seen['text']} and whole numbers in {seen['int']}; make them alike, or "
-                "say what ids are with --id-type"
+                "set the type of ids with --id-type"
             )
         if "int" in seen:
             self.wholes.add(name)
@@ -241,13 +241,13 @@ class Scan:
         start: int,
         examples: list[tuple[str, int, str | None]],
     ) -> pa.RecordBatch:
-        """The good rows of a batch; count the others, keep some as examples, and see what the values are."""
+        """Return the good rows of a batch; count the others, keep some as examples, and record kinds of values."""
         fault = batch.column("fault")
         all_good = fault.null_count == len(fault)
         for n, column in enumerate(wanted):
             if f"x{n}" in batch.schema.names:
                 extra = batch.column(f"x{n}")
-                if not all_good:  # a row that is dropped says nothing about what the others are
+                if not all_good:  # a dropped row is no evidence about the others
                     extra = pc.if_else(pc.is_null(fault), extra, pa.scalar(None, extra.type))
                 self._see(column, relation, extra, start)
         if all_good:
@@ -284,7 +284,7 @@ class Scan:
                 if len(seen) > 1 and column.id_type is None:
                     raise InputError(
                         f"{self.name}: column {column.name!r} is a number in {seen['a number']} and text in "
-                        f"{seen['text']}; make them alike, or say what ids are with --id-type"
+                        f"{seen['text']}; make them alike, or set the type of ids with --id-type"
                     )
 
     def _check_units(self) -> None:

@@ -1,4 +1,4 @@
-"""A table that fits into memory, of users, items or labels, with columns in the types that their values have."""
+"""Read a table of users, items or labels into memory, with column types inferred from the values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from feast_embeddings.reading.relation import BadRow, Relation, Source
 
 @dataclass(frozen=True)
 class _Wishes:
-    """Columns of ids, and columns whose type is given; None where no type can be given."""
+    """Columns of ids, and columns whose type is given; None if no type can be given."""
 
     ids: Collection[str]
     declared: Collection[str] | None
@@ -48,17 +48,17 @@ def read_table(
 ) -> pa.Table:
     """Read a whole table.
 
-    Parquet and tables in memory have types. Of text, as in CSV, a column is numbers, true and false, or times only
-    if every value is written as one in the plain way; JSON knows numbers from text. An empty value is a null.
+    Parquet and tables in memory have types. A text column, as in CSV, becomes numbers, booleans or times only if every
+    value has the canonical spelling; JSON distinguishes numbers from text. An empty value is a null.
 
     Args:
         source: a file, a folder, a glob, or a table in memory.
-        ids: columns of ids, which come as text: a whole number as it is written, nothing null or empty.
-        as_text: columns that stay text where they are text.
-        types: what columns are to be; None where no one can say.
+        ids: columns of ids, which are returned as text: whole numbers as written, never null or empty.
+        as_text: columns that stay text if they are text.
+        types: the types of columns; None if they cannot be given.
 
     Raises:
-        InputError: the source cannot be read, has rows that cannot, or a value is not of the type in `types`.
+        InputError: the source or a row cannot be read, or a value does not fit the type in `types`.
     """
     name = source_name(source)
     with ExitStack() as exit_stack:
@@ -142,14 +142,14 @@ def _value(
         return id_expression(described, "text", as_text=True).value
     if dtype == "JSON":
         return _json(connection, relation, column, wishes.declared)
-    # Arrow has these as types of their own, which few know.
+    # Arrow has separate types for these, which few libraries support.
     return f"CAST({sql} AS VARCHAR)" if dtype in ("UUID", "TEXT") or dtype.startswith("ENUM") else sql
 
 
 def _json(
     connection: duckdb.DuckDBPyConnection, relation: Relation, column: str, declared: Collection[str] | None
 ) -> str:
-    """SQL for a column of JSON, in the one type that its values have; as text, if somebody says what that is to be."""
+    """Return SQL for a column of JSON, in the common type of its values; as text, if its type is given."""
     sql = relation.sql_of(column)
     if column in (declared or ()):
         return f"({sql} ->> '$')"
@@ -197,7 +197,7 @@ def _json(
             return f"CAST({sql} AS {'VARCHAR' if too_large[0][0] else 'BIGINT'}[])"
         kinds = {f"lists of {' and '.join(sorted(elements)).lower()}"}
     shown = " and ".join(sorted(_JSON_NOUNS.get(kind, kind) for kind in kinds))
-    as_text = "" if declared is None else f", or take all of it as text (--attribute-types {column}=text)"
+    as_text = "" if declared is None else f", or read all of it as text (--attribute-types {column}=text)"
     raise InputError(
         f"{relation.name}: column {column!r} holds {shown}, which cannot be one column; make them alike, or leave the "
         f"column out{as_text}"
@@ -216,7 +216,7 @@ _JSON_NOUNS = {
 
 
 def _is_plain(relation: Relation, file: DataFile | None, column: str) -> bool:
-    """Whether a column is text of which no one said what it means."""
+    """Return whether a column is untyped text."""
     found = column_of(relation, file, column)
     return found is not None and found[0] == "TEXT"
 
@@ -233,7 +233,7 @@ def _together(parts: list[pa.Table], names: list[str]) -> pa.Table:
 
 
 def _without_guesses(part: pa.Table, parts: list[pa.Table]) -> pa.Table:
-    """The part, with no type for a column in which it has no value, if another part knows one."""
+    """Return the part, without a type for a column in which it has no value, if another part has a type."""
     for place, name in enumerate(part.column_names):
         column = part[name]
         others = [other[name] for other in parts if other is not part and name in other.column_names]
