@@ -51,7 +51,10 @@ _REFUSED = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
 
 
 class EmbeddingsError(Exception):
-    """Base of every error raised on purpose; `exit_code` is the exit code of the command line."""
+    """Base of every error raised on purpose; `exit_code` is the exit code of the command line.
+
+    Stability: stable, see docs/compatibility.md.
+    """
 
     exit_code = 1
 

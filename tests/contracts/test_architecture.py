@@ -176,6 +176,9 @@ def test_public_names() -> None:
         home = importlib.import_module(public.__module__)
         assert home.__name__.startswith("feast_embeddings.")
         assert getattr(home, name) is public
+        assert re.search("Stability: (stable|provisional), see docs/compatibility.md", inspect.getdoc(public) or ""), (
+            name
+        )
     assert feast_embeddings.__all__ == sorted(feast_embeddings.__all__)
     assert set(vars(feast_embeddings)["_HOME"]) == set(feast_embeddings.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Embedding'"):

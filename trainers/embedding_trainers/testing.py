@@ -50,6 +50,8 @@ class TrainerTests:
     Attributes:
         trainer: the trainer under test.
         parameters: hyper-parameters for the tests, where the defaults would take long.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     trainer: Trainer[Any]

@@ -154,6 +154,8 @@ class Trainer(Generic[C]):
 
     The matrix holds the summed weights of each pair. A trainer with `uses_weights` False asks only whether a pair
     occurs, and says so here, so that settings that would change nothing are refused.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     config: type[C]

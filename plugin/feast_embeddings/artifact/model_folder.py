@@ -48,7 +48,10 @@ def validate_model_name(model: str) -> str:
 
 
 def trained_models(data: Path) -> list[str]:
-    """Return the names of the models with at least one version under the data folder, sorted."""
+    """Return the names of the models with at least one version under the data folder, sorted.
+
+    Stability: stable, see docs/compatibility.md.
+    """
     if not data.is_dir():
         return []
     return sorted(p.name for p in data.iterdir() if _MODEL.fullmatch(p.name) and any(_version_paths(p)))

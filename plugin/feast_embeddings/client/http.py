@@ -59,6 +59,8 @@ class EmbeddingClient:
         transport: httpx transport to use instead of the network.
 
     Every method raises `EmbeddingServiceError` if the service refuses or does not answer.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     def __init__(
@@ -114,7 +116,10 @@ class EmbeddingClient:
 
 
 class AsyncEmbeddingClient:
-    """`EmbeddingClient` with async methods."""
+    """`EmbeddingClient` with async methods.
+
+    Stability: stable, see docs/compatibility.md.
+    """
 
     def __init__(
         self,

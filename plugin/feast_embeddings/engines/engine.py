@@ -130,7 +130,10 @@ class CollectionSpec(_Frozen):
 
 
 class Engine(Protocol):
-    """Collections of points under atomic aliases. Every method raises `EngineError` if Qdrant fails."""
+    """Collections of points under atomic aliases. Every method raises `EngineError` if Qdrant fails.
+
+    Stability: provisional, see docs/compatibility.md.
+    """
 
     def aliases(self) -> dict[str, str]:
         """Return alias -> collection, as one consistent snapshot."""

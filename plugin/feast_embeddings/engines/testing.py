@@ -75,7 +75,10 @@ def random_vectors(rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
 
 
 class EngineTests:
-    """Tests of the guarantees of every engine. Subclass it, and define `make_engine`."""
+    """Tests of the guarantees of every engine. Subclass it, and define `make_engine`.
+
+    Stability: provisional, see docs/compatibility.md.
+    """
 
     def make_engine(self, folder: Path) -> Engine:
         """Make an engine for one test, which closes it; `folder` is empty."""

@@ -49,6 +49,8 @@ class EmbeddingFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         version_, space_: of the vectors in `fit`.
         dim_: length of a vector.
         mean_: float32, shape (dim,), mean over the distinct known ids in `fit`; NaN if none was known.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     def __init__(

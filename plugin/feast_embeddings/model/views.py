@@ -70,6 +70,8 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
 
     Raises:
         InputError: no version of the model is under the data folder.
+
+    Stability: stable, see docs/compatibility.md.
     """
     artifact = load_artifact(Path(data), model)
     folder = artifact.path.parent

@@ -47,7 +47,10 @@ _INT64 = np.iinfo(np.int64)
 
 
 class ArrowComputeEngineConfig(LocalComputeEngineConfig):
-    """The `batch_engine` section of feature_store.yaml; `backend` is for views that run as in Feast's own engine."""
+    """The `batch_engine` section of feature_store.yaml; `backend` is for views that run as in Feast's own engine.
+
+    Stability: stable, see docs/compatibility.md.
+    """
 
     type: Literal["feast_embeddings.ArrowComputeEngine"] = "feast_embeddings.ArrowComputeEngine"  # type: ignore[assignment]
 
@@ -59,6 +62,8 @@ class ArrowComputeEngine(ViewEngine):
     window, both ends included; of equal ones the latest created timestamp; of equal ones the first in the file. The
     files are read twice, first the keys and timestamps, then the kept rows, so that memory does not grow with the
     vectors.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     def materialize_view(

@@ -22,7 +22,10 @@ __all__ = ["AtomicFileRegistryStore"]
 
 
 class AtomicFileRegistryStore(RegistryFile):
-    """Readers see the file from before a write or after it, even if the writer is killed."""
+    """Readers see the file from before a write or after it, even if the writer is killed.
+
+    Stability: stable, see docs/compatibility.md.
+    """
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
         if "://" in str(registry_config.path):  # Feast would take it for a local path

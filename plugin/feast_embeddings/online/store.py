@@ -54,7 +54,10 @@ _LIVE: ContextVar[Mapping[str, str] | None] = ContextVar("live", default=None)
 
 
 class QdrantEmbeddingOnlineStoreConfig(OnlineStoreSettings):
-    """The `online_store` section of feature_store.yaml; Feast looks for the store in the module of this class."""
+    """The `online_store` section of feature_store.yaml; Feast looks for the store in the module of this class.
+
+    Stability: stable, see docs/compatibility.md.
+    """
 
     type: str = "feast_embeddings.QdrantEmbeddingOnlineStore"
 
@@ -64,6 +67,8 @@ class QdrantEmbeddingOnlineStore(RequestStore):
 
     Any feature view works, with vectors or without. For the views of `feast_embeddings.embedding_views` the
     store keeps the versions of a model apart: see `online_write_batch`.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     def __init__(self) -> None:

@@ -35,6 +35,8 @@ class Gates:
         max_metric_drop: largest relative drop of the ranking metric below the live version's.
         max_shrink: largest relative loss of users or items.
         allow_worse, allow_shrink, allow_new_space, allow_future: override that gate.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     max_metric_drop: float = 0.05

@@ -88,6 +88,8 @@ def publish_artifact(
         InputError: the model's feature views are not registered, or were registered for a different schema.
         ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
         EngineError: Qdrant failed, or does not hold what was sent. The live version is untouched.
+
+    Stability: stable, see docs/compatibility.md.
     """
     steps = _Steps(on_step)
     steps.begin("check")

@@ -39,6 +39,8 @@ class EmbeddingStore:
 
     Raises:
         InputError: the model's feature views are not registered, or the online store is a different one.
+
+    Stability: stable, see docs/compatibility.md.
     """
 
     def __init__(self, feature_store: FeatureStore, model: str) -> None:
