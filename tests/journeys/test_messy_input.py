@@ -459,7 +459,7 @@ BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "column twice": ({"labels.csv": "user_id,user_id,event_timestamp\nu,v,2026-01-01\n"}, ["two columns 'user_id'"]),
     "column taken": (
         {"labels.csv": "user_id,user_version,event_timestamp\nu,1,2026-01-01\n"},
-        ["'user_version' is there already"],
+        ["'user_version' exists already"],
     ),
 }
 

@@ -109,7 +109,7 @@ def test_versions_of_one_space_mix(shop: Shop) -> None:
         ),
         ({"user_id": [b"\xff"], "event_timestamp": ["2026-01-01"]}, "user_id: the ids of this model are text: .*0xff"),
         ({"user_id": ["u"], "event_timestamp": [1767225600]}, "event_timestamp holds numbers"),
-        ({"user_id": ["u"], "event_timestamp": ["2026-01-01"], "user_space": [1]}, "'user_space' is there already"),
+        ({"user_id": ["u"], "event_timestamp": ["2026-01-01"], "user_space": [1]}, "'user_space' exists already"),
     ],
 )
 def test_training_frame_says_what_it_needs(store: EmbeddingStore, frame: dict[str, list[object]], message: str) -> None:
