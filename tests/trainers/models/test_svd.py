@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -66,16 +64,3 @@ def test_seed_only_starts_the_iteration(rng: np.random.Generator) -> None:
 
     np.testing.assert_allclose(first.user_factors, second.user_factors, rtol=1e-2, atol=1e-3)
     np.testing.assert_allclose(first.item_factors, second.item_factors, rtol=1e-2, atol=1e-3)
-
-
-def test_no_advice_about_blas() -> None:
-    """A process of its own, in which implicit is loaded for the first time, hears nothing of BLAS threads."""
-    script = """
-import scipy.sparse
-from embedding_trainers.trainer import RunOptions, find_trainer
-svd = find_trainer("svd")
-matrix = scipy.sparse.csr_matrix([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]], dtype="f")
-svd.train(matrix, svd.configure({"factors": 2}), RunOptions(progress=False))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr == ""

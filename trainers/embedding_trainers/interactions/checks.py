@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_weights", "log_warnings", "refuse_weights_without_effect"]
 
-# The trainers count in float32. From about 10⁶ (svd) and 10²⁰ (als), and below 10⁻¹², their vectors became zeros or
-# their equations could not be solved; `python -m tests.benchmarks.weights` prints where.
+# The trainers count in float32. At 10¹² (svd) and 10²⁰ (als) their vectors became zeros or their equations
+# could not be solved; `python -m tests.benchmarks.weights` prints where. The limits stay well within.
 _LARGEST = 1e6
 _SMALLEST = 1e-6
 # A pair that weighs 100 is a hundred of the ordinary ones, all of the same opinion; als and svd then learn little else.

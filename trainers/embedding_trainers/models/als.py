@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
 from embedding_trainers.extra import import_extra
+from embedding_trainers.models.conjugate_gradient import CpuSolver, GpuSolver
 from embedding_trainers.models.device import use_gpu
-from embedding_trainers.models.least_squares import (
-    CpuSolver,
-    GpuSolver,
-    Spectrum,
-    groups,
-    row_regularization,
-    solve_exactly,
-)
+from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
@@ -61,29 +55,28 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
         config: hyper-parameters.
-        options: seed, threads, progress and device; one thread of the CPU repeats exactly.
+        options: seed, threads, progress and device; on a CPU the result is the same with any number of threads.
 
     Raises:
         InputError: a GPU is asked for and there is none.
         MissingExtraError: implicit is not installed.
     """
-    solver_of = GpuSolver if use_gpu(options) else CpuSolver
-    # implicit has threads of its own, and wants BLAS to have one in each.
-    with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
-        return _train(user_items, config, options, solver_of(config.factors, options.threads))
+    solver = GpuSolver(config.factors) if use_gpu(options) else CpuSolver(config.factors, options.threads)
+    with import_extra("threadpoolctl").threadpool_limits(1, "blas"):  # the solver has threads of its own
+        return _train(user_items, config, options, solver)
 
 
-def _train(user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: CpuSolver | GpuSolver) -> Factors:
+def _train(user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: Any) -> Factors:
     n_users, n_items = user_items.shape
     of_users, of_items = (
         row_regularization(np.asarray(user_items.sum(axis=axis)).ravel(), config.alpha, config.regularization)
         for axis in (1, 0)
     )
-    # Rows of one regularisation are neighbours while it lasts, and so are solved together, in place.
+    # Rows of one regularisation are neighbours while it lasts, so that a GPU solves them together, in place.
     user_order, item_order = np.argsort(of_users, kind="stable"), np.argsort(of_items, kind="stable")
     ordered = user_items[user_order][:, item_order]
-    to_users = groups(ordered, of_users[user_order], config.alpha, solver)
-    to_items = groups(ordered.T.tocsr(), of_items[item_order], config.alpha, solver)
+    to_users = solver.equations(ordered, of_users[user_order], config.alpha)
+    to_items = solver.equations(ordered.T.tocsr(), of_items[item_order], config.alpha)
 
     rng = np.random.default_rng(options.seed)
     users, items = (

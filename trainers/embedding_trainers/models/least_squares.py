@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedding_trainers.extra import import_extra
+from embedding_trainers.models.conjugate_gradient import CpuSolver
 from embedding_trainers.models.padded_rows import padded_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["CpuSolver", "GpuSolver", "Group", "Spectrum", "groups", "row_regularization", "solve_exactly", "solve_many"]
+__all__ = ["Spectrum", "row_regularization", "solve_exactly", "solve_many"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
 _STEPS_FROM_ZERO = 10  # of conjugate gradient
@@ -35,7 +35,7 @@ def row_regularization(weights: npt.NDArray[Any], alpha: float, regularization: 
     """Regularise each row by its summed weights: regularization · alpha · weight.
 
     It ranks better than one for all (Zhou et al., AAIM 2008; Rendle et al., RecSys 2022, arXiv:2110.14037). Weights
-    are rounded to steps of a factor of 1.6, as all rows of one regularisation are solved together.
+    are rounded to steps of a factor of 1.6, as a GPU solves all rows of one regularisation together.
 
     Args:
         weights: summed weights of each row, shape (n,).
@@ -47,80 +47,6 @@ def row_regularization(weights: npt.NDArray[Any], alpha: float, regularization: 
     """
     steps = np.round(_STEPS_PER_OCTAVE * np.log2(weights.astype(np.float64)))
     return regularization * alpha * 2 ** (steps / _STEPS_PER_OCTAVE)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring rows of one regularisation, and their confidences as the solver takes them."""
-
-    regularization: float
-    start: int
-    stop: int
-    confidence: Any
-
-
-def groups(
-    weights: csr_matrix, regularization: npt.NDArray[np.float64], alpha: float, solver: CpuSolver | GpuSolver
-) -> list[Group]:
-    """Split the rows of a matrix where `regularization`, shape (n_rows,), which ascends, changes."""
-    confidence = weights.copy()
-    confidence.data = 1 + np.float32(alpha) * weights.data
-    values, starts = np.unique(regularization, return_index=True)
-    bounds = [*starts.tolist(), len(regularization)]
-    return [
-        Group(value, start, stop, solver.csr(confidence[start:stop]))
-        for value, start, stop in zip(values.tolist(), bounds[:-1], bounds[1:], strict=True)
-    ]
-
-
-class CpuSolver:
-    """implicit's conjugate gradient (Takács et al., RecSys 2011) on NumPy arrays."""
-
-    def __init__(self, factors: int, threads: int) -> None:
-        self._model = import_extra("implicit.cpu.als").AlternatingLeastSquares(factors=factors)
-        self._threads = threads
-
-    def matrix(self, values: _Floats) -> _Floats:
-        return values
-
-    def csr(self, confidence: csr_matrix) -> csr_matrix:
-        return confidence
-
-    def numpy(self, values: _Floats) -> _Floats:
-        return values
-
-    def solve(self, groups: list[Group], rows: _Floats, known: _Floats, cg_steps: int) -> None:
-        """Move `rows` towards the solution for `known`, in place."""
-        self._model.cg_steps = cg_steps
-        for group in groups:
-            # implicit computes the Gram matrix of `known` in each call: on a sparse log about a fifth of the time.
-            part = rows[group.start : group.stop]
-            self._model.solver(group.confidence, part, known, group.regularization, num_threads=self._threads)
-
-
-class GpuSolver:
-    """The same on a GPU."""
-
-    def __init__(self, factors: int, threads: int) -> None:
-        self._gpu = import_extra("implicit.gpu")
-        self._solver = self._gpu.LeastSquaresSolver()
-        self._gram = self._gpu.Matrix.zeros(factors, factors)
-
-    def matrix(self, values: _Floats) -> Any:
-        return self._gpu.Matrix(values)
-
-    def csr(self, confidence: csr_matrix) -> Any:
-        return self._gpu.CSRMatrix(confidence)
-
-    def numpy(self, values: Any) -> Any:
-        return values.to_numpy()
-
-    def solve(self, groups: list[Group], rows: Any, known: Any, cg_steps: int) -> None:
-        """Move `rows` towards the solution for `known`, in place."""
-        for group in groups:
-            self._solver.calculate_yty(known, self._gram, group.regularization)
-            part = rows[group.start : group.stop]  # a view
-            self._solver.least_squares(group.confidence, part, self._gram, known, cg_steps)
 
 
 def solve_many(weights: csr_matrix, known: _Floats, *, alpha: float, regularization: float, threads: int) -> _Floats:
@@ -138,11 +64,8 @@ def solve_many(weights: csr_matrix, known: _Floats, *, alpha: float, regularizat
     """
     solver = CpuSolver(known.shape[1], threads)
     ridge = row_regularization(np.asarray(weights.sum(axis=1)).ravel(), alpha, regularization)
-    order = np.argsort(ridge, kind="stable")
-    ordered = solver.matrix(np.zeros((len(order), known.shape[1]), np.float32))
-    solver.solve(groups(weights[order], ridge[order], alpha, solver), ordered, solver.matrix(known), _STEPS_FROM_ZERO)
-    rows = np.empty((len(order), known.shape[1]), np.float32)
-    rows[order] = solver.numpy(ordered)
+    rows = np.zeros((len(ridge), known.shape[1]), np.float32)
+    solver.solve(solver.equations(weights, ridge, alpha), rows, known, _STEPS_FROM_ZERO)
     return rows
 
 

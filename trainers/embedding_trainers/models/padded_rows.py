@@ -33,13 +33,15 @@ class PaddedRows:
 
 
 def padded_rows(matrix: csr_matrix, *, entries: int = _BLOCK_ENTRIES) -> Iterator[PaddedRows]:
-    """All rows of a matrix of positive entries, short first, in blocks of at most `most` entries, or of one row."""
+    """All rows of a matrix of positive entries, short first, in blocks of at most `entries` entries, or of one row."""
     lengths = np.diff(matrix.indptr)
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        # Rows are ascending in length, so a block is as wide as its last row.
-        sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
+        # Rows are ascending in length, so a block is as wide as its last row, and none is below the first.
+        most = max(1, entries // max(1, int(lengths[order[start]])))
+        found = lengths[order[start : start + most]]
+        sizes = np.arange(1, len(found) + 1) * found
         stop = start + max(1, int(np.searchsorted(sizes, entries, side="right")))
         rows = order[start:stop]
         width = np.arange(lengths[rows[-1]])

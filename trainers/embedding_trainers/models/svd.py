@@ -87,18 +87,18 @@ def train_svd(user_items: csr_matrix, config: SVDConfig, options: RunOptions) ->
 
     Raises:
         InputError: a GPU is asked for.
-        MissingExtraError: scipy or implicit is not installed.
+        MissingExtraError: scipy is not installed.
     """
     refuse_gpu(options, "svd")
-    # First, as limits hold only for the BLAS libraries that are loaded, and implicit brings one.
-    import_extra("implicit.cpu.als")
+    # First, as limits hold only for the BLAS libraries that are loaded, and scipy brings one.
+    import_extra("scipy.sparse.linalg")
     limits = import_extra("threadpoolctl").threadpool_limits
     user_degrees, item_degrees = (np.asarray(user_items.sum(axis=axis), np.float32).ravel() for axis in (1, 0))
     with limits(options.threads or None, "blas"):
         normalised = _normalised(user_items, user_degrees, item_degrees + np.float32(config.smoothing))
         basis, singular = _right_singular(normalised, config.factors, options.seed)
     items = _item_vectors(basis * singular, item_degrees, config)
-    with limits(1, "blas"):  # implicit has threads of its own
+    with limits(1, "blas"):  # the solver has threads of its own
         users = _user_vectors(user_items, items, config, options.threads)
         for _ in range(config.refinements):
             items = _item_vectors(user_items.T @ users, item_degrees, config)
