@@ -91,7 +91,7 @@ def test_the_source_distribution_can_be_tested(dist: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
-        "plugin/feast_embeddings/artifact.py",
+        "plugin/feast_embeddings/artifact/__init__.py",
         "trainers/embedding_trainers/models/bpr.py",
         "feature_repo/definitions.py",
         "clients/js/package.json",
