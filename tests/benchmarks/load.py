@@ -7,8 +7,8 @@ Client and server share the machine. Latencies and rates are those that `tests.b
 where it is installed. Answers during publishes are collected from Python, to check each; one request at a time is
 asked from Python too, in turn with the Python call.
 
-The service keeps the rows of ids that are asked for often. So ids are drawn in three ways: as people ask, some items
-more than others by Zipf's law; all alike; and each item in its turn, so that none comes again before its row is gone.
+Ids are drawn in three ways: as people ask, some items more than others by Zipf's law; all alike; and each item in its
+turn, so that caches of the processor are of no use.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         if options.requests:
             similar_bodies = [{"item_id": id} for id in asked]
             remember(port, server, "similar_items", similar_bodies, options.requests, options)
-            # Those of which rows are kept; of each a hundred.
+            # Of each a hundred.
             of_hundreds = [{"item_ids": ids} for ids in spreads["at random"]]
             remember(port, server, "create_item_embedding", of_hundreds, options.requests // 10, options)
     print(f"load average {os.getloadavg()}", flush=True)
@@ -245,7 +245,7 @@ def embeddings(
         requests = [prepared(path, {"item_ids": ids, "encoding": encoding}) for ids in hundreds]
         pairs = []
         for request in requests[: len(requests) // 2]:
-            connection.seconds(request)  # so that as much is kept as will be
+            connection.seconds(request)  # so that both have warmed up
         # In turn, some milliseconds of each: the machine is not as fast in one second as in the next.
         for turn in range(30 + int(20 * options.seconds)):
             chosen = [(len(requests) // 2 + turn * block + i) % len(requests) for i in range(block)]
