@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -28,6 +27,7 @@ from feast_embeddings.cli import run
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import Engine
 from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.testing import new_aliases
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,13 +228,4 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def new_alias(engine: Engine) -> Iterator[Callable[[], str]]:
     """Makes alias names that nobody else uses, and removes what was stored under them: a server may be shared."""
-    made: list[str] = []
-
-    def make() -> str:
-        made.append(f"test_{uuid.uuid4().hex}")
-        return made[-1]
-
-    yield make
-    engine.switch(dict.fromkeys(made))
-    for alias in made:
-        engine.drop(engine.collections(alias))
+    yield from new_aliases(engine)

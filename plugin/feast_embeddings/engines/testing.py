@@ -27,7 +27,7 @@ from qdrant_client import models
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, PointId, VectorSpec
 from feast_embeddings.errors import EngineError
 
-__all__ = ["EngineTests", "NewAlias", "ids", "make_batch", "make_spec", "random_vectors"]
+__all__ = ["EngineTests", "NewAlias", "ids", "make_batch", "make_spec", "new_aliases", "random_vectors"]
 
 NewAlias = Callable[[], str]
 DIM = 8
@@ -74,6 +74,20 @@ def random_vectors(rng: np.random.Generator, n: int) -> npt.NDArray[np.float32]:
     return rng.standard_normal((n, DIM)).astype(np.float32)
 
 
+def new_aliases(engine: Engine) -> Iterator[NewAlias]:
+    """Make alias names that are not in use, and remove what was stored under them at the end; for a fixture."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"test_{uuid.uuid4().hex}")
+        return made[-1]
+
+    yield make
+    engine.switch(dict.fromkeys(made))
+    for alias in made:
+        engine.drop(engine.collections(alias))
+
+
 class EngineTests:
     """Tests of the guarantees of every engine. Subclass it, and define `make_engine`.
 
@@ -98,16 +112,7 @@ class EngineTests:
     @pytest.fixture
     def new_alias(self, engine: Engine) -> Iterator[NewAlias]:
         """Make unused alias names, and remove what was stored under them."""
-        made: list[str] = []
-
-        def make() -> str:
-            made.append(f"test_{uuid.uuid4().hex}")
-            return made[-1]
-
-        yield make
-        engine.switch(dict.fromkeys(made))
-        for alias in made:
-            engine.drop(engine.collections(alias))
+        yield from new_aliases(engine)
 
     def test_vectors_come_back_bit_for_bit(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
         """A Dot vector is read back exactly as it was written, subnormal and large numbers included."""
