@@ -60,7 +60,6 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
         # In the parent, so that errors of the repo are reported once, and forked workers have the imports already.
         can_fork = _import_app()(settings, keys).state.models.embedded
-        _freeze()
         # Uvicorn ends a single worker with the signal that it got, which would leave the folder behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         config = uvicorn.Config(
@@ -81,6 +80,7 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
         )
         try:
             if workers > 1:
+                _freeze()  # a single worker does it itself, in this process
                 Workers(config, [config.bind_socket()], can_fork=can_fork).run()
             else:
                 server = uvicorn.Server(config)
