@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
-from embedding_trainers.evaluation import evaluate
+from embedding_trainers.evaluation import measure
 from embedding_trainers.interactions import (
     Columns,
     LogReport,
@@ -55,13 +55,23 @@ class Evaluation:
 
     Attributes:
         method: what was held back, or why nothing could be.
-        n_users: how many users the metrics are the mean of.
-        metrics: see `evaluation.evaluate`; empty if nothing could be held back.
+        n_users: how many users have something held back.
+        n_ranked, metrics, margins: see `evaluation.Measured`; empty if nothing could be held back.
     """
 
     method: str
     n_users: int
+    n_ranked: int
     metrics: dict[str, float]
+    margins: dict[str, float]
+
+    @property
+    def users(self) -> str:
+        """How many users the metrics are the mean of, in words."""
+        if not self.margins:
+            return f"{self.n_users:,} users"
+        margin = max(self.margins.values())
+        return f"a random {self.n_ranked:,} of {self.n_users:,} users, 95 % intervals of at most ± {margin:.4f}"
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ def train_model(
             "user": (user_attributes, columns.user, log.users),
             "item": (item_attributes, columns.item, log.items),
         }
+        summary = log.summary()
         attributes: dict[Entity, pa.Table | None] = {"user": None, "item": None}
         unused = set(attribute_types or ())
         for entity, (path, id_column, ids) in files.items():
@@ -173,31 +184,38 @@ def train_model(
             raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
         schemas = {entity: _schema(entity, ids, attributes[entity]) for entity, (_, _, ids) in files.items()}
         check_schemas(repo / "data", model, schemas)
-        user_items = log.to_csr()
-        if method.uses_weights:
-            warnings += check_weights(user_items, log)
         if previous and align_to != LATEST:
             shared = count_shared(previous, {"user": log.users, "item": log.items})
             if reason := too_few(previous, shared, config.factors):
                 raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
         split = split_interactions(log, seed=options.seed) if evaluation else None
-        # All that may be looked at before the evaluation; with its times, so that it is split by time again.
-        seen = log if split is None or split.held_back is None else log.where(~split.held_back)
+        seen = None
+        if search is not None or patience is not None:
+            # All that may be looked at before the evaluation; with its times, so that it is split by time again.
+            seen = log if split is None or split.held_back is None else log.where(~split.held_back)
+        # From here on only the matrix is needed: a large log takes more memory than all that follows.
+        log = dataclasses.replace(log, timestamps=None)
+        user_items = log.to_csr()
+        del log
+        if method.uses_weights:
+            warnings += check_weights(user_items, summary.users, summary.items)
     tuning = stop = judged = None
-    if search is not None:
+    if search is not None and seen is not None:
         with _timed(seconds, "tune"):
             tuning = tune(method, parameters or {}, seen, options, search)
             config = tuning.config
-    if patience is not None:
+    if patience is not None and seen is not None:
         with _timed(seconds, "early stop"):
             stop = find_iterations(method, config, seen, options, patience=patience)
             config = stop.config
+    del seen
     if split:
         with _timed(seconds, "evaluate"):
             judged = _evaluate(method, config, split, options)
+        del split
     with _timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
-    tables = factor_tables(log, user_items, factors, attributes["user"], attributes["item"])
+    tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"])
     refuse_zeros(tables)
     aligned = Aligned(tables, None, new_space)
     if previous:
@@ -209,13 +227,13 @@ def train_model(
             model,
             users=aligned.tables["user"],
             items=aligned.tables["item"],
-            as_of=log.as_of or datetime.now(UTC),
+            as_of=summary.as_of or datetime.now(UTC),
             trainer=TrainerInfo(name=trainer, config=config.model_dump(mode="json")),
             seed=options.seed,
             metrics=judged.metrics if judged else {},
-            evaluated_on=f"{judged.method}, {judged.n_users} users" if judged and judged.metrics else "",
-            fingerprint=log.fingerprint(),
-            n_interactions=len(log),
+            evaluated_on=f"{judged.method}, {judged.users}" if judged and judged.metrics else "",
+            fingerprint=summary.fingerprint,
+            n_interactions=summary.n,
             alignment=aligned.alignment,
             new_space_reason=aligned.refused,
             interactions={
@@ -267,9 +285,9 @@ def _align(previous: Artifact, tables: Tables, align_to: str | None) -> Aligned:
 
 def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions) -> Evaluation:
     if split.n_test_users == 0:
-        return Evaluation("too few interactions to hold any back", 0, {})
-    metrics = evaluate(method.train(split.train, config, options), split.train, split.test)
-    return Evaluation(split.method, split.n_test_users, metrics)
+        return Evaluation("too few interactions to hold any back", 0, 0, {}, {})
+    found = measure(method.train(split.train, config, options), split.train, split.test)
+    return Evaluation(split.method, split.n_test_users, found.n_ranked, found.metrics, found.margins)
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def _as_json(training: Training) -> dict[str, object]:
     evaluation, stop = training.evaluation, training.early_stop
     return manifest | {
         "path": str(training.artifact.path),
-        "evaluation": evaluation and {"method": evaluation.method, "n_users": evaluation.n_users},
+        "evaluation": evaluation
+        and {"method": evaluation.method, "n_users": evaluation.n_ranked, "margins": evaluation.margins},
         "rows": dataclasses.asdict(training.log),
         "warnings": training.warnings,
         "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
@@ -151,7 +152,7 @@ def _summary(training: Training, repo: Path) -> str:
             if not name.startswith("popular_")
         )
         lines.append(f"  {scores}")
-        lines.append(f"  measured on {evaluation.method}, {evaluation.n_users:,} users")
+        lines.append(f"  measured on {evaluation.method}, {evaluation.users}")
     elif evaluation:
         lines.append(f"  not measured: {evaluation.method}")
     lines.append(f"  {_space(manifest)}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from embedding_trainers.interactions.log import Interactions
 from embedding_trainers.interactions.preparation import Preparation
 from embedding_trainers.interactions.reading import Columns
+from embedding_trainers.interactions.vocabulary import count_numbers
 from embedding_trainers.trainer import Trainer
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import is_future
@@ -54,7 +56,7 @@ def log_warnings(log: Interactions, columns: Columns, trainer: str, method: Trai
     warnings = []
     if columns.weight is not None and not method.uses_weights:
         warnings.append(f"{trainer} ignores how large the weights of {columns.weight!r} are; only 0 counts")
-    counts = np.bincount(log.user_numbers)
+    counts = count_numbers(log.user_numbers, len(log.users))
     if (most := int(counts.max())) >= _MANY_ROWS:
         user = log.users[int(counts.argmax())].as_py()
         warnings.append(
@@ -69,12 +71,12 @@ def log_warnings(log: Interactions, columns: Columns, trainer: str, method: Trai
     return warnings
 
 
-def check_weights(user_items: csr_matrix, log: Interactions) -> list[str]:
+def check_weights(user_items: csr_matrix, users: pa.Array, items: pa.Array) -> list[str]:
     """Look at the summed weights of the pairs.
 
     Args:
         user_items: see `Trainer`.
-        log: whose matrix it is, for the ids in an error.
+        users, items: ids of its rows and columns, for an error.
 
     Returns:
         Warnings, a sentence each.
@@ -88,7 +90,7 @@ def check_weights(user_items: csr_matrix, log: Interactions) -> list[str]:
     if not largest <= _LARGEST:
         place = int(np.argmax(data))
         user = int(np.searchsorted(user_items.indptr, place, side="right")) - 1
-        pair = f"user {log.users[user].as_py()!r} and item {log.items[int(user_items.indices[place])].as_py()!r}"
+        pair = f"user {users[user].as_py()!r} and item {items[int(user_items.indices[place])].as_py()!r}"
         raise InputError(
             f"the weights of {pair} sum up to {largest:g}, and trainers compute with at most {_LARGEST:,.0f}; {advice}"
         )

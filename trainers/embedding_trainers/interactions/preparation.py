@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedding_trainers.interactions.log import Interactions, LogReport
-from embedding_trainers.interactions.vocabulary import Numbers
+from embedding_trainers.interactions.vocabulary import Numbers, count_numbers
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import from_microseconds, to_microseconds
 
@@ -118,7 +118,7 @@ def prepare(log: Interactions, preparation: Preparation, name: str, report: LogR
         report.leave_out("that repeat another", int((~keep).sum()))
         log = log.where(keep)
     if (most := preparation.max_user_interactions) is not None:
-        keep = (np.bincount(log.user_numbers) <= most)[log.user_numbers]
+        keep = (count_numbers(log.user_numbers, len(log.users)) <= most)[log.user_numbers]
         report.leave_out(f"of users with more than {most:,}", int((~keep).sum()))
         log = log.where(keep)
         if not len(log):
