@@ -64,7 +64,7 @@ def run(folder: Path, users: int, items: int, options: argparse.Namespace) -> No
         config["online_store"]["hnsw_m"] = 0
         (repo / "feature_store.yaml").write_text(yaml.safe_dump(config))
     train = (_COMMAND, "train", *place, "--interactions", str(log), "--trainer", "als", "--quiet")
-    more = ("--iterations", str(options.iterations), "--threads", str(options.threads))
+    more = ("--param", f"iterations={options.iterations}", "--threads", str(options.threads))
     measured("train", *train, *more, *(() if options.evaluate else ("--no-evaluate",)))
     if options.train_only:
         return
