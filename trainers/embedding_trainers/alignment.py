@@ -26,8 +26,8 @@ __all__ = [
     "Aligned",
     "Tables",
     "align",
+    "align_by",
     "count_shared",
-    "judge",
     "residual_of",
     "too_few",
 ]
@@ -69,7 +69,12 @@ def align(previous: Artifact, tables: Tables) -> Aligned:
     Raises:
         ArtifactError: a table of `previous` is damaged.
     """
-    rotation, alignment, refused = judge(previous, _sides(previous, tables))
+    return align_by(previous, tables, _sides(previous, tables))
+
+
+def align_by(previous: Artifact, tables: Tables, sides: Mapping[Entity, Halves]) -> Aligned:
+    """As `align`, by sums over the shared users and items."""
+    rotation, alignment, refused = _judge(previous, sides)
     if alignment is None:
         return Aligned(tables, None, refused)
     rotated = {
@@ -77,40 +82,6 @@ def align(previous: Artifact, tables: Tables) -> Aligned:
         for entity, table in tables.items()
     }
     return Aligned(rotated, alignment, "")
-
-
-def judge(previous: Artifact, sides: Mapping[Entity, Halves]) -> tuple[_Matrix, Alignment | None, str]:
-    """Find the rotation into the space of an earlier version, or refuse.
-
-    Args:
-        sides: sums over the shared users and items.
-
-    Returns:
-        The rotation, shape (dim, dim); the alignment, None if it is refused; and why it is.
-    """
-    counts = {entity: int(sum(half.scalars[0] for half in sides[entity])) for entity in ENTITIES}
-    sums = total(half for halves in sides.values() for half in halves)
-    same = np.eye(len(sums.new))
-    if reason := too_few(previous, counts, len(same)):
-        return same, None, reason
-    far = residual(sides.values())
-    if far > MAX_RESIDUAL:
-        reason = (
-            f"the vectors of the {sum(counts.values()):,} ids shared with version {previous.manifest.version} are too "
-            f"far from it under any rotation: residual {far:.2f}, at most {MAX_RESIDUAL:g}"
-        )
-        return same, None, reason
-    best = rotation(sums)
-    alignment = Alignment(
-        version=previous.manifest.version,
-        space_id=previous.manifest.space_id,
-        residual=far,
-        shared_users=counts["user"],
-        shared_items=counts["item"],
-        cosine_before=mean_cosine(sums, same),
-        cosine=mean_cosine(sums, best),
-    )
-    return best, alignment, ""
 
 
 def residual_of(previous: Artifact, tables: Tables) -> float:
@@ -149,6 +120,40 @@ def too_few(previous: Artifact, counts: Mapping[Entity, int], dim: int) -> str:
         f"only {counts['user']:,} users and {counts['item']:,} items are shared with version "
         f"{previous.manifest.version}; {dim} dimensions need {needed:,} together"
     )
+
+
+def _judge(previous: Artifact, sides: Mapping[Entity, Halves]) -> tuple[_Matrix, Alignment | None, str]:
+    """Find the rotation into the space of an earlier version, or refuse.
+
+    Args:
+        sides: sums over the shared users and items.
+
+    Returns:
+        The rotation, shape (dim, dim); the alignment, None if it is refused; and why it is.
+    """
+    counts = {entity: int(sum(half.scalars[0] for half in sides[entity])) for entity in ENTITIES}
+    sums = total(half for halves in sides.values() for half in halves)
+    same = np.eye(len(sums.new))
+    if reason := too_few(previous, counts, len(same)):
+        return same, None, reason
+    far = residual(sides.values())
+    if far > MAX_RESIDUAL:
+        reason = (
+            f"the vectors of the {sum(counts.values()):,} ids shared with version {previous.manifest.version} are too "
+            f"far from it under any rotation: residual {far:.2f}, at most {MAX_RESIDUAL:g}"
+        )
+        return same, None, reason
+    best = rotation(sums)
+    alignment = Alignment(
+        version=previous.manifest.version,
+        space_id=previous.manifest.space_id,
+        residual=far,
+        shared_users=counts["user"],
+        shared_items=counts["item"],
+        cosine_before=mean_cosine(sums, same),
+        cosine=mean_cosine(sums, best),
+    )
+    return best, alignment, ""
 
 
 def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:

@@ -39,6 +39,16 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
+    def flat(self) -> _Matrix:
+        """All numbers in one row, as `from_flat` takes them."""
+        return np.concatenate([getattr(self, field.name).ravel() for field in fields(self)])
+
+    @classmethod
+    def from_flat(cls, row: _Matrix, dim: int) -> Sums:
+        """The sums of `flat`."""
+        products, directions, new, old, scalars = np.split(row, np.cumsum([dim * dim, dim * dim, dim, dim]))
+        return cls(products.reshape(dim, dim), directions.reshape(dim, dim), new, old, scalars)
+
 
 Halves = Sequence[Sums]
 """The sums of the first and of the second half."""

@@ -83,13 +83,16 @@ class Report:
     segments: dict[str, dict[str, Segment]]
 
 
-def evaluate(factors: Factors, train: csr_matrix, test: csr_matrix) -> dict[str, float]:
+def evaluate(
+    factors: Factors, train: csr_matrix, test: csr_matrix, popularity: npt.NDArray[np.int64] | None = None
+) -> dict[str, float]:
     """Rank all items for every test user, without those seen in training: are the test items among the first 20?
 
     Args:
         factors: in the numbering of `train`.
         train: csr, shape (n_users, n_items); its pairs are masked.
         test: csr, same shape, sorted indices, disjoint from `train`.
+        popularity: users of each item in training, where `train` has only some of them.
 
     Returns:
         ``recall@20`` and ``ndcg@20``, means over the users with a test item, and as the floor for anything personal
@@ -104,7 +107,7 @@ def evaluate(factors: Factors, train: csr_matrix, test: csr_matrix) -> dict[str,
     found = {}
     rankings = {
         "": factors_ranking(factors, train, users, K, progress=False),
-        "popular_": popularity_ranking(train[users], _popularity(train), K),
+        "popular_": popularity_ranking(train[users], _popularity(train) if popularity is None else popularity, K),
     }
     for prefix, ranking in rankings.items():
         hits = metrics.find_hits(ranking, relevant)
