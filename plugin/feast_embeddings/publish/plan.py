@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
 from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact, Entity, Manifest, load_artifact
@@ -69,9 +68,9 @@ def plan_publish(
     manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
     targets = []
     for entity, side in sides_of(feature_store, manifest.model).items():
-        table = artifact.table(entity)
-        check_vectors(artifact, entity, table)
-        _check_schema(side.codec, table, manifest)
+        rows = artifact.verified(entity)
+        check_vectors(artifact, entity, rows)
+        _check_schema(side.codec, rows.schema.names, manifest)
         spec = collection_spec(
             side.view,
             side.alias,
@@ -80,8 +79,8 @@ def plan_publish(
             version=manifest.version,
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
-        ).model_copy(update={"fingerprint": manifest.files[f"{entity}s.parquet"].sha256, "verified": False})
-        targets.append(Target(side, collection_name(side.alias, manifest.version), spec, table))
+        ).model_copy(update={"fingerprint": manifest.content(entity), "verified": False})
+        targets.append(Target(side, collection_name(side.alias, manifest.version), spec, rows))
     sides = {target.side.entity: target.side for target in targets}
     live, compared = ask_live(
         lambda: live_sides(engine, sides), lambda sides: (sides, _live(engine, sides, artifact) if sides else None)
@@ -135,8 +134,8 @@ def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> 
     )
 
 
-def _check_schema(codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
-    if difference := schema_difference(codec, table.column_names, manifest.dim):
+def _check_schema(codec: PointCodec, columns: list[str], manifest: Manifest) -> None:
+    if difference := schema_difference(codec, columns, manifest.dim):
         raise InputError(
             f"feature view {codec.view.name!r} was registered for a different schema than version {manifest.version} "
             f"has ({difference}); run feast apply, and publish the newest version"
@@ -144,7 +143,7 @@ def _check_schema(codec: PointCodec, table: pa.Table, manifest: Manifest) -> Non
 
 
 def _side(engine: Engine, target: Target) -> SidePlan:
-    points = target.table.num_rows
+    points = target.rows.num_rows
     to_load = 0 if target.is_loaded(engine) else points
     existing = engine.collections(target.side.alias).get(target.collection)
     if to_load and existing is not None and existing.same_content(target.spec):
