@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,10 @@ def _split(rows: DataFrame, seed: int) -> tuple[DataFrame, DataFrame, str]:
     F = functions()  # noqa: N806
     has_times = "time" in rows.columns
     if has_times:
-        cut = rows.approxQuantile("time", [1 - TIME_SHARE], 0.0)[0]
+        n = rows.count()
+        # The row that NumPy's method "lower" takes; half a row aside, so that no rounding picks its neighbour.
+        place = (math.floor((1 - TIME_SHARE) * (n - 1)) + 0.5) / n
+        cut = rows.approxQuantile("time", [place], 0.0)[0]
         train = rows.where(F.col("time") <= cut)
         test = _predictable(train, rows.where(F.col("time") > cut).select("user", "item").distinct())
         if test.select("user").distinct().count() >= MIN_TEST_USERS:

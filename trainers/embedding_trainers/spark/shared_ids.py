@@ -66,10 +66,10 @@ def sums_of_shared(
 
 def _before(previous: Artifact, entity: Entity, columns: list[str], id_type: pa.DataType) -> pa.Table | None:
     """These columns of a version, the first as ``id``; None if its ids are of another type, and so never equal."""
-    table = previous.table(entity).select(columns)
-    if table.schema[0].type != id_type:
+    files = previous.verified(entity)
+    if files.schema.field(columns[0]).type != id_type:
         return None
-    return table.rename_columns(["id", *columns[1:]])
+    return files.read(columns).rename_columns(["id", *columns[1:]])
 
 
 def _summed(side: DataFrame, before: pa.Table, dim: int) -> list[tuple[int, Sums]]:

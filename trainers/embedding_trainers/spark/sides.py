@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,29 +48,28 @@ def collect(
         item_type: of the ids of items.
         attributes: in the order of the ids, or None.
     """
-    parts = list(_parts(side, entity, n, id_type, item_type))
+    ids, embedding, counts = [], [], []
+    for start in range(0, n, _PART_ROWS):
+        table = _rows(side, slice(start, start + _PART_ROWS), "id", "features", "n")
+        ids.append(table["id"].combine_chunks().cast(id_type))
+        embedding.append(table["features"].combine_chunks().flatten().to_numpy().reshape(len(table), -1))
+        counts.append(table["n"].to_numpy())
+
+    def seen(rows: slice) -> pa.ChunkedArray:
+        return _rows(side, rows, "seen")["seen"].cast(pa.list_(item_type))
+
     return EmbeddingTable(
-        ids=pa.concat_arrays([part.ids for part in parts]),
-        embedding=np.concatenate([part.embedding for part in parts]),
-        n_interactions=np.concatenate([part.n_interactions for part in parts]),
+        ids=pa.concat_arrays(ids),
+        embedding=np.concatenate(embedding),
+        n_interactions=np.concatenate(counts),
         bias=np.zeros(n, np.float32) if entity == "item" else None,
-        seen_items=pa.chunked_array([part.seen_items for part in parts]) if entity == "user" else None,
+        # They stay in Spark until a part is written.
+        seen_items=seen if entity == "user" else None,
         attributes=attributes,
     )
 
 
-def _parts(
-    side: DataFrame, entity: Entity, n: int, id_type: pa.DataType, item_type: pa.DataType
-) -> Iterator[EmbeddingTable]:
-    F = functions()  # noqa: N806
-    for start in range(0, n, _PART_ROWS):
-        number = F.col("number")
-        part = side.where((number >= start) & (number < start + _PART_ROWS)).orderBy("number")
-        table = part.toArrow().combine_chunks()
-        features = table["features"].combine_chunks().flatten().to_numpy()
-        yield EmbeddingTable(
-            ids=table["id"].combine_chunks().cast(id_type),
-            embedding=features.reshape(len(table), -1),
-            n_interactions=table["n"].to_numpy(),
-            seen_items=table["seen"].combine_chunks().cast(pa.list_(item_type)) if entity == "user" else None,
-        )
+def _rows(side: DataFrame, rows: slice, *columns: str) -> pa.Table:
+    number = functions().col("number")
+    part = side.where((number >= rows.start) & (number < rows.stop)).orderBy("number")
+    return part.select(*columns).toArrow()

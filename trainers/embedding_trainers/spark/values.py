@@ -79,7 +79,7 @@ def time_value(log: DataFrame, name: str, latest: int | None) -> Value:
     elif dtype == "date":
         value = F.unix_date(raw).cast("bigint") * 86_400_000_000
     elif dtype in _WHOLE:
-        value = _of_number(raw.cast("decimal(38, 0)")).cast("bigint")
+        value = _of_number(raw.cast("decimal(38, 0)"))
     else:
         raise InputError(
             f"column {name!r}: expected a timestamp, a date or a whole number since 1970, but the type is {dtype}; "
@@ -134,11 +134,16 @@ def _raw(log: DataFrame, name: str) -> tuple[Column, str]:
 def _of_number(number: Column) -> Column:
     """Seconds, milliseconds, microseconds or nanoseconds since 1970, by their range."""
     F = functions()  # noqa: N806
+
+    def big(value: int) -> Column:  # a literal of Python has 64 bits
+        literal: Column = F.lit(str(value)).cast("decimal(38, 0)")
+        return literal
+
     value: Column = F.lit(None)
-    for power, scale in enumerate((1, 1000, 1_000_000, 1_000_000_000)):
-        within = (number >= FIRST_SECOND * scale) & (number < LAST_SECOND * scale)
-        if power == 1:
-            within &= ~number.between(*IN_DIGITS)
+    for scale in (1, 1000, 1_000_000, 1_000_000_000):
+        within = (number >= big(FIRST_SECOND * scale)) & (number < big(LAST_SECOND * scale))
+        if scale == 1000:
+            within &= ~number.between(*(big(limit) for limit in IN_DIGITS))
         micros = number * (1_000_000 // scale) if scale <= 1_000_000 else F.floor(number / 1000)
-        value = F.when(within, micros).otherwise(value)
+        value = F.when(within, micros.cast("bigint")).otherwise(value)
     return value
