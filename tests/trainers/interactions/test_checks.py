@@ -67,7 +67,7 @@ def test_a_vector_of_zeros_is_not_written(repo: Path, monkeypatch: pytest.Monkey
         factors.user_factors[2] = 0
         return factors
 
-    monkeypatch.setattr("embedding_trainers.train.find_trainer", lambda _: replace(als, train=train))
+    monkeypatch.setattr("embedding_trainers.training.find_trainer", lambda _: replace(als, train=train))
     with pytest.raises(InputError, match="1 of 6 users a vector of zeros, which is similar to nothing: 'u2'; look at"):
         train_model(repo, "m", log(1), trainer="als", parameters={"factors": 4}, evaluation=False)
     assert trained_models(repo / "data") == []

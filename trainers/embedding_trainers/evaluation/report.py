@@ -110,7 +110,14 @@ def evaluate(factors: Factors, train: csr_matrix, test: csr_matrix) -> dict[str,
     return measure(factors, train, test).metrics
 
 
-def measure(factors: Factors, train: csr_matrix, test: csr_matrix) -> Measured:
+def measure(
+    factors: Factors,
+    train: csr_matrix,
+    test: csr_matrix,
+    *,
+    popularity: npt.NDArray[np.int64] | None = None,
+    of_users: int | None = None,
+) -> Measured:
     """Rank all items for the test users, without those seen in training: are the test items among the first 20?
 
     Of more than 100,000 test users a random 100,000 are ranked for.
@@ -119,6 +126,8 @@ def measure(factors: Factors, train: csr_matrix, test: csr_matrix) -> Measured:
         factors: in the numbering of `train`.
         train: csr, shape (n_users, n_items); its pairs are masked.
         test: csr, same shape, sorted indices, disjoint from `train`.
+        popularity: users of each item in training, where `train` has only some of them.
+        of_users: how many test users there are, where `test` has only a sample of them.
     """
     users = _test_users(test)
     if not len(users):
@@ -128,7 +137,7 @@ def measure(factors: Factors, train: csr_matrix, test: csr_matrix) -> Measured:
     found: dict[str, metrics.PerUser] = {}
     rankings = {
         "": factors_ranking(factors, train, users, K, progress=False),
-        "popular_": popularity_ranking(train[users], _popularity(train), K),
+        "popular_": popularity_ranking(train[users], _popularity(train) if popularity is None else popularity, K),
     }
     for prefix, ranking in rankings.items():
         hits = metrics.find_hits(ranking, relevant)
@@ -136,7 +145,7 @@ def measure(factors: Factors, train: csr_matrix, test: csr_matrix) -> Measured:
         found[f"{prefix}ndcg@{K}"] = metrics.ndcg(hits, n_relevant, K)
     means = {name: float(values.mean()) for name, values in found.items()}
     margins = {name: float(1.96 * values.std() / np.sqrt(len(values))) for name, values in found.items()}
-    sampled = len(users) < np.count_nonzero(np.diff(test.indptr))
+    sampled = len(users) < (of_users or np.count_nonzero(np.diff(test.indptr)))
     return Measured(means, len(users), margins if sampled else {})
 
 

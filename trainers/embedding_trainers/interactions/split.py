@@ -36,6 +36,7 @@ USER_SHARE = 0.2
 MIN_USER_ITEMS = 5
 MIN_TEST_USERS = 100
 _BLOCK_ENTRIES = 1 << 22
+BY_TIME = f"newest {TIME_SHARE:.0%} of the interactions"
 
 _Mask = npt.NDArray[np.bool_]
 _Numbers = npt.NDArray[np.integer]
@@ -111,6 +112,11 @@ def split_interactions(interactions: Interactions, *, seed: int) -> Split:
     return split_by_user(interactions, seed=seed)
 
 
+def by_user(has_times: bool) -> str:
+    """Name the method of `split_by_user`."""
+    return f"{'newest' if has_times else 'random'} {USER_SHARE:.0%} of each user's items"
+
+
 def split_by_time(interactions: Interactions, at: datetime | None = None) -> Split:
     """Train on what happened up to an instant, test on what came later.
 
@@ -125,7 +131,7 @@ def split_by_time(interactions: Interactions, at: datetime | None = None) -> Spl
     times = _times(interactions)
     if at is None:
         cut = int(np.quantile(times, 1 - TIME_SHARE, method="lower"))
-        return _split(interactions, times > cut, f"newest {TIME_SHARE:.0%} of the interactions")
+        return _split(interactions, times > cut, BY_TIME)
     later = times > to_microseconds(at)
     if later.all() or not later.any():
         raise InputError(f"all interactions are {'after' if later.all() else 'not after'} {at}; choose another time")
@@ -154,10 +160,8 @@ def split_by_user(interactions: Interactions, *, seed: int) -> Split:
     def share(n_items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.where(n_items >= MIN_USER_ITEMS, (n_items * USER_SHARE).astype(np.int64), 0)
 
-    which = "random" if interactions.timestamps is None else "newest"
-    return _split(
-        interactions, _held_out_per_user(interactions, share, seed), f"{which} {USER_SHARE:.0%} of each user's items"
-    )
+    method = by_user(interactions.timestamps is not None)
+    return _split(interactions, _held_out_per_user(interactions, share, seed), method)
 
 
 def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Interactions, method: str) -> Split:
