@@ -34,7 +34,7 @@ def write_log(path: Path, users: int, items: int, rows: int) -> None:
             f"""COPY (
                 SELECT 'u' || (r % {users}) AS user_id,
                        'i' || (random() ** 3 * {items})::BIGINT AS item_id,
-                       to_timestamp(1700000000 + r) AS timestamp
+                       to_timestamp(1700000000 + r * 80000000.0 / {users * rows}) AS timestamp
                 FROM range({users * rows}) t(r)
             ) TO '{path}' (FORMAT parquet)"""  # noqa: S608
         )

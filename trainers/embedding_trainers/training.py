@@ -33,7 +33,7 @@ from feast_embeddings.artifact import (
     write_artifact,
 )
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.reading import ColumnType
+from feast_embeddings.reading import ColumnType, Source, source_name
 
 __all__ = ["LATEST", "Evaluation", "Run", "Training", "open_run", "timed"]
 
@@ -119,7 +119,7 @@ class Run:
 
     def read_attributes(
         self,
-        files: Mapping[Entity, Path | None],
+        files: Mapping[Entity, Source | None],
         ids: Mapping[Entity, pa.Array],
         types: Mapping[str, ColumnType] | None,
     ) -> tuple[dict[Entity, pa.Table | None], list[str]]:
@@ -140,7 +140,7 @@ class Run:
             attributes[entity] = table
             unused.difference_update(table.column_names)
             if without:
-                warnings.append(f"{without:,} {entity}s of {path} have no interaction, and get no vector")
+                warnings.append(f"{without:,} {entity}s of {source_name(path)} have no interaction, and get no vector")
         if unused:
             raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
         return attributes, warnings

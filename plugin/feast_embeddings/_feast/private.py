@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 from feast import Entity, FeatureStore, FeatureView, RepoConfig, ValueType
+from feast.data_source import DataSource
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
@@ -19,6 +21,7 @@ __all__ = [
     "EntityKeyProto",
     "ValueProto",
     "encode_entity_key",
+    "offline_rows",
     "online_store_of",
     "source_columns",
     "to_value_protos",
@@ -57,6 +60,25 @@ def source_columns(view: FeatureView, entities: list[Entity]) -> tuple[list[str]
     """Return the columns in the view's batch source of the join keys, features, event and created timestamps."""
     join_keys, features, timestamp, created = _get_column_names(view, entities)
     return join_keys, features, timestamp, created or None
+
+
+def offline_rows(feature_store: FeatureStore, source: DataSource, start: datetime, end: datetime) -> pa.Table:
+    """Read all columns of a data source through the repo's offline store, with its timestamp between the two."""
+    provider: Any = feature_store._get_provider()
+    created = source.created_timestamp_column or None
+    others = [name for name, _ in source.get_table_column_names_and_types(feature_store.config)]
+    job = provider.offline_store.pull_all_from_table_or_query(
+        config=feature_store.config,
+        data_source=source,
+        join_key_columns=[],
+        feature_name_columns=[name for name in others if name not in (source.timestamp_field, created)],
+        timestamp_field=source.timestamp_field,
+        created_timestamp_column=created,
+        start_date=start,
+        end_date=end,
+    )
+    table: pa.Table = job.to_arrow()
+    return table
 
 
 def to_value_protos(column: pa.Array, value_type: ValueType) -> list[ValueProto]:

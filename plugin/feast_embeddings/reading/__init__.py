@@ -3,8 +3,8 @@
 from feast_embeddings.reading.column_types import ColumnType, parse_types
 from feast_embeddings.reading.expressions import IdType
 from feast_embeddings.reading.faults import Faults, OnBadRows
-from feast_embeddings.reading.opening import missing_column, source_name
-from feast_embeddings.reading.relation import Source
+from feast_embeddings.reading.locations import Location, located
+from feast_embeddings.reading.opening import Source, missing_column, source_name
 from feast_embeddings.reading.scan import Rules, Scan, Wanted
 from feast_embeddings.reading.table import read_table
 
@@ -12,11 +12,13 @@ __all__ = [
     "ColumnType",
     "Faults",
     "IdType",
+    "Location",
     "OnBadRows",
     "Rules",
     "Scan",
     "Source",
     "Wanted",
+    "located",
     "missing_column",
     "parse_types",
     "read_table",

@@ -32,15 +32,17 @@ class DataFile:
 
     Attributes:
         partitions: columns named by the folders of a file, as ``event=view``; None is a null.
+        shown: its name in errors, if it is a copy.
     """
 
     path: Path
     format: Format
     compression: Compression = "none"
     partitions: Mapping[str, str | None] = field(default_factory=dict)
+    shown: str = ""
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.shown or str(self.path)
 
 
 def find_files(source: Path | str) -> list[DataFile]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -15,9 +16,12 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.reading.delimited import DelimitedRelation
 from feast_embeddings.reading.expressions import quoted
 from feast_embeddings.reading.faults import first_line
-from feast_embeddings.reading.files import DataFile, Format, find_files
+from feast_embeddings.reading.files import DataFile, Format
 from feast_embeddings.reading.jsonl import JsonRelation
-from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
+from feast_embeddings.reading.locations import Location, opened
+from feast_embeddings.reading.relation import ArrowStream, ParquetRelation, Relation, StreamRelation
+
+Source: TypeAlias = "Path | str | Location | ArrowStream"
 
 _MEMORY = "1GB"
 _FORMATS: dict[Format, type[ParquetRelation | DelimitedRelation | JsonRelation]] = {
@@ -52,17 +56,22 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
 
 
 def open_relations(
-    connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path
+    connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path, exits: ExitStack
 ) -> list[tuple[Relation, DataFile | None]]:
     """Open the files of a source.
+
+    Args:
+        scratch: a folder for copies, and for data that does not fit into memory.
+        exits: closes what stays open while the relations are read.
 
     Raises:
         InputError: there is no such file, or it does not have its format.
     """
-    if not isinstance(source, Path | str):
-        return [(StreamRelation(connection, source), None)]
+    found = opened(source, scratch, exits) if isinstance(source, Path | str | Location) else source
+    if not isinstance(found, list):
+        return [(StreamRelation(connection, found, source_name(source)), None)]
     relations: list[tuple[Relation, DataFile | None]] = []
-    for file in find_files(source):
+    for file in found:
         with read_errors(str(file), _FORMATS[file.format].format):
             if file.format == "parquet":
                 relation: Relation = ParquetRelation(connection, file)
@@ -91,7 +100,7 @@ def refuse_twins(relation: Relation, column: str) -> None:
 
 def source_name(source: Source) -> str:
     """Return the name of a source for errors."""
-    return str(source) if isinstance(source, Path | str) else f"the {type(source).__name__}"
+    return str(source) if isinstance(source, Path | str | Location) else f"the {type(source).__name__}"
 
 
 def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:

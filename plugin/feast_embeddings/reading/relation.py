@@ -28,9 +28,6 @@ class ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
-Source = Path | str | ArrowStream
-
-
 @dataclass(frozen=True)
 class BadRow:
     """A row that the reader of a format skips: its fault, place, and raw text."""
@@ -118,13 +115,13 @@ class StreamRelation:
 
     format = "an Arrow stream"
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, stream: ArrowStream) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, stream: ArrowStream, name: str) -> None:
         if not hasattr(stream, "__arrow_c_stream__"):
             raise InputError(
                 "expected a path, or a table of Arrow, pandas, polars or DuckDB (anything with __arrow_c_stream__), "
                 f"but got {type(stream).__name__}"
             )
-        self.name = f"the {type(stream).__name__}"
+        self.name = name
         self._connection = connection
         try:
             self._reader = pa.RecordBatchReader.from_stream(stream)

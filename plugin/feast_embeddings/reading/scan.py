@@ -33,6 +33,7 @@ from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults, first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.opening import (
+    Source,
     column_of,
     connect,
     missing_column,
@@ -41,7 +42,7 @@ from feast_embeddings.reading.opening import (
     refuse_twins,
     source_name,
 )
-from feast_embeddings.reading.relation import ParquetRelation, Relation, Source, StreamRelation
+from feast_embeddings.reading.relation import ParquetRelation, Relation, StreamRelation
 
 Role = Literal["id", "time", "number", "text"]
 
@@ -108,7 +109,7 @@ class Scan:
         self._connection = self._exit.enter_context(connect(scratch))
         try:
             self._check_form()
-            self._relations = open_relations(self._connection, source, scratch)
+            self._relations = open_relations(self._connection, source, scratch, self._exit)
             if all(isinstance(relation, ParquetRelation | StreamRelation) for relation, _ in self._relations):
                 # Decoding is little work; the consumer of the batches needs the other cores more.
                 self._connection.execute("SET threads = 1")

@@ -20,6 +20,7 @@ from feast_embeddings.reading.faults import Faults, first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
 from feast_embeddings.reading.opening import (
+    Source,
     column_of,
     connect,
     missing_column,
@@ -28,7 +29,7 @@ from feast_embeddings.reading.opening import (
     refuse_twins,
     source_name,
 )
-from feast_embeddings.reading.relation import BadRow, Relation, Source
+from feast_embeddings.reading.relation import BadRow, Relation
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_table(
     with ExitStack() as exit_stack:
         scratch = Path(exit_stack.enter_context(tempfile.TemporaryDirectory(prefix="feast-embeddings-")))
         connection = exit_stack.enter_context(connect(scratch))
-        relations = open_relations(connection, source, scratch)
+        relations = open_relations(connection, source, scratch, exit_stack)
         columns = list(
             dict.fromkeys(
                 column

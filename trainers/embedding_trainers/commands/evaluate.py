@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
     from embedding_trainers.interactions import Interactions, LogReport, Split
     from embedding_trainers.trainer import Factors
+    from feast_embeddings.reading import Source
 
 __all__ = ["evaluate"]
 
 # What has no effect in one of the two uses is refused there.
 _ONLY_WITH_A_TRAINER = ("split", "split_at", "trainer", "config", "device", "factors", "params", "users")
-_ONLY_WITH_A_VERSION = ("repo", "version")
+_FROM_FEAST = "feast:"
 
-SourceOf = Callable[[Path], InteractionSource]
+SourceOf = Callable[[str], InteractionSource]
 
 
 @click.command()
 @click.option(
     "--interactions",
     "log",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="FILE",
     help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held out unless --test is "
     "given.",
@@ -50,7 +51,7 @@ SourceOf = Callable[[Path], InteractionSource]
 )
 @click.option(
     "--test",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="FILE",
     help="Interactions to predict; pairs seen in training are left out.",
 )
@@ -64,22 +65,22 @@ SourceOf = Callable[[Path], InteractionSource]
 )
 @click.option("--split-at", metavar="TIME", help="Hold out interactions after TIME.")
 @click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
-@click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Attributes of users, for --segment.")
+@click.option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment.")
 @click.option(
     "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
 )
 @reading_options
 @trainer_options
 def evaluate(
-    log: Path | None,
+    log: str | None,
     model: str | None,
     version: str | None,
     repo: Path,
-    test: Path | None,
+    test: str | None,
     split: str,
     split_at: str | None,
     k: str,
-    users: Path | None,
+    users: str | None,
     segments: tuple[str, ...],
     source_of: SourceOf,
     choice: TrainerChoice,
@@ -99,14 +100,19 @@ def evaluate(
     if (log is None) == (model is None):
         raise InputError("name either --interactions, to train and evaluate, or --model, to evaluate a version")
     if log is not None:
-        _refuse(_ONLY_WITH_A_VERSION, "works only with --model")
-        what, factors, parts, rows = _train(source_of(log), test, split, split_at, choice)
-        attributes = _from_file(users, segments, source_of(log).columns.user, parts)
+        _refuse(("version",), "works only with --model")
+        if not any((location or "").startswith(_FROM_FEAST) for location in (log, test, users)):
+            _refuse(("repo",), "works only with --model, or with feast:NAME")
+        source = dataclasses.replace(source_of(log), repo=repo)
+        what, factors, parts, rows = _train(source, test, split, split_at, choice)
+        attributes = _from_file(source.table(users), segments, source.columns.user, parts)
     else:
         _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
         if test is None:
             raise InputError("name the interactions that the version is to predict with --test")
-        what, factors, parts, attributes, rows = _load(repo, str(model), version, source_of(test), segments)
+        what, factors, parts, attributes, rows = _load(
+            repo, str(model), version, dataclasses.replace(source_of(test), repo=repo), segments
+        )
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
     if as_json:
@@ -120,7 +126,7 @@ def evaluate(
 
 
 def _train(
-    source: InteractionSource, test: Path | None, split: str, split_at: str | None, choice: TrainerChoice
+    source: InteractionSource, test: str | None, split: str, split_at: str | None, choice: TrainerChoice
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
     from embedding_trainers.interactions import split_against
     from embedding_trainers.trainer import find_trainer
@@ -157,12 +163,15 @@ def _held_back(log: Interactions, split: str, split_at: str | None, seed: int) -
     return interactions.split_interactions(log, seed=seed)
 
 
-def _from_file(path: Path | None, segments: tuple[str, ...], id_column: str, parts: Split) -> dict[str, pa.Array]:
+def _from_file(table: Source | None, segments: tuple[str, ...], id_column: str, parts: Split) -> dict[str, pa.Array]:
     from embedding_trainers.interactions.attributes import read_attributes
+    from feast_embeddings.reading import source_name
 
-    if (path is None) != (not segments):
+    if (table is None) != (not segments):
         raise InputError("--segment and --users go together: a column, and the file that has it")
-    return {} if path is None else _columns(read_attributes(path, id_column, parts.users)[0], segments, str(path))
+    if table is None:
+        return {}
+    return _columns(read_attributes(table, id_column, parts.users)[0], segments, source_name(table))
 
 
 def _load(

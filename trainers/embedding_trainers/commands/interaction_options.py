@@ -14,6 +14,7 @@ from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from embedding_trainers.interactions import Columns, Interactions, LogReport, Preparation, Reading
+    from feast_embeddings.reading import Source
 
 __all__ = ["InteractionSource", "interaction_options", "reading_options"]
 
@@ -26,26 +27,38 @@ class InteractionSource:
     columns: Columns
     preparation: Preparation
     reading: Reading
+    query: str | None = None
+    repo: Path | None = None
 
     @property
-    def path(self) -> Path:
-        """The log as a file; only Spark reads other locations."""
-        return Path(self.location)
+    def source(self) -> Source:
+        """The log, to be read here; Spark reads the location itself."""
+        from feast_embeddings.reading import located
+
+        return located(self.location, self.query, self.repo, self.preparation.since, self.preparation.until)
 
     def read(self) -> tuple[Interactions, LogReport]:
         """Read it; see `read_log`."""
         from embedding_trainers.interactions import read_log
 
-        return read_log(self.path, self.columns, self.preparation, self.reading)
+        return read_log(self.source, self.columns, self.preparation, self.reading)
 
-    def to_predict(self, path: Path) -> InteractionSource:
+    def to_predict(self, location: str) -> InteractionSource:
         """Another log of the same form, of which all counts that is an interaction at all."""
-        return replace(
-            self, location=str(path), preparation=type(self.preparation)(event_weights=self.preparation.event_weights)
-        )
+        preparation = type(self.preparation)(event_weights=self.preparation.event_weights)
+        return replace(self, location=location, preparation=preparation, query=None)
+
+    def table(self, location: str | None) -> Source | None:
+        """A table of users or items beside the log; None for none."""
+        from feast_embeddings.reading import located
+
+        return None if location is None else located(location, repo=self.repo)
 
 
-LOG_HELP = "Parquet, CSV or JSON, a folder or a glob of them; see docs/input.md."
+LOG_HELP = (
+    "Parquet, CSV or JSON, a folder or a glob of them; - for standard input; feast:NAME, a database, a table of Delta "
+    "or Iceberg, or s3:// and the like; see docs/input.md."
+)
 
 _LOG = click.option(
     "--interactions",
@@ -54,6 +67,9 @@ _LOG = click.option(
     type=click.Path(),
     metavar="FILE",
     help=LOG_HELP,
+)
+_QUERY = click.option(
+    "--query", metavar="SQL", help="What to read of a database, or of Parquet files as the table log."
 )
 _OPTIONS = (
     click.option("--user-column", default="user_id", show_default=True, metavar="NAME"),
@@ -137,10 +153,12 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as one argument ``source``."""
 
     @functools.wraps(command)
-    def with_source(location: str, source_of: Callable[[str], InteractionSource], **others: Any) -> None:
-        command(source=source_of(location), **others)
+    def with_source(
+        location: str, query: str | None, source_of: Callable[[str], InteractionSource], **others: Any
+    ) -> None:
+        command(source=replace(source_of(location), query=query, repo=others.get("repo")), **others)
 
-    return _LOG(reading_options(with_source))
+    return _LOG(_QUERY(reading_options(with_source)))
 
 
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -185,7 +203,7 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
             min_item_interactions=min_item_interactions,
         )
         reading = Reading(id_type, id_type, _strptime(time_format), allow_future, on_bad_rows)
-        command(source_of=lambda location: InteractionSource(str(location), columns, preparation, reading), **others)
+        command(source_of=lambda location: InteractionSource(location, columns, preparation, reading), **others)
 
     for option in reversed(_OPTIONS):
         with_reading = option(with_reading)

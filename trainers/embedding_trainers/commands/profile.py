@@ -22,20 +22,29 @@ _MOST_MONTHS = 36
 
 
 @click.command()
-@click.argument("log", type=click.Path(path_type=Path))
-@click.option("--items", type=click.Path(path_type=Path), metavar="FILE", help="The whole catalogue, one row per item.")
+@click.argument("log", type=click.Path())
+@click.option("--items", type=click.Path(), metavar="FILE", help="The whole catalogue, one row per item.")
+@click.option("--query", metavar="SQL", help="What to read of a database, or of Parquet files as the table log.")
+@click.option("--repo", type=click.Path(path_type=Path), metavar="DIR", help="Feast repo, for feast:NAME.")
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def profile(log: Path, items: Path | None, source_of: Callable[[Path], InteractionSource], as_json: bool) -> None:
+def profile(
+    log: str,
+    items: str | None,
+    query: str | None,
+    repo: Path | None,
+    source_of: Callable[[str], InteractionSource],
+    as_json: bool,
+) -> None:
     """Describe LOG before training on it, and suggest options.
 
     Bad rows are counted by kind and left out. Options that select rows have no effect here.
     """
     from embedding_trainers.interactions.profile import profile_log
 
-    source = source_of(log)
-    found = profile_log(source.path, source.columns, source.reading, items)
-    click.echo(json.dumps(dataclasses.asdict(found)) if as_json else _text(found, str(log)))
+    source = dataclasses.replace(source_of(log), query=query, repo=repo)
+    found = profile_log(source.source, source.columns, source.reading, source.table(items))
+    click.echo(json.dumps(dataclasses.asdict(found)) if as_json else _text(found, str(source.source)))
 
 
 def _text(found: Profile, name: str) -> str:

@@ -32,10 +32,10 @@ __all__ = ["train"]
 )
 @click.option("--model", required=True, metavar="NAME", help="Lower-case letters, digits and '_'.")
 @interaction_options
-@click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Attributes of users, one row each.")
+@click.option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, one row each.")
 @click.option(
     "--items",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="FILE",
     help="Attributes of items, one row each; queries can filter on them.",
 )
@@ -91,8 +91,8 @@ def train(
     repo: Path,
     model: str,
     source: InteractionSource,
-    users: Path | None,
-    items: Path | None,
+    users: str | None,
+    items: str | None,
     attribute_types: str | None,
     choice: TrainerChoice,
     evaluate: bool,
@@ -135,8 +135,8 @@ def train(
         "reading": source.reading,
         "trainer": choice.name,
         "parameters": choice.parameters,
-        "user_attributes": users,
-        "item_attributes": items,
+        "user_attributes": source.table(users),
+        "item_attributes": source.table(items),
         "attribute_types": None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
         "evaluation": evaluate,
         "align_to": None if no_align else align_to or LATEST,
@@ -152,7 +152,7 @@ def train(
         time_limit = None if tune_time is None else parse_duration(tune_time)
         search = None if tune is None else Search(tune, time_limit)
         training = train_model(
-            repo, model, source.path, options=choice.options, search=search, patience=patience, **same
+            repo, model, source.source, options=choice.options, search=search, patience=patience, **same
         )
     for warning in training.warnings:
         click.echo(f"warning: {warning}", err=True)

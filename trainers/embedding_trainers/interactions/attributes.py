@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +10,13 @@ import pyarrow.compute as pc
 
 from feast_embeddings.artifact import normalise_attributes
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading import ColumnType, missing_column, read_table
+from feast_embeddings.reading import ColumnType, Source, missing_column, read_table, source_name
 
 __all__ = ["read_attributes"]
 
 
 def read_attributes(
-    path: Path, id_column: str, ids: pa.Array, types: Mapping[str, ColumnType] | None = None
+    source: Source, id_column: str, ids: pa.Array, types: Mapping[str, ColumnType] | None = None
 ) -> tuple[pa.Table, int]:
     """Read a table with one row per user or item.
 
@@ -25,13 +24,13 @@ def read_attributes(
     left out; ids without a row get nulls.
 
     Args:
-        path: a file, a folder or a glob; see docs/input.md.
-        id_column: the column of `path` that holds the ids.
+        source: a file, a folder or a glob, or another one of docs/input.md.
+        id_column: the column of `source` that holds the ids.
         ids: the vocabulary, string or int64, shape (n,).
         types: what columns are to be; the others as they are, or as they look in CSV.
 
     Returns:
-        The other columns of `path`, in the types that can be served; row i belongs to ids[i]. And how many rows of
+        The other columns of `source`, in the types that can be served; row i belongs to ids[i]. And how many rows of
         the file are of other ids.
 
     Raises:
@@ -40,9 +39,10 @@ def read_attributes(
     """
     if types is not None:
         types = {name: wanted for name, wanted in types.items() if name != id_column}
-    table = read_table(path, ids=(id_column,), types=types)
+    path = source_name(source)
+    table = read_table(source, ids=(id_column,), types=types)
     if id_column not in table.column_names:
-        raise missing_column(str(path), id_column, table.column_names)
+        raise missing_column(path, id_column, table.column_names)
     what = f"{path}: column {id_column!r}"
     keys = table[id_column].combine_chunks()
     if not len(keys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ class Profile:
 
 
 def profile_log(
-    source: Source, columns: Columns | None = None, reading: Reading | None = None, items: Path | None = None
+    source: Source, columns: Columns | None = None, reading: Reading | None = None, items: Source | None = None
 ) -> Profile:
     """Look at a log. Bad rows are counted and left out.
 
@@ -148,7 +147,7 @@ def _weights(weights: npt.NDArray[np.float32]) -> dict[str, float]:
     return {"min": smallest, "median": median, "max": largest, "zeros": int((weights == 0).sum())}
 
 
-def _beside_catalogue(ids: pa.Array, catalogue: Path | None, id_column: str) -> tuple[int | None, int | None]:
+def _beside_catalogue(ids: pa.Array, catalogue: Source | None, id_column: str) -> tuple[int | None, int | None]:
     if catalogue is None:
         return None, None
     listed = pc.unique(read_table(catalogue, ids=(id_column,))[id_column])

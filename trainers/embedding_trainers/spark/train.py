@@ -24,7 +24,7 @@ from embedding_trainers.spark.sides import collect, side_frame
 from embedding_trainers.training import LATEST, Run, Training, open_run, timed
 from feast_embeddings.artifact import ENTITIES, EmbeddingTable, Entity
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading import ColumnType
+from feast_embeddings.reading import ColumnType, Source
 from feast_embeddings.times import from_microseconds
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def train_on_spark(
     trainer: str = TRAINER,
     parameters: Mapping[str, Any] | None = None,
     seed: int = 0,
-    user_attributes: Path | None = None,
-    item_attributes: Path | None = None,
+    user_attributes: Source | None = None,
+    item_attributes: Source | None = None,
     attribute_types: Mapping[str, ColumnType] | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
@@ -77,7 +77,7 @@ def train_on_spark(
         raise InputError(f"trainer {trainer!r}: on Spark there is only {TRAINER}; name it, or train with engine local")
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
     refuse_settings(run.preparation, run.reading)
-    files: dict[Entity, Path | None] = {"user": user_attributes, "item": item_attributes}
+    files: dict[Entity, Source | None] = {"user": user_attributes, "item": item_attributes}
     with open_session(session, master, conf or {}) as spark, spark_errors():
         log, name = open_log(spark, interactions)
         return _train(run, log, name, files, attribute_types, evaluation=evaluation, seed=seed)
@@ -87,7 +87,7 @@ def _train(
     run: Run,
     log: DataFrame,
     name: str,
-    files: Mapping[Entity, Path | None],
+    files: Mapping[Entity, Source | None],
     attribute_types: Mapping[str, ColumnType] | None,
     *,
     evaluation: bool,

@@ -1,0 +1,72 @@
+"""Queries of databases through ADBC (https://arrow.apache.org/adbc), which streams rows as Arrow batches."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading.locations.extras import import_reader
+from feast_embeddings.reading.relation import ArrowStream
+
+__all__ = ["DATABASES", "open_query"]
+
+# Scheme -> the module that connects, and the package that has it.
+DATABASES = {
+    **dict.fromkeys(("postgresql", "postgres"), "adbc_driver_postgresql"),
+    "sqlite": "adbc_driver_sqlite",
+    "snowflake": "adbc_driver_snowflake",
+    **dict.fromkeys(("grpc", "grpc+tls"), "adbc_driver_flightsql"),
+}
+# Enough for a column's type to be seen, as SQLite's values have types and its columns do not.
+_SQLITE_ROWS = 1 << 16
+
+
+def open_query(name: str, uri: str, query: str, exits: ExitStack) -> ArrowStream:
+    """Send a query, and return its rows as a stream.
+
+    Args:
+        name: what to call the database in an error, without its password.
+        exits: closes the connection.
+
+    Raises:
+        InputError: the database cannot be reached, or refuses the query.
+        MissingExtraError: its driver is not installed.
+    """
+    scheme = uri.partition(":")[0]
+    driver = import_reader(f"{DATABASES[scheme]}.dbapi", name, "sql")
+    try:
+        connection = exits.enter_context(closing(driver.connect(_file(name, uri) if scheme == "sqlite" else uri)))
+        cursor: Any = exits.enter_context(closing(connection.cursor()))
+        if scheme == "sqlite":
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_SQLITE_ROWS)})
+        cursor.execute(query)
+        reader: ArrowStream = cursor.fetch_record_batch()
+    except driver.Error as error:
+        raise InputError(f"{name}: {_said(error, uri)}") from None
+    return reader
+
+
+def _file(name: str, uri: str) -> str:
+    path = Path(unquote(re.sub(r"^sqlite:(//)?(?=/|[^/])", "", uri)))
+    if not path.is_file():
+        raise InputError(f"{name}: {path} does not exist")
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master")
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{name} cannot be read as SQLite: {error}") from None
+    return f"{path.resolve().as_uri()}?mode=ro"
+
+
+def _said(error: Exception, uri: str) -> str:
+    """The first line of an error, without the password of the URI."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[0][:300]
+    for secret in re.findall(r"://[^/@:]*:([^@]*)@", uri):
+        text = text.replace(secret, "***").replace(unquote(secret), "***")
+    return text
