@@ -15,7 +15,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from feast_embeddings.errors import EngineError, FilterError
 
-__all__ = ["Caller", "engine_errors", "has_no_shards", "patiently"]
+__all__ = ["Caller", "engine_errors", "has_no_shards", "http_status", "misses_shards", "patiently"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +26,8 @@ _STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
 # A server's message, over gRPC and over HTTP, for an unknown kind of match. Of the kinds in use, only those of LIKE and
 # CONTAINS are newer than the oldest supported server.
 _UNKNOWN_MATCH = ("Malformed Match condition", "did not match any variant of untagged enum MatchInterface")
-_NO_SHARDS = "0 of 0 read operations failed"
+_SHARDS_FAILED = "read operations failed"
+_NO_SHARDS = f"0 of 0 {_SHARDS_FAILED}"
 _NO_PARTS = (
     "this Qdrant server does not know LIKE and CONTAINS, as 1.18 and 1.19 do not; upgrade it, or filter with = and IN"
 )
@@ -99,11 +100,26 @@ class Caller:
 
 
 def has_no_shards(error: EngineError) -> bool:
-    """Return whether the error is that of a collection that is being deleted, but still listed."""
+    """Return whether a collection has a shard without any replica: it is being deleted, or its node was removed."""
+    return _NO_SHARDS in _details(error)
+
+
+def misses_shards(error: EngineError) -> bool:
+    """Return whether the server answered that a shard of a collection is out of reach: on a dead or frozen node."""
+    return _SHARDS_FAILED in _details(error)
+
+
+def _details(error: EngineError) -> str:
     said = error.__cause__
     if isinstance(said, UnexpectedResponse):
-        return _NO_SHARDS.encode() in said.content
-    return isinstance(said, _STATUS_ERRORS) and _NO_SHARDS in (said.details() or "")
+        return said.content.decode(errors="replace")
+    return (said.details() or "") if isinstance(said, _STATUS_ERRORS) else ""
+
+
+def http_status(error: BaseException) -> int | None:
+    """Return the HTTP status behind an error, if a server answered with one."""
+    said = error.__cause__
+    return said.status_code if isinstance(said, UnexpectedResponse) else None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from qdrant_client import AsyncQdrantClient
 
 from feast_embeddings.engines.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
-from feast_embeddings.engines.server.catalog import Catalog
+from feast_embeddings.engines.server.catalog import Catalog, spec_in
 from feast_embeddings.engines.server.failures import Caller
 from feast_embeddings.engines.server.requests import chunks, guarded_upserts, wanted
 
@@ -62,7 +62,7 @@ class AsyncServer:
             return spec
         client, mark = await self.client(), self._catalog.mark(collection)
         info = await self._ask(f"describe {collection!r}", client.get_collection, collection)
-        return self._catalog.learn(collection, mark, info)
+        return self._catalog.learn(collection, mark, spec_in(info))
 
     async def retrieve(
         self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]

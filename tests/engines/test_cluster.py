@@ -1,0 +1,119 @@
+"""A Qdrant cluster of three real nodes, killed and frozen: what is told, what goes on, and that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import Command
+from tests.support.cluster import Cluster, new_cluster, shop_on
+from tests.support.publishing import in_space, publish_any
+from tests.support.shop import Shop, qdrant, write_version
+
+from feast_embeddings.artifact import Artifact
+from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.errors import EngineError
+from feast_embeddings.publish.versions import list_versions, roll_back
+from feast_embeddings.query.store import EmbeddingStore
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    yield from new_cluster(tmp_path_factory.mktemp("cluster"))
+
+
+def next_version(shop: Shop, seed: int = 1) -> Artifact:
+    """A newer one, in the space of the first."""
+    return in_space(write_version(shop.repo.data, seed=seed), shop.artifact.manifest.space_id)
+
+
+def engine_of(shop: Shop) -> ServerEngine:
+    engine = qdrant(shop.feature_store).engine(shop.feature_store.config)
+    assert isinstance(engine, ServerEngine)
+    return engine
+
+
+def live_version(shop: Shop) -> str:
+    return EmbeddingStore(shop.feature_store, "shop").rank("u-1").version
+
+
+def test_one_replica_on_a_dead_node(cluster: Cluster, tmp_path: Path, command: Command) -> None:
+    """What it holds cannot be read; all else goes on, and publishing again repairs it once the node is given up."""
+    shop = shop_on(cluster, tmp_path, shard_number=3, retries=0)
+    first = shop.artifact.manifest.version
+    published = publish_any(shop.feature_store, shop.artifact)
+    (warning,) = published.warnings
+    assert "one replica of each shard, on 3 nodes" in warning
+    report = command("doctor", "--repo", shop.repo.path, "--max-age", 36_500, "--json")
+    found = [f for f in json.loads(report.out)["findings"] if f["check"] == "cluster"]
+    assert [f["level"] for f in found] == ["ok", "warning", "warning"]
+    assert report.code == 0
+
+    peer = cluster.peer(2)
+    cluster.kill(2)
+    with pytest.raises(EngineError, match="read operations failed"):
+        live_version(shop)
+    (listed,) = list_versions(shop.feature_store, shop.repo.data, "shop")
+    assert (listed.version, listed.live, listed.kept, listed.points) == (first, True, False, {})
+    assert "read operations failed" in listed.unreadable
+    report = command("doctor", "--repo", shop.repo.path, "--max-age", 36_500, "--json")
+    found = [f for f in json.loads(report.out)["findings"] if f["check"] == "cluster"]
+    assert (report.code, found[0]["level"]) == (1, "problem")
+    assert f"(peer {peer})" in found[0]["message"]
+    assert sum("have no active replica" in f["message"] for f in found) == 2
+    shown = command("versions", "--repo", shop.repo.path)
+    assert shown.code == 0
+    assert "cannot be read: Qdrant could not count" in shown.out
+
+    cluster.remove(peer)
+    again = publish_any(shop.feature_store, shop.artifact)
+    live = engine_of(shop).aliases()
+    assert sorted(live.values()) == sorted(f"{name}__{first}@1" for name in live)
+    assert live_version(shop) == first
+    assert again.changed
+    assert sum("cannot be read" in warning for warning in again.warnings) == 2
+    assert not publish_any(shop.feature_store, shop.artifact).changed
+    newer = next_version(shop)
+    assert publish_any(shop.feature_store, newer).previous == first
+    assert live_version(shop) == newer.manifest.version
+    assert roll_back(shop.feature_store, shop.repo.data, "shop").version == first
+    assert engine_of(shop).aliases() == live
+
+
+def test_a_node_that_returns(cluster: Cluster, tmp_path: Path) -> None:
+    """What could not be read meanwhile is as it was; a publish with it away says which node its parts are on."""
+    shop = shop_on(cluster, tmp_path, shard_number=3, retries=0)
+    shop.publish()
+    before = EmbeddingStore(shop.feature_store, "shop").rank("u-1")
+    cluster.kill(2)
+    with pytest.raises(EngineError):
+        publish_any(shop.feature_store, next_version(shop))
+    cluster.nodes[2].start()
+    cluster.wait(lambda: all(peer.answers for peer in engine_of(shop).cluster.peers()))
+    after = EmbeddingStore(shop.feature_store, "shop").rank("u-1")
+    assert (after.ids, after.scores.tolist(), after.version) == (before.ids, before.scores.tolist(), before.version)
+    assert publish_any(shop.feature_store, next_version(shop)).changed
+
+
+def test_a_publish_that_waits_for_replicas(cluster: Cluster, tmp_path: Path, command: Command) -> None:
+    """With two replicas a dead node stops nothing; who wants all of them first is refused, and then waits."""
+    shop = shop_on(cluster, tmp_path, shard_number=3, replication_factor=2)
+    result = publish_any(shop.feature_store, shop.artifact, wait_replicas=0)
+    assert result.warnings == []
+    cluster.kill(2)
+    before, newer = live_version(shop), next_version(shop)
+    with pytest.raises(EngineError, match=r"not all replicas are active after 0 s: .*the live version stays"):
+        publish_any(shop.feature_store, newer, wait_replicas=0)
+    assert live_version(shop) == before
+    result = publish_any(shop.feature_store, newer)
+    assert live_version(shop) == newer.manifest.version
+    assert sum("lacks replicas" in warning for warning in result.warnings) == 2
+    report = command("doctor", "--repo", shop.repo.path, "--max-age", 36_500, "--json")
+    found = [f for f in json.loads(report.out)["findings"] if f["check"] == "cluster"]
+    assert [f["level"] for f in found] == ["problem", "warning", "warning"]
+    cluster.nodes[2].start()
+    last = next_version(shop, seed=2)
+    assert publish_any(shop.feature_store, last, wait_replicas=60).warnings == []
+    assert live_version(shop) == last.manifest.version
