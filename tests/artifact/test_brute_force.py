@@ -19,7 +19,7 @@ def test_the_kth_best_score_is_that_of_a_full_sort(rng: np.random.Generator, cos
     skip = np.array([0, 1, 4095, 4096, 9999])
     table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)})
 
-    found = kth_best_scores(table, points[skip], k, bias, cosine=cosine, skip=skip)
+    found = kth_best_scores(table, points[skip], k, bias, cosine=cosine, datatype="float32", skip=skip)
 
     exact = points.astype(np.float64)
     if cosine:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["Matrix", "highest", "kth_best_scores", "matrix_blocks", "unit"]
+__all__ = ["Matrix", "as_stored", "highest", "kth_best_scores", "matrix_blocks", "unit"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -25,6 +25,11 @@ def unit(vectors: Matrix) -> Matrix:
     return units
 
 
+def as_stored(vectors: Matrix, datatype: str) -> Matrix:
+    """Return what a store returns of vectors that it keeps in this datatype."""
+    return vectors.astype(np.float16).astype(np.float32) if datatype == "float16" else vectors
+
+
 def matrix_blocks(table: pa.Table) -> Iterator[Matrix]:
     """Yield the vectors of a table, some rows at a time, without a copy."""
     for batch in table.select(["embedding"]).to_batches(max_chunksize=_BLOCK):
@@ -38,6 +43,7 @@ def kth_best_scores(
     bias: npt.NDArray[np.float32] | None,
     *,
     cosine: bool,
+    datatype: str,
     skip: npt.NDArray[np.intp] | None,
 ) -> Matrix:
     """Compute the k-th best score of all rows for each query, shape (n queries,).
@@ -46,17 +52,18 @@ def kth_best_scores(
         queries: shape (n, dim), or (n, dim + 1) with a bias.
         bias: shape (rows,): one more coordinate of the rows.
         cosine: whether to normalize rows and queries.
+        datatype: float16 rounds rows and queries, normalized first, as an engine does that stores them so.
         skip: per query, the row to leave out.
     """
     best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
-    queries = unit(queries) if cosine else queries
+    queries = as_stored(unit(queries) if cosine else queries, datatype)
     start = 0
     for block in matrix_blocks(table):
         if cosine:
             block = unit(block)
         if bias is not None:
             block = np.column_stack([block, bias[start : start + len(block)]])
-        scores = queries @ block.T
+        scores = queries @ as_stored(block, datatype).T
         if skip is not None:
             inside = (skip >= start) & (skip < start + len(block))
             scores[np.flatnonzero(inside), skip[inside] - start] = -np.inf

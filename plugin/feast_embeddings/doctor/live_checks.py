@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
+from feast_embeddings.artifact.brute_force import as_stored
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
@@ -153,7 +154,7 @@ def drift(patient: Patient) -> Iterator[Finding]:
         try:
             for entity, side in found.sides.items():
                 rows = _sample(found.artifact, entity)
-                counts = _compare(engine, side, found.collections[entity][0], rows)
+                counts = _compare(engine, side, *found.collections[entity], rows)
                 same, newer = same + counts["same"], newer + counts["newer"]
                 differ += [f"{counts[how]} {entity}s {how}" for how in ("missing", "different") if counts[how]]
         except (ArtifactError, EngineError, InputError, OSError):
@@ -180,7 +181,7 @@ def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
     return pa.concat_tables(taken)
 
 
-def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dict[str, int]:
+def _compare(engine: Engine, side: Side, collection: str, spec: CollectionSpec, rows: pa.Table) -> dict[str, int]:
     """Count the rows that are the same online, newer, different, or missing."""
     counts = dict.fromkeys(("same", "newer", "different", "missing"), 0)
     names = list(side.codec.fields)
@@ -190,7 +191,10 @@ def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dic
                 counts["missing"] += 1
             elif point.payload[TIMESTAMP_KEY] > batch.timestamps[number]:
                 counts["newer"] += 1
-            elif all(point.vectors[name].tobytes() == batch.vectors[name][0][number].tobytes() for name in names):
+            elif all(
+                point.vectors[name].tobytes() == as_stored(batch.vectors[name][0][number], spec.datatype).tobytes()
+                for name in names
+            ):
                 counts["same"] += 1
             else:
                 counts["different"] += 1

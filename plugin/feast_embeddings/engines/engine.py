@@ -122,11 +122,13 @@ class CollectionSpec(_Frozen):
     """Fewest candidates that a search on it keeps, found by that verification; more if the settings say so."""
     enough_ef: int = 0
     """Candidates that are enough to find the ten nearest of all its points, found by that verification; 0: unknown."""
+    datatype: Literal["float32", "float16"] = "float32"
+    """Of the stored vectors, by the engine's settings; see `as_stored`."""
 
     def same_content(self, other: CollectionSpec) -> bool:
         """Return whether the other has the same rows in the same form, verified or not."""
-        checked = {"verified": self.verified, "search_ef": self.search_ef, "enough_ef": self.enough_ef}
-        return self == other.model_copy(update=checked)
+        own = {"verified", "search_ef", "enough_ef", "datatype"}
+        return self == other.model_copy(update=self.model_dump(include=own))
 
 
 class Engine(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 import warnings
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
         client,
         retries=settings.retries,
         hnsw=hnsw,
-        storage=Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor),
+        storage=Storage(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Storage)}),
         connect=lambda: connect(AsyncQdrantClient),
     )
 

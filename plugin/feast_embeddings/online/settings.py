@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import dataclasses
+from typing import Annotated, Any, Literal, Self
 
 from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.repo_config import FeastConfigBaseModel
 from pydantic import (
+    Field,
     ModelWrapValidatorHandler,
     NonNegativeInt,
     PositiveFloat,
@@ -17,6 +19,7 @@ from pydantic import (
 )
 
 from feast_embeddings.engines.engine import Hnsw
+from feast_embeddings.engines.server.storage import Storage
 from feast_embeddings.errors import InputError
 
 __all__ = ["OnlineStoreSettings"]
@@ -24,8 +27,9 @@ __all__ = ["OnlineStoreSettings"]
 _EMBEDDED_ONLY = {"lock_timeout"}
 _SERVER_ONLY = {
     *("api_key", "api_key_file", "ca_certificate", "prefer_grpc", "grpc_port", "timeout", "retries"),
-    *("on_disk", "quantization", "shard_number", "replication_factor"),
+    *(field.name for field in dataclasses.fields(Storage)),
 }
+_QUANTIZED_ONLY = {"quantization_always_ram", "product_compression", "oversampling", "rescore"}
 
 
 class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
@@ -42,6 +46,8 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     search_ef: PositiveInt | None = None
     """Candidates that a search keeps: more find more of the nearest, but take longer. By default 512, or fewer if a
     publish found that fewer are enough for the ten nearest."""
+    min_recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Least share of the ten nearest that searches must find for a publish to make a version live."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""
     url: str | None = None
@@ -62,12 +68,40 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     """Server: retries of a request if Qdrant is busy or not reachable."""
     on_disk: bool = False
     """Server: keep vectors, graph and payload on disk, for new collections."""
-    quantization: Literal["scalar", "binary"] | None = None
-    """Server: search on int8 or binary vectors, and rescore with the vectors; for new collections."""
+    on_disk_payload: bool | None = None
+    """Server: the payload on disk; by default as `on_disk`, for new collections."""
+    hnsw_on_disk: bool | None = None
+    """Server: the graph on disk; by default as `on_disk`, for new collections."""
+    datatype: Literal["float32", "float16"] = "float32"
+    """Server: numbers of stored vectors; float16 halves them, and reads return them rounded; for new collections."""
+    quantization: Literal["scalar", "product", "binary"] | None = None
+    """Server: search on int8, product-quantized or binary vectors; for new collections."""
+    quantization_always_ram: bool = Storage.quantization_always_ram
+    """Server: keep quantized vectors in memory, though `on_disk` is true; for new collections."""
+    product_compression: Literal["x4", "x8", "x16", "x32", "x64"] = Storage.product_compression
+    """Server: how much smaller product quantization makes vectors, for new collections."""
+    oversampling: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Storage.oversampling
+    """Server: candidates per result that a search on quantized vectors rescores with the vectors."""
+    rescore: bool = Storage.rescore
+    """Server: false skips that; scores are then those of quantized vectors."""
     shard_number: PositiveInt | None = None
     """Server: shards per new collection; by default as in the cluster's settings."""
     replication_factor: PositiveInt | None = None
     """Server: copies of each shard of new collections; by default as in the cluster's settings."""
+    write_consistency_factor: PositiveInt | None = None
+    """Server: replicas that must have written before a write is done, for new collections."""
+    read_fan_out_factor: NonNegativeInt | None = None
+    """Server: more replicas that a read asks at once, to take the first answer; for new collections."""
+    read_consistency: PositiveInt | Literal["majority", "quorum", "all"] | None = None
+    """Server: replicas that a read asks, and that must agree; by default one."""
+    indexing_threshold: NonNegativeInt | None = None
+    """Server: kilobytes of vectors from which a segment gets a graph; 0: none gets one. For new collections."""
+    default_segment_number: NonNegativeInt | None = None
+    """Server: segments of a shard that the optimizer aims at; 0: as many as cores. For new collections."""
+    max_segment_size: PositiveInt | None = None
+    """Server: largest segment that the optimizer makes, in kilobytes; for new collections."""
+    max_optimization_threads: NonNegativeInt | None = None
+    """Server: threads of the optimizer per shard; for new collections."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -86,6 +120,7 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
                 "needs url, a Qdrant server" if settings.url is None else "is only for the embedded engine, without url"
             )
             raise InputError(f"online_store: {min(idle)} {needs}; it would have no effect")
+        _check_storage(settings)
         if settings.api_key is not None and settings.api_key_file is not None:
             raise InputError("online_store: set api_key or api_key_file, not both")
         if settings.ca_certificate is not None and not (settings.url or "").lower().startswith("https://"):
@@ -94,3 +129,20 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
         if key.startswith("$"):
             raise InputError(f"online_store: api_key is {key}, but that environment variable is not set")
         return settings
+
+
+def _check_storage(settings: OnlineStoreSettings) -> None:
+    """Check the settings that depend on each other."""
+    given = settings.model_fields_set
+    if settings.quantization is None and (idle := given & _QUANTIZED_ONLY):
+        raise InputError(f"online_store: {min(idle)} needs quantization; it would have no effect")
+    if "product_compression" in given and settings.quantization != "product":
+        raise InputError("online_store: product_compression needs quantization: product; it would have no effect")
+    if "oversampling" in given and not settings.rescore:
+        raise InputError("online_store: oversampling needs rescore: true; it would have no effect")
+    written, copies = settings.write_consistency_factor, settings.replication_factor
+    if written is not None and copies is not None and written > copies:
+        raise InputError(
+            f"online_store: write_consistency_factor is {written}, expected at most replication_factor, {copies}: "
+            "no write could succeed"
+        )

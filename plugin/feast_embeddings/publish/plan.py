@@ -74,7 +74,7 @@ def plan_publish(
     unreadable: dict[str, str] = {}
     for entity, side in sides_of(feature_store, manifest.model).items():
         table = artifact.table(entity)
-        check_vectors(artifact, entity, table)
+        check_vectors(artifact, entity, table, feature_store.config.online_store.datatype)
         _check_schema(side.codec, table, manifest)
         spec = collection_spec(
             side.view,

@@ -22,6 +22,7 @@ from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.late_rows import carry_late_rows
+from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.publish.plan import KEEP, plan_publish, superseded
@@ -110,9 +111,9 @@ def publish_artifact(
         check_room(feature_store, targets)
     with patiently(_PATIENCE_SECONDS):
         if plan.changed:
-            first_ef = feature_store.config.online_store.search_ef
+            settings = feature_store.config.online_store
             n_late = _load_and_switch(
-                engine, targets, steps, progress, first_ef, recall, wait_replicas, plan.unreadable
+                engine, targets, steps, progress, settings, recall, wait_replicas, plan.unreadable
             )
             search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
         # Late rows may be in any collection that was live until the switch: another publish may have made a third
@@ -159,7 +160,7 @@ def _load_and_switch(
     targets: list[Target],
     steps: _Steps,
     progress: Callable[[int], object] | None,
-    first_ef: int,
+    settings: OnlineStoreSettings,
     recall: dict[str, dict[str, float]],
     wait_replicas: float | None,
     unreadable: Collection[str],
@@ -170,7 +171,7 @@ def _load_and_switch(
             for target in targets:
                 _load(engine, target, steps, progress)
                 steps.begin("verify")
-                _verify(engine, target, targets, first_ef, recall)
+                _verify(engine, target, targets, settings, recall)
             # Carry the late rows so far first, so that no query misses them after the switch.
             aliases = engine.aliases()
             n_late = sum(
@@ -231,7 +232,11 @@ def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int
 
 
 def _verify(
-    engine: Engine, target: Target, targets: list[Target], first_ef: int, recall: dict[str, dict[str, float]]
+    engine: Engine,
+    target: Target,
+    targets: list[Target],
+    settings: OnlineStoreSettings,
+    recall: dict[str, dict[str, float]],
 ) -> None:
     """Verify the loaded collection, and record in it that it is verified, and how to search it."""
     if target.is_loaded(engine):
@@ -242,10 +247,12 @@ def _verify(
         # The vector with the bias ranks items for a user.
         (users,) = (other.table for other in targets if other.side.entity == "user")
         queries[embedding.name] = rank_queries(users)
-    check = verify_loaded(engine, target, queries, first_ef)
+    check = verify_loaded(
+        engine, target, queries, settings.search_ef, min_recall=settings.min_recall, rescored=settings.rescore
+    )
     recall[target.side.entity] = check.recall
     checked = {"verified": True, "search_ef": check.search_ef, "enough_ef": check.enough_ef}
-    engine.annotate(target.collection, target.spec.model_copy(update=checked))
+    engine.annotate(target.collection, engine.describe(target.collection).model_copy(update=checked))
 
 
 def _readable(collections: Iterable[str], unreadable: Collection[str]) -> list[str]:

@@ -81,7 +81,9 @@ class ServerEngine:
         self._ask = self._caller.ask
         self.cluster = ClusterView(self._caller, client)
         self._describer = Describer(self._caller, client, self._catalog, self.cluster)
-        self.on_loop = None if connect is None else AsyncServer(connect, self._catalog, self._caller)
+        self.on_loop = (
+            None if connect is None else AsyncServer(connect, self._catalog, self._caller, self._storage.consistency)
+        )
         self._streams = streams
 
     def server_version(self) -> str:
@@ -128,6 +130,7 @@ class ServerEngine:
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
+        spec = spec.model_copy(update={"datatype": self._storage.datatype})
         self._catalog.forget(collection)
         exists = self._describer.exists(collection)
         half_built = spec_in(self._describer.info(collection)) if exists and spec.fingerprint else None
@@ -179,7 +182,9 @@ class ServerEngine:
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
         what, parts = f"read from {collection!r}", wanted(payload, vectors)
-        records = self._ask(what, self._client.retrieve, collection, list(ids), **parts)
+        records = self._ask(
+            what, self._client.retrieve, collection, list(ids), **parts, consistency=self._storage.consistency
+        )
         return stored_points(records, ids)
 
     def query(
@@ -206,6 +211,7 @@ class ServerEngine:
             query_filter=filter,
             with_payload=payload_keys(payload),
             search_params=search_parameters(self._storage, candidates, exact=exact, filtered=filter is not None),
+            consistency=self._storage.consistency,
         )
         return scored_points(answer.points)
 
@@ -248,7 +254,14 @@ class ServerEngine:
     ) -> Page:
         what, parts = f"read from {collection!r}", wanted(payload, vectors)
         records, following = self._ask(
-            what, self._client.scroll, collection, scroll_filter=filter, limit=limit, offset=start, **parts
+            what,
+            self._client.scroll,
+            collection,
+            scroll_filter=filter,
+            limit=limit,
+            offset=start,
+            **parts,
+            consistency=self._storage.consistency,
         )
         return all_points(records), None if following is None else plain_id(following)
 

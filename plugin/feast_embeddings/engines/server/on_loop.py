@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 
 from feast_embeddings.engines.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
 from feast_embeddings.engines.server.catalog import Catalog, spec_in
@@ -27,9 +27,17 @@ class AsyncServer:
         connect: makes a client. Nothing is sent yet.
         catalog: the known collections, shared with the engine.
         caller: calls the client.
+        consistency: how many replicas a read asks.
     """
 
-    def __init__(self, connect: Callable[[], AsyncQdrantClient], catalog: Catalog, caller: Caller) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], AsyncQdrantClient],
+        catalog: Catalog,
+        caller: Caller,
+        consistency: models.ReadConsistency | None = None,
+    ) -> None:
+        self._consistency = consistency
         self._connect = connect
         self._ask = caller.ask_on_loop
         self._catalog = catalog
@@ -70,7 +78,7 @@ class AsyncServer:
         """As `Engine.retrieve`, with the whole payload."""
         client = await self.client()
         what, parts = f"read from {collection!r}", wanted(None, vectors)
-        records = await self._ask(what, client.retrieve, collection, list(ids), **parts)
+        records = await self._ask(what, client.retrieve, collection, list(ids), **parts, consistency=self._consistency)
         return stored_points(records, ids)
 
     async def upsert(self, collection: str, batch: PointBatch) -> None:
