@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
+import numpy as np
 import pytest
+from qdrant_client.http.exceptions import ResponseHandlingException
 from tests.conftest import Command
+from tests.online.test_late_rows import push, served
 from tests.support.cluster import Cluster, new_cluster, shop_on
 from tests.support.publishing import in_space, publish_any
 from tests.support.shop import Shop, qdrant, write_version
 
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.failover import any_of
 from feast_embeddings.errors import EngineError
 from feast_embeddings.publish.versions import list_versions, roll_back
 from feast_embeddings.query.store import EmbeddingStore
@@ -117,3 +124,88 @@ def test_a_publish_that_waits_for_replicas(cluster: Cluster, tmp_path: Path, com
     last = next_version(shop, seed=2)
     assert publish_any(shop.feature_store, last, wait_replicas=60).warnings == []
     assert live_version(shop) == last.manifest.version
+
+
+@pytest.mark.parametrize("lost", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("prefer_grpc", [True, False])
+def test_the_first_address_is_lost(cluster: Cluster, tmp_path: Path, lost: signal.Signals, prefer_grpc: bool) -> None:
+    """Queries, publishes, pushes and rollbacks go on at the next, and the answers are the same."""
+    shop = shop_on(
+        cluster,
+        tmp_path,
+        addresses=cluster.addresses,
+        prefer_grpc=prefer_grpc,
+        shard_number=3,
+        replication_factor=3,
+        timeout=15 if lost == signal.SIGSTOP else 30,
+    )
+    publish_any(shop.feature_store, shop.artifact)
+    ranked = EmbeddingStore(shop.feature_store, "shop").rank("u-1")
+    cluster.lose(0, lost)
+    for store in (shop.feature_store, shop.repo.feature_store()):
+        again = EmbeddingStore(store, "shop").rank("u-1")
+        assert (again.ids, again.scores.tolist(), again.version) == (ranked.ids, ranked.scores.tolist(), ranked.version)
+    push(shop, "late", 7.0)
+    assert served(shop, "late") == [7.0]
+    first, second = shop.artifact.manifest.version, next_version(shop)
+    if lost == signal.SIGKILL:
+        assert publish_any(shop.feature_store, second).previous == first
+        assert live_version(shop) == second.manifest.version
+        assert roll_back(shop.feature_store, shop.repo.data, "shop").version == first
+    assert live_version(shop) == first
+    assert served(shop, "late") == [7.0]
+
+
+@pytest.mark.parametrize("step", ["load", "verify", "switch", "clear"])
+def test_a_node_is_lost_in_a_publish(cluster: Cluster, tmp_path: Path, step: str) -> None:
+    """Killed as a step begins: the publish goes on at the next address, and every row is there."""
+    shop = shop_on(cluster, tmp_path, addresses=cluster.addresses, shard_number=3, replication_factor=2)
+    publish_any(shop.feature_store, shop.artifact)
+    newer, killed = next_version(shop), list[str]()
+
+    def kill(begun: str) -> None:
+        if begun == step and not killed:
+            killed.append(begun)
+            cluster.kill(0)
+
+    assert publish_any(shop.feature_store, newer, on_step=kill).changed
+    assert killed == [step]
+    store = EmbeddingStore(shop.feature_store, "shop")
+    assert store.rank("u-1").version == newer.manifest.version
+    table = newer.table("item")
+    read = store.item_embeddings(table["item_id"].to_pylist())
+    assert np.array_equal(read.vectors, np.array(table["embedding"].to_pylist(), dtype=np.float32))
+
+
+def test_no_address_answers(cluster: Cluster, tmp_path: Path) -> None:
+    """It is an error that says so, of queries and of writes."""
+    shop = shop_on(cluster, tmp_path, addresses=cluster.addresses, retries=0)
+    shop.publish()
+    for node in range(3):
+        cluster.kill(node)
+    with pytest.raises(EngineError, match="no other address answered either"):
+        live_version(shop)
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"), [(httpx.ReadTimeout("late"), 1), (httpx.ConnectError("refused"), 2)], ids=["late", "refused"]
+)
+def test_a_collection_is_created_once(source: httpx.TransportError, asked: int) -> None:
+    """The request may have arrived before its answer was lost; one that was refused did not."""
+    calls: list[str] = []
+
+    class Lost:
+        def __getattr__(self, name: str) -> Any:
+            def fail() -> None:
+                calls.append(name)
+                raise ResponseHandlingException(source)
+
+            return fail
+
+    lost: list[Any] = [Lost(), Lost()]
+    nodes: Any = any_of(lost)
+    for name, times in (("create_collection", asked), ("upsert", 2)):
+        calls.clear()
+        with pytest.raises(ResponseHandlingException):
+            getattr(nodes, name)()
+        assert calls == [name] * times

@@ -38,6 +38,11 @@ class Cluster:
         for number in range(3):
             self.wait(lambda number=number: len(self.get("/cluster", number)["peers"]) == 3)  # type: ignore[misc]
 
+    @property
+    def addresses(self) -> list[dict[str, Any]]:
+        """The setting of all nodes."""
+        return [{"url": node.at.url, "grpc_port": node.at.grpc_port} for node in self.nodes]
+
     def get(self, path: str, node: int = 0) -> Any:
         """The result of a GET request."""
         return httpx.get(self.nodes[node].at.url + path, timeout=30).raise_for_status().json()["result"]
@@ -49,6 +54,13 @@ class Cluster:
     def remove(self, peer: int) -> None:
         """Make the others forget a node, with all that it holds."""
         httpx.delete(f"{self.nodes[0].at.url}/cluster/peer/{peer}?force=true", timeout=30).raise_for_status()
+
+    def lose(self, node: int, how: signal.Signals) -> None:
+        """Kill or freeze a node."""
+        if how == signal.SIGSTOP:
+            self.nodes[node].send(how)
+        else:
+            self.nodes[node].end(how)
 
     def kill(self, node: int) -> None:
         self.nodes[node].end(signal.SIGKILL)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from feast.infra.online_stores.vector_store import VectorStoreConfig
 from feast.repo_config import FeastConfigBaseModel
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     NonNegativeInt,
@@ -26,10 +28,25 @@ __all__ = ["OnlineStoreSettings"]
 
 _EMBEDDED_ONLY = {"lock_timeout"}
 _SERVER_ONLY = {
-    *("api_key", "api_key_file", "ca_certificate", "prefer_grpc", "grpc_port", "timeout", "retries"),
+    *("addresses", "api_key", "api_key_file", "ca_certificate", "prefer_grpc", "grpc_port", "timeout", "retries"),
     *(field.name for field in dataclasses.fields(Storage)),
 }
 _QUANTIZED_ONLY = {"quantization_always_ram", "product_compression", "oversampling", "rescore"}
+
+
+class ServerAddress(BaseModel):
+    """The address of a node, or its URL alone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str
+    grpc_port: int | None = None
+    """By default as in the settings."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_url(cls, data: Any) -> Any:
+        return {"url": data} if isinstance(data, str) else data
 
 
 class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
@@ -52,6 +69,8 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     """Embedded: seconds to wait for another writer."""
     url: str | None = None
     """Address of a Qdrant server, e.g. http://localhost:6333; selects the server engine."""
+    addresses: Annotated[list[ServerAddress], Field(min_length=1)] | None = None
+    """Server: several nodes of one cluster, instead of `url`: what one does not answer goes to the next."""
     api_key: SecretStr | None = None
     """Server: API key; write ${QDRANT_API_KEY} and set the environment variable."""
     api_key_file: str | None = None
@@ -103,6 +122,13 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     max_optimization_threads: NonNegativeInt | None = None
     """Server: threads of the optimizer per shard; for new collections."""
 
+    @property
+    def servers(self) -> list[tuple[str, int]]:
+        """The URL and gRPC port of each address of the server; none for the embedded engine."""
+        if self.addresses is not None:
+            return [(at.url, self.grpc_port if at.grpc_port is None else at.grpc_port) for at in self.addresses]
+        return [] if self.url is None else [(self.url, self.grpc_port)]
+
     @model_validator(mode="wrap")
     @classmethod
     def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -110,8 +136,13 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
             settings = handler(data)
         except ValidationError as error:
             # Not re-raised: Feast would print all settings with it, including the API key.
-            first = error.errors(include_input=False)[0]
-            raise InputError(f"online_store.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            wrong = error.errors(include_input=False)[0]
+            raise InputError(f"online_store.{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+        if settings.addresses is not None:
+            first = settings.addresses[0].url
+            if settings.url not in (None, first):
+                raise InputError("online_store: set url or addresses, not both")
+            settings.url = first
         if settings.url is not None and settings.path is not None:
             raise InputError("online_store: set url (a Qdrant server) or path (the embedded engine), not both")
         idle = settings.model_fields_set & (_SERVER_ONLY if settings.url is None else _EMBEDDED_ONLY)
@@ -123,7 +154,9 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
         _check_storage(settings)
         if settings.api_key is not None and settings.api_key_file is not None:
             raise InputError("online_store: set api_key or api_key_file, not both")
-        if settings.ca_certificate is not None and not (settings.url or "").lower().startswith("https://"):
+        if settings.ca_certificate is not None and not all(
+            url.lower().startswith("https://") for url, _ in settings.servers
+        ):
             raise InputError("online_store: ca_certificate needs an https url; it would have no effect")
         key = "" if settings.api_key is None else settings.api_key.get_secret_value()
         if key.startswith("$"):
