@@ -50,7 +50,7 @@ def fit(trainer: str, log: Interactions, seed: int, factors: int) -> Run:
     method = find_trainer(trainer)
     matrix = log.to_csr()
     learned = method.train(matrix, method.configure({"factors": factors}), RunOptions(seed=seed, threads=1))
-    return Run(log, factor_tables(log, matrix, learned))
+    return Run(log, factor_tables(log.summary(), matrix, learned))
 
 
 def written(folder: Path, run: Run) -> Artifact:

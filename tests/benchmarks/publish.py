@@ -26,7 +26,7 @@ from tests.benchmarks.peak_memory import PeakMemory
 
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact, write_artifact
-from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.codec.columns import encode_batches
 from feast_embeddings.engines.embedded import shards as edge_shards
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import PointBatch
@@ -75,7 +75,7 @@ def raw(folder: Path, graphs: bool, answer: Any) -> None:
     _, targets = plan_publish(store, artifact)
     engine, seconds, gib = EmbeddedEngine(folder / "raw"), 0.0, 0.0
     for target in targets:
-        ready = list(encode_table(target.side.codec, target.table))
+        ready = list(encode_batches(target.side.codec, target.rows.batches()))
         ended: list[float] = []
 
         def batches(ready: list[PointBatch] = ready, ended: list[float] = ended) -> Iterator[PointBatch]:

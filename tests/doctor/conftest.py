@@ -101,15 +101,18 @@ def fix(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fi
     def feast(*arguments: str) -> None:
         from feast.cli.cli import cli
 
+        levels = loggers()
         with monkeypatch.context() as patch:
-            # It sets the level of every logger that there is.
-            for logger in logging.root.manager.loggerDict.values():
-                if isinstance(logger, logging.Logger):
-                    patch.setattr(logger, "level", logger.level)
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "modules", dict(sys.modules))
             cli.main(list(arguments), standalone_mode=False)
-        logging.root.setLevel(logging.root.level)  # forgets the levels that loggers have worked out meanwhile
+        # Feast sets the level of every name that is known, and makes a logger of each parent, such as a package.
+        for name in loggers():
+            logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+    def loggers() -> dict[str, int]:
+        known = logging.root.manager.loggerDict.items()
+        return {name: logger.level for name, logger in known if isinstance(logger, logging.Logger)}
 
     return run
 

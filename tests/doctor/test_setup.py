@@ -117,7 +117,7 @@ def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, fix: Fi
     ("change", "level", "message"),
     [
         ({"online_store": {"type": "sqlite"}}, "problem", "queries do not work"),
-        ({"online_store": {"type": "feast_embeddings.QdrantEmbeddingOnlineStore", "hnsw_m": 0}}, "problem", "hnsw_m"),
+        ({"online_store": {"type": "feast_embeddings.QdrantEmbeddingOnlineStore", "hnsw_m": -1}}, "problem", "hnsw_m"),
         ({"batch_engine": {"type": "local"}}, "warning", "batch_engine.type is local"),
         ({"offline_store": {"type": "file"}}, "warning", "tested with duckdb"),
     ],

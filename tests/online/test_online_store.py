@@ -261,7 +261,7 @@ def test_the_event_loop_is_free_meanwhile(
         ({"shard_number": 2}, "shard_number needs url"),
         ({"url": "http://x", "quantization": "product"}, "'scalar' or 'binary'"),
         ({"url": "http://x", "lock_timeout": 5}, "lock_timeout is only for the embedded engine"),
-        ({"hnsw_m": 0}, "greater than 0"),
+        ({"hnsw_m": -1}, "greater than or equal to 0"),
     ],
 )
 def test_settings_are_honoured_or_refused(settings: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+import qdrant_edge as edge
 import yaml
 from feast import FeatureStore
 from tests.support.publishing import publish_any
@@ -68,6 +69,22 @@ def true_lists(artifact: Artifact) -> npt.NDArray[np.intp]:
     items, users = artifact.table("item"), embedding_matrix(artifact.table("user"))
     scores = users @ embedding_matrix(items).T + items["bias"].to_numpy()
     return np.argsort(-scores, axis=1)[:, :K]
+
+
+def test_without_graphs_every_vector_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is built, and answers are exact."""
+    repo, feature_store = shop(tmp_path, monkeypatch, hnsw_m=0)
+    artifact = write(repo, N_ITEMS)
+    result = publish_any(feature_store, artifact)
+    assert set(result.recall["item"].values()) == {1.0}
+    for path in (repo.path / "qdrant_storage" / "shards").iterdir():
+        shard = edge.EdgeShard.load(str(path))
+        assert shard.info().indexed_vectors_count == 0
+        shard.close()
+    many = EmbeddingStore(feature_store, "shop").rank_batch(list(range(N_USERS)), K).answers
+    for one, true in zip(many, true_lists(artifact), strict=True):
+        assert one is not None
+        assert sorted(one.ids) == sorted(true)
 
 
 def test_a_graph_that_finds_too_little_is_searched_for_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ def test_a_column_of_another_type_is_refused_before_the_fit(
 
     train_model(repo, "m", **write("9.5"), parameters=FEW, evaluation=False)
     unable = replace(find_trainer("bpr"), train=lambda *_: pytest.fail("it was fitted"))
-    monkeypatch.setattr("embedding_trainers.train.find_trainer", lambda _: unable)
+    monkeypatch.setattr("embedding_trainers.training.find_trainer", lambda _: unable)
     with pytest.raises(InputError, match=message):
         train_model(repo, "m", **write(price), reading=Reading(user_ids=ids), parameters=FEW, evaluation=False)
 

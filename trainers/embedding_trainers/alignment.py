@@ -17,9 +17,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedding_trainers.procrustes import Halves, mean_cosine, residual, rotation, sum_up, total
 from feast_embeddings.artifact import ENTITIES, Alignment, Artifact, EmbeddingTable, Entity, embedding_matrix
 
-__all__ = ["MAX_RESIDUAL", "MIN_SHARED_PER_DIM", "Aligned", "Tables", "align", "count_shared", "residual_of", "too_few"]
+__all__ = [
+    "MAX_RESIDUAL",
+    "MIN_SHARED_PER_DIM",
+    "Aligned",
+    "Tables",
+    "align",
+    "align_by",
+    "count_shared",
+    "residual_of",
+    "too_few",
+]
 
 # Each half of the shared ids has to determine a rotation by itself.
 MIN_SHARED_PER_DIM = 2
@@ -49,10 +60,7 @@ class Aligned:
 def align(previous: Artifact, tables: Tables) -> Aligned:
     """Rotate users and items by the one orthogonal matrix that brings shared ids nearest to an earlier version.
 
-    The squared distance of an id counts by n·m / (n + m), with n and m its interactions in either version: the
-    variance of a vector falls with 1 / n, and this is one over the variance of the difference.
-
-    `residual_of` says what it refuses.
+    `residual_of` says what it refuses, `procrustes.sum_up` how much an id counts.
 
     Args:
         previous: with as many dimensions.
@@ -61,33 +69,18 @@ def align(previous: Artifact, tables: Tables) -> Aligned:
     Raises:
         ArtifactError: a table of `previous` is damaged.
     """
-    shared = _shared(previous, tables)
-    counts = {entity: int((shared.entity == entity).sum()) for entity in ENTITIES}
-    dim = shared.new.shape[1]
-    if reason := too_few(previous, counts, dim):
-        return Aligned(tables, None, reason)
-    residual = _residual(shared)
-    if residual > MAX_RESIDUAL:
-        return Aligned(
-            tables,
-            None,
-            f"the vectors of the {len(shared.new):,} ids shared with version {previous.manifest.version} are too far "
-            f"from it under any rotation: residual {residual:.2f}, at most {MAX_RESIDUAL:g}",
-        )
-    rotation = _rotation(shared)
+    return align_by(previous, tables, _sides(previous, tables))
+
+
+def align_by(previous: Artifact, tables: Tables, sides: Mapping[Entity, Halves]) -> Aligned:
+    """As `align`, by sums over the shared users and items."""
+    rotation, alignment, refused = _judge(previous, sides)
+    if alignment is None:
+        return Aligned(tables, None, refused)
     rotated = {
         entity: replace(table, embedding=(table.embedding.astype(np.float64) @ rotation).astype(np.float32))
         for entity, table in tables.items()
     }
-    alignment = Alignment(
-        version=previous.manifest.version,
-        space_id=previous.manifest.space_id,
-        residual=residual,
-        shared_users=counts["user"],
-        shared_items=counts["item"],
-        cosine_before=_mean_cosine(shared, np.eye(dim)),
-        cosine=_mean_cosine(shared, rotation),
-    )
     return Aligned(rotated, alignment, "")
 
 
@@ -103,7 +96,7 @@ def residual_of(previous: Artifact, tables: Tables) -> float:
     Raises:
         ArtifactError: a table of `previous` is damaged.
     """
-    return _residual(_shared(previous, tables))
+    return residual(_sides(previous, tables).values())
 
 
 def count_shared(previous: Artifact, ids: Mapping[Entity, pa.Array]) -> dict[Entity, int]:
@@ -129,82 +122,54 @@ def too_few(previous: Artifact, counts: Mapping[Entity, int], dim: int) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """The n shared ids: their vectors in both versions, their weight, and whether they are users or items."""
+def _judge(previous: Artifact, sides: Mapping[Entity, Halves]) -> tuple[_Matrix, Alignment | None, str]:
+    """Find the rotation into the space of an earlier version, or refuse.
 
-    new: _Matrix
-    old: _Matrix
-    weight: _Matrix
-    entity: npt.NDArray[np.str_]
+    Args:
+        sides: sums over the shared users and items.
 
-    def take(self, rows: npt.NDArray[np.bool_]) -> _Shared:
-        return _Shared(self.new[rows], self.old[rows], self.weight[rows], self.entity[rows])
+    Returns:
+        The rotation, shape (dim, dim); the alignment, None if it is refused; and why it is.
+    """
+    counts = {entity: int(sum(half.scalars[0] for half in sides[entity])) for entity in ENTITIES}
+    sums = total(half for halves in sides.values() for half in halves)
+    same = np.eye(len(sums.new))
+    if reason := too_few(previous, counts, len(same)):
+        return same, None, reason
+    far = residual(sides.values())
+    if far > MAX_RESIDUAL:
+        reason = (
+            f"the vectors of the {sum(counts.values()):,} ids shared with version {previous.manifest.version} are too "
+            f"far from it under any rotation: residual {far:.2f}, at most {MAX_RESIDUAL:g}"
+        )
+        return same, None, reason
+    best = rotation(sums)
+    alignment = Alignment(
+        version=previous.manifest.version,
+        space_id=previous.manifest.space_id,
+        residual=far,
+        shared_users=counts["user"],
+        shared_items=counts["item"],
+        cosine_before=mean_cosine(sums, same),
+        cosine=mean_cosine(sums, best),
+    )
+    return best, alignment, ""
 
 
-def _shared(previous: Artifact, tables: Tables) -> _Shared:
-    parts = []
+def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
+    """The sums over the shared ids; every other one is of the second half."""
+    sides: dict[Entity, Halves] = {}
     for entity, table in tables.items():
         before = previous.table(entity)
         rows = _rows_in(before[f"{entity}_id"], table.ids)
         new = np.flatnonzero(rows.is_valid())
         old = rows.drop_null().to_numpy()
-        n, m = table.n_interactions[new], before["n_interactions"].to_numpy()[old]
-        weight = n * m / np.maximum(n + m, 1)
-        parts.append(
-            _Shared(
-                table.embedding[new].astype(np.float64),
-                embedding_matrix(before)[old],
-                weight,
-                np.full(len(new), entity),
-            )
-        )
-    return _Shared(
-        np.concatenate([part.new for part in parts]),
-        np.concatenate([part.old for part in parts]).astype(np.float64),
-        np.concatenate([part.weight for part in parts]),
-        np.concatenate([part.entity for part in parts]),
-    )
+        n, m, vectors = table.n_interactions, before["n_interactions"].to_numpy(), embedding_matrix(before)
+        halves = [(new[start::2], old[start::2]) for start in (0, 1)]
+        sides[entity] = [sum_up(table.embedding[a], vectors[b], n[a], m[b]) for a, b in halves]
+    return sides
 
 
 def _rows_in(known: pa.ChunkedArray, ids: pa.Array) -> pa.Array:
     """For each id its row among the known ones, null where it is not; text and whole numbers are never equal."""
     return pc.index_in(ids, value_set=known) if known.type == ids.type else pa.nulls(len(ids), pa.int32())
-
-
-def _rotation(shared: _Shared) -> _Matrix:
-    """The orthogonal matrix R that makes the weighted distance between new · R and old smallest."""
-    products = (shared.new * shared.weight[:, None]).T @ shared.old
-    left, singular, right = np.linalg.svd(products)
-    # Nothing gained: then the vectors keep their bits, so that equal trainings write equal bytes.
-    if np.trace(products) >= singular.sum() * (1 - 1e-12):
-        return np.eye(len(products))
-    return np.asarray(left @ right)
-
-
-def _residual(shared: _Shared) -> float:
-    half = np.arange(len(shared.new)) % 2 == 0
-    rotated = np.empty_like(shared.new)
-    for fitted, measured in ((half, ~half), (~half, half)):
-        rotated[measured] = shared.new[measured] @ _rotation(shared.take(fitted))
-    new, old = (_centred(vectors, shared) for vectors in (rotated, shared.old))
-    weight = shared.weight[:, None]
-    lengths = (weight * new * new).sum() * (weight * old * old).sum()
-    agreement = max(0.0, (weight * new * old).sum()) / np.sqrt(lengths) if lengths > 0 else 0.0
-    return float(np.sqrt(max(0.0, 1 - agreement**2)))
-
-
-def _centred(vectors: _Matrix, shared: _Shared) -> _Matrix:
-    centred = vectors.copy()
-    for entity in ENTITIES:
-        rows = shared.entity == entity
-        if shared.weight[rows].sum() > 0:
-            centred[rows] -= np.average(vectors[rows], axis=0, weights=shared.weight[rows])
-    return centred
-
-
-def _mean_cosine(shared: _Shared, rotation: _Matrix) -> float:
-    new = shared.new @ rotation
-    lengths = np.linalg.norm(new, axis=1) * np.linalg.norm(shared.old, axis=1)
-    cosine = (new * shared.old).sum(axis=1) / np.where(lengths > 0, lengths, 1)
-    return float(np.average(cosine, weights=shared.weight))

@@ -10,8 +10,12 @@ from feast_embeddings.errors import MissingExtraError
 __all__ = ["import_extra"]
 
 
-def import_extra(module: str) -> ModuleType:
-    """Import a module of the extra ``trainers``, e.g. ``scipy.sparse``.
+def import_extra(module: str, purpose: str = "training", extra: str = "trainers") -> ModuleType:
+    """Import a module of an extra, e.g. ``scipy.sparse``.
+
+    Args:
+        purpose: what needs it, for the error.
+        extra: the extra that installs it.
 
     Raises:
         MissingExtraError: its package, or one that it needs, is not installed, or lacks a library of the system.
@@ -20,6 +24,6 @@ def import_extra(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
-        raise MissingExtraError("training", "trainers", package) from None
+        raise MissingExtraError(purpose, extra, package) from None
     except ImportError as error:
-        raise MissingExtraError("training", "trainers", module.partition(".")[0], str(error)) from None
+        raise MissingExtraError(purpose, extra, module.partition(".")[0], str(error)) from None

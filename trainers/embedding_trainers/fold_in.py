@@ -12,13 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
 from embedding_trainers.interactions.vocabulary import exact_cast
 from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_trainer
-from feast_embeddings.artifact import Artifact, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
+from feast_embeddings.artifact import (
+    Artifact,
+    EmbeddingTable,
+    Entity,
+    FoldedIn,
+    check_table,
+    embedding_matrix,
+    to_arrow,
+)
+from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
 
@@ -129,10 +137,10 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     """
     log = interactions if isinstance(interactions, Interactions) else read_interactions(interactions)
     manifest = artifact.manifest
-    version, same = FoldIn(artifact, entity), artifact.table(entity)
+    version, same = FoldIn(artifact, entity), artifact.verified(entity)
     ids, numbers = _side(log, entity)
     other_ids, other_numbers = _side(log, version.other)
-    ids = _typed(ids, same[f"{entity}_id"].type, entity, manifest.version)
+    ids = _typed(ids, same.schema.field(f"{entity}_id").type, entity, manifest.version)
     other_ids = _typed(other_ids, version.ids.type, version.other, manifest.version)
 
     columns = version.numbers(other_ids)[other_numbers]
@@ -201,14 +209,18 @@ def _known_side(entity: Entity, table: pa.Table, artifact: Artifact) -> KnownSid
 
 def _degrees(entity: Entity, table: pa.Table, artifact: Artifact) -> npt.NDArray[np.int64]:
     """Distinct items of each user, or users of each item: a log may have a pair in many rows."""
-    file = artifact.verified("user")
-    if "seen_items" not in pq.read_schema(file).names:
+    users = artifact.verified("user")
+    if "seen_items" not in users.schema.names:
         return np.asarray(table["n_interactions"].to_numpy())
-    # Without the vectors, which are most of the file. partitioning=None: see `Artifact.table`.
-    seen = pq.read_table(file, columns=["seen_items"], partitioning=None)["seen_items"].combine_chunks()
+    # Without the vectors, which are most of the files.
+    seen = (batch["seen_items"] for batch in users.batches(["seen_items"]))
     if entity == "user":
-        return np.asarray(pc.list_value_length(seen).to_numpy(), np.int64)
-    return np.bincount(pc.index_in(seen.flatten(), value_set=table["item_id"]), minlength=len(table)).astype(np.int64)
+        return np.concatenate([pc.list_value_length(lists).to_numpy() for lists in seen]).astype(np.int64)
+    degrees = np.zeros(len(table), dtype=np.int64)
+    items = table["item_id"].combine_chunks()
+    for lists in seen:
+        degrees += np.bincount(pc.index_in(lists.flatten(), value_set=items), minlength=len(table))
+    return degrees
 
 
 def _table(
@@ -230,15 +242,17 @@ def _table(
     )
     # What a vector was learned from ends with the newer of the two; the newest row of an id is the one that is served.
     stamp = max(as_of, manifest.as_of)
-    return to_arrow(entity, learned, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
+    return to_arrow(entity, check_table(entity, learned), stamp, datetime.now(UTC), manifest.version, manifest.space_id)
 
 
-def _completed(table: pa.Table, trained: pa.Table, entity: Entity) -> tuple[pa.Table, pa.Array]:
+def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> tuple[pa.Table, pa.Array]:
     """The rows with the columns of the version's table in their order, and the ids that it was trained on.
 
     Those keep their attributes, and what they had seen stays seen.
     """
     ids = table[f"{entity}_id"].combine_chunks()
+    known = (batch.filter(pc.is_in(batch[f"{entity}_id"], value_set=ids)) for batch in files.batches())
+    trained = pa.Table.from_batches(known, files.schema)
     places = pc.index_in(ids, value_set=trained[f"{entity}_id"])
     before = trained.take(places)
     columns = {name: table[name] if name in table.column_names else before[name] for name in trained.column_names}

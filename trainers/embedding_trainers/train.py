@@ -3,88 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import TypeAdapter
 
-from embedding_trainers.alignment import Aligned, Tables, align, count_shared, too_few
-from embedding_trainers.evaluation import evaluate
-from embedding_trainers.interactions import (
-    Columns,
-    LogReport,
-    Preparation,
-    Reading,
-    Split,
-    read_log,
-    split_interactions,
-)
-from embedding_trainers.interactions.attributes import read_attributes
-from embedding_trainers.interactions.checks import check_weights, log_warnings, refuse_weights_without_effect
-from embedding_trainers.interactions.column_types import types_of, types_of_newest
+from embedding_trainers.alignment import align, count_shared
+from embedding_trainers.evaluation import measure
+from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
+from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
-from embedding_trainers.search import EarlyStop, Search, Tuning, find_iterations, tune
-from embedding_trainers.trainer import RunOptions, Trainer, find_trainer
-from feast_embeddings.artifact import (
-    Artifact,
-    Entity,
-    TrainerInfo,
-    check_schemas,
-    load_artifact,
-    trained_models,
-    validate_model_name,
-    write_artifact,
-)
-from feast_embeddings.errors import ArtifactError, InputError
+from embedding_trainers.search import Search, find_iterations, tune
+from embedding_trainers.trainer import RunOptions, Trainer
+from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
+from feast_embeddings.artifact import Entity
 from feast_embeddings.reading import ColumnType, Source
 
 __all__ = ["LATEST", "Evaluation", "Training", "train_model"]
-
-LATEST = "latest"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How the trainer did on a part of the interactions that it had not seen.
-
-    Attributes:
-        method: what was held back, or why nothing could be.
-        n_users: how many users the metrics are the mean of.
-        metrics: see `evaluation.evaluate`; empty if nothing could be held back.
-    """
-
-    method: str
-    n_users: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Training:
-    """One run.
-
-    Attributes:
-        artifact: what it wrote.
-        evaluation: None if it was not asked for.
-        tuning: None if it was not asked for.
-        early_stop: None if it was not asked for.
-        log: what became of the rows of the log.
-        warnings: what the user should know, a sentence each.
-        seconds: wall time of the steps read, tune, early stop, evaluate, fit, align and write.
-    """
-
-    artifact: Artifact
-    evaluation: Evaluation | None
-    tuning: Tuning | None
-    early_stop: EarlyStop | None
-    log: LogReport
-    warnings: list[str]
-    seconds: dict[str, float]
 
 
 def train_model(
@@ -135,145 +72,72 @@ def train_model(
         InputError: an argument or a file cannot be used. Nothing has been written then.
         MissingExtraError: the extra ``trainers`` is not installed.
     """
-    if not (repo / "feature_store.yaml").is_file():
-        raise InputError(f"{repo} has no feature_store.yaml; run feast-embeddings init, or name the folder with --repo")
-    validate_model_name(model)
-    columns, preparation, options = columns or Columns(), preparation or Preparation(), options or RunOptions()
-    newest = types_of_newest(repo / "data", model)
-    reading = reading or Reading()
-    reading = dataclasses.replace(
-        reading,
-        user_ids=reading.user_ids or newest.ids.get("user"),
-        item_ids=reading.item_ids or newest.ids.get("item"),
-    )
-    method = find_trainer(trainer)
-    config = method.configure(parameters or {})
-    previous, new_space = _previous(repo / "data", model, align_to, config.factors)
-    refuse_weights_without_effect(trainer, method, preparation)
+    options = options or RunOptions()
+    run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
+    method, config = run.method, run.config
     seconds: dict[str, float] = {}
 
-    with _timed(seconds, "read"):
-        log, report = read_log(interactions, columns, preparation, reading)
-        warnings = log_warnings(log, columns, trainer, method)
-        files: dict[Entity, tuple[Path | None, str, pa.Array]] = {
-            "user": (user_attributes, columns.user, log.users),
-            "item": (item_attributes, columns.item, log.items),
-        }
-        attributes: dict[Entity, pa.Table | None] = {"user": None, "item": None}
-        unused = set(attribute_types or ())
-        for entity, (path, id_column, ids) in files.items():
-            if path is not None:
-                types = {**newest.attributes.get(entity, {}), **(attribute_types or {})}
-                table, without = read_attributes(path, id_column, ids, types)
-                attributes[entity] = table
-                unused.difference_update(table.column_names)
-                if without:
-                    warnings.append(f"{without:,} {entity}s of {path} have no interaction, and get no vector")
-        if unused:
-            raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
-        schemas = {entity: _schema(entity, ids, attributes[entity]) for entity, (_, _, ids) in files.items()}
-        check_schemas(repo / "data", model, schemas)
-        user_items = log.to_csr()
-        if method.uses_weights:
-            warnings += check_weights(user_items, log)
-        if previous and align_to != LATEST:
-            shared = count_shared(previous, {"user": log.users, "item": log.items})
-            if reason := too_few(previous, shared, config.factors):
-                raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
+    with timed(seconds, "read"):
+        log, report = read_log(interactions, run.columns, run.preparation, run.reading)
+        ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
+        warnings = log_warnings(log, run.columns, trainer, method)
+        attributes, unused = run.read_attributes(
+            {"user": user_attributes, "item": item_attributes}, ids, attribute_types
+        )
+        warnings += unused
+        schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
+        summary = log.summary()
+        if run.previous and align_to != LATEST:
+            run.refuse_too_few(count_shared(run.previous, ids))
         split = split_interactions(log, seed=options.seed) if evaluation else None
-        # All that may be looked at before the evaluation; with its times, so that it is split by time again.
-        seen = log if split is None or split.held_back is None else log.where(~split.held_back)
+        seen = None
+        if search is not None or patience is not None:
+            # All that may be looked at before the evaluation; with its times, so that it is split by time again.
+            seen = log if split is None or split.held_back is None else log.where(~split.held_back)
+        # From here on only the matrix is needed: a large log takes more memory than all that follows.
+        log = dataclasses.replace(log, timestamps=None)
+        user_items = log.to_csr()
+        del log
+        if method.uses_weights:
+            warnings += check_weights(user_items, ids["user"], ids["item"])
     tuning = stop = judged = None
-    if search is not None:
-        with _timed(seconds, "tune"):
+    if search is not None and seen is not None:
+        with timed(seconds, "tune"):
             tuning = tune(method, parameters or {}, seen, options, search)
             config = tuning.config
-    if patience is not None:
-        with _timed(seconds, "early stop"):
+    if patience is not None and seen is not None:
+        with timed(seconds, "early stop"):
             stop = find_iterations(method, config, seen, options, patience=patience)
             config = stop.config
+    del seen
     if split:
-        with _timed(seconds, "evaluate"):
+        with timed(seconds, "evaluate"):
             judged = _evaluate(method, config, split, options)
-    with _timed(seconds, "fit"):
+        del split
+    with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
-    tables = factor_tables(log, user_items, factors, attributes["user"], attributes["item"])
+    tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"])
     refuse_zeros(tables)
-    aligned = Aligned(tables, None, new_space)
-    if previous:
-        with _timed(seconds, "align"):
-            aligned = _align(previous, aligned.tables, align_to)
-    with _timed(seconds, "write"):
-        artifact = write_artifact(
-            repo / "data",
-            model,
-            users=aligned.tables["user"],
-            items=aligned.tables["item"],
-            as_of=log.as_of or datetime.now(UTC),
-            trainer=TrainerInfo(name=trainer, config=config.model_dump(mode="json")),
+    with timed(seconds, "align") if run.previous else nullcontext():
+        aligned = run.aligned(tables, align)
+    with timed(seconds, "write"):
+        artifact = run.write(
+            aligned,
+            config=config,
             seed=options.seed,
-            metrics=judged.metrics if judged else {},
-            evaluated_on=f"{judged.method}, {judged.n_users} users" if judged and judged.metrics else "",
-            fingerprint=log.fingerprint(),
-            n_interactions=len(log),
-            alignment=aligned.alignment,
-            new_space_reason=aligned.refused,
-            interactions={
-                "columns": dataclasses.asdict(columns),
-                "preparation": TypeAdapter(Preparation).dump_python(preparation, mode="json"),
-                "reading": dataclasses.asdict(reading),
-                "rows": dataclasses.asdict(report),
-                "types": types_of(schemas).to_json(),
-            },
-            tuning=None if tuning is None else tuning.to_json(),
+            as_of=summary.as_of,
+            fingerprint=summary.fingerprint,
+            n_interactions=summary.n,
+            evaluation=judged,
+            report=report,
+            schemas=schemas,
+            tuning=tuning,
         )
     return Training(artifact, judged, tuning, stop, report, warnings, seconds)
 
 
-def _schema(entity: Entity, ids: pa.Array, attributes: pa.Table | None) -> pa.Schema:
-    """The columns of a new version that may differ from those of earlier ones."""
-    return pa.schema([(f"{entity}_id", ids.type), *(attributes.schema if attributes is not None else ())])
-
-
-def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
-    """The version to align to; or None, and why there is none."""
-    if align_to is None:
-        return None, "asked for"
-    if align_to == LATEST and model not in trained_models(data):
-        return None, "the first version of the model"
-    try:
-        previous = load_artifact(data, model, None if align_to == LATEST else align_to)
-    except ArtifactError as error:
-        if align_to != LATEST:
-            raise
-        return None, str(error)
-    if (dim := previous.manifest.dim) == factors:
-        return previous, ""
-    reason = f"version {previous.manifest.version} has {dim} dimensions, the new one {factors}"
-    if align_to != LATEST:
-        raise InputError(f"cannot align: {reason}; train with --factors {dim}, or start a new space with --no-align")
-    return None, reason
-
-
-def _align(previous: Artifact, tables: Tables, align_to: str | None) -> Aligned:
-    try:
-        return align(previous, tables)
-    except ArtifactError as error:
-        # A damaged old version is no reason to have no new one, unless that old one was asked for.
-        if align_to != LATEST:
-            raise
-        return Aligned(tables, None, str(error))
-
-
 def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions) -> Evaluation:
     if split.n_test_users == 0:
-        return Evaluation("too few interactions to hold any back", 0, {})
-    metrics = evaluate(method.train(split.train, config, options), split.train, split.test)
-    return Evaluation(split.method, split.n_test_users, metrics)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[step] = time.perf_counter() - start
+        return Evaluation.impossible("too few interactions to hold any back")
+    found = measure(method.train(split.train, config, options), split.train, split.test)
+    return Evaluation(split.method, split.n_test_users, found.n_ranked, found.metrics, found.margins)

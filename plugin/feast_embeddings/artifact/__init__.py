@@ -8,7 +8,10 @@
       items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
 
 An artifact is written to a temporary sibling and renamed, so it exists completely or not at all, and is never
-changed afterwards. Versions of one model are siblings; together they are the offline history. A process that writes or
+changed afterwards. Versions of one model are siblings; together they are the offline history. A table of more than a
+million rows has several files, ``users-00000.parquet`` and so on, so that it is written and read a part at a time.
+
+A process that writes or
 deletes one holds the model's lock, so that each version is newer than all before, and leftovers of killed processes
 can be distinguished from versions in progress.
 """
@@ -18,7 +21,15 @@ from __future__ import annotations
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS, normalise_attributes
 from feast_embeddings.artifact.manifest import FORMAT_VERSION, Alignment, Manifest, TrainerInfo
 from feast_embeddings.artifact.model_folder import trained_models, validate_model_name, version_folders
-from feast_embeddings.artifact.table import ENTITIES, EmbeddingTable, Entity, FoldedIn, embedding_matrix, to_arrow
+from feast_embeddings.artifact.table import (
+    ENTITIES,
+    EmbeddingTable,
+    Entity,
+    FoldedIn,
+    check_table,
+    embedding_matrix,
+    to_arrow,
+)
 from feast_embeddings.artifact.versions import (
     Artifact,
     check_schemas,
@@ -40,6 +51,7 @@ __all__ = [
     "Manifest",
     "TrainerInfo",
     "check_schemas",
+    "check_table",
     "delete_artifacts",
     "embedding_matrix",
     "list_artifacts",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["Matrix", "as_stored", "highest", "kth_best_scores", "matrix_blocks", "unit"]
+from feast_embeddings.artifact.table_files import TableFiles
+
+__all__ = ["VECTOR_ROWS", "Matrix", "as_stored", "highest", "kth_best_scores", "matrix_of", "unit"]
 
 Matrix = npt.NDArray[np.float32]
 
 # Rows that are compared with all queries at a time: few enough that their scores stay in the CPU cache.
-_BLOCK = 4096
+VECTOR_ROWS = 4096
 # Columns per group, when the highest of many columns are searched.
 _WIDTH = 64
 
@@ -30,17 +30,17 @@ def as_stored(vectors: Matrix, datatype: str) -> Matrix:
     return vectors.astype(np.float16).astype(np.float32) if datatype == "float16" else vectors
 
 
-def matrix_blocks(table: pa.Table) -> Iterator[Matrix]:
-    """Yield the vectors of a table, some rows at a time, without a copy."""
-    for batch in table.select(["embedding"]).to_batches(max_chunksize=_BLOCK):
-        yield batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+def matrix_of(column: pa.Array) -> Matrix:
+    """Return a column of vectors without nulls as a matrix, without a copy."""
+    matrix: Matrix = column.flatten().to_numpy().reshape(len(column), -1)
+    return matrix
 
 
 def kth_best_scores(
-    table: pa.Table,
+    rows: TableFiles,
     queries: Matrix,
     k: int,
-    bias: npt.NDArray[np.float32] | None,
+    bias: str | None,
     *,
     cosine: bool,
     datatype: str,
@@ -50,7 +50,7 @@ def kth_best_scores(
 
     Args:
         queries: shape (n, dim), or (n, dim + 1) with a bias.
-        bias: shape (rows,): one more coordinate of the rows.
+        bias: the column with one more coordinate of the rows.
         cosine: whether to normalize rows and queries.
         datatype: float16 rounds rows and queries, normalized first, as an engine does that stores them so.
         skip: per query, the row to leave out.
@@ -58,11 +58,12 @@ def kth_best_scores(
     best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
     queries = as_stored(unit(queries) if cosine else queries, datatype)
     start = 0
-    for block in matrix_blocks(table):
+    for batch in rows.batches(["embedding", *([bias] if bias else [])], VECTOR_ROWS):
+        block = matrix_of(batch["embedding"])
         if cosine:
             block = unit(block)
         if bias is not None:
-            block = np.column_stack([block, bias[start : start + len(block)]])
+            block = np.column_stack([block, batch[bias].to_numpy()])
         scores = queries @ as_stored(block, datatype).T
         if skip is not None:
             inside = (skip >= start) & (skip < start + len(block))

@@ -3,7 +3,7 @@
 ::
 
     <data>/<model>/history/users/<version>.parquet
-    <data>/<model>/history/items/<version>.parquet
+    <data>/<model>/history/items/<version>.parquet        or <version>-00000.parquet and so on, if it has parts
 
 Feast's DuckDB store reads one folder, and DuckDB refuses files whose columns differ. Artifacts never change, but
 attributes come and go between trainings. So the history holds a copy of each artifact's table, with nulls for columns
@@ -18,15 +18,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["check_columns", "folder_of_source", "history_folder", "history_source", "refresh_history"]
+__all__ = ["check_columns", "files_of", "folder_of_source", "history_folder", "history_source", "refresh_history"]
 
 _EVERY_FILE = "/*.parquet"
 
@@ -58,31 +59,38 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
     for entity in ("user", "item"):
         folder = history_folder(model_folder, entity)
         folder.mkdir(parents=True, exist_ok=True)
-        sources = {path.name: path / f"{entity}s.parquet" for path in versions}
+        sources = {name: table for path in versions for name, table in files_of(path, entity).items()}
         schema = _union([pq.read_schema(source) for source in sources.values()])
         # Newest first: DuckDB takes the columns of the first (oldest) file and tolerates more in later ones, so a
         # concurrent reader still finds a readable set.
         for name in sorted(sources, reverse=True):
-            target = folder / f"{name}.parquet"
+            target = folder / name
             if not _is_current(target, sources[name], schema):
                 _place(sources[name], target, schema)
         for stale in folder.iterdir():
-            if stale.name.removesuffix(".parquet") not in sources:
+            if stale.name not in sources:
                 stale.unlink()
 
 
-def check_columns(versions: list[Path], new: dict[str, pa.Schema]) -> None:
+def files_of(version: Path, entity: str) -> dict[str, Path]:
+    """Return the files of the users or items of a version by their names in the history."""
+    one = version / f"{entity}s.parquet"
+    tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet")) or [one]
+    return {version.name + table.name.removeprefix(f"{entity}s"): table for table in tables}
+
+
+def check_columns(versions: list[Path], new: Mapping[Any, pa.Schema]) -> None:
     """Check before anything is written that new tables can be added to the history.
 
     Args:
         versions: folders of the versions that are on disk.
-        new: schema of the new table per file name, e.g. ``items.parquet``.
+        new: schema of the new table of each side.
 
     Raises:
         InputError: a column's type is incompatible with that in an earlier version, or two names differ only in case.
     """
-    for name, schema in new.items():
-        _union([*_schemas(path / name for path in versions), schema])
+    for entity, schema in new.items():
+        _union([*_schemas(table for path in versions for table in [*files_of(path, entity).values()][:1]), schema])
 
 
 def _schemas(tables: Iterable[Path]) -> Iterator[pa.Schema]:

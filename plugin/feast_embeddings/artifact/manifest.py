@@ -1,11 +1,12 @@
 """`manifest.json`: the description of a version, its training data and quality, and the checksums of its tables.
 
-Only format 2 has a checksum of the manifest itself.
+Format 1 has no checksum of the manifest itself; formats 1 and 2 have one file for each table.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from feast_embeddings.errors import ArtifactError
 
 __all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
 
-FORMAT_VERSION = 2
-_READABLE = (1, 2)
+FORMAT_VERSION = 3
+_READABLE = (1, 2, 3)
 
 
 class _Frozen(BaseModel):
@@ -91,8 +92,19 @@ class Manifest(_Frozen):
     new_space_reason: str = ""
     """Why the version started a new space; empty if it did not."""
     files: dict[str, FileInfo]
+    """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on."""
     checksum: str = ""
     """SHA-256 of the file's bytes with this field empty."""
+
+    def parts(self, entity: str) -> dict[str, FileInfo]:
+        """Return the files of the users or items, in the order of the rows."""
+        pattern = re.compile(rf"{entity}s(-\d{{5}})?\.parquet")
+        return {name: info for name, info in sorted(self.files.items()) if pattern.fullmatch(name)}
+
+    def content(self, entity: str) -> str:
+        """Return a hash of the users' or items' table: equal for equal bytes."""
+        hashes = [info.sha256 for info in self.parts(entity).values()]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def signed(self) -> Manifest:
         """Return a copy with its checksum."""
@@ -122,7 +134,7 @@ def read_manifest(version: Path) -> Manifest:
     if manifest.format_version not in _READABLE:
         raise ArtifactError(
             f"{version} has artifact format {manifest.format_version}, but this release reads "
-            f"{' and '.join(map(str, _READABLE))}; upgrade feast-embeddings"
+            f"{_READABLE[0]} to {_READABLE[-1]}; upgrade feast-embeddings"
         )
     if (manifest.version, manifest.model) != (version.name, version.parent.name):
         raise ArtifactError(

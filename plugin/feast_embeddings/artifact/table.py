@@ -5,7 +5,8 @@ Trainers import these classes from `feast_embeddings.artifact`, which is the con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,12 +18,22 @@ import pyarrow.compute as pc
 from feast_embeddings.artifact.attributes import TIMESTAMP, normalise_attributes
 from feast_embeddings.errors import ArtifactError, InputError
 
-__all__ = ["ENTITIES", "WHOLE_NUMBER", "EmbeddingTable", "Entity", "FoldedIn", "embedding_matrix", "to_arrow"]
+__all__ = [
+    "ENTITIES",
+    "WHOLE_NUMBER",
+    "EmbeddingTable",
+    "Entity",
+    "FoldedIn",
+    "check_table",
+    "embedding_matrix",
+    "to_arrow",
+]
 
 Entity = Literal["user", "item"]
 ENTITIES: tuple[Entity, Entity] = ("user", "item")
 # The canonical spelling of a whole number, as a pattern: 007, +7 and 1_0 are text, or different ids.
 WHOLE_NUMBER = r"-?(0|[1-9][0-9]*)"
+_CHECKED_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class EmbeddingTable:
         embedding: float32, shape (n, dim), finite; row i belongs to ids[i]. The bias is not part of it.
         n_interactions: int64, shape (n,); interactions of each in the training data.
         bias: float32, shape (n,), or None. A user's score for an item is ``user · item + item bias``.
-        seen_items: list of item ids per row, or None.
+        seen_items: list of item ids per row; or a function that makes those of some rows, so that they need not all be
+            in memory; or None.
         attributes: one row per id, or None; see `feast_embeddings.artifact.attributes` for the types.
     """
 
@@ -42,8 +54,21 @@ class EmbeddingTable:
     embedding: npt.NDArray[np.float32]
     n_interactions: npt.NDArray[np.int64]
     bias: npt.NDArray[np.float32] | None = None
-    seen_items: pa.Array | pa.ChunkedArray | None = None
+    seen_items: pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray] | None = None
     attributes: pa.Table | None = None
+
+    def part(self, rows: slice) -> EmbeddingTable:
+        """Return these rows, without a copy, but with their seen items made."""
+        start, n = rows.start, rows.stop - rows.start
+        seen = self.seen_items
+        return EmbeddingTable(
+            ids=self.ids.slice(start, n),
+            embedding=self.embedding[rows],
+            n_interactions=self.n_interactions[rows],
+            bias=None if self.bias is None else self.bias[rows],
+            seen_items=seen(rows) if callable(seen) else None if seen is None else seen.slice(start, n),
+            attributes=None if self.attributes is None else self.attributes.slice(start, n),
+        )
 
 
 @dataclass(frozen=True)
@@ -95,23 +120,32 @@ def embedding_matrix(table: pa.Table) -> npt.NDArray[np.float32]:
     return values.reshape(len(column), -1)
 
 
-def to_arrow(
-    entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
-) -> pa.Table:
-    """Build the rows of an artifact's table.
+def check_table(entity: Entity, table: EmbeddingTable) -> EmbeddingTable:
+    """Check what training found before anything is written, and return it with attributes in the types served.
 
     Raises:
         InputError: a vector or an attribute cannot be served.
     """
-    n, dim = table.embedding.shape
     if table.bias is not None and not np.isfinite(table.bias).all():
         raise InputError(f"training produced NaN or infinity in the bias of the {entity}s; lower the learning rate")
-    if not np.isfinite(table.embedding).all():
-        bad = int((~np.isfinite(table.embedding).all(axis=1)).sum())
+    bad = 0
+    for start in range(0, len(table.embedding), _CHECKED_ROWS):
+        bad += int((~np.isfinite(table.embedding[start : start + _CHECKED_ROWS]).all(axis=1)).sum())
+    if bad:
         raise InputError(
-            f"training produced NaN or infinity in {bad} of {n} {entity} vectors; lower the learning rate "
-            "or raise the regularization"
+            f"training produced NaN or infinity in {bad} of {len(table.embedding)} {entity} vectors; lower the "
+            "learning rate or raise the regularization"
         )
+    if table.attributes is None:
+        return table
+    return replace(table, attributes=normalise_attributes(table.attributes, source=f"{entity} attributes"))
+
+
+def to_arrow(
+    entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
+) -> pa.Table:
+    """Build the rows of an artifact's table from vectors that `check_table` returned."""
+    n, dim = table.embedding.shape
     embedding = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(table.embedding, dtype=np.float32).reshape(-1)), dim
     )
@@ -120,13 +154,12 @@ def to_arrow(
         columns["bias"] = pa.array(table.bias, pa.float32())
     columns["n_interactions"] = pa.array(table.n_interactions, pa.int64())
     if table.seen_items is not None:
-        columns["seen_items"] = table.seen_items
+        columns["seen_items"] = table.seen_items(slice(0, n)) if callable(table.seen_items) else table.seen_items
     # Microseconds: nanoseconds break Feast's DuckDB path.
     columns["event_timestamp"] = pa.repeat(pa.scalar(as_of, TIMESTAMP), n)
     columns["created_timestamp"] = pa.repeat(pa.scalar(created_at, TIMESTAMP), n)
     columns["version"] = pa.repeat(version, n)
     columns["space"] = pa.repeat(space, n)
     if table.attributes is not None:
-        attributes = normalise_attributes(table.attributes, source=f"{entity} attributes")
-        columns |= dict(zip(attributes.column_names, attributes.columns, strict=True))
+        columns |= dict(zip(table.attributes.column_names, table.attributes.columns, strict=True))
     return pa.table(columns)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,8 @@ from feast_embeddings.artifact.model_folder import (
     version_folders,
     writing,
 )
-from feast_embeddings.artifact.table import EmbeddingTable, Entity, to_arrow
+from feast_embeddings.artifact.table import ENTITIES, EmbeddingTable, Entity, check_table, to_arrow
+from feast_embeddings.artifact.table_files import TableFiles, part_slices, sha256_of, table_files, write_parts
 from feast_embeddings.errors import ArtifactError, InputError
 
 __all__ = [
@@ -45,55 +45,78 @@ class Artifact:
     path: Path
     manifest: Manifest
 
-    def verified(self, entity: Entity) -> Path:
-        """Return the file of the users or items after verifying that training wrote it.
+    def verified(self, entity: Entity) -> TableFiles:
+        """Return the files of the users or items after verifying that training wrote them.
 
         Raises:
-            ArtifactError: it is missing, or was changed.
+            ArtifactError: one is missing, or was changed.
         """
-        name = f"{entity}s.parquet"
-        file, expected = self.path / name, self.manifest.files.get(name)
-        if expected is None or not file.is_file():
-            raise ArtifactError(f"{file} is missing from the artifact; restore it or train a new version")
-        if (found := _sha256(file)) != expected.sha256:
-            raise ArtifactError(
-                f"{file} was changed after training (sha256 {found[:12]}…, "
-                f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
-            )
-        return file
+        parts = self.manifest.parts(entity)
+        if not parts:
+            raise ArtifactError(f"{self.path} has no {entity}s; restore it or train a new version")
+        for name, expected in parts.items():
+            file = self.path / name
+            if not file.is_file():
+                raise ArtifactError(f"{file} is missing from the artifact; restore it or train a new version")
+            if (found := sha256_of(file)) != expected.sha256:
+                raise ArtifactError(
+                    f"{file} was changed after training (sha256 {found[:12]}…, "
+                    f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
+                )
+        files = table_files([self.path / name for name in parts])
+        self._check(entity, files)
+        return files
 
-    def table(self, entity: Entity) -> pa.Table:
-        """Read the vectors of the users or items, verified against the checksum in the manifest.
+    def schema(self, entity: Entity) -> pa.Schema:
+        """Return the columns of the users' or items' table, from the file as it is now.
 
         Raises:
-            ArtifactError: the file is missing, or is not the one that training wrote.
+            ArtifactError: the file is missing, or cannot be read.
         """
-        file = self.verified(entity)
-        # partitioning=None: otherwise Arrow reads columns from folder names such as "model=shop".
-        table = pq.read_table(file, partitioning=None, pre_buffer=False)
-        pa.default_memory_pool().release_unused()  # memory that reading used in addition
-        self._check(entity, file, table)
-        return table
+        file = self.path / next(iter(self.manifest.parts(entity)), f"{entity}s.parquet")
+        try:
+            return pq.read_schema(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ArtifactError(f"{file} cannot be read ({error}); restore it or train a new version") from None
 
-    def _check(self, entity: Entity, file: Path, table: pa.Table) -> None:
+    def table(self, entity: Entity, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the vectors of the users or items, verified against the checksums in the manifest.
+
+        Args:
+            columns: the columns to read; None reads all.
+
+        Raises:
+            ArtifactError: a file is missing, or is not the one that training wrote.
+        """
+        return self.verified(entity).read(columns)
+
+    def batches(
+        self, entity: Entity, columns: Sequence[str] | None = None, rows: int = 10_000
+    ) -> Iterator[pa.RecordBatch]:
+        """Like `table`, at most `rows` rows at a time: the table is never in memory as a whole."""
+        return self.verified(entity).batches(columns, rows)
+
+    def _check(self, entity: Entity, files: TableFiles) -> None:
         """Check that the manifest and the table agree; a manifest of format 1 has no checksum."""
-        manifest = self.manifest
-        dtype: Any = table.schema.field("embedding").type if "embedding" in table.column_names else pa.null()
+        manifest, where = self.manifest, ", ".join(map(str, files.paths[:2]))
+        names = files.schema.names
+        dtype: Any = files.schema.field("embedding").type if "embedding" in names else pa.null()
         dim = dtype.list_size if pa.types.is_fixed_size_list(dtype) else None
         rows = manifest.n_users if entity == "user" else manifest.n_items
-        if f"{entity}_id" not in table.column_names or dim != manifest.dim or table.num_rows != rows:
+        if f"{entity}_id" not in names or dim != manifest.dim or files.num_rows != rows:
             raise ArtifactError(
-                f"{file} is not what its manifest says: expected {rows} {entity}s of dimension {manifest.dim}, "
-                f"found {table.num_rows} rows with the columns {', '.join(table.column_names)}, dimension {dim}; "
+                f"{where} is not what its manifest says: expected {rows} {entity}s of dimension {manifest.dim}, "
+                f"found {files.num_rows} rows with the columns {', '.join(names)}, dimension {dim}; "
                 "restore it or train a new version"
             )
         if manifest.format_version > 1:
             return
         said = {"version": manifest.version, "space": manifest.space_id, "event_timestamp": manifest.as_of}
+        stamps = files.read(list(said))
         for name, value in said.items():
-            if found := set(table[name].unique().to_pylist()) - {value}:
+            if found := set(stamps[name].unique().to_pylist()) - {value}:
                 raise ArtifactError(
-                    f"{file} has a different {name} than its manifest: expected {value}, found {found.pop()}; "
+                    f"{where} has a different {name} than its manifest: expected {value}, found {found.pop()}; "
                     "restore it or train a new version"
                 )
 
@@ -151,7 +174,7 @@ def check_schemas(data: Path, model: str, schemas: Mapping[Entity, pa.Schema]) -
     Raises:
         InputError: a column's type is incompatible with that in an earlier version, or two names differ only in case.
     """
-    check_columns(version_folders(data, model), {f"{entity}s.parquet": schema for entity, schema in schemas.items()})
+    check_columns(version_folders(data, model), schemas)
 
 
 def write_artifact(
@@ -187,14 +210,15 @@ def write_artifact(
     folder = data / validate_model_name(model)
     created_at = datetime.now(UTC)
 
-    def tables(created_at: datetime) -> dict[Entity, pa.Table]:
+    sides: dict[Entity, EmbeddingTable] = {"user": check_table("user", users), "item": check_table("item", items)}
+
+    def part(entity: Entity, rows: slice) -> pa.Table:
         version = version_at(created_at)
-        stamp = (as_of, created_at, version, alignment.space_id if alignment else f"{model}-{version}")
-        return {"user": to_arrow("user", users, *stamp), "item": to_arrow("item", items, *stamp)}
+        space = alignment.space_id if alignment else f"{model}-{version}"
+        return to_arrow(entity, sides[entity].part(rows), as_of, created_at, version, space)
 
     # Before the folder is made, so that a failure leaves nothing.
-    made = tables(created_at)
-    schemas = {entity: table.schema for entity, table in made.items()}
+    schemas = {entity: part(entity, slice(0, 0)).schema for entity in ENTITIES}
     check_schemas(data, model, schemas)
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
@@ -202,15 +226,14 @@ def write_artifact(
         check_schemas(data, model, schemas)  # again, against versions written since
         if existing and version_at(created_at) <= existing[-1].name:
             created_at = time_after(existing[-1])
-            made = tables(created_at)
         version = version_at(created_at)
         temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
         temporary.mkdir()
         try:
-            files = {
-                f"{entity}s.parquet": _write_table(table, temporary / f"{entity}s.parquet")
-                for entity, table in made.items()
-            }
+            files: dict[str, FileInfo] = {}
+            for entity in ENTITIES:
+                slices = part_slices(len(sides[entity].ids))
+                files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 model=model,
@@ -250,12 +273,6 @@ def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any
     return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
 
 
-def _write_table(table: pa.Table, path: Path) -> FileInfo:
-    pq.write_table(table, path)
-    _fsync(path)
-    return FileInfo(rows=table.num_rows, sha256=_sha256(path))
-
-
 def _write_durably(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
@@ -269,8 +286,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

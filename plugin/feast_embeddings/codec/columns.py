@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -27,7 +27,7 @@ from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["encode_batch", "encode_rows", "encode_table"]
+__all__ = ["encode_batch", "encode_batches", "encode_rows", "encode_table"]
 
 _ROWS = 10_000
 _NULL = ValueProto()
@@ -61,10 +61,17 @@ def encode_table(
     codec: PointCodec, table: pa.Table, *, timestamp_field: str = "event_timestamp"
 ) -> Iterator[PointBatch]:
     """Encode a table, in batches that limit the memory in use; see `encode_batch`."""
-    for start in range(0, table.num_rows, _ROWS):
-        # The chunks of a table may be small, and merging all at once would copy the table.
-        for batch in table.slice(start, _ROWS).combine_chunks().to_batches():
-            yield encode_batch(codec, batch, timestamp_field=timestamp_field)
+    # The chunks of a table may be small, and merging all at once would copy the table.
+    slices = (table.slice(start, _ROWS).combine_chunks() for start in range(0, table.num_rows, _ROWS))
+    batches = (batch for part in slices for batch in part.to_batches())
+    return encode_batches(codec, batches, timestamp_field=timestamp_field)
+
+
+def encode_batches(
+    codec: PointCodec, batches: Iterable[pa.RecordBatch], *, timestamp_field: str = "event_timestamp"
+) -> Iterator[PointBatch]:
+    """Encode the rows of each batch; see `encode_batch`."""
+    return (encode_batch(codec, batch, timestamp_field=timestamp_field) for batch in batches)
 
 
 def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: str = "event_timestamp") -> PointBatch:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from feast import FileSource
 
 from feast_embeddings.artifact import ENTITIES, Artifact, version_folders
-from feast_embeddings.artifact.history import folder_of_source, history_folder
+from feast_embeddings.artifact.history import files_of, folder_of_source, history_folder
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.artifact.model_folder import artifact_lock, leftovers
 from feast_embeddings.doctor.findings import Finding
@@ -63,14 +63,15 @@ def history(patient: Patient) -> Iterator[Finding]:
     """Check that the history, which training frames read, has exactly the versions on disk, and that Feast reads it."""
     for model in patient.models:
         folder = patient.repo.data / model
-        versions = {path.name for path in version_folders(patient.repo.data, model)}
+        versions = version_folders(patient.repo.data, model)
         if not versions:
             continue
         for entity in ENTITIES:
             place = history_folder(folder, entity)
-            found = {path.stem for path in place.glob("*.parquet")}
-            if found != versions:
-                lost, extra = (", ".join(sorted(some)) or "none" for some in (versions - found, found - versions))
+            found = {path.name for path in place.glob("*.parquet")}
+            expected = {name for version in versions for name in files_of(version, entity)}
+            if found != expected:
+                lost, extra = (_listed(some) for some in (expected - found, found - expected))
                 message = f"{place} lacks versions ({lost}) or has extra ones ({extra}): training frames are wrong"
                 yield Finding("history", "problem", message, patient.command("prune", model, *_REFRESH), model)
                 break
@@ -80,6 +81,10 @@ def history(patient: Patient) -> Iterator[Finding]:
                 break
         else:
             yield Finding("history", "ok", f"has {_several(len(versions), 'version')}", model=model)
+
+
+def _listed(files: Iterable[str]) -> str:
+    return ", ".join(sorted(name.removesuffix(".parquet") for name in files)) or "none"
 
 
 def _elsewhere(patient: Patient, view: str, place: Path) -> str:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
 from feast_embeddings.artifact.brute_force import as_stored
@@ -169,16 +167,9 @@ def drift(patient: Patient) -> Iterator[Finding]:
 
 
 def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
-    """Read random rows of a table without reading all of it."""
-    with pq.ParquetFile(artifact.verified(entity)) as parquet:
-        n = parquet.metadata.num_rows
-        rows = np.sort(np.random.default_rng(0).permutation(n)[:_SAMPLE])
-        taken, start = [], 0
-        for batch in parquet.iter_batches(_ROWS):
-            here: npt.NDArray[np.intp] = rows[(rows >= start) & (rows < start + len(batch))] - start
-            taken.append(pa.Table.from_batches([batch]).take(pa.array(here)))
-            start += len(batch)
-    return pa.concat_tables(taken)
+    """Read random rows of a table."""
+    files = artifact.verified(entity)
+    return files.take(np.random.default_rng(0).permutation(files.num_rows)[:_SAMPLE])
 
 
 def _compare(engine: Engine, side: Side, collection: str, spec: CollectionSpec, rows: pa.Table) -> dict[str, int]:

@@ -11,12 +11,10 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from feast.repo_config import load_repo_config
 from packaging.requirements import Requirement
 
-from feast_embeddings.artifact import Entity, version_folders
+from feast_embeddings.artifact import Artifact, Entity, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
@@ -173,12 +171,12 @@ def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
     """Describe how the registered views differ from the newest readable version."""
     for folder in reversed(version_folders(patient.repo.data, model)):
         try:
-            manifest = read_manifest(folder)
+            artifact = Artifact(folder, read_manifest(folder))
             for entity, side in sides.items():
-                columns = pq.read_schema(folder / f"{entity}s.parquet").names
-                if found := schema_difference(side.codec, columns, manifest.dim):
+                columns = artifact.schema(entity).names
+                if found := schema_difference(side.codec, columns, artifact.manifest.dim):
                     return f"{side.view.name}: {found}"
-        except (ArtifactError, OSError, pa.ArrowException):
+        except ArtifactError:
             continue  # reported by another check
         return ""
     return ""

@@ -74,7 +74,7 @@ class Hnsw:
     """How the graph of a vector is built and searched (Malkov and Yashunin, arXiv 1603.09320).
 
     Attributes:
-        m: edges per node.
+        m: edges per node; 0 builds no graph.
         ef_construct: candidates for the edges of a new node.
         search_ef: fewest candidates that a search keeps; None: `DEFAULT_EF`, or the number known to be enough.
     """

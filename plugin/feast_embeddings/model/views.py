@@ -11,12 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.data_format import ParquetFormat
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp
 
-from feast_embeddings.artifact import load_artifact
+from feast_embeddings.artifact import ENTITIES, load_artifact
 from feast_embeddings.artifact.attributes import feast_type_name
 from feast_embeddings.artifact.history import history_source
 from feast_embeddings.codec.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
@@ -76,9 +75,8 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
     artifact = load_artifact(Path(data), model)
     folder = artifact.path.parent
     built = {}
-    for entity in ("user", "item"):
-        schema = pq.read_schema(artifact.path / f"{entity}s.parquet")
-        built[entity] = _view(model, entity, schema, artifact.manifest.dim, folder)
+    for entity in ENTITIES:
+        built[entity] = _view(model, entity, artifact.schema(entity), artifact.manifest.dim, folder)
     (user, user_source, users), (item, item_source, items) = built["user"], built["item"]
     bias = ["bias"] if any(field.name == "bias" for field in items.features) else []
     service = FeatureService(

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from feast_embeddings.artifact import ENTITIES, Artifact, Entity, embedding_matrix
+from feast_embeddings.artifact import ENTITIES, Artifact, Entity
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
-from feast_embeddings.artifact.brute_force import highest, unit
+from feast_embeddings.artifact.brute_force import highest
 from feast_embeddings.errors import InputError
+from feast_embeddings.offline.version_pair import Pair, pair_of
 
 __all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
 
@@ -123,9 +122,9 @@ def diff_artifacts(
     if before.model != after.model:
         raise InputError(f"{before.version} is of model {before.model!r}, {after.version} of {after.model!r}")
     same_space = before.space_id == after.space_id
-    pairs = {entity: _pair(entity, old, new) for entity in ENTITIES}
+    pairs = {entity: pair_of(entity, old, new) for entity in ENTITIES}
     rng = np.random.default_rng(seed)
-    chosen = {entity: _sample(rng, len(pair.old_rows), sample) for entity, pair in pairs.items()}
+    chosen = {entity: _sample(rng, pair.n_kept, sample) for entity, pair in pairs.items()}
     overlaps = {entity: _neighbour_overlaps(pair, chosen[entity], k) for entity, pair in pairs.items()}
     cosines = {entity: _cosines(pair) if same_space else None for entity, pair in pairs.items()}
     top, correlation = _lists(pairs["user"], pairs["item"], chosen["user"], k)
@@ -141,42 +140,7 @@ def diff_artifacts(
         top_overlap=_mean(top),
         rank_correlation=_mean(correlation),
         n_ranked_users=len(top),
-        worst_moved=_worst(pairs["item"], chosen["item"], overlaps["item"], cosines["item"], worst),
-    )
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One side of both versions; row ``old_rows[i]`` of the old and ``new_rows[i]`` of the new are the same kept id."""
-
-    id_name: str
-    old: pa.Table
-    new: pa.Table
-    old_rows: _Ints
-    new_rows: _Ints
-    old_kept: _Floats
-    new_kept: _Floats
-
-
-def _pair(entity: Entity, old: Artifact, new: Artifact) -> _Pair:
-    id_name = f"{entity}_id"
-    before, after = old.table(entity), new.table(entity)
-    if before[id_name].type != after[id_name].type:
-        raise InputError(
-            f"the {entity} ids of {old.manifest.version} are {before[id_name].type}, those of {new.manifest.version} "
-            f"{after[id_name].type}; no id is in both"
-        )
-    found = pc.index_in(before[id_name], value_set=after[id_name].combine_chunks())
-    old_rows = np.flatnonzero(pc.is_valid(found).to_numpy())
-    new_rows = found.drop_null().to_numpy().astype(np.int64)
-    return _Pair(
-        id_name,
-        before,
-        after,
-        old_rows,
-        new_rows,
-        embedding_matrix(before)[old_rows],
-        embedding_matrix(after)[new_rows],
+        worst_moved=_worst(new, pairs["item"], chosen["item"], overlaps["item"], cosines["item"], worst),
     )
 
 
@@ -184,60 +148,57 @@ def _sample(rng: np.random.Generator, n: int, size: int) -> _Ints:
     return np.sort(rng.choice(n, min(n, size), replace=False)) if n else np.empty(0, dtype=np.int64)
 
 
-def _side(pair: _Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | None) -> SideDiff:
-    n_kept = len(pair.old_rows)
-    old_norms, new_norms = (np.linalg.norm(vectors, axis=1) for vectors in (pair.old_kept, pair.new_kept))
+def _side(pair: Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | None) -> SideDiff:
+    old, new = pair.old.norms, pair.new.norms
     # A vector of length 0 has no ratio.
-    ratios = new_norms[old_norms > 0] / old_norms[old_norms > 0]
+    ratios = new[old > 0] / old[old > 0]
     return SideDiff(
-        n_old=pair.old.num_rows,
-        n_new=pair.new.num_rows,
-        n_kept=n_kept,
-        n_added=pair.new.num_rows - n_kept,
-        n_gone=pair.old.num_rows - n_kept,
-        norm_old=float(np.median(old_norms)) if n_kept else None,
-        norm_new=float(np.median(new_norms)) if n_kept else None,
+        n_old=pair.old.n,
+        n_new=pair.new.n,
+        n_kept=pair.n_kept,
+        n_added=pair.new.n - pair.n_kept,
+        n_gone=pair.old.n - pair.n_kept,
+        norm_old=float(np.median(old)) if pair.n_kept else None,
+        norm_new=float(np.median(new)) if pair.n_kept else None,
         norm_ratio=float(np.median(ratios)) if len(ratios) else None,
         neighbour_overlap=_mean(overlaps),
         n_sampled=len(overlaps),
         cosine=None if cosines is None else _mean(cosines),
-        cosine_p10=float(np.quantile(cosines, 0.1)) if cosines is not None and n_kept else None,
+        cosine_p10=float(np.quantile(cosines, 0.1)) if cosines is not None and pair.n_kept else None,
     )
 
 
-def _neighbour_overlaps(pair: _Pair, chosen: _Ints, k: int) -> npt.NDArray[np.float64]:
+def _neighbour_overlaps(pair: Pair, chosen: _Ints, k: int) -> npt.NDArray[np.float64]:
     """Return, per chosen row, the share of its k nearest that both versions have; empty if it has no neighbour."""
-    n = len(pair.old_rows)
+    n = pair.n_kept
     k = min(k, n - 1)
     if k < 1:
         return np.empty(0)
-    sides = unit(pair.old_kept), unit(pair.new_kept)
     shares = np.empty(len(chosen))
     for block in _blocks(len(chosen), n):
         rows = chosen[block]
         tops = []
-        for vectors in sides:
-            scores = vectors[rows] @ vectors.T
+        for side in (pair.old, pair.new):
+            # Cosines, each row less a factor, which changes no order within it.
+            scores = side.vectors[rows] @ side.vectors.T
+            scores /= np.where(side.norms > 0, side.norms, 1)
             scores[np.arange(len(rows)), rows] = -np.inf
             tops.append(highest(scores, k))
         shares[block] = _shared(*tops) / k
     return shares
 
 
-def _lists(
-    users: _Pair, items: _Pair, chosen: _Ints, k: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _lists(users: Pair, items: Pair, chosen: _Ints, k: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return, per chosen user, the share of the k best items that stayed, and the rank correlation of the best."""
-    n = len(items.old_rows)
+    n = items.n_kept
     k, length = min(k, n), min(_LIST, n)
     if length < 2:
         return np.empty(0), np.empty(0)
-    old_bias, new_bias = _bias(items.old, items.old_rows), _bias(items.new, items.new_rows)
     shares, correlations = np.empty(len(chosen)), np.empty(len(chosen))
     for block in _blocks(len(chosen), n):
         rows = chosen[block]
-        old = users.old_kept[rows] @ items.old_kept.T + old_bias
-        new = users.new_kept[rows] @ items.new_kept.T + new_bias
+        old = users.old.vectors[rows] @ items.old.vectors.T + items.old.bias
+        new = users.new.vectors[rows] @ items.new.vectors.T + items.new.bias
         shares[block] = _shared(highest(old, k), highest(new, k)) / k
         best = highest(old, length)
         ranks = [_ranks(np.take_along_axis(scores, best, axis=1)) for scores in (old, new)]
@@ -248,25 +209,25 @@ def _lists(
 
 
 def _worst(
-    items: _Pair, chosen: _Ints, overlaps: npt.NDArray[np.float64], cosines: _Floats | None, n: int
+    new: Artifact, items: Pair, chosen: _Ints, overlaps: npt.NDArray[np.float64], cosines: _Floats | None, n: int
 ) -> list[Moved]:
     overlap = dict(zip(chosen.tolist(), overlaps.tolist(), strict=False))
     # Rows among the kept, and the distance that each moved.
     rows, measure = (chosen[: len(overlaps)], overlaps) if cosines is None else (np.arange(len(cosines)), cosines)
-    popularity = items.new["n_interactions"].to_numpy()[items.new_rows[rows]]
-    moved = rows[np.lexsort((-popularity, measure))[:n]]
-    before = items.old.select(["n_interactions"]).take(items.old_rows[moved])["n_interactions"].to_pylist()
-    after = items.new.drop_columns(["embedding"]).take(items.new_rows[moved]).to_pylist()
+    moved = rows[np.lexsort((-items.new.counts[rows], measure))[:n]]
+    files = new.verified("item")
+    columns = [name for name in files.schema.names if name != "embedding"]
+    after = files.take(items.new.rows[moved], columns).to_pylist()
     return [
         Moved(
-            id=attributes[items.id_name],
+            id=attributes["item_id"],
             neighbour_overlap=overlap.get(row),
             cosine=None if cosines is None else float(cosines[row]),
             n_interactions_old=old_count,
             n_interactions_new=attributes["n_interactions"],
             attributes={name: value for name, value in attributes.items() if name not in RESERVED_COLUMNS},
         )
-        for row, old_count, attributes in zip(moved.tolist(), before, after, strict=True)
+        for row, old_count, attributes in zip(moved.tolist(), items.old.counts[moved].tolist(), after, strict=True)
     ]
 
 
@@ -275,8 +236,10 @@ def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-def _cosines(pair: _Pair) -> _Floats:
-    cosines: _Floats = (unit(pair.old_kept) * unit(pair.new_kept)).sum(axis=1)
+def _cosines(pair: Pair) -> _Floats:
+    lengths = pair.old.norms * pair.new.norms
+    products: _Floats = np.einsum("ij,ij->i", pair.old.vectors, pair.new.vectors)
+    cosines: _Floats = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     return cosines
 
 
@@ -289,13 +252,6 @@ def _shared(old: _Ints, new: _Ints) -> _Ints:
 
 def _ranks(scores: _Floats) -> npt.NDArray[np.float64]:
     return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable").astype(np.float64)
-
-
-def _bias(table: pa.Table, rows: _Ints) -> _Floats:
-    if "bias" not in table.column_names:
-        return np.zeros(len(rows), dtype=np.float32)
-    bias: _Floats = table["bias"].to_numpy()[rows]
-    return bias
 
 
 def _mean(values: npt.NDArray[Any]) -> float | None:

@@ -56,8 +56,8 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     """Folder of the embedded engine, relative to the repo. The default engine is embedded, in qdrant_storage."""
     enforce_ttl: bool = True
     """Whether a row older than its feature view's ttl is missing from online reads and document searches."""
-    hnsw_m: PositiveInt = Hnsw.m
-    """Edges per node of the HNSW graph, for new collections."""
+    hnsw_m: NonNegativeInt = Hnsw.m
+    """Edges per node of the HNSW graph, for new collections; 0 builds no graph, and searches look at every vector."""
     hnsw_ef_construct: PositiveInt = Hnsw.ef_construct
     """Candidates for the edges of a new node, for new collections."""
     search_ef: PositiveInt | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from feast import FeatureStore
 
-from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.codec.columns import encode_batches
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.open_engine import embedded_folder
@@ -35,7 +35,7 @@ def check_room(feature_store: FeatureStore, targets: list[Target]) -> None:
     needed = sum(
         _COLLECTION_BYTES
         + _INDEX_BYTES * len(target.spec.payload_indexes)
-        + target.table.num_rows
+        + target.rows.num_rows
         * (_POINT_BYTES + _VECTOR_COPIES * 4 * sum(vector.size for vector in target.spec.vectors.values()))
         for target in targets
         if not target.is_loaded(engine)
@@ -64,5 +64,5 @@ def check_rows(targets: list[Target]) -> None:
         EmbeddingsError: loading would fail.
     """
     for target in targets:
-        for _ in encode_table(target.side.codec, target.table):
+        for _ in encode_batches(target.side.codec, target.rows.batches()):
             pass

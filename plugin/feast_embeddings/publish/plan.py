@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-import pyarrow as pa
 from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact, Entity, Manifest, load_artifact
@@ -73,9 +72,9 @@ def plan_publish(
     targets = []
     unreadable: dict[str, str] = {}
     for entity, side in sides_of(feature_store, manifest.model).items():
-        table = artifact.table(entity)
-        check_vectors(artifact, entity, table, feature_store.config.online_store.datatype)
-        _check_schema(side.codec, table, manifest)
+        rows = artifact.verified(entity)
+        check_vectors(artifact, entity, rows, feature_store.config.online_store.datatype)
+        _check_schema(side.codec, rows.schema.names, manifest)
         spec = collection_spec(
             side.view,
             side.alias,
@@ -84,13 +83,13 @@ def plan_publish(
             version=manifest.version,
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
-        ).model_copy(update={"fingerprint": manifest.files[f"{entity}s.parquet"].sha256, "verified": False})
+        ).model_copy(update={"fingerprint": manifest.content(entity), "verified": False})
         collections = engine.collections(side.alias)
         reasons = {name: why_unreadable(engine, name) for name in collections}
         unreadable |= {name: reason for name, reason in reasons.items() if reason}
         live = engine.aliases().get(side.alias, "")
         collection = _collection(side.alias, manifest.version, collections, live, unreadable)
-        targets.append(Target(side, collection, spec, table))
+        targets.append(Target(side, collection, spec, rows))
     sides = {target.side.entity: target.side for target in targets}
     live_now, compared = ask_live(
         lambda: live_sides(engine, sides),
@@ -161,8 +160,8 @@ def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> 
     )
 
 
-def _check_schema(codec: PointCodec, table: pa.Table, manifest: Manifest) -> None:
-    if difference := schema_difference(codec, table.column_names, manifest.dim):
+def _check_schema(codec: PointCodec, columns: list[str], manifest: Manifest) -> None:
+    if difference := schema_difference(codec, columns, manifest.dim):
         raise InputError(
             f"feature view {codec.view.name!r} was registered for a different schema than version {manifest.version} "
             f"has ({difference}); run feast apply, and publish the newest version"
@@ -170,7 +169,7 @@ def _check_schema(codec: PointCodec, table: pa.Table, manifest: Manifest) -> Non
 
 
 def _side(engine: Engine, target: Target) -> SidePlan:
-    points = target.table.num_rows
+    points = target.rows.num_rows
     to_load = 0 if target.is_loaded(engine) else points
     existing = engine.collections(target.side.alias).get(target.collection)
     if to_load and existing is not None and existing.same_content(target.spec):

@@ -15,7 +15,7 @@ from datetime import datetime
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings.artifact import Artifact
-from feast_embeddings.codec.columns import encode_table
+from feast_embeddings.codec.columns import encode_batches
 from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.failures import patiently
@@ -215,13 +215,13 @@ class _Steps:
 def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int], object] | None) -> None:
     existing = engine.collections(target.side.alias).get(target.collection)
     whole = existing is not None and existing.same_content(target.spec)
-    if whole and engine.count(target.collection) >= target.table.num_rows:
+    if whole and engine.count(target.collection) >= target.rows.num_rows:
         steps.begin("index")
         engine.wait_until_indexed(target.collection)
         return
 
     def batches() -> Iterator[PointBatch]:
-        for batch in encode_table(target.side.codec, target.table):
+        for batch in encode_batches(target.side.codec, target.rows.batches()):
             yield batch
             if progress:
                 progress(len(batch))
@@ -245,7 +245,7 @@ def _verify(
     embedding = target.side.codec.fields["embedding"]
     if target.side.entity == "item" and embedding.bias is not None:
         # The vector with the bias ranks items for a user.
-        (users,) = (other.table for other in targets if other.side.entity == "user")
+        (users,) = (other.rows for other in targets if other.side.entity == "user")
         queries[embedding.name] = rank_queries(users)
     check = verify_loaded(
         engine, target, queries, settings.search_ef, min_recall=settings.min_recall, rescored=settings.rescore

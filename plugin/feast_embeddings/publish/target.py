@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
+from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.engines.dropped import count_unless_dropped
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.model.sides import Side
@@ -20,7 +19,7 @@ class Target:
     side: Side
     collection: str
     spec: CollectionSpec
-    table: pa.Table
+    rows: TableFiles
 
     def is_loaded(self, engine: Engine) -> bool:
         """Return whether the collection is complete and verified; rows written since then only add to it."""
@@ -28,4 +27,4 @@ class Target:
         if existing is None or not existing.verified or not existing.same_content(self.spec):
             return False
         count = count_unless_dropped(engine, self.collection, self.side.alias)
-        return count is not None and count >= self.table.num_rows
+        return count is not None and count >= self.rows.num_rows

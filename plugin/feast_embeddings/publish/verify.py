@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from feast_embeddings.artifact import Artifact, Entity
-from feast_embeddings.artifact.brute_force import Matrix, as_stored, kth_best_scores, matrix_blocks, unit
+from feast_embeddings.artifact import Artifact, Entity, embedding_matrix
+from feast_embeddings.artifact.brute_force import VECTOR_ROWS, Matrix, as_stored, kth_best_scores, matrix_of, unit
+from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId, ScoredPoint
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
@@ -52,25 +52,29 @@ class Check:
     enough_ef: int
 
 
-def check_vectors(artifact: Artifact, entity: Entity, table: pa.Table, datatype: str = "float32") -> None:
+def check_vectors(artifact: Artifact, entity: Entity, rows: TableFiles, datatype: str = "float32") -> None:
     """Check that the vectors can be served: finite, most of them not zero, none far longer than the others.
 
     Raises:
         ArtifactError: they cannot be served.
         InputError: the datatype of the settings cannot hold them.
     """
-    bias = table["bias"].to_numpy() if "bias" in table.column_names else np.zeros(1, np.float32)
     where = f"{artifact.path}: the {entity} vectors"
-    if missing := table["embedding"].null_count:
-        raise ArtifactError(f"{where} are missing in {missing} rows; train again")
-    norms = []
-    largest = float(np.nanmax(np.abs(bias), initial=0))
-    for block in matrix_blocks(table):
+    columns = [name for name in ("embedding", "bias") if name in rows.schema.names]
+    norms, bad, largest = [], 0, 0.0
+    for batch in rows.batches(columns, VECTOR_ROWS):
+        if missing := batch["embedding"].null_count:
+            raise ArtifactError(f"{where} are missing in {missing} rows; train again")
+        if "bias" in columns:
+            bias = batch["bias"].to_numpy(zero_copy_only=False)
+            bad += int((~np.isfinite(bias)).sum())
+            largest = max(largest, float(np.nanmax(np.abs(bias), initial=0)))
+        block = matrix_of(batch["embedding"])
         largest = max(largest, float(np.nanmax(np.abs(block), initial=0)))
         with np.errstate(over="ignore", invalid="ignore"):
             norms.append(np.sqrt(np.einsum("ij,ij->i", block, block)))
     lengths = np.concatenate(norms) if norms else np.empty(0, np.float32)
-    if bad := int((~np.isfinite(lengths)).sum() + (~np.isfinite(bias)).sum()):
+    if bad := bad + int((~np.isfinite(lengths)).sum()):
         raise ArtifactError(f"{where} or biases have NaN, infinity or numbers out of range in {bad} rows; train again")
     if datatype == "float16" and largest > np.finfo(np.float16).max:
         raise InputError(
@@ -87,10 +91,10 @@ def check_vectors(artifact: Artifact, entity: Entity, table: pa.Table, datatype:
         )
 
 
-def rank_queries(users: pa.Table) -> Matrix:
+def rank_queries(users: TableFiles) -> Matrix:
     """Return a sample of users' vectors as queries for items: with a 1 for the bias, shape (n, dim + 1)."""
     rows = np.random.default_rng(0).permutation(users.num_rows)[:_QUERIES]
-    vectors = np.concatenate(list(matrix_blocks(users.take(rows))))
+    vectors = embedding_matrix(users.take(rows, ["embedding"]))
     return np.column_stack([vectors, np.ones(len(vectors), dtype=np.float32)])
 
 
@@ -114,7 +118,7 @@ def verify_loaded(
     Raises:
         EngineError: it does not hold the rows that were sent, or searches do not find them.
     """
-    count, expected = engine.count(target.collection), target.table.num_rows
+    count, expected = engine.count(target.collection), target.rows.num_rows
     if count != expected:
         raise EngineError(f"{target.collection} holds {count} points after loading {expected}; the live version stays")
     rng = np.random.default_rng(0)
@@ -127,8 +131,8 @@ def verify_loaded(
         for name in dict.fromkeys([field.name, field.search_name]):
             if vectors[name].indexed and vectors[name].distance in ("Dot", "Cosine"):
                 biased = field.bias is not None and name == field.name
-                bias = target.table[field.bias].to_numpy() if biased else None
                 asked = rng.permutation(rows)[:_QUERIES]
+                bias = field.bias if biased else None
                 searches.append(
                     _search(target, name, vectors[name].distance, bias, asked, queries.get(name), spec.datatype)
                 )
@@ -161,7 +165,7 @@ def verify_loaded(
 def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp], datatype: str) -> None:
     """Read rows back, and compare their vectors bit for bit, rounded if they are stored so."""
     names = list(target.side.codec.fields)
-    for sample in encode_table(target.side.codec, target.table.take(rows)):
+    for sample in encode_table(target.side.codec, target.rows.take(rows)):
         stored = engine.retrieve(target.collection, sample.ids, vectors=names)
         for number, point in enumerate(stored):
             if (
@@ -196,7 +200,7 @@ def _search(
     target: Target,
     name: str,
     distance: Distance,
-    bias: npt.NDArray[np.float32] | None,
+    bias: str | None,
     rows: npt.NDArray[np.intp],
     queries: Matrix | None,
     datatype: str,
@@ -207,25 +211,28 @@ def _search(
         ids = [None] * len(queries)
     else:
         # As similar-items and similar-users do: nearest to a row's vector, without that row.
-        asked, skip = target.table.take(rows), rows
-        queries = np.concatenate(list(matrix_blocks(asked)))
+        asked, skip = target.rows.take(rows), rows
+        queries = embedding_matrix(asked)
         if bias is not None:
-            queries = np.column_stack([queries, bias[rows]])
+            queries = np.column_stack([queries, asked[bias].to_numpy()])
         ids = [id for batch in encode_table(target.side.codec, asked) for id in batch.ids]
-    k = min(_K, target.table.num_rows - (skip is not None))
-    least = kth_best_scores(target.table, queries, k, bias, cosine=cosine, datatype=datatype, skip=skip)
+    k = min(_K, target.rows.num_rows - (skip is not None))
+    least = kth_best_scores(target.rows, queries, k, bias, cosine=cosine, datatype=datatype, skip=skip)
     slack = 0.0
     if datatype == "float16" and queries.shape[1] < _LANES:
-        longest = max(float(np.linalg.norm(block, axis=1).max(initial=0)) for block in _rows(target.table, bias))
-        slack = _HALF_ROUNDING * (1.0 if cosine else longest)
+        slack = _HALF_ROUNDING * (1.0 if cosine else _largest_norm(target.rows, bias))
     return _Search(name, queries, ids, k, least, cosine, slack)
 
 
-def _rows(table: pa.Table, bias: npt.NDArray[np.float32] | None) -> Iterator[Matrix]:
-    start = 0
-    for block in matrix_blocks(table):
-        yield block if bias is None else np.column_stack([block, bias[start : start + len(block)]])
-        start += len(block)
+def _largest_norm(rows: TableFiles, bias: str | None) -> float:
+    """Return the largest norm of the rows' vectors, each with its bias."""
+    largest = 0.0
+    for batch in rows.batches(["embedding", *([bias] if bias else [])], VECTOR_ROWS):
+        block = matrix_of(batch["embedding"])
+        if bias is not None:
+            block = np.column_stack([block, batch[bias].to_numpy()])
+        largest = max(largest, float(np.linalg.norm(block, axis=1).max(initial=0)))
+    return largest
 
 
 def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: int, *, rescored: bool) -> float:

@@ -27,12 +27,12 @@ _MOST_SHOWN = 80
 
 # 1990-01-01 in seconds. The range of a number gives its unit: seconds from 1990 to 5138, milliseconds likewise, and so
 # on; numbers between these ranges, such as dates written as one number, have none.
-_FIRST = 631_152_000
-_LAST = 10**11
+FIRST_SECOND = 631_152_000
+LAST_SECOND = 10**11
 # The end of the year 9999, the last time of Python.
-_LAST_TIME = 253_402_300_799_999_999
+LAST_TIME = 253_402_300_799_999_999
 # Dates and times in digits only would be milliseconds of the years 2600 to 2635.
-_IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
+IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
 _DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
 # In addition to DuckDB's own cast, which reads most of ISO 8601 with or without a zone.
 _MORE_FORMS = (
@@ -184,8 +184,8 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
     of_form = "" if form is None else f" of the form {form}"
     absent = f"{text} IS NULL OR {text} IN ('', 'nan')"
     in_digits = f"whose {column.name} is a date in digits (give its format with --time-format, e.g. %Y%m%d)"
-    last = min(_LAST_TIME, _LAST_TIME if latest is None else latest)
-    why = "after the year 9999" if last == _LAST_TIME else "in the future (--allow-future keeps them)"
+    last = min(LAST_TIME, LAST_TIME if latest is None else latest)
+    why = "after the year 9999" if last == LAST_TIME else "in the future (--allow-future keeps them)"
     future = f"{result} > {last}"
     fault = _faults(
         (f"{result} IS NULL AND ({absent})", _absent(column)),
@@ -268,10 +268,10 @@ def _of_number(sql: str, dtype: str) -> tuple[str, str]:
     values, units = "", ""
     for unit, name in enumerate(UNITS[1:], 1):
         scale = 1000 ** (unit - 1)
-        last = f"AND {number} < {_LAST * scale}" if name != "nanoseconds" else f"AND {number} < {2**63}"
+        last = f"AND {number} < {LAST_SECOND * scale}" if name != "nanoseconds" else f"AND {number} < {2**63}"
         if name == "milliseconds":
-            last += f" AND {number} NOT BETWEEN {_IN_DIGITS[0]} AND {_IN_DIGITS[1]}"
-        condition = f"WHEN {number} >= {_FIRST * scale} {last}"
+            last += f" AND {number} NOT BETWEEN {IN_DIGITS[0]} AND {IN_DIGITS[1]}"
+        condition = f"WHEN {number} >= {FIRST_SECOND * scale} {last}"
         values += f"{condition} THEN TRY_CAST(round({number} * 1000000 / {scale}) AS BIGINT) "
         units += f"{condition} THEN {unit} "
     if dtype == "HUGEINT":

@@ -52,12 +52,16 @@ class Faults:
         if not self.bad or (on_bad_rows == "drop" and self.bad < self.rows):
             return
         kinds = "; ".join(
-            f"{count:,} {kind} ({', '.join(self._examples.get(kind, ()))}{', …' if count > MOST_EXAMPLES else ''})"
+            f"{count:,} {kind}{self._shown(kind, count)}"
             for kind, count in sorted(self.counts.items(), key=lambda entry: -entry[1])
         )
         if self.bad == self.rows:
             advice = "no row is left"
         raise InputError(f"{name}: {self.bad:,} of {self.rows:,} rows cannot be used: {kinds}; {advice}")
+
+    def _shown(self, kind: str, count: int) -> str:
+        examples = self._examples.get(kind, [])
+        return f" ({', '.join(examples)}{', …' if count > MOST_EXAMPLES else ''})" if examples else ""
 
 
 def shortened(value: str) -> str:

@@ -45,7 +45,7 @@ def test_json(repo: Path, log: Path) -> None:
     assert tuple(out[name] for name in ("n_users", "n_items", "n_interactions", "dim", "seed")) == (50, 50, 1200, 4, 3)
     assert out["trainer"]["config"]["iterations"] == 3
     assert artifact.manifest.metrics == out["metrics"]
-    assert out["evaluation"] == {"method": "random 20% of each user's items", "n_users": 50}
+    assert out["evaluation"] == {"method": "random 20% of each user's items", "n_users": 50, "margins": {}}
     assert {"read", "evaluate", "fit", "write"} == set(out["seconds"])
 
 

@@ -12,7 +12,8 @@ from implicit.evaluation import ranking_metrics_at_k
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.evaluation import Report, evaluate, evaluate_in_detail
+from embedding_trainers.evaluation import Report, evaluate, evaluate_in_detail, measure
+from embedding_trainers.evaluation import report as report_module
 from embedding_trainers.evaluation.ranking import random_ranking
 from embedding_trainers.evaluation.report_text import report_text
 from embedding_trainers.interactions import LeftOut, Split
@@ -102,6 +103,31 @@ def test_the_few_metrics_of_tuning(problem: tuple[Any, Any, Any]) -> None:
         for metric in ("recall", "ndcg")
     }
     assert evaluate(factors_with(scores), sparse(train), sparse(test)) == pytest.approx(expected)
+
+
+def test_a_sample_of_many_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metrics are those of the drawn users alone, and the margins 1.96 standard errors of them."""
+    rng = np.random.default_rng(0)
+    kind = rng.choice(3, p=[0.7, 0.2, 0.1], size=(80, 120))
+    scores, train, test = rng.random(kind.shape), kind == 1, kind == 2
+    users = np.flatnonzero(test.any(axis=1))
+    drawn = np.sort(np.random.default_rng(0).choice(users, 30, replace=False))
+    of_drawn = np.where(np.isin(np.arange(len(test)), drawn)[:, None], test, False)
+    whole = measure(factors_with(scores), sparse(train), sparse(of_drawn))
+    each = [measure(factors_with(scores[[u]]), sparse(train[[u]]), sparse(test[[u]])).metrics for u in drawn]
+
+    monkeypatch.setattr(report_module, "MAX_TEST_USERS", 30)
+    found = measure(factors_with(scores), sparse(train), sparse(test))
+    assert (found.n_ranked, found.metrics) == (30, whole.metrics)
+    for name in ("recall@20", "ndcg@20"):
+        assert found.margins[name] == pytest.approx(1.96 * np.std([metrics[name] for metrics in each]) / 30**0.5)
+    detailed = evaluate_in_detail(factors_with(scores), split_of(train, test), k=(20,))
+    assert (detailed.n_users, detailed.of_users, detailed.n_pairs) == (30, len(users), of_drawn.sum())
+    assert detailed.scores["model"]["recall@20"].value == pytest.approx(found.metrics["recall@20"])
+    assert f"a random 30 of {len(users)} users" in report_text("m", detailed)
+    # Few enough: all of them.
+    monkeypatch.setattr(report_module, "MAX_TEST_USERS", len(users))
+    assert (measure(factors_with(scores), sparse(train), sparse(test)).n_ranked, whole.margins) == (len(users), {})
 
 
 def test_against_implicit() -> None:

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from embedding_trainers.interactions import (
     Interactions,
@@ -16,6 +20,7 @@ from embedding_trainers.interactions import (
     split_interactions,
     split_leave_last_out,
 )
+from embedding_trainers.interactions import split as split_module
 from embedding_trainers.interactions.split import MIN_TEST_USERS
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import from_microseconds
@@ -215,6 +220,22 @@ def test_against_given_interactions() -> None:
     assert contents(split) == ({(0, 0): 1, (0, 1): 1, (1, 0): 1, (2, 2): 1}, {(0, 2), (1, 1)})
     assert split.left_out == LeftOut(unknown_users=1, unknown_items=1, unknown_pairs=3, seen_pairs=2)
     assert (split.users, split.items, split.method) == (interactions.users, interactions.items, "theirs")
+
+
+@settings(max_examples=100)
+@given(
+    filled=st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=12),
+    size=st.integers(1, 20),
+    seed=st.integers(0, 5),
+)
+def test_pairs_are_looked_up_in_blocks(filled: list[list[bool]], size: int, seed: int) -> None:
+    """Whatever a block holds, and with empty rows, each pair is found where the matrix has an entry."""
+    dense = np.array(filled)
+    rows, columns = (each.ravel() for each in np.indices(dense.shape))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    with patch.object(split_module, "_BLOCK_ENTRIES", size):
+        found = split_module._is_entry(csr_matrix(dense.astype(np.float32)), rows[order], columns[order])
+    assert found.tolist() == dense.ravel()[order].tolist()
 
 
 @pytest.mark.parametrize(("users", "items", "kind"), [(["x"], [0], "users"), ([0], ["x"], "items")])

@@ -22,10 +22,15 @@ __all__ = ["InteractionSource", "interaction_options", "reading_options"]
 class InteractionSource:
     """A log and how to read it, as given on the command line."""
 
-    path: Path
+    location: str
     columns: Columns
     preparation: Preparation
     reading: Reading
+
+    @property
+    def path(self) -> Path:
+        """The log as a file; only Spark reads other locations."""
+        return Path(self.location)
 
     def read(self) -> tuple[Interactions, LogReport]:
         """Read it; see `read_log`."""
@@ -36,7 +41,7 @@ class InteractionSource:
     def to_predict(self, path: Path) -> InteractionSource:
         """Another log of the same form, of which all counts that is an interaction at all."""
         return replace(
-            self, path=path, preparation=type(self.preparation)(event_weights=self.preparation.event_weights)
+            self, location=str(path), preparation=type(self.preparation)(event_weights=self.preparation.event_weights)
         )
 
 
@@ -44,9 +49,9 @@ LOG_HELP = "Parquet, CSV or JSON, a folder or a glob of them; see docs/input.md.
 
 _LOG = click.option(
     "--interactions",
-    "path",
+    "location",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="FILE",
     help=LOG_HELP,
 )
@@ -132,8 +137,8 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as one argument ``source``."""
 
     @functools.wraps(command)
-    def with_source(path: Path, source_of: Callable[[Path], InteractionSource], **others: Any) -> None:
-        command(source=source_of(path), **others)
+    def with_source(location: str, source_of: Callable[[str], InteractionSource], **others: Any) -> None:
+        command(source=source_of(location), **others)
 
     return _LOG(reading_options(with_source))
 
@@ -180,7 +185,7 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
             min_item_interactions=min_item_interactions,
         )
         reading = Reading(id_type, id_type, _strptime(time_format), allow_future, on_bad_rows)
-        command(source_of=lambda path: InteractionSource(path, columns, preparation, reading), **others)
+        command(source_of=lambda location: InteractionSource(str(location), columns, preparation, reading), **others)
 
     for option in reversed(_OPTIONS):
         with_reading = option(with_reading)

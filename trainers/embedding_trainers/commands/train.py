@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_o
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
-    from embedding_trainers.train import Training
+    from embedding_trainers.training import Training
     from feast_embeddings.artifact import Manifest
 
 __all__ = ["train"]
@@ -73,6 +73,20 @@ __all__ = ["train"]
     "scores do not change. Fails before training if a named version cannot be aligned to.  [default: latest]",
 )
 @click.option("--no-align", is_flag=True, help="Start a new vector space.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    default="local",
+    show_default=True,
+    help="spark trains als on a Spark cluster, from a log of Parquet; see docs/spark.md.",
+)
+@click.option("--master", metavar="URL", help="Spark's master, e.g. spark://host:7077.  [default: this machine]")
+@click.option(
+    "--spark-conf",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of Spark, e.g. spark.executor.memory=8g; repeatable.",
+)
 def train(
     repo: Path,
     model: str,
@@ -87,6 +101,9 @@ def train(
     tune: int | None,
     tune_time: str | None,
     patience: int | None,
+    engine: str,
+    master: str | None,
+    spark_conf: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train embeddings of users and items from an interaction log."""
@@ -100,27 +117,58 @@ def train(
     if tune_time is not None and tune is None:
         raise InputError("--tune-time has no effect without --tune")
 
-    training = train_model(
-        repo,
-        model,
-        source.path,
-        columns=source.columns,
-        preparation=source.preparation,
-        reading=source.reading,
-        trainer=choice.name,
-        parameters=choice.parameters,
-        options=choice.options,
-        user_attributes=users,
-        item_attributes=items,
-        attribute_types=None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
-        evaluation=evaluate,
-        align_to=None if no_align else align_to or LATEST,
-        search=None if tune is None else Search(tune, None if tune_time is None else parse_duration(tune_time)),
-        patience=patience,
+    on_spark = engine == "spark"
+    _refuse_other_engine(
+        engine,
+        {
+            "--tune": tune,
+            "--patience": patience,
+            "--threads": choice.options.threads,
+            "--device": choice.options.device != "auto",
+        }
+        if on_spark
+        else {"--master": master, "--spark-conf": spark_conf},
     )
+    same: dict[str, Any] = {
+        "columns": source.columns,
+        "preparation": source.preparation,
+        "reading": source.reading,
+        "trainer": choice.name,
+        "parameters": choice.parameters,
+        "user_attributes": users,
+        "item_attributes": items,
+        "attribute_types": None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
+        "evaluation": evaluate,
+        "align_to": None if no_align else align_to or LATEST,
+    }
+    if on_spark:
+        from embedding_trainers.spark import train_on_spark
+
+        conf = dict(_setting(text) for text in spark_conf)
+        training = train_on_spark(
+            repo, model, source.location, master=master, conf=conf, seed=choice.options.seed, **same
+        )
+    else:
+        time_limit = None if tune_time is None else parse_duration(tune_time)
+        search = None if tune is None else Search(tune, time_limit)
+        training = train_model(
+            repo, model, source.path, options=choice.options, search=search, patience=patience, **same
+        )
     for warning in training.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
+
+
+def _refuse_other_engine(engine: str, options: dict[str, object]) -> None:
+    if named := next((name for name, value in options.items() if value), None):
+        raise InputError(f"{named} has no effect with --engine {engine}; leave out one of them")
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--spark-conf {text!r}: expected KEY=VALUE, e.g. spark.executor.memory=8g")
+    return key, value
 
 
 def _as_json(training: Training) -> dict[str, object]:
@@ -128,7 +176,8 @@ def _as_json(training: Training) -> dict[str, object]:
     evaluation, stop = training.evaluation, training.early_stop
     return manifest | {
         "path": str(training.artifact.path),
-        "evaluation": evaluation and {"method": evaluation.method, "n_users": evaluation.n_users},
+        "evaluation": evaluation
+        and {"method": evaluation.method, "n_users": evaluation.n_ranked, "margins": evaluation.margins},
         "rows": dataclasses.asdict(training.log),
         "warnings": training.warnings,
         "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
@@ -151,7 +200,7 @@ def _summary(training: Training, repo: Path) -> str:
             if not name.startswith("popular_")
         )
         lines.append(f"  {scores}")
-        lines.append(f"  measured on {evaluation.method}, {evaluation.n_users:,} users")
+        lines.append(f"  measured on {evaluation.method}, {evaluation.users}")
     elif evaluation:
         lines.append(f"  not measured: {evaluation.method}")
     lines.append(f"  {_space(manifest)}")

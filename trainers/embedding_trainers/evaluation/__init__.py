@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from embedding_trainers.evaluation.report import Estimate, K, Report, Segment, evaluate, evaluate_in_detail
+from embedding_trainers.evaluation.report import Estimate, K, Report, Segment, evaluate, evaluate_in_detail, measure
 
-__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail"]
+__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure"]

@@ -45,8 +45,8 @@ def factors_ranking(
     n_items = len(factors.item_factors)
     # The bias as an extra coordinate, as it is served.
     items = np.column_stack([factors.item_factors, factors.item_bias])
-    of_users = np.column_stack([factors.user_factors, np.ones(len(factors.user_factors), np.float32)])
-    longest = [np.linalg.norm(side.astype(np.float64), axis=1).max() for side in (of_users, items)]
+    of_users = np.column_stack([factors.user_factors[users], np.ones(len(users), np.float32)])
+    longest = [np.sqrt(np.einsum("ij,ij->i", side, side, dtype=np.float64).max()) for side in (of_users, items)]
     if longest[0] * longest[1] > np.finfo(np.float32).max:
         raise InputError("scores exceed what float32 holds; lower the learning rate or raise the regularization")
 
@@ -56,7 +56,7 @@ def factors_ranking(
     with tqdm(total=len(users), unit=" users", desc="rank", disable=not progress) as bar:
         for start in range(0, len(users), size):
             block = users[start : start + size]
-            scores = np.matmul(of_users[block], items.T, out=buffer[: len(block)])
+            scores = np.matmul(of_users[start : start + size], items.T, out=buffer[: len(block)])
             rows, columns = _pairs(seen[block])
             scores[rows, columns] = -np.inf
             top = top_k(scores, result.shape[1])

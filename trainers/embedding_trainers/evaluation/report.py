@@ -22,11 +22,13 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail"]
+__all__ = ["Estimate", "K", "Measured", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure"]
 
 K = 20
 ACTIVITY = "activity"
 MAX_K = 1000
+# The standard error of a mean over so many is below 0.002, as no metric of a user is outside of 0 to 1.
+MAX_TEST_USERS = 100_000
 MAX_SEGMENTS = 50
 
 
@@ -66,6 +68,7 @@ class Report:
         method: what the test was, in words.
         k: the cut-offs, ascending.
         n_users: test users; the metrics are means over them.
+        of_users: how many test users there are, of which `n_users` are a random sample.
         n_items: items that are ranked for each.
         n_pairs: pairs of user and item to be found.
         left_out: what of the test could not be found, and was not looked for.
@@ -76,6 +79,7 @@ class Report:
     method: str
     k: tuple[int, ...]
     n_users: int
+    of_users: int
     n_items: int
     n_pairs: int
     left_out: LeftOut
@@ -83,34 +87,74 @@ class Report:
     segments: dict[str, dict[str, Segment]]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What `measure` found.
+
+    Attributes:
+        metrics: ``recall@20`` and ``ndcg@20``, means over the ranked users, and as the floor for anything personal
+            ``popular_recall@20`` and ``popular_ndcg@20``: the same for the items by their number of users in training.
+            0 to 1, higher is better; empty if there is no test user. See `metrics.recall` and `metrics.ndcg`.
+        n_ranked: how many users were ranked for.
+        margins: half of each metric's 95 % interval, from the variance between users, if these are a sample of the
+            test users; else empty.
+    """
+
+    metrics: dict[str, float]
+    n_ranked: int
+    margins: dict[str, float]
+
+
 def evaluate(factors: Factors, train: csr_matrix, test: csr_matrix) -> dict[str, float]:
-    """Rank all items for every test user, without those seen in training: are the test items among the first 20?
+    """Return the metrics of `measure`."""
+    return measure(factors, train, test).metrics
+
+
+def measure(
+    factors: Factors,
+    train: csr_matrix,
+    test: csr_matrix,
+    *,
+    popularity: npt.NDArray[np.int64] | None = None,
+    of_users: int | None = None,
+) -> Measured:
+    """Rank all items for the test users, without those seen in training: are the test items among the first 20?
+
+    Of more than 100,000 test users a random 100,000 are ranked for.
 
     Args:
         factors: in the numbering of `train`.
         train: csr, shape (n_users, n_items); its pairs are masked.
         test: csr, same shape, sorted indices, disjoint from `train`.
-
-    Returns:
-        ``recall@20`` and ``ndcg@20``, means over the users with a test item, and as the floor for anything personal
-        ``popular_recall@20`` and ``popular_ndcg@20``: the same for the items by their number of users in training.
-        0 to 1, higher is better; empty if there is no test user. See `metrics.recall` and `metrics.ndcg`.
+        popularity: users of each item in training, where `train` has only some of them.
+        of_users: how many test users there are, where `test` has only a sample of them.
     """
-    users = np.flatnonzero(np.diff(test.indptr))
+    users = _test_users(test)
     if not len(users):
-        return {}
+        return Measured({}, 0, {})
     relevant = test[users]
     n_relevant = np.diff(relevant.indptr)
-    found = {}
+    found: dict[str, metrics.PerUser] = {}
     rankings = {
         "": factors_ranking(factors, train, users, K, progress=False),
-        "popular_": popularity_ranking(train[users], _popularity(train), K),
+        "popular_": popularity_ranking(train[users], _popularity(train) if popularity is None else popularity, K),
     }
     for prefix, ranking in rankings.items():
         hits = metrics.find_hits(ranking, relevant)
-        found[f"{prefix}recall@{K}"] = float(metrics.recall(hits, n_relevant, K).mean())
-        found[f"{prefix}ndcg@{K}"] = float(metrics.ndcg(hits, n_relevant, K).mean())
-    return found
+        found[f"{prefix}recall@{K}"] = metrics.recall(hits, n_relevant, K)
+        found[f"{prefix}ndcg@{K}"] = metrics.ndcg(hits, n_relevant, K)
+    means = {name: float(values.mean()) for name, values in found.items()}
+    margins = {name: float(1.96 * values.std() / np.sqrt(len(values))) for name, values in found.items()}
+    sampled = len(users) < (of_users or np.count_nonzero(np.diff(test.indptr)))
+    return Measured(means, len(users), margins if sampled else {})
+
+
+def _test_users(test: csr_matrix) -> npt.NDArray[np.intp]:
+    """The users with a test item, or a random `MAX_TEST_USERS` of them, always the same; ascending."""
+    users = np.flatnonzero(np.diff(test.indptr))
+    if len(users) <= MAX_TEST_USERS:
+        return users
+    return np.sort(np.random.default_rng(0).choice(users, MAX_TEST_USERS, replace=False))
 
 
 def evaluate_in_detail(
@@ -141,7 +185,7 @@ def evaluate_in_detail(
     cuts = tuple(sorted(set(k)))
     if not cuts or cuts[0] < 1 or cuts[-1] > MAX_K:
         raise InputError(f"cut-offs k: expected one or more whole numbers from 1 to {MAX_K:,}, not {list(k)}")
-    users = np.flatnonzero(np.diff(split.test.indptr))
+    users = _test_users(split.test)
     if not len(users):
         raise InputError(f"nothing to evaluate on {split.method}: no test user is left ({split.left_out})")
     seen, relevant = split.train[users], split.test[users]
@@ -184,7 +228,9 @@ def evaluate_in_detail(
             }
             for kind, masks in segments.items()
         }
-    return Report(split.method, cuts, len(users), n_items, int(relevant.nnz), split.left_out, scores, parts)
+    return Report(
+        split.method, cuts, len(users), split.n_test_users, n_items, int(relevant.nnz), split.left_out, scores, parts
+    )
 
 
 def _popularity(train: csr_matrix) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ def report_text(name: str, report: Report) -> str:
     """
     lines = [
         f"{name} on {report.method}",
-        f"  {report.n_users:,} users, {report.n_pairs:,} pairs to predict, {report.n_items:,} items ranked for each",
+        f"  {_users(report)}, {report.n_pairs:,} pairs to predict, {report.n_items:,} items ranked for each",
         f"  left out: {report.left_out}",
     ]
     for k in report.k:
@@ -32,6 +32,12 @@ def report_text(name: str, report: Report) -> str:
         lines += ["", f"{by:20}{'users':>9}{'items':>12}" + "".join(f"{column:>12}" for column in columns)]
         lines += [_segment_line(segment_name, segment, k) for segment_name, segment in segments.items()]
     return "\n".join(lines)
+
+
+def _users(report: Report) -> str:
+    if report.n_users == report.of_users:
+        return f"{report.n_users:,} users"
+    return f"a random {report.n_users:,} of {report.of_users:,} users"
 
 
 def _metric_line(report: Report, metric: str) -> str:

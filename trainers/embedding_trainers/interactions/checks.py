@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from embedding_trainers.interactions.log import Interactions
 from embedding_trainers.interactions.preparation import Preparation
 from embedding_trainers.interactions.reading import Columns
+from embedding_trainers.interactions.vocabulary import count_numbers
 from embedding_trainers.trainer import Trainer
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import is_future
@@ -16,7 +19,7 @@ from feast_embeddings.times import is_future
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["check_weights", "log_warnings", "refuse_weights_without_effect"]
+__all__ = ["check_weights", "judge_weights", "log_warnings", "refuse_weights_without_effect", "rows_warnings"]
 
 # The trainers count in float32. At 10¹² (svd) and 10²⁰ (als) their vectors became zeros or their equations
 # could not be solved; `python -m tests.benchmarks.weights` prints where. The limits stay well within.
@@ -54,27 +57,39 @@ def log_warnings(log: Interactions, columns: Columns, trainer: str, method: Trai
     warnings = []
     if columns.weight is not None and not method.uses_weights:
         warnings.append(f"{trainer} ignores how large the weights of {columns.weight!r} are; only 0 counts")
-    counts = np.bincount(log.user_numbers)
-    if (most := int(counts.max())) >= _MANY_ROWS:
-        user = log.users[int(counts.argmax())].as_py()
+    counts = count_numbers(log.user_numbers, len(log.users))
+    user = log.users[int(counts.argmax())].as_py()
+    return warnings + rows_warnings(user, int(counts.max()), len(log), log.as_of)
+
+
+def rows_warnings(user: str | int, most: int, rows: int, as_of: datetime | None) -> list[str]:
+    """What the user should know about the rows, a sentence each.
+
+    Args:
+        user: the one with the most rows.
+        most: how many it has.
+        rows: how many there are.
+        as_of: time of the newest one.
+    """
+    warnings = []
+    if most >= _MANY_ROWS:
         warnings.append(
-            f"user {user!r} has {most:,} rows, {most / len(log):.0%} of all; "
-            "leave bots out with --max-user-interactions"
+            f"user {user!r} has {most:,} rows, {most / rows:.0%} of all; leave bots out with --max-user-interactions"
         )
-    if log.as_of is not None and is_future(log.as_of):
+    if as_of is not None and is_future(as_of):
         warnings.append(
-            f"the newest row is of {log.as_of:%Y-%m-%d}, in the future: rows of training frames before that get no "
+            f"the newest row is of {as_of:%Y-%m-%d}, in the future: rows of training frames before that get no "
             "vector of this version"
         )
     return warnings
 
 
-def check_weights(user_items: csr_matrix, log: Interactions) -> list[str]:
+def check_weights(user_items: csr_matrix, users: pa.Array, items: pa.Array) -> list[str]:
     """Look at the summed weights of the pairs.
 
     Args:
         user_items: see `Trainer`.
-        log: whose matrix it is, for the ids in an error.
+        users, items: ids of its rows and columns, for an error.
 
     Returns:
         Warnings, a sentence each.
@@ -83,19 +98,23 @@ def check_weights(user_items: csr_matrix, log: Interactions) -> list[str]:
         InputError: the largest is too large, or too small.
     """
     data: Any = user_items.data
-    largest = float(data.max())
+    place = int(np.argmax(data))
+    user = int(np.searchsorted(user_items.indptr, place, side="right")) - 1
+    pair = users[user].as_py(), items[int(user_items.indices[place])].as_py()
+    return judge_weights(float(data[place]), pair, float(np.median(data)))
+
+
+def judge_weights(largest: float, pair: tuple[str | int, str | int], median: float) -> list[str]:
+    """Look at the largest summed weight of a pair of user and item, and at the median of all; see `check_weights`."""
     advice = "scale them so that an ordinary interaction weighs about 1, e.g. by their logarithm or their median"
     if not largest <= _LARGEST:
-        place = int(np.argmax(data))
-        user = int(np.searchsorted(user_items.indptr, place, side="right")) - 1
-        pair = f"user {log.users[user].as_py()!r} and item {log.items[int(user_items.indices[place])].as_py()!r}"
         raise InputError(
-            f"the weights of {pair} sum up to {largest:g}, and trainers compute with at most {_LARGEST:,.0f}; {advice}"
+            f"the weights of user {pair[0]!r} and item {pair[1]!r} sum up to {largest:g}, and trainers compute with at "
+            f"most {_LARGEST:,.0f}; {advice}"
         )
     if largest < _SMALLEST:
         raise InputError(
             f"no pair of user and item has a weight of more than {largest:g}, and trainers compute with "
             f"{_SMALLEST:g} or more; {advice}"
         )
-    median = float(np.median(data))
     return [f"half of all pairs weigh {median:,.0f} or more; {advice}"] if median > _MUCH else []

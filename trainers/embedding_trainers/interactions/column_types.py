@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feast_embeddings.artifact import ENTITIES, RESERVED_COLUMNS, Artifact, Entity, load_artifact
 from feast_embeddings.errors import ArtifactError, InputError
@@ -64,12 +63,12 @@ def types_of_version(artifact: Artifact) -> VersionTypes:
     recorded = (artifact.manifest.interactions or {}).get("types")
     if recorded is not None:
         return VersionTypes(recorded["ids"], recorded["attributes"])
-    return types_of({entity: pq.read_schema(artifact.path / f"{entity}s.parquet") for entity in ENTITIES})
+    return types_of({entity: artifact.schema(entity) for entity in ENTITIES})
 
 
 def types_of_newest(data: Path, model: str) -> VersionTypes:
     """Those of the newest version of a model that can be read; none if there is no such version."""
     try:
         return types_of_version(load_artifact(data, model))
-    except (InputError, ArtifactError, OSError, pa.ArrowException):
+    except (InputError, ArtifactError):
         return VersionTypes()

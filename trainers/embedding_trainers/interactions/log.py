@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
-from embedding_trainers.interactions.vocabulary import Numbers
+from embedding_trainers.interactions.vocabulary import Numbers, count_numbers
 from feast_embeddings.times import from_microseconds
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Interactions", "LogReport"]
+__all__ = ["Interactions", "LogReport", "LogSummary"]
 
 _FINGERPRINT_ROWS = 1 << 20
 
@@ -83,6 +83,18 @@ class Interactions:
         matrix.sort_indices()
         return matrix
 
+    def summary(self) -> LogSummary:
+        """What a version says of the log, so that its rows need not stay in memory."""
+        return LogSummary(
+            users=self.users,
+            items=self.items,
+            of_users=count_numbers(self.user_numbers, len(self.users)),
+            of_items=count_numbers(self.item_numbers, len(self.items)),
+            n=len(self),
+            as_of=self.as_of,
+            fingerprint=self.fingerprint(),
+        )
+
     def fingerprint(self) -> str:
         """SHA-256, in hex, that is equal for equal rows in whatever order.
 
@@ -110,6 +122,27 @@ class Interactions:
         parts = (self.weights is not None, self.timestamps is not None, *(s % 2**64 for s in sums))
         digest.update(repr(parts).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class LogSummary:
+    """A log without its rows.
+
+    Attributes:
+        users, items: see `Interactions`.
+        of_users, of_items: rows of each, int64, shape (n_users,) and (n_items,).
+        n: rows.
+        as_of: time of the newest row.
+        fingerprint: see `Interactions.fingerprint`.
+    """
+
+    users: pa.Array
+    items: pa.Array
+    of_users: npt.NDArray[np.int64]
+    of_items: npt.NDArray[np.int64]
+    n: int
+    as_of: datetime | None
+    fingerprint: str
 
 
 @dataclass
@@ -146,7 +179,7 @@ class LogReport:
 
 
 def _used(ids: pa.Array, numbers: Numbers) -> tuple[pa.Array, Numbers]:
-    used = np.bincount(numbers, minlength=len(ids)) > 0
+    used = count_numbers(numbers, len(ids)) > 0
     return ids.filter(pa.array(used)), (np.cumsum(used, dtype=np.int32) - np.int32(1))[numbers]
 
 

@@ -13,13 +13,30 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedding_trainers.interactions.log import Interactions, LogReport
-from embedding_trainers.interactions.vocabulary import Numbers
+from embedding_trainers.interactions.vocabulary import Numbers, count_numbers
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import from_microseconds, to_microseconds
 
-__all__ = ["Preparation", "core", "decay", "event_weights", "first_of_each", "prepare"]
+__all__ = [
+    "NO_WEIGHT",
+    "OUTSIDE",
+    "REPEATED",
+    "Preparation",
+    "all_too_many",
+    "core",
+    "decay",
+    "event_weights",
+    "first_of_each",
+    "no_weights",
+    "prepare",
+    "too_many",
+]
 
 _MOST_SHOWN = 5
+# Why rows are left out.
+NO_WEIGHT = "of weight 0"
+OUTSIDE = "outside of --since and --until"
+REPEATED = "that repeat another"
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,30 @@ class Preparation:
         """The name of a setting that needs a time for each interaction, or None."""
         return next((name for name in ("since", "until", "half_life") if getattr(self, name) is not None), None)
 
+    def empty_window(self, name: str, first: int, last: int) -> InputError:
+        """Make the error for a log without a row between `since` and `until`; `first` and `last` are its times."""
+        limits = (("since", self.since), ("until", self.until))
+        window = " ".join(f"{word} {instant}" for word, instant in limits if instant)
+        return InputError(
+            f"{name} has no interactions {window}; the first is at {from_microseconds(first)}, "
+            f"the last at {from_microseconds(last)}"
+        )
+
+
+def too_many(most: int) -> str:
+    """Say why rows of users with more are left out."""
+    return f"of users with more than {most:,}"
+
+
+def all_too_many(name: str, most: int) -> InputError:
+    """Make the error for a log of such users only."""
+    return InputError(f"{name}: every user has more than {most:,} interactions; allow more")
+
+
+def no_weights(name: str) -> InputError:
+    """Make the error for a log in which no row has a weight."""
+    return InputError(f"{name}: all weights are 0, which leaves no interaction")
+
 
 def prepare(log: Interactions, preparation: Preparation, name: str, report: LogReport) -> Interactions:
     """Leave out the rows that do not count, and weigh the others by their age.
@@ -91,10 +132,10 @@ def prepare(log: Interactions, preparation: Preparation, name: str, report: LogR
     """
     if log.weights is not None:
         counted = log.where(log.weights > 0)
-        report.leave_out("of weight 0", len(log) - len(counted))
+        report.leave_out(NO_WEIGHT, len(log) - len(counted))
         log = counted
         if not len(log):
-            raise InputError(f"{name}: all weights are 0, which leaves no interaction")
+            raise no_weights(name)
     since, until = preparation.since, preparation.until
     if log.timestamps is not None and (since or until):
         times = log.timestamps
@@ -103,26 +144,22 @@ def prepare(log: Interactions, preparation: Preparation, name: str, report: LogR
             keep &= times >= to_microseconds(since)
         if until:
             keep &= times <= to_microseconds(until)
-        report.leave_out("outside of --since and --until", int((~keep).sum()))
+        report.leave_out(OUTSIDE, int((~keep).sum()))
         log = log.where(keep)
         if not len(log):
-            window = " ".join(f"{word} {instant}" for word, instant in (("since", since), ("until", until)) if instant)
-            raise InputError(
-                f"{name} has no interactions {window}; the first is at {from_microseconds(int(times.min()))}, "
-                f"the last at {from_microseconds(int(times.max()))}"
-            )
+            raise preparation.empty_window(name, int(times.min()), int(times.max()))
     if preparation.drop_duplicates:
         alike: list[npt.NDArray[Any]] = [log.user_numbers, log.item_numbers]
         alike += [values for values in (log.timestamps, log.weights) if values is not None]
         keep = first_of_each(alike)
-        report.leave_out("that repeat another", int((~keep).sum()))
+        report.leave_out(REPEATED, int((~keep).sum()))
         log = log.where(keep)
     if (most := preparation.max_user_interactions) is not None:
-        keep = (np.bincount(log.user_numbers) <= most)[log.user_numbers]
-        report.leave_out(f"of users with more than {most:,}", int((~keep).sum()))
+        keep = (count_numbers(log.user_numbers, len(log.users)) <= most)[log.user_numbers]
+        report.leave_out(too_many(most), int((~keep).sum()))
         log = log.where(keep)
         if not len(log):
-            raise InputError(f"{name}: every user has more than {most:,} interactions; allow more")
+            raise all_too_many(name, most)
     least = preparation.min_user_interactions, preparation.min_item_interactions
     if max(least) > 1:
         enough = log.where(core(log.user_numbers, log.item_numbers, *least))

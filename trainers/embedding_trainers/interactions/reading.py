@@ -41,6 +41,32 @@ class Columns:
     weight: str | None = None
     event: str | None = None
 
+    @property
+    def times(self) -> str:
+        """The column of times, which need not exist if it is not named."""
+        return self.timestamp or _TIMESTAMP
+
+    def check(self, preparation: Preparation) -> None:
+        """Check that the names make sense.
+
+        Raises:
+            InputError: one is named for two purposes, or the column is missing that a setting is about.
+        """
+        if preparation.event_weights and self.event is None:
+            raise InputError("there are weights of event types, but no event column is named (--event-column)")
+        names = [name for name in (self.user, self.item, self.times, self.weight, self.event) if name is not None]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"the column {twice!r} is named for two purposes; name one for each")
+
+    def refuse_without_times(self, preparation: Preparation, log: str) -> None:
+        """Refuse settings that need times, for a log without.
+
+        Raises:
+            InputError: there is one.
+        """
+        if setting := preparation.needs_times:
+            raise InputError(f"{log} has no column {self.times!r}, which {setting} needs; name the column")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -96,8 +122,7 @@ def read_log(
             finite; or no row remains.
     """
     columns, preparation, reading = columns or Columns(), preparation or Preparation(), reading or Reading()
-    if preparation.event_weights and columns.event is None:
-        raise InputError("there are weights of event types, but no event column is named (--event-column)")
+    columns.check(preparation)
     log, events, report = read_raw(source, columns, reading, preparation)
     name = source_name(source)
     if events is not None:
@@ -118,7 +143,7 @@ def read_raw(
     Raises:
         InputError: see `read_log`.
     """
-    timestamp = columns.timestamp or _TIMESTAMP
+    timestamp = columns.times
     wanted = [
         Wanted(columns.user, "id", id_type=reading.user_ids),
         Wanted(columns.item, "id", id_type=reading.item_ids),
@@ -128,12 +153,10 @@ def read_raw(
         wanted.append(Wanted(columns.weight, "number"))
     if columns.event is not None:
         wanted.append(Wanted(columns.event, "text", known=tuple(preparation.event_weights)))
-    if twice := next((c.name for c in wanted if [w.name for w in wanted].count(c.name) > 1), None):
-        raise InputError(f"the column {twice!r} is named for two purposes; name one for each")
     latest = None if reading.allow_future else to_microseconds(future_starts())
     with Scan(source, wanted, Rules(reading.time_format, latest)) as scan:
-        if timestamp not in scan.columns and (setting := preparation.needs_times):
-            raise InputError(f"{scan.name} has no column {timestamp!r}, which {setting} needs; name the column")
+        if timestamp not in scan.columns:
+            columns.refuse_without_times(preparation, scan.name)
         numberings, rest = _read(scan, columns)
     faults = scan.faults
     if not faults.rows:

@@ -35,6 +35,8 @@ TIME_SHARE = 0.1
 USER_SHARE = 0.2
 MIN_USER_ITEMS = 5
 MIN_TEST_USERS = 100
+_BLOCK_ENTRIES = 1 << 22
+BY_TIME = f"newest {TIME_SHARE:.0%} of the interactions"
 
 _Mask = npt.NDArray[np.bool_]
 _Numbers = npt.NDArray[np.integer]
@@ -110,6 +112,11 @@ def split_interactions(interactions: Interactions, *, seed: int) -> Split:
     return split_by_user(interactions, seed=seed)
 
 
+def by_user(has_times: bool) -> str:
+    """Name the method of `split_by_user`."""
+    return f"{'newest' if has_times else 'random'} {USER_SHARE:.0%} of each user's items"
+
+
 def split_by_time(interactions: Interactions, at: datetime | None = None) -> Split:
     """Train on what happened up to an instant, test on what came later.
 
@@ -124,7 +131,7 @@ def split_by_time(interactions: Interactions, at: datetime | None = None) -> Spl
     times = _times(interactions)
     if at is None:
         cut = int(np.quantile(times, 1 - TIME_SHARE, method="lower"))
-        return _split(interactions, times > cut, f"newest {TIME_SHARE:.0%} of the interactions")
+        return _split(interactions, times > cut, BY_TIME)
     later = times > to_microseconds(at)
     if later.all() or not later.any():
         raise InputError(f"all interactions are {'after' if later.all() else 'not after'} {at}; choose another time")
@@ -153,10 +160,8 @@ def split_by_user(interactions: Interactions, *, seed: int) -> Split:
     def share(n_items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.where(n_items >= MIN_USER_ITEMS, (n_items * USER_SHARE).astype(np.int64), 0)
 
-    which = "random" if interactions.timestamps is None else "newest"
-    return _split(
-        interactions, _held_out_per_user(interactions, share, seed), f"{which} {USER_SHARE:.0%} of each user's items"
-    )
+    method = by_user(interactions.timestamps is not None)
+    return _split(interactions, _held_out_per_user(interactions, share, seed), method)
 
 
 def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Interactions, method: str) -> Split:
@@ -183,6 +188,27 @@ def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Int
         positions.append(pc.fill_null(found, -1).to_numpy())
     rows, columns = positions
     return _assemble(train, users, items, (test.user_numbers, rows), (test.item_numbers, columns), method)
+
+
+def _is_entry(matrix: csr_matrix, rows: _Numbers, columns: _Numbers) -> _Mask:
+    """Whether each pair is an entry of the matrix, whose indices are sorted; some pairs at a time."""
+    found = np.zeros(len(rows), dtype=bool)
+    order, n_columns = np.argsort(rows, kind="stable"), matrix.shape[1]
+    start = 0
+    while start < len(order):
+        # Of the rows from here on as many as have about a block of entries.
+        first = int(rows[order[start]])
+        end = int(matrix.indptr[first]) + _BLOCK_ENTRIES
+        last = max(first, int(np.searchsorted(matrix.indptr, end, side="right")) - 2)
+        stop = int(np.searchsorted(rows, last, side="right", sorter=order))
+        here, inside = order[start:stop], slice(matrix.indptr[first], matrix.indptr[last + 1])
+        in_row = np.repeat(np.arange(last - first + 1), np.diff(matrix.indptr[first : last + 2]))
+        entries = in_row * n_columns + matrix.indices[inside]
+        asked = (rows[here] - first) * n_columns + columns[here]
+        places = np.searchsorted(entries, asked)
+        found[here] = np.append(entries, -1)[places] == asked
+        start = stop
+    return found
 
 
 def _times(interactions: Interactions) -> npt.NDArray[np.int64]:
@@ -218,30 +244,23 @@ def _held_out_per_user(
 
 
 def _split(interactions: Interactions, test: _Mask, method: str) -> Split:
-    users, items = interactions.user_numbers, interactions.item_numbers
-    weights = np.ones(len(interactions), np.float32) if interactions.weights is None else interactions.weights
     # The training part gets numbers of its own, so that a trainer sees it as it would see a whole log.
-    known_users, train_users = np.unique(users[~test], return_inverse=True)
-    known_items, train_items = np.unique(items[~test], return_inverse=True)
-    train = import_extra("scipy.sparse").csr_matrix(
-        (weights[~test], (train_users, train_items)), shape=(len(known_users), len(known_items))
-    )
-    train.sort_indices()
+    training = replace(interactions, timestamps=None).where(~test)
     split = _assemble(
-        train,
-        interactions.users.take(pa.array(known_users)),
-        interactions.items.take(pa.array(known_items)),
-        (users[test], _positions(known_users, len(interactions.users))),
-        (items[test], _positions(known_items, len(interactions.items))),
+        training.to_csr(),
+        training.users,
+        training.items,
+        (interactions.user_numbers[test], _positions(training.users, interactions.users)),
+        (interactions.item_numbers[test], _positions(training.items, interactions.items)),
         method,
     )
     return replace(split, held_back=test)
 
 
-def _positions(known: _Numbers, n: int) -> _Numbers:
-    positions = np.full(n, -1)
-    positions[known] = np.arange(len(known))
-    return positions
+def _positions(known: pa.Array, ids: pa.Array) -> _Numbers:
+    """The place of each id among the known ones, which are some of them in the same order; -1 for none."""
+    among = pc.is_in(ids, value_set=known).to_numpy(zero_copy_only=False)
+    return np.where(among, np.cumsum(among) - 1, -1)
 
 
 def _assemble(
@@ -262,8 +281,7 @@ def _assemble(
     rows, columns = user_rows[pair_users], item_columns[pair_items]
     known = (rows >= 0) & (columns >= 0)
     rows, columns = rows[known], columns[known]
-    trained = np.repeat(np.arange(train.shape[0]), np.diff(train.indptr)) * train.shape[1] + train.indices
-    seen = np.isin(rows.astype(np.int64) * train.shape[1] + columns, trained, assume_unique=True)
+    seen = _is_entry(train, rows, columns)
     test = import_extra("scipy.sparse").csr_matrix(
         (np.ones(int((~seen).sum()), np.float32), (rows[~seen], columns[~seen])), shape=train.shape
     )

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.interactions.log import Interactions
+from embedding_trainers.interactions.log import LogSummary
 from embedding_trainers.trainer import Factors
 from feast_embeddings.artifact import EmbeddingTable, Entity
 from feast_embeddings.errors import InputError
@@ -24,7 +23,7 @@ _CHUNK_BYTES = 1 << 30
 
 
 def factor_tables(
-    log: Interactions,
+    log: LogSummary,
     user_items: csr_matrix,
     factors: Factors,
     of_users: pa.Table | None = None,
@@ -34,14 +33,14 @@ def factor_tables(
     users = EmbeddingTable(
         ids=log.users,
         embedding=factors.user_factors,
-        n_interactions=_count(log.user_numbers, len(log.users)),
-        seen_items=_seen(user_items, log.items),
+        n_interactions=log.of_users,
+        seen_items=lambda rows: _seen(user_items, log.items, rows),
         attributes=of_users,
     )
     items = EmbeddingTable(
         ids=log.items,
         embedding=factors.item_factors,
-        n_interactions=_count(log.item_numbers, len(log.items)),
+        n_interactions=log.of_items,
         bias=factors.item_bias,
         attributes=of_items,
     )
@@ -64,19 +63,16 @@ def refuse_zeros(tables: Mapping[Entity, EmbeddingTable]) -> None:
             )
 
 
-def _seen(user_items: csr_matrix, items: pa.Array) -> pa.ChunkedArray:
-    """The items of each user, in as many chunks as it takes for Arrow's 32-bit offsets not to overflow."""
+def _seen(user_items: csr_matrix, items: pa.Array, users: slice) -> pa.ChunkedArray:
+    """The items of these users, in as many chunks as it takes for Arrow's 32-bit offsets not to overflow."""
     longest = 8 if items.type == pa.int64() else max(1, pc.max(pc.binary_length(items)).as_py())
     pairs, ends = max(1, _CHUNK_BYTES // longest), user_items.indptr
-    chunks, start = [], 0
-    while start < len(ends) - 1:
+    chunks, start = [], users.start
+    while start < users.stop:
         end = max(start + 1, int(np.searchsorted(ends, int(ends[start]) + pairs, side="right")) - 1)
+        end = min(end, users.stop)
         rows = slice(int(ends[start]), int(ends[end]))
         offsets = pa.array((ends[start : end + 1] - ends[start]).astype(np.int32))
         chunks.append(pa.ListArray.from_arrays(offsets, items.take(pa.array(user_items.indices[rows]))))
         start = end
-    return pa.chunked_array(chunks)
-
-
-def _count(numbers: npt.NDArray[np.int32], n: int) -> npt.NDArray[np.int64]:
-    return np.bincount(numbers, minlength=n).astype(np.int64)
+    return pa.chunked_array(chunks, pa.list_(items.type))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from embedding_trainers.interactions.growing import GrowingArray
 from embedding_trainers.interactions.uuids import pack_uuids, unpack_uuids
 
-__all__ = ["IdNumbering", "Numbers", "exact_cast"]
+__all__ = ["IdNumbering", "Numbers", "count_numbers", "exact_cast"]
 
 Numbers = npt.NDArray[np.int32]
 
@@ -21,6 +21,17 @@ _PIECE_ROWS = 3 << 21
 # Ids of pieces wait until there are this many times as many as are known, so that each is hashed about twice.
 _WAITING = 2
 _MERGING = threading.Lock()
+
+
+def count_numbers(numbers: Numbers, n: int) -> npt.NDArray[np.int64]:
+    """How often each number below `n` occurs, shape (n,).
+
+    A piece at a time: NumPy makes all numbers 64 bits wide before it counts them.
+    """
+    counts = np.zeros(n, dtype=np.int64)
+    for start in range(0, len(numbers), _PIECE_ROWS):
+        counts += np.bincount(numbers[start : start + _PIECE_ROWS], minlength=n)
+    return counts
 
 
 class IdNumbering:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from tqdm import tqdm
 
@@ -61,22 +63,39 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
         InputError: a GPU is asked for and there is none.
         MissingExtraError: implicit is not installed.
     """
-    solver = GpuSolver(config.factors) if use_gpu(options) else CpuSolver(config.factors, options.threads)
     with import_extra("threadpoolctl").threadpool_limits(1, "blas"):  # the solver has threads of its own
-        return _train(user_items, config, options, solver)
+        if not use_gpu(options):
+            return _train(user_items, config, options, CpuSolver(config.factors, options.threads))
+        # Rows of one regularisation are neighbours while it lasts, so that a GPU solves them together, in place.
+        user_order, item_order = (np.argsort(ridge, kind="stable") for ridge in _ridges(user_items, config))
+
+        def as_given(factors: Factors) -> Factors:
+            users, items = np.empty_like(factors.user_factors), np.empty_like(factors.item_factors)
+            users[user_order], items[item_order] = factors.user_factors, factors.item_factors
+            return Factors(users, items, factors.item_bias)
+
+        ordered = user_items[user_order][:, item_order]
+        return _train(ordered, config, options, GpuSolver(config.factors), as_given)
 
 
-def _train(user_items: csr_matrix, config: ALSConfig, options: RunOptions, solver: Any) -> Factors:
+def _ridges(user_items: csr_matrix, config: ALSConfig) -> list[npt.NDArray[np.float64]]:
+    """The λ of each user, and of each item."""
+    weights = [np.asarray(user_items.sum(axis=axis)).ravel() for axis in (1, 0)]
+    return [row_regularization(each, config.alpha, config.regularization) for each in weights]
+
+
+def _train(
+    user_items: csr_matrix,
+    config: ALSConfig,
+    options: RunOptions,
+    solver: Any,
+    as_given: Callable[[Factors], Factors] = lambda factors: factors,
+) -> Factors:
+    """Train with rows and columns in this order; `as_given` puts the factors into that of the caller."""
     n_users, n_items = user_items.shape
-    of_users, of_items = (
-        row_regularization(np.asarray(user_items.sum(axis=axis)).ravel(), config.alpha, config.regularization)
-        for axis in (1, 0)
-    )
-    # Rows of one regularisation are neighbours while it lasts, so that a GPU solves them together, in place.
-    user_order, item_order = np.argsort(of_users, kind="stable"), np.argsort(of_items, kind="stable")
-    ordered = user_items[user_order][:, item_order]
-    to_users = solver.equations(ordered, of_users[user_order], config.alpha)
-    to_items = solver.equations(ordered.T.tocsr(), of_items[item_order], config.alpha)
+    of_users, of_items = _ridges(user_items, config)
+    to_users = solver.equations(user_items, of_users, config.alpha)
+    to_items = solver.equations(user_items.T.tocsr(), of_items, config.alpha)
 
     rng = np.random.default_rng(options.seed)
     users, items = (
@@ -85,14 +104,17 @@ def _train(user_items: csr_matrix, config: ALSConfig, options: RunOptions, solve
 
     def result() -> Factors:
         solver.solve(to_users, users, items, _LAST_CG_STEPS)
-        user_factors, item_factors = (np.empty((n, config.factors), np.float32) for n in (n_users, n_items))
-        user_factors[user_order], item_factors[item_order] = solver.numpy(users), solver.numpy(items)
-        return Factors(user_factors, item_factors, item_bias=np.zeros(n_items, np.float32))
+        return as_given(Factors(solver.numpy(users), solver.numpy(items), np.zeros(n_items, np.float32)))
+
+    def so_far() -> Factors:
+        factors = result()
+        # What comes next changes them in place.
+        return Factors(factors.user_factors.copy(), factors.item_factors.copy(), factors.item_bias)
 
     for iteration in tqdm(range(1, config.iterations + 1), "als", disable=not options.progress):
         solver.solve(to_users, users, items, _CG_STEPS)
         solver.solve(to_items, items, users, _CG_STEPS)
-        if options.watch and options.watch(iteration, result):
+        if options.watch and options.watch(iteration, so_far):
             break
     return result()
 

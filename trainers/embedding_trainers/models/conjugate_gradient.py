@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedding_trainers.extra import import_extra
-from embedding_trainers.models.padded_rows import PaddedRows, padded_rows
+from embedding_trainers.models.padded_rows import PaddedRows, padded, row_blocks
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -26,6 +26,16 @@ _GRAM_ROWS = 1 << 14
 _SOLVED = 1e-7  # of the first residual; beyond, float32 has nothing but rounding
 
 _Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """The equations of all rows. Blocks are padded while they are solved: padded, they take twice the matrix."""
+
+    weights: csr_matrix
+    ridge: _Floats  # shape (n_rows,)
+    alpha: np.float32
+    blocks: list[npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -53,14 +63,12 @@ class CpuSolver:
     def numpy(self, values: _Floats) -> _Floats:
         return values
 
-    def equations(self, weights: csr_matrix, ridge: npt.NDArray[np.float64], alpha: float) -> list[_Block]:
+    def equations(self, weights: csr_matrix, ridge: npt.NDArray[np.float64], alpha: float) -> _Equations:
         """Lay out rows for `solve`; `ridge`, shape (n_rows,), is the λ of each."""
-        return [
-            _Block(entries, ridge[entries.rows, None].astype(np.float32), np.float32(alpha))
-            for entries in padded_rows(weights, entries=max(1, _BLOCK_FLOATS // self._factors))
-        ]
+        blocks = row_blocks(weights, entries=max(1, _BLOCK_FLOATS // self._factors))
+        return _Equations(weights, ridge.astype(np.float32), np.float32(alpha), list(blocks))
 
-    def solve(self, equations: list[_Block], rows: _Floats, known: _Floats, cg_steps: int) -> None:
+    def solve(self, equations: _Equations, rows: _Floats, known: _Floats, cg_steps: int) -> None:
         """Move `rows` towards the solution for `known`, in place."""
         of_thread = threading.local()
 
@@ -71,11 +79,13 @@ class CpuSolver:
             parts = (known[start : start + _GRAM_ROWS] for start in range(0, len(known), _GRAM_ROWS))
             gram = np.sum(list(pool.map(lambda part: part.T @ part, parts)), axis=0)
 
-            def solve_block(block: _Block) -> None:
-                factors = _FactorsOfEntries(known, block.entries.columns, of_thread.buffer)
-                rows[block.entries.rows] = _solved(block, rows[block.entries.rows], factors, gram, cg_steps)
+            def solve_block(of_block: npt.NDArray[np.int64]) -> None:
+                entries = padded(equations.weights, of_block)
+                block = _Block(entries, equations.ridge[of_block, None], equations.alpha)
+                factors = _FactorsOfEntries(known, entries.columns, of_thread.buffer)
+                rows[of_block] = _solved(block, rows[of_block], factors, gram, cg_steps)
 
-            for _ in pool.map(solve_block, reversed(equations)):  # long rows first, so that threads end together
+            for _ in pool.map(solve_block, reversed(equations.blocks)):  # long rows first, so that threads end together
                 pass
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["PaddedRows", "padded_rows"]
+__all__ = ["PaddedRows", "padded", "padded_rows", "row_blocks"]
 
 _BLOCK_ENTRIES = 1 << 10  # few, as a block is as wide as its longest row
 
@@ -34,6 +34,11 @@ class PaddedRows:
 
 def padded_rows(matrix: csr_matrix, *, entries: int = _BLOCK_ENTRIES) -> Iterator[PaddedRows]:
     """All rows of a matrix of positive entries, short first, in blocks of at most `entries` entries, or of one row."""
+    return (padded(matrix, rows) for rows in row_blocks(matrix, entries=entries))
+
+
+def row_blocks(matrix: csr_matrix, *, entries: int) -> Iterator[npt.NDArray[np.int64]]:
+    """The rows of each block of `padded_rows`."""
     lengths = np.diff(matrix.indptr)
     order = np.argsort(lengths, kind="stable")
     start = 0
@@ -43,13 +48,19 @@ def padded_rows(matrix: csr_matrix, *, entries: int = _BLOCK_ENTRIES) -> Iterato
         found = lengths[order[start : start + most]]
         sizes = np.arange(1, len(found) + 1) * found
         stop = start + max(1, int(np.searchsorted(sizes, entries, side="right")))
-        rows = order[start:stop]
-        width = np.arange(lengths[rows[-1]])
-        filled = width < lengths[rows][:, None]
-        places = (matrix.indptr[rows][:, None] + width)[filled]
-        columns = np.zeros(filled.shape, np.int64)
-        weights = np.zeros(filled.shape, np.float32)
-        columns[filled] = matrix.indices[places]
-        weights[filled] = matrix.data[places]
-        yield PaddedRows(rows, columns, weights)
+        yield order[start:stop]
         start = stop
+
+
+def padded(matrix: csr_matrix, rows: npt.NDArray[np.int64]) -> PaddedRows:
+    """These rows of a matrix, filled up to the longest."""
+    starts = matrix.indptr[rows]
+    lengths = matrix.indptr[rows + 1] - starts
+    width = np.arange(lengths.max())
+    filled = width < lengths[:, None]
+    places = (starts[:, None] + width)[filled]
+    columns = np.zeros(filled.shape, np.int64)
+    weights = np.zeros(filled.shape, np.float32)
+    columns[filled] = matrix.indices[places]
+    weights[filled] = matrix.data[places]
+    return PaddedRows(rows, columns, weights)

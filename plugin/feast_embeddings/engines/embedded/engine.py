@@ -176,9 +176,10 @@ class EmbeddedEngine:
         with self._folder.new_shard(collection) as path:
             with engine_errors(f"create {collection!r}"):
                 path.mkdir()
-                config = edge_config(spec, self._hnsw, wait_for_indexes)
+                graph = wait_for_indexes and self._hnsw.m > 0
+                config = edge_config(spec, self._hnsw, graph)
                 indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
-                filler = ShardFiller(path, config, self._processes, merge=wait_for_indexes)
+                filler = ShardFiller(path, config, self._processes, merge=graph)
                 create_indexes(filler.shard, spec, indexes)
             with filler:
                 for batch in batches:
@@ -266,7 +267,9 @@ class EmbeddedEngine:
         with self._folder.new_shard(collection) as path:
             with engine_errors(f"write to {collection!r}"):
                 self._folder.copy_shard(current.shard, path)
-                shard = edge.EdgeShard.load(str(path), edge_config(current.spec, self._hnsw, build_graph))
+                shard = edge.EdgeShard.load(
+                    str(path), edge_config(current.spec, self._hnsw, build_graph and self._hnsw.m > 0)
+                )
             change(shard)
             with engine_errors(f"index {collection!r}"):
                 create_indexes(shard, current.spec, missing)

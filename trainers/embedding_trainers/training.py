@@ -1,0 +1,285 @@
+"""One run of training: what every engine checks before it, and writes after it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from embedding_trainers.alignment import Aligned, Tables, too_few
+from embedding_trainers.interactions import Columns, LogReport, Preparation, Reading
+from embedding_trainers.interactions.attributes import read_attributes
+from embedding_trainers.interactions.checks import refuse_weights_without_effect
+from embedding_trainers.interactions.column_types import VersionTypes, types_of, types_of_newest
+from embedding_trainers.search import EarlyStop, Tuning
+from embedding_trainers.trainer import Trainer, TrainerConfig, find_trainer
+from feast_embeddings.artifact import (
+    ENTITIES,
+    Artifact,
+    Entity,
+    TrainerInfo,
+    check_schemas,
+    load_artifact,
+    trained_models,
+    validate_model_name,
+    write_artifact,
+)
+from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.reading import ColumnType
+
+__all__ = ["LATEST", "Evaluation", "Run", "Training", "open_run", "timed"]
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the trainer did on a part of the interactions that it had not seen.
+
+    Attributes:
+        method: what was held back, or why nothing could be.
+        n_users: how many users have something held back.
+        n_ranked, metrics, margins: see `evaluation.Measured`; empty if nothing could be held back.
+    """
+
+    method: str
+    n_users: int
+    n_ranked: int
+    metrics: dict[str, float]
+    margins: dict[str, float]
+
+    @classmethod
+    def impossible(cls, why: str) -> Evaluation:
+        """There is nothing to measure on."""
+        return cls(why, 0, 0, {}, {})
+
+    @property
+    def users(self) -> str:
+        """How many users the metrics are the mean of, in words."""
+        if not self.margins:
+            return f"{self.n_users:,} users"
+        margin = max(self.margins.values())
+        return f"a random {self.n_ranked:,} of {self.n_users:,} users, 95 % intervals of at most ± {margin:.4f}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run.
+
+    Attributes:
+        artifact: what it wrote.
+        evaluation: None if it was not asked for.
+        tuning: None if it was not asked for.
+        early_stop: None if it was not asked for.
+        log: what became of the rows of the log.
+        warnings: what the user should know, a sentence each.
+        seconds: wall time of the steps read, tune, early stop, evaluate, fit, align and write.
+    """
+
+    artifact: Artifact
+    evaluation: Evaluation | None
+    tuning: Tuning | None
+    early_stop: EarlyStop | None
+    log: LogReport
+    warnings: list[str]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, in valid arguments; see `open_run`.
+
+    Attributes:
+        config: as given, before any search.
+        previous: the version to align to, or None.
+        new_space: why there is none; empty if there is one.
+        newest: types of the newest version.
+    """
+
+    repo: Path
+    model: str
+    columns: Columns
+    preparation: Preparation
+    reading: Reading
+    trainer: str
+    method: Trainer[Any]
+    config: TrainerConfig
+    align_to: str | None
+    previous: Artifact | None
+    new_space: str
+    newest: VersionTypes
+
+    def read_attributes(
+        self,
+        files: Mapping[Entity, Path | None],
+        ids: Mapping[Entity, pa.Array],
+        types: Mapping[str, ColumnType] | None,
+    ) -> tuple[dict[Entity, pa.Table | None], list[str]]:
+        """Read the attributes of users and items, in the order of their ids; and say which rows are of no use.
+
+        Raises:
+            InputError: a file cannot be used, or `types` names a column that no file has.
+        """
+        attributes: dict[Entity, pa.Table | None] = dict.fromkeys(ENTITIES)
+        warnings = []
+        unused = set(types or ())
+        for entity, path in files.items():
+            if path is None:
+                continue
+            id_column = self.columns.user if entity == "user" else self.columns.item
+            all_types = {**self.newest.attributes.get(entity, {}), **(types or {})}
+            table, without = read_attributes(path, id_column, ids[entity], all_types)
+            attributes[entity] = table
+            unused.difference_update(table.column_names)
+            if without:
+                warnings.append(f"{without:,} {entity}s of {path} have no interaction, and get no vector")
+        if unused:
+            raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
+        return attributes, warnings
+
+    def check_schemas(
+        self, id_types: Mapping[Entity, pa.DataType], attributes: Mapping[Entity, pa.Table | None]
+    ) -> dict[Entity, pa.Schema]:
+        """Return the columns that may differ from those of earlier versions.
+
+        Raises:
+            InputError: they cannot follow on those.
+        """
+        schemas = {entity: _schema(entity, id_types[entity], attributes[entity]) for entity in ENTITIES}
+        check_schemas(self.repo / "data", self.model, schemas)
+        return schemas
+
+    def refuse_too_few(self, shared: Mapping[Entity, int]) -> None:
+        """Refuse a named version to align to that shares too few ids.
+
+        Raises:
+            InputError: it does.
+        """
+        if self.previous and (reason := too_few(self.previous, shared, self.config.factors)):
+            raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
+
+    def aligned(self, tables: Tables, align: Callable[[Artifact, Tables], Aligned]) -> Aligned:
+        """Align to the earlier version, if there is one."""
+        if self.previous is None:
+            return Aligned(tables, None, self.new_space)
+        try:
+            return align(self.previous, tables)
+        except ArtifactError as error:
+            # A damaged old version is no reason to have no new one, unless that old one was asked for.
+            if self.align_to != LATEST:
+                raise
+            return Aligned(tables, None, str(error))
+
+    def write(
+        self,
+        aligned: Aligned,
+        *,
+        config: TrainerConfig,
+        seed: int,
+        as_of: datetime | None,
+        fingerprint: str,
+        n_interactions: int,
+        evaluation: Evaluation | None,
+        report: LogReport,
+        schemas: dict[Entity, pa.Schema],
+        tuning: Tuning | None = None,
+    ) -> Artifact:
+        """Write the version."""
+        return write_artifact(
+            self.repo / "data",
+            self.model,
+            users=aligned.tables["user"],
+            items=aligned.tables["item"],
+            as_of=as_of or datetime.now(UTC),
+            trainer=TrainerInfo(name=self.trainer, config=config.model_dump(mode="json")),
+            seed=seed,
+            metrics=evaluation.metrics if evaluation else {},
+            evaluated_on=f"{evaluation.method}, {evaluation.users}" if evaluation and evaluation.metrics else "",
+            fingerprint=fingerprint,
+            n_interactions=n_interactions,
+            alignment=aligned.alignment,
+            new_space_reason=aligned.refused,
+            interactions={
+                "columns": dataclasses.asdict(self.columns),
+                "preparation": TypeAdapter(Preparation).dump_python(self.preparation, mode="json"),
+                "reading": dataclasses.asdict(self.reading),
+                "rows": dataclasses.asdict(report),
+                "types": types_of(schemas).to_json(),
+            },
+            tuning=None if tuning is None else tuning.to_json(),
+        )
+
+
+def open_run(
+    repo: Path,
+    model: str,
+    columns: Columns | None,
+    preparation: Preparation | None,
+    reading: Reading | None,
+    trainer: str,
+    parameters: Mapping[str, Any] | None,
+    align_to: str | None,
+) -> Run:
+    """Check the arguments of a training; see `embedding_trainers.train.train_model` for them.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    if not (repo / "feature_store.yaml").is_file():
+        raise InputError(f"{repo} has no feature_store.yaml; run feast-embeddings init, or name the folder with --repo")
+    validate_model_name(model)
+    columns, preparation = columns or Columns(), preparation or Preparation()
+    newest = types_of_newest(repo / "data", model)
+    reading = reading or Reading()
+    reading = dataclasses.replace(
+        reading,
+        user_ids=reading.user_ids or newest.ids.get("user"),
+        item_ids=reading.item_ids or newest.ids.get("item"),
+    )
+    method = find_trainer(trainer)
+    config = method.configure(parameters or {})
+    previous, new_space = _previous(repo / "data", model, align_to, config.factors)
+    refuse_weights_without_effect(trainer, method, preparation)
+    return Run(
+        repo, model, columns, preparation, reading, trainer, method, config, align_to, previous, new_space, newest
+    )
+
+
+def _schema(entity: Entity, id_type: pa.DataType, attributes: pa.Table | None) -> pa.Schema:
+    return pa.schema([(f"{entity}_id", id_type), *(attributes.schema if attributes is not None else ())])
+
+
+def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
+    """The version to align to; or None, and why there is none."""
+    if align_to is None:
+        return None, "asked for"
+    if align_to == LATEST and model not in trained_models(data):
+        return None, "the first version of the model"
+    try:
+        previous = load_artifact(data, model, None if align_to == LATEST else align_to)
+    except ArtifactError as error:
+        if align_to != LATEST:
+            raise
+        return None, str(error)
+    if (dim := previous.manifest.dim) == factors:
+        return previous, ""
+    reason = f"version {previous.manifest.version} has {dim} dimensions, the new one {factors}"
+    if align_to != LATEST:
+        raise InputError(f"cannot align: {reason}; train with --factors {dim}, or start a new space with --no-align")
+    return None, reason
+
+
+@contextmanager
+def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Take the wall time of a step."""
+    start = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - start
