@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.engines.server.engine import ServerEngine
-from feast_embeddings.publish.redundancy import inactive, is_single
+from feast_embeddings.publish.redundancy import inactive, is_single, silent_nodes, single_replica
 
 __all__ = ["cluster"]
 
@@ -20,13 +20,8 @@ def cluster(patient: Patient) -> Iterator[Finding]:
         return
     url = patient.need_config().online_store.url
     look = shlex.join(["curl", "--fail", f"{url}/cluster"])
-    silent = [f"{peer.uri} (peer {peer.id})" for peer in peers if not peer.answers]
-    if silent:
-        message = (
-            f"of {len(peers)} nodes do not answer: {', '.join(silent)}; start them, or remove one for good with "
-            f"DELETE {url}/cluster/peer/ID?force=true"
-        )
-        yield Finding("cluster", "problem", message, look)
+    if silent := silent_nodes(peers, url):
+        yield Finding("cluster", "problem", silent, look)
     else:
         yield Finding("cluster", "ok", f"{len(peers)} nodes answer")
     if len(peers) < 2:
@@ -46,11 +41,7 @@ def cluster(patient: Patient) -> Iterator[Finding]:
             elif left:
                 yield Finding("cluster", "warning", f"{name} lacks replicas: {'; '.join(left)}", where, model)
             if is_single(shards):
-                message = (
-                    f"{name} has one replica of each shard, on {len(peers)} nodes; one dead node stops all queries. "
-                    "Set online_store.replication_factor to 2 or more; it holds from the next published version on"
-                )
-                yield Finding("cluster", "warning", message, publish, model)
+                yield Finding("cluster", "warning", single_replica([name], peers), publish, model)
             if moved := sum(shard.transfers for shard in shards):
                 yield Finding("cluster", "warning", f"{name}: {moved} replicas are being copied", where, model)
             worst |= bool(left or moved or is_single(shards))

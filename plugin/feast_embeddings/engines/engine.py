@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from qdrant_client import models
 
 from feast_embeddings.engines.points import (
@@ -125,10 +125,18 @@ class CollectionSpec(_Frozen):
     datatype: Literal["float32", "float16"] = "float32"
     """Of the stored vectors, by the engine's settings; see `as_stored`."""
 
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.datatype == "float32":
+            # Older releases refuse a spec that has it.
+            fields.pop("datatype", None)
+        return fields
+
     def same_content(self, other: CollectionSpec) -> bool:
         """Return whether the other has the same rows in the same form, verified or not."""
-        own = {"verified", "search_ef", "enough_ef", "datatype"}
-        return self == other.model_copy(update=self.model_dump(include=own))
+        own = ("verified", "search_ef", "enough_ef", "datatype")
+        return self == other.model_copy(update={name: getattr(self, name) for name in own})
 
 
 class Engine(Protocol):

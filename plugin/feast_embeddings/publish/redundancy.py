@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,8 +10,17 @@ from feast_embeddings.engines.engine import Engine
 from feast_embeddings.engines.server.cluster import Peer, Shard
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import EngineError, InputError
+from feast_embeddings.online.settings import OnlineStoreSettings
 
-__all__ = ["inactive", "is_single", "lack_of_redundancy", "wait_for_replicas"]
+__all__ = [
+    "inactive",
+    "is_single",
+    "lack_of_redundancy",
+    "naming_dead_nodes",
+    "silent_nodes",
+    "single_replica",
+    "wait_for_replicas",
+]
 
 _POLL_SECONDS = 0.2
 
@@ -35,6 +45,54 @@ def is_single(shards: Sequence[Shard]) -> bool:
     return any(len(shard.replicas) < 2 for shard in shards)
 
 
+def single_replica(collections: Sequence[str], peers: Sequence[Peer]) -> str:
+    """Return the warning for collections of which some shard has only one replica."""
+    return (
+        f"{', '.join(collections)}: one replica of each shard, on {len(peers)} nodes; one dead node stops all queries. "
+        "Set online_store.replication_factor to 2 or more; it applies from the next published version on"
+    )
+
+
+def silent_nodes(peers: Sequence[Peer], url: str) -> str:
+    """Name the nodes that do not answer, and say what to do; empty if all answer.
+
+    Args:
+        url: the address of the server in the settings.
+    """
+    silent = [f"{peer.uri} (peer {peer.id})" for peer in peers if not peer.answers]
+    if not silent:
+        return ""
+    return (
+        f"no answer from {len(silent)} of {len(peers)} nodes: {', '.join(silent)}; bring them back, or remove them for "
+        f"good with DELETE {url}/cluster/peer/ID?force=true"
+    )
+
+
+@contextlib.contextmanager
+def naming_dead_nodes(engine: Engine, settings: OnlineStoreSettings) -> Iterator[None]:
+    """Add to a failure of Qdrant in the block which nodes do not answer, and what to do.
+
+    Raises:
+        EngineError: as in the block.
+    """
+    try:
+        yield
+    except EngineError as error:
+        # Without a cause it is of this package, and says what to do already.
+        if error.__cause__ is None or not isinstance(engine, ServerEngine):
+            raise
+        try:
+            silent = silent_nodes(engine.cluster.peers(), settings.url or "")
+        except EngineError:
+            raise error from error.__cause__
+        if not silent:
+            raise
+        advice = ""
+        if (settings.replication_factor or 1) < 2:
+            advice = "; with online_store.replication_factor 2 or more, one dead node does not stop a publish"
+        raise EngineError(f"{error}; {silent}, then publish again{advice}") from error
+
+
 def lack_of_redundancy(engine: Engine, collections: Iterable[str]) -> Iterator[str]:
     """Yield a warning for collections of which the loss of one more node, or of one already lost, takes a part."""
     if not isinstance(engine, ServerEngine) or len(peers := engine.cluster.peers()) < 2:
@@ -47,10 +105,7 @@ def lack_of_redundancy(engine: Engine, collections: Iterable[str]) -> Iterator[s
         if left := inactive(shards, peers):
             yield f"{collection} lacks replicas: {'; '.join(left)}"
     if single:
-        yield (
-            f"{', '.join(single)}: one replica of each shard, on {len(peers)} nodes; one dead node stops all queries. "
-            "Set online_store.replication_factor to 2 or more"
-        )
+        yield single_replica(single, peers)
 
 
 def wait_for_replicas(engine: Engine, collections: Sequence[str], seconds: float) -> None:

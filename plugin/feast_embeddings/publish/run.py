@@ -26,7 +26,7 @@ from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.publish.plan import KEEP, plan_publish, superseded
-from feast_embeddings.publish.redundancy import lack_of_redundancy, wait_for_replicas
+from feast_embeddings.publish.redundancy import lack_of_redundancy, naming_dead_nodes, wait_for_replicas
 from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import rank_queries, verify_loaded
 
@@ -109,9 +109,9 @@ def publish_artifact(
     if plan.changed:
         refuse_failed(manifest.version, plan.gates)
         check_room(feature_store, targets)
-    with patiently(_PATIENCE_SECONDS):
+    settings = feature_store.config.online_store
+    with naming_dead_nodes(engine, settings), patiently(_PATIENCE_SECONDS):
         if plan.changed:
-            settings = feature_store.config.online_store
             n_late = _load_and_switch(
                 engine, targets, steps, progress, settings, recall, wait_replicas, plan.unreadable
             )
