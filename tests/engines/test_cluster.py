@@ -42,12 +42,19 @@ def engine_of(shop: Shop) -> ServerEngine:
     return engine
 
 
+def replicated(cluster: Cluster, folder: Path, **settings: Any) -> Shop:
+    """A live version with a replica on each node, all of which are in the settings."""
+    shop = shop_on(cluster, folder, addresses=cluster.addresses, shard_number=3, replication_factor=3, **settings)
+    publish_any(shop.feature_store, shop.artifact)
+    return shop
+
+
 def live_version(shop: Shop) -> str:
     return EmbeddingStore(shop.feature_store, "shop").rank("u-1").version
 
 
 def test_one_replica_on_a_dead_node(cluster: Cluster, tmp_path: Path, command: Command) -> None:
-    """What it holds cannot be read; all else goes on, and publishing again repairs it once the node is given up."""
+    """What it holds cannot be read, and every command says so; a warning came before."""
     shop = shop_on(cluster, tmp_path, shard_number=3, retries=0)
     first = shop.artifact.manifest.version
     published = publish_any(shop.feature_store, shop.artifact)
@@ -74,6 +81,15 @@ def test_one_replica_on_a_dead_node(cluster: Cluster, tmp_path: Path, command: C
     assert shown.code == 0
     assert "cannot be read: Qdrant could not count" in shown.out
 
+
+@pytest.mark.slow
+def test_one_replica_on_a_node_that_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
+    """Publishing again repairs what it held, and later versions come and go as ever."""
+    shop = shop_on(cluster, tmp_path, shard_number=3, retries=0)
+    first = shop.artifact.manifest.version
+    publish_any(shop.feature_store, shop.artifact)
+    peer = cluster.peer(2)
+    cluster.kill(2)
     cluster.remove(peer)
     again = publish_any(shop.feature_store, shop.artifact)
     live = engine_of(shop).aliases()
@@ -89,14 +105,19 @@ def test_one_replica_on_a_dead_node(cluster: Cluster, tmp_path: Path, command: C
     assert engine_of(shop).aliases() == live
 
 
+@pytest.mark.slow
 def test_a_node_that_returns(cluster: Cluster, tmp_path: Path) -> None:
     """What could not be read meanwhile is as it was; a publish with it away says which node its parts are on."""
     shop = shop_on(cluster, tmp_path, shard_number=3, retries=0)
     shop.publish()
     before = EmbeddingStore(shop.feature_store, "shop").rank("u-1")
+    peer, lost = cluster.peer(2), next_version(shop)
+    uri = cluster.get("/cluster")["peers"][str(peer)]["uri"]
     cluster.kill(2)
-    with pytest.raises(EngineError):
-        publish_any(shop.feature_store, next_version(shop))
+    with pytest.raises(EngineError) as failed:
+        publish_any(shop.feature_store, lost)
+    assert f"no answer from 1 of 3 nodes: {uri} (peer {peer}); bring them back, or remove" in str(failed.value)
+    assert "with online_store.replication_factor 2 or more, one dead node does not stop a publish" in str(failed.value)
     cluster.nodes[2].start()
     cluster.wait(lambda: all(peer.answers for peer in engine_of(shop).cluster.peers()))
     after = EmbeddingStore(shop.feature_store, "shop").rank("u-1")
@@ -104,6 +125,7 @@ def test_a_node_that_returns(cluster: Cluster, tmp_path: Path) -> None:
     assert publish_any(shop.feature_store, next_version(shop)).changed
 
 
+@pytest.mark.slow
 def test_a_publish_that_waits_for_replicas(cluster: Cluster, tmp_path: Path, command: Command) -> None:
     """With two replicas a dead node stops nothing; who wants all of them first is refused, and then waits."""
     shop = shop_on(cluster, tmp_path, shard_number=3, replication_factor=2)
@@ -126,20 +148,21 @@ def test_a_publish_that_waits_for_replicas(cluster: Cluster, tmp_path: Path, com
     assert live_version(shop) == last.manifest.version
 
 
-@pytest.mark.parametrize("lost", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("prefer_grpc", [True, False])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("lost", "prefer_grpc"),
+    [
+        (signal.SIGKILL, True),
+        pytest.param(signal.SIGKILL, False, marks=SLOW),
+        pytest.param(signal.SIGSTOP, True, marks=SLOW),
+        pytest.param(signal.SIGSTOP, False, marks=SLOW),
+    ],
+)
 def test_the_first_address_is_lost(cluster: Cluster, tmp_path: Path, lost: signal.Signals, prefer_grpc: bool) -> None:
-    """Queries, publishes, pushes and rollbacks go on at the next, and the answers are the same."""
-    shop = shop_on(
-        cluster,
-        tmp_path,
-        addresses=cluster.addresses,
-        prefer_grpc=prefer_grpc,
-        shard_number=3,
-        replication_factor=3,
-        timeout=15 if lost == signal.SIGSTOP else 30,
-    )
-    publish_any(shop.feature_store, shop.artifact)
+    """Queries and pushes go on at the next, and the answers are the same."""
+    shop = replicated(cluster, tmp_path, prefer_grpc=prefer_grpc, timeout=15 if lost == signal.SIGSTOP else 30)
     ranked = EmbeddingStore(shop.feature_store, "shop").rank("u-1")
     cluster.lose(0, lost)
     for store in (shop.feature_store, shop.repo.feature_store()):
@@ -147,15 +170,25 @@ def test_the_first_address_is_lost(cluster: Cluster, tmp_path: Path, lost: signa
         assert (again.ids, again.scores.tolist(), again.version) == (ranked.ids, ranked.scores.tolist(), ranked.version)
     push(shop, "late", 7.0)
     assert served(shop, "late") == [7.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefer_grpc", [True, False])
+def test_versions_go_live_without_the_first_address(cluster: Cluster, tmp_path: Path, prefer_grpc: bool) -> None:
+    """A publish and a rollback go on at the next, with the rows that were written since."""
+    shop = replicated(cluster, tmp_path, prefer_grpc=prefer_grpc)
+    cluster.kill(0)
+    push(shop, "late", 7.0)
     first, second = shop.artifact.manifest.version, next_version(shop)
-    if lost == signal.SIGKILL:
-        assert publish_any(shop.feature_store, second).previous == first
-        assert live_version(shop) == second.manifest.version
-        assert roll_back(shop.feature_store, shop.repo.data, "shop").version == first
+    assert publish_any(shop.feature_store, second).previous == first
+    assert live_version(shop) == second.manifest.version
+    assert served(shop, "late") == [7.0]
+    assert roll_back(shop.feature_store, shop.repo.data, "shop").version == first
     assert live_version(shop) == first
     assert served(shop, "late") == [7.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["load", "verify", "switch", "clear"])
 def test_a_node_is_lost_in_a_publish(cluster: Cluster, tmp_path: Path, step: str) -> None:
     """Killed as a step begins: the publish goes on at the next address, and every row is there."""

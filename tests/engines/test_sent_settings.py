@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,11 +17,7 @@ from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.engines.server.catalog import spec_of_metadata
 from feast_embeddings.engines.server.engine import ServerEngine
 
-
-@pytest.fixture
-def server() -> Iterator[Failing]:
-    with failing_server() as server:
-        yield server
+server = pytest.fixture(failing_server)
 
 
 @pytest.mark.parametrize("datatype", ["float32", "float16"])

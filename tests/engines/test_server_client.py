@@ -64,10 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/exists": {"exists": False},
             "/collections/aliases": True,
             "/index": done,
-            "/points": done,
+            "/points": [] if self.command == "POST" else done,
         }
-        if self.command == "POST":
-            by_path["/points"] = []
         answers = [answer for end, answer in by_path.items() if self.path.partition("?")[0].endswith(end)]
         result = answers[0] if answers else RESULTS[self.command]
         self.wfile.write(json.dumps({"time": 0, "status": "ok", "result": result}).encode())
@@ -114,7 +112,6 @@ def grpc_node(
         node.stop(None)
 
 
-@contextlib.contextmanager
 def failing_server() -> Iterator[Failing]:
     """A server that does not fail yet."""
     with Failing([]) as server:
@@ -125,10 +122,7 @@ def failing_server() -> Iterator[Failing]:
         thread.join()
 
 
-@pytest.fixture
-def server() -> Iterator[Failing]:
-    with failing_server() as server:
-        yield server
+server = pytest.fixture(failing_server)
 
 
 def engine_at(port: int, *, grpc_port: int | None = None, **more: Any) -> Engine:

@@ -18,6 +18,7 @@ from feast_embeddings.artifact import embedding_matrix
 from feast_embeddings.artifact.brute_force import as_stored
 from feast_embeddings.engines.engine import CollectionSpec, VectorSpec
 from feast_embeddings.errors import EngineError, InputError
+from feast_embeddings.model.sides import sides_of
 from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.query.store import EmbeddingStore
@@ -163,9 +164,14 @@ def test_quantized_answers_are_measured(qdrant_server: QdrantServer, tmp_path: P
         asked = users.take(np.random.default_rng(0).permutation(users.num_rows)[:128])
         scores = embedding_matrix(asked) @ embedding_matrix(items).T + items["bias"].to_numpy()
         nearest = items["item_id"].to_numpy()[np.argsort(-scores, axis=1)[:, :10]]
-        found = EmbeddingStore(shop.feature_store, "shop").rank_batch(asked["user_id"].to_pylist(), 10).answers
-        shares = [np.isin(one.ids, true).mean() for one, true in zip(found, nearest, strict=True) if one]
-        assert len(shares) == 128
+        engine = qdrant(shop.feature_store).engine(shop.feature_store.config)
+        collection = engine.aliases()[sides_of(shop.feature_store, "shop")["item"].alias]
+        queries = np.column_stack([embedding_matrix(asked), np.ones(len(asked), dtype=np.float32)])
+        found = [
+            [hit.payload["item_id"] for hit in engine.query(collection, "embedding", query, limit=10)]
+            for query in queries
+        ]
+        shares = [np.isin(ids, true).mean() for ids, true in zip(found, nearest, strict=True)]
         assert recall == pytest.approx(np.mean(shares))
         assert recall < 0.99
     finally:
