@@ -20,7 +20,7 @@ def cluster(patient: Patient) -> Iterator[Finding]:
         return
     url = patient.need_config().online_store.url
     look = shlex.join(["curl", "--fail", f"{url}/cluster"])
-    if silent := silent_nodes(peers, url):
+    if silent := silent_nodes(peers):
         yield Finding("cluster", "problem", silent, look)
     else:
         yield Finding("cluster", "ok", f"{len(peers)} nodes answer")

@@ -53,18 +53,14 @@ def single_replica(collections: Sequence[str], peers: Sequence[Peer]) -> str:
     )
 
 
-def silent_nodes(peers: Sequence[Peer], url: str) -> str:
-    """Name the nodes that do not answer, and say what to do; empty if all answer.
-
-    Args:
-        url: the address of the server in the settings.
-    """
+def silent_nodes(peers: Sequence[Peer]) -> str:
+    """Name the nodes that do not answer, and say what to do; empty if all answer."""
     silent = [f"{peer.uri} (peer {peer.id})" for peer in peers if not peer.answers]
     if not silent:
         return ""
     return (
         f"no answer from {len(silent)} of {len(peers)} nodes: {', '.join(silent)}; bring them back, or remove them for "
-        f"good with DELETE {url}/cluster/peer/ID?force=true"
+        "good with DELETE /cluster/peer/ID?force=true at another node"
     )
 
 
@@ -82,7 +78,7 @@ def naming_dead_nodes(engine: Engine, settings: OnlineStoreSettings) -> Iterator
         if error.__cause__ is None or not isinstance(engine, ServerEngine):
             raise
         try:
-            silent = silent_nodes(engine.cluster.peers(), settings.url or "")
+            silent = silent_nodes(engine.cluster.peers())
         except EngineError:
             raise error from error.__cause__
         if not silent:
