@@ -38,6 +38,7 @@ _COMMANDS = {
     "serve": "feast_embeddings.cli.serve",
     "api-key": "feast_embeddings.cli.serve",
     "doctor": "feast_embeddings.cli.doctor",
+    "plan": "feast_embeddings.cli.plan",
 }
 
 
