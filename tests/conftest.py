@@ -102,12 +102,12 @@ def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSe
 class Program:
     """A Qdrant server with a folder of its own, always at the same address; settings by their environment variables."""
 
-    def __init__(self, program: str, folder: Path, **settings: str) -> None:
-        self._program, self._folder = program, folder
+    def __init__(self, program: str, folder: Path, *arguments: str, **settings: str) -> None:
+        self._command, self._folder = [program, *arguments], folder
         folder.mkdir(exist_ok=True)
-        http, grpc = _free_port(), _free_port()
+        http, grpc = free_port(), free_port()
         scheme = "https" if "QDRANT__SERVICE__ENABLE_TLS" in settings else "http"
-        self._at = QdrantServer(f"{scheme}://127.0.0.1:{http}", grpc)
+        self.at = QdrantServer(f"{scheme}://127.0.0.1:{http}", grpc)
         self._environment = {
             **os.environ,
             "QDRANT__SERVICE__HOST": "127.0.0.1",
@@ -124,20 +124,25 @@ class Program:
         """Start it, and do not wait until it answers."""
         with (self._folder / "log").open("a") as log:
             self._process = subprocess.Popen(
-                [self._program], cwd=self._folder, env=self._environment, stdout=log, stderr=log
+                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log
             )
 
     def start(self) -> QdrantServer:
         """Where it answers."""
         self.begin()
-        _wait_until_ready(self._at.url, self._process)
-        return self._at
+        _wait_until_ready(self.at.url, self._process)
+        return self.at
 
     def end(self, signal: signal.Signals = signal.SIGTERM) -> None:
         """By this signal; safe to repeat."""
         if self._process is not None:
             self._process.send_signal(signal)
             self._process.wait(timeout=30)
+
+    def send(self, signal: signal.Signals) -> None:
+        """Send it a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(signal)
 
 
 def run_program(program: str, folder: Path, **settings: str) -> Iterator[QdrantServer]:
@@ -198,7 +203,7 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes] | None) -> None:
     pytest.fail(f"the Qdrant server at {url} did not become ready")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

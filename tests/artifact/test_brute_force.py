@@ -28,7 +28,15 @@ def test_the_kth_best_score_is_that_of_a_full_sort(rng: np.random.Generator, tmp
     write_parts(tmp_path, "users", parts)
     files = table_files(sorted(tmp_path.iterdir()))
 
-    found = kth_best_scores(files, points[skip], k, None if bias is None else "bias", cosine=cosine, skip=skip)
+    found = kth_best_scores(
+        files,
+        points[skip],
+        k,
+        None if bias is None else "bias",
+        cosine=cosine,
+        datatype="float32",
+        skip=skip,
+    )
 
     exact = points.astype(np.float64)
     if cosine:

@@ -100,6 +100,7 @@ def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, fix: Fi
     assert set(report["skipped"]) == {
         "registry",
         "store",
+        "cluster",
         "writer",
         "live",
         "leftovers",

@@ -60,7 +60,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", "1")
         self.end_headers()
         done = {"operation_id": 0, "status": "completed"}
-        by_path = {"/exists": {"exists": False}, "/collections/aliases": True, "/index": done, "/points": done}
+        by_path: dict[str, Any] = {
+            "/exists": {"exists": False},
+            "/collections/aliases": True,
+            "/index": done,
+            "/points": [] if self.command == "POST" else done,
+        }
         answers = [answer for end, answer in by_path.items() if self.path.partition("?")[0].endswith(end)]
         result = answers[0] if answers else RESULTS[self.command]
         self.wfile.write(json.dumps({"time": 0, "status": "ok", "result": result}).encode())
@@ -107,14 +112,17 @@ def grpc_node(
         node.stop(None)
 
 
-@pytest.fixture
-def server() -> Iterator[Failing]:
+def failing_server() -> Iterator[Failing]:
+    """A server that does not fail yet."""
     with Failing([]) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+server = pytest.fixture(failing_server)
 
 
 def engine_at(port: int, *, grpc_port: int | None = None, **more: Any) -> Engine:

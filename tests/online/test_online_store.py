@@ -259,7 +259,7 @@ def test_the_event_loop_is_free_meanwhile(
         ({"timeout": 5}, "timeout needs url"),
         ({"path": "y", "quantization": "scalar"}, "quantization needs url"),
         ({"shard_number": 2}, "shard_number needs url"),
-        ({"url": "http://x", "quantization": "product"}, "'scalar' or 'binary'"),
+        ({"url": "http://x", "quantization": "ternary"}, "'scalar', 'product' or 'binary'"),
         ({"url": "http://x", "lock_timeout": 5}, "lock_timeout is only for the embedded engine"),
         ({"hnsw_m": -1}, "greater than or equal to 0"),
     ],

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from feast_embeddings.artifact.table_files import TableFiles
 
-__all__ = ["VECTOR_ROWS", "Matrix", "highest", "kth_best_scores", "matrix_of", "unit"]
+__all__ = ["VECTOR_ROWS", "Matrix", "as_stored", "highest", "kth_best_scores", "matrix_of", "unit"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -25,6 +25,11 @@ def unit(vectors: Matrix) -> Matrix:
     return units
 
 
+def as_stored(vectors: Matrix, datatype: str) -> Matrix:
+    """Return what a store returns of vectors that it keeps in this datatype."""
+    return vectors.astype(np.float16).astype(np.float32) if datatype == "float16" else vectors
+
+
 def matrix_of(column: pa.Array) -> Matrix:
     """Return a column of vectors without nulls as a matrix, without a copy."""
     matrix: Matrix = column.flatten().to_numpy().reshape(len(column), -1)
@@ -38,6 +43,7 @@ def kth_best_scores(
     bias: str | None,
     *,
     cosine: bool,
+    datatype: str,
     skip: npt.NDArray[np.intp] | None,
 ) -> Matrix:
     """Compute the k-th best score of all rows for each query, shape (n queries,).
@@ -46,10 +52,11 @@ def kth_best_scores(
         queries: shape (n, dim), or (n, dim + 1) with a bias.
         bias: the column with one more coordinate of the rows.
         cosine: whether to normalize rows and queries.
+        datatype: float16 rounds rows and queries, normalized first, as an engine does that stores them so.
         skip: per query, the row to leave out.
     """
     best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
-    queries = unit(queries) if cosine else queries
+    queries = as_stored(unit(queries) if cosine else queries, datatype)
     start = 0
     for batch in rows.batches(["embedding", *([bias] if bias else [])], VECTOR_ROWS):
         block = matrix_of(batch["embedding"])
@@ -57,7 +64,7 @@ def kth_best_scores(
             block = unit(block)
         if bias is not None:
             block = np.column_stack([block, batch[bias].to_numpy()])
-        scores = queries @ block.T
+        scores = queries @ as_stored(block, datatype).T
         if skip is not None:
             inside = (skip >= start) & (skip < start + len(block))
             scores[np.flatnonzero(inside), skip[inside] - start] = -np.inf

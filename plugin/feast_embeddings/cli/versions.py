@@ -48,10 +48,23 @@ _share = click.FloatRange(0, 1)
     show_default=True,
     help="Largest relative loss of users or items that still passes.",
 )
+@click.option(
+    "--wait-replicas",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait so long for all replicas of a cluster; if they are not active by then, the live version stays.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
 def publish(
-    repo: str, model: str | None, version: str | None, dry_run: bool, quiet: bool, as_json: bool, **gates: Any
+    repo: str,
+    model: str | None,
+    version: str | None,
+    dry_run: bool,
+    wait_replicas: float | None,
+    quiet: bool,
+    as_json: bool,
+    **gates: Any,
 ) -> None:
     """Make a trained version live in Qdrant, users and items in one step.
 
@@ -74,6 +87,8 @@ def publish(
             _print_gates(plan.gates)
             for side in plan.sides:
                 click.echo(f"{side.collection}: {side.points} {side.entity}s, {side.to_load} of them to load")
+            for name, why in plan.unreadable.items():
+                click.echo(f"{name}: cannot be read, and stays as it is: {why}")
             for name in plan.drop:
                 click.echo(f"{name}: to be deleted")
             would = f"would become live, after {plan.live or 'none'}" if plan.changed else "is live already"
@@ -89,6 +104,7 @@ def publish(
             opened.feature_store(),
             artifact,
             gates=Gates(**gates),
+            wait_replicas=wait_replicas,
             progress=bar.update,
             on_step=lambda step: bar.set_description(f"publish: {step}"),
         )
@@ -174,6 +190,8 @@ def prune(repo: str, model: str | None, keep: int, artifacts: bool, dry_run: boo
 
 
 def _print_result(result: PublishResult, as_json: bool) -> None:
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         print_json(dataclasses.asdict(result))
     elif result.changed:
@@ -211,6 +229,8 @@ def _line(row: Version) -> str:
     mark = "*" if row.live else "+" if row.kept else " "
     where = f"{row.bytes_on_disk / 2**20:.1f} MiB on disk" if row.on_disk else "not on disk"
     line = f"{mark} {row.version}  as of {row.as_of[:19] or 'unknown'}  space {row.space or 'unknown'}  {where}"
+    if row.unreadable:
+        line += f"  cannot be read: {row.unreadable}"
     if row.problem:
         return f"{line}  damaged: {row.problem}"
     if row.manifest is None:

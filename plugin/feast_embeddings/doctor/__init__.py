@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast_embeddings.doctor.artifact_checks import artifacts, history
+from feast_embeddings.doctor.cluster_checks import cluster
 from feast_embeddings.doctor.findings import Check, Finding, Level, Report, run_checks
 from feast_embeddings.doctor.live_checks import drift, freshness, live, spaces
 from feast_embeddings.doctor.patient import Patient
@@ -28,6 +29,7 @@ _CHECKS: tuple[Check, ...] = (
     artifacts,
     history,
     store,
+    cluster,
     writer,
     live,
     leftovers,

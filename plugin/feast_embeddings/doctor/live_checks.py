@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from feast_embeddings.artifact import Artifact, Entity, load_artifact, version_folders
+from feast_embeddings.artifact.brute_force import as_stored
 from feast_embeddings.codec.columns import encode_table
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
@@ -151,7 +152,7 @@ def drift(patient: Patient) -> Iterator[Finding]:
         try:
             for entity, side in found.sides.items():
                 rows = _sample(found.artifact, entity)
-                counts = _compare(engine, side, found.collections[entity][0], rows)
+                counts = _compare(engine, side, *found.collections[entity], rows)
                 same, newer = same + counts["same"], newer + counts["newer"]
                 differ += [f"{counts[how]} {entity}s {how}" for how in ("missing", "different") if counts[how]]
         except (ArtifactError, EngineError, InputError, OSError):
@@ -171,7 +172,7 @@ def _sample(artifact: Artifact, entity: Entity) -> pa.Table:
     return files.take(np.random.default_rng(0).permutation(files.num_rows)[:_SAMPLE])
 
 
-def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dict[str, int]:
+def _compare(engine: Engine, side: Side, collection: str, spec: CollectionSpec, rows: pa.Table) -> dict[str, int]:
     """Count the rows that are the same online, newer, different, or missing."""
     counts = dict.fromkeys(("same", "newer", "different", "missing"), 0)
     names = list(side.codec.fields)
@@ -181,7 +182,10 @@ def _compare(engine: Engine, side: Side, collection: str, rows: pa.Table) -> dic
                 counts["missing"] += 1
             elif point.payload[TIMESTAMP_KEY] > batch.timestamps[number]:
                 counts["newer"] += 1
-            elif all(point.vectors[name].tobytes() == batch.vectors[name][0][number].tobytes() for name in names):
+            elif all(
+                point.vectors[name].tobytes() == as_stored(batch.vectors[name][0][number], spec.datatype).tobytes()
+                for name in names
+            ):
                 counts["same"] += 1
             else:
                 counts["different"] += 1

@@ -11,7 +11,7 @@ from typing import TypeVar
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import EmbeddingsError, EngineError
 
-__all__ = ["ask_live", "ask_live_on_loop", "count_unless_dropped", "is_gone", "live_collections"]
+__all__ = ["ask_live", "ask_live_on_loop", "count_unless_dropped", "is_gone", "live_collections", "why_unreadable"]
 
 Live = TypeVar("Live")
 Answer = TypeVar("Answer")
@@ -77,6 +77,15 @@ def count_unless_dropped(engine: Engine, collection: str, alias: str) -> int | N
         if is_gone(engine, alias, collection):
             return None
         raise
+
+
+def why_unreadable(engine: Engine, collection: str) -> str:
+    """Return why a collection cannot be read, as with shards on a dead node; empty if it can."""
+    try:
+        engine.count(collection)
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 def is_gone(engine: Engine, alias: str, collection: str) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from qdrant_client import models
 
 from feast_embeddings.engines.points import (
@@ -122,11 +122,21 @@ class CollectionSpec(_Frozen):
     """Fewest candidates that a search on it keeps, found by that verification; more if the settings say so."""
     enough_ef: int = 0
     """Candidates that are enough to find the ten nearest of all its points, found by that verification; 0: unknown."""
+    datatype: Literal["float32", "float16"] = "float32"
+    """Of the stored vectors, by the engine's settings; see `as_stored`."""
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.datatype == "float32":
+            # Older releases refuse a spec that has it.
+            fields.pop("datatype", None)
+        return fields
 
     def same_content(self, other: CollectionSpec) -> bool:
         """Return whether the other has the same rows in the same form, verified or not."""
-        checked = {"verified": self.verified, "search_ef": self.search_ef, "enough_ef": self.enough_ef}
-        return self == other.model_copy(update=checked)
+        own = ("verified", "search_ef", "enough_ef", "datatype")
+        return self == other.model_copy(update={name: getattr(self, name) for name in own})
 
 
 class Engine(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import Engine, Hnsw
 from feast_embeddings.engines.server.engine import ServerEngine
+from feast_embeddings.engines.server.failover import any_of, any_of_on_loop
 from feast_embeddings.engines.server.storage import Storage
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.online.settings import OnlineStoreSettings
@@ -56,17 +58,17 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
         options["verify"] = _authorities(path)
         certificates = path.read_bytes()
 
-    def connect(kind: Callable[..., C]) -> C:
+    def connect(kind: Callable[..., C], url: str, grpc_port: int) -> C:
         # The client warns of an API key on a connection without TLS, which is harmless within one machine, and one
         # warning is enough. It also warns if its minor version is ahead of the server's; all calls here are in 1.16.
-        is_local = urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1")
+        is_local = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
         with warnings.catch_warnings():
             if is_local or kind is AsyncQdrantClient:
                 warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return kind(
-                url=settings.url,
+                url=url,
                 prefer_grpc=settings.prefer_grpc,
-                grpc_port=settings.grpc_port,
+                grpc_port=grpc_port,
                 timeout=settings.timeout,
                 # A copy for each client, because it changes them.
                 grpc_options=_GRPC_OPTIONS | ({} if certificates is None else {"root_certificates": certificates}),
@@ -74,16 +76,18 @@ def open_engine(settings: OnlineStoreSettings, repo: Path) -> Engine:
                 **options,
             )
 
-    try:
-        client = connect(QdrantClient)
-    except ValueError as error:
-        raise EngineError(f"online_store.url {settings.url!r} cannot be used: {error}") from None
+    clients = []
+    for url, grpc_port in settings.servers:
+        try:
+            clients.append(connect(QdrantClient, url, grpc_port))
+        except ValueError as error:
+            raise EngineError(f"online_store.url {url!r} cannot be used: {error}") from None
     return ServerEngine(
-        client,
+        any_of(clients),
         retries=settings.retries,
         hnsw=hnsw,
-        storage=Storage(settings.on_disk, settings.quantization, settings.shard_number, settings.replication_factor),
-        connect=lambda: connect(AsyncQdrantClient),
+        storage=Storage(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Storage)}),
+        connect=lambda: any_of_on_loop([connect(AsyncQdrantClient, *server) for server in settings.servers]),
     )
 
 

@@ -38,10 +38,14 @@ def is_table_of(config: RepoConfig, view: FeatureView, table: str) -> bool:
     return re.fullmatch(f"{re.escape(first)}({version})?", table) is not None
 
 
-def collection_name(alias: str, version: str) -> str:
-    """Return the name of an alias's collection for a model version; ordinary views have the version ""."""
+def collection_name(alias: str, version: str, copy: int = 0) -> str:
+    """Return the name of an alias's collection for a model version; ordinary views have the version "".
+
+    Args:
+        copy: 1 or more for one that replaces a collection of the same version that cannot be read.
+    """
     # A single "@" is a mark.
-    return f"{alias}__{version.replace('@', '@@') or 'live'}"
+    return f"{alias}__{version.replace('@', '@@') or 'live'}" + (f"@{copy}" if copy else "")
 
 
 def older_names(engine: Engine, project: str) -> dict[str, str]:

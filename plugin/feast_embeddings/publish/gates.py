@@ -108,6 +108,10 @@ def _coverage(new: Manifest, live: Live, gates: Gates) -> GateResult:
     old = live.manifest
     counts: dict[Entity, int] = {"user": new.n_users, "item": new.n_items}
     before = live.counts if old is None else {"user": old.n_users, "item": old.n_items}
+    if old is None and not live.counts:
+        return GateResult(
+            "coverage", "not comparable", "the live version is not on disk, and cannot be counted in Qdrant"
+        )
     fits = all(counts[entity] >= before.get(entity, 0) * (1 - gates.max_shrink) for entity in ENTITIES)
     detail = " and ".join(f"{counts[e]} {e}s, live {before.get(e, 0)}" for e in ENTITIES)
     return GateResult(

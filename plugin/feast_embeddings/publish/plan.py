@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact, Entity, Manifest, load_artifact
 from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.codec.rows import PointCodec
-from feast_embeddings.engines.dropped import ask_live, count_unless_dropped, live_collections
+from feast_embeddings.engines.dropped import ask_live, count_unless_dropped, live_collections, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
@@ -45,6 +46,7 @@ class PublishPlan:
         changed: False when the version is live already.
         gates: empty if the version is live; if nothing is live, only the gate on its time, if that fails.
         drop: collections that would be deleted afterwards.
+        unreadable: collections of the model that cannot be read, as with shards on a dead node -> why.
     """
 
     model: str
@@ -54,6 +56,7 @@ class PublishPlan:
     gates: list[GateResult]
     sides: list[SidePlan]
     drop: list[str]
+    unreadable: dict[str, str]
 
 
 def plan_publish(
@@ -67,9 +70,10 @@ def plan_publish(
     """
     manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
     targets = []
+    unreadable: dict[str, str] = {}
     for entity, side in sides_of(feature_store, manifest.model).items():
         rows = artifact.verified(entity)
-        check_vectors(artifact, entity, rows)
+        check_vectors(artifact, entity, rows, feature_store.config.online_store.datatype)
         _check_schema(side.codec, rows.schema.names, manifest)
         spec = collection_spec(
             side.view,
@@ -80,17 +84,23 @@ def plan_publish(
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
         ).model_copy(update={"fingerprint": manifest.content(entity), "verified": False})
-        targets.append(Target(side, collection_name(side.alias, manifest.version), spec, rows))
+        collections = engine.collections(side.alias)
+        reasons = {name: why_unreadable(engine, name) for name in collections}
+        unreadable |= {name: reason for name, reason in reasons.items() if reason}
+        live = engine.aliases().get(side.alias, "")
+        collection = _collection(side.alias, manifest.version, collections, live, unreadable)
+        targets.append(Target(side, collection, spec, rows))
     sides = {target.side.entity: target.side for target in targets}
-    live, compared = ask_live(
-        lambda: live_sides(engine, sides), lambda sides: (sides, _live(engine, sides, artifact) if sides else None)
+    live_now, compared = ask_live(
+        lambda: live_sides(engine, sides),
+        lambda sides: (sides, _live(engine, sides, artifact, unreadable) if sides else None),
     )
-    changed = any(target.collection != live.get(target.side.entity, ("",))[0] for target in targets)
+    changed = any(target.collection != live_now.get(target.side.entity, ("",))[0] for target in targets)
     results = evaluate_gates(manifest, compared, gates or Gates()) if changed else []
     plan = PublishPlan(
         model=manifest.model,
         version=manifest.version,
-        live=" and ".join(sorted({spec.version for _, spec in live.values()})) or None,
+        live=" and ".join(sorted({spec.version for _, spec in live_now.values()})) or None,
         changed=changed,
         gates=results,
         sides=[_side(engine, target) for target in targets],
@@ -98,9 +108,25 @@ def plan_publish(
             name
             for target in targets
             for name in superseded(engine.collections(target.side.alias), target.collection, manifest.version)
+            if name not in unreadable
         ],
+        unreadable=unreadable,
     )
     return plan, targets
+
+
+def _collection(
+    alias: str,
+    version: str,
+    collections: Mapping[str, CollectionSpec],
+    live: str,
+    unreadable: Collection[str],
+) -> str:
+    """Return the collection to load a version into: never one that cannot be read, whose node may return."""
+    copies = (collection_name(alias, version, copy) for copy in count())
+    first = next(name for name in copies if name not in unreadable)
+    is_live = live in collections and live not in unreadable and collections[live].version == version
+    return live if is_live else first
 
 
 def live_sides(engine: Engine, sides: Mapping[Entity, Side]) -> dict[Entity, tuple[str, CollectionSpec]]:
@@ -151,12 +177,21 @@ def _side(engine: Engine, target: Target) -> SidePlan:
     return SidePlan(target.side.entity, target.collection, points, to_load)
 
 
-def _live(engine: Engine, sides: dict[Entity, tuple[str, CollectionSpec]], artifact: Artifact) -> Live:
+def _live(
+    engine: Engine,
+    sides: dict[Entity, tuple[str, CollectionSpec]],
+    artifact: Artifact,
+    unreadable: Collection[str],
+) -> Live:
     versions = frozenset(spec.version for _, spec in sides.values())
     return Live(
         versions=versions,
         spaces=frozenset(spec.space for _, spec in sides.values()),
-        counts={entity: engine.count(collection) for entity, (collection, _) in sides.items()},
+        counts={
+            entity: engine.count(collection)
+            for entity, (collection, _) in sides.items()
+            if collection not in unreadable
+        },
         manifest=_manifest(artifact, versions),
     )
 

@@ -6,8 +6,9 @@ vectors of two versions, and a run that dies leaves the live version unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,9 +22,11 @@ from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.late_rows import carry_late_rows
+from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.publish.plan import KEEP, plan_publish, superseded
+from feast_embeddings.publish.redundancy import lack_of_redundancy, naming_dead_nodes, wait_for_replicas
 from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import rank_queries, verify_loaded
 
@@ -48,6 +51,7 @@ class PublishResult:
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
         search_ef: per side, the candidates that searches keep for that recall; 0: as in the settings.
         gates: the results of the gates.
+        warnings: what does not stop a publish, but will hurt: collections that cannot be read, too few replicas.
         seconds: wall time, in total and per step.
     """
 
@@ -61,6 +65,7 @@ class PublishResult:
     recall: dict[str, dict[str, float]] = field(default_factory=dict)
     search_ef: dict[str, int] = field(default_factory=dict)
     gates: list[GateResult] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     step_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -70,6 +75,7 @@ def publish_artifact(
     artifact: Artifact,
     *,
     gates: Gates | None = None,
+    wait_replicas: float | None = None,
     progress: Callable[[int], object] | None = None,
     on_step: Callable[[str], object] | None = None,
 ) -> PublishResult:
@@ -80,6 +86,8 @@ def publish_artifact(
 
     Args:
         gates: when to refuse a version; see `Gates`.
+        wait_replicas: seconds to wait before the switch for all replicas of a server's collections; if they are not
+            active by then, the live version stays. By default one replica of each part is enough.
         progress: called with the number of points written since its last call.
         on_step: called with the name of each of `STEPS` as it begins.
 
@@ -101,15 +109,20 @@ def publish_artifact(
     if plan.changed:
         refuse_failed(manifest.version, plan.gates)
         check_room(feature_store, targets)
-    with patiently(_PATIENCE_SECONDS):
+    settings = feature_store.config.online_store
+    with naming_dead_nodes(engine, settings), patiently(_PATIENCE_SECONDS):
         if plan.changed:
-            first_ef = feature_store.config.online_store.search_ef
-            n_late = _load_and_switch(engine, targets, steps, progress, first_ef, recall)
+            n_late = _load_and_switch(
+                engine, targets, steps, progress, settings, recall, wait_replicas, plan.unreadable
+            )
             search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
         # Late rows may be in any collection that was live until the switch: another publish may have made a third
         # version live since the plan was made.
         steps.begin("carry")
-        n_late += sum(_carry(engine, target, engine.collections(target.side.alias)) for target in targets)
+        n_late += sum(
+            _carry(engine, target, _readable(engine.collections(target.side.alias), plan.unreadable))
+            for target in targets
+        )
         steps.begin("register")
         register(feature_store, [target.side.view for target in targets], manifest.as_of)
         steps.begin("clear")
@@ -118,7 +131,12 @@ def publish_artifact(
             live = engine.aliases().get(target.side.alias, "")
             collections = engine.collections(target.side.alias)
             if live in collections:
-                engine.drop(superseded(collections, live, collections[live].version))
+                old = superseded(collections, live, collections[live].version)
+                # What cannot be read now may have late rows, and be readable at the next publish.
+                engine.drop(_readable(old, plan.unreadable))
+        warnings = [f"{name} cannot be read, and stays as it is: {why}" for name, why in plan.unreadable.items()]
+        with contextlib.suppress(EngineError):  # it is live already
+            warnings += lack_of_redundancy(engine, [target.collection for target in targets])
         steps.end()
     return PublishResult(
         model=manifest.model,
@@ -131,6 +149,7 @@ def publish_artifact(
         recall=recall,
         search_ef=search_ef,
         gates=plan.gates,
+        warnings=warnings,
         seconds=sum(steps.seconds.values()),
         step_seconds=steps.seconds,
     )
@@ -141,8 +160,10 @@ def _load_and_switch(
     targets: list[Target],
     steps: _Steps,
     progress: Callable[[int], object] | None,
-    first_ef: int,
+    settings: OnlineStoreSettings,
     recall: dict[str, dict[str, float]],
+    wait_replicas: float | None,
+    unreadable: Collection[str],
 ) -> int:
     """Make the new collections live, and return how many late rows were carried into them first."""
     for attempt in range(_TRIES):
@@ -150,10 +171,15 @@ def _load_and_switch(
             for target in targets:
                 _load(engine, target, steps, progress)
                 steps.begin("verify")
-                _verify(engine, target, targets, first_ef, recall)
+                _verify(engine, target, targets, settings, recall)
             # Carry the late rows so far first, so that no query misses them after the switch.
             aliases = engine.aliases()
-            n_late = sum(_carry(engine, target, [aliases.get(target.side.alias, "")]) for target in targets)
+            n_late = sum(
+                _carry(engine, target, _readable([aliases.get(target.side.alias, "")], unreadable))
+                for target in targets
+            )
+            if wait_replicas is not None:
+                wait_for_replicas(engine, [target.collection for target in targets], wait_replicas)
             steps.begin("switch")
             engine.switch({target.side.alias: target.collection for target in targets})
             return n_late
@@ -206,7 +232,11 @@ def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int
 
 
 def _verify(
-    engine: Engine, target: Target, targets: list[Target], first_ef: int, recall: dict[str, dict[str, float]]
+    engine: Engine,
+    target: Target,
+    targets: list[Target],
+    settings: OnlineStoreSettings,
+    recall: dict[str, dict[str, float]],
 ) -> None:
     """Verify the loaded collection, and record in it that it is verified, and how to search it."""
     if target.is_loaded(engine):
@@ -217,10 +247,16 @@ def _verify(
         # The vector with the bias ranks items for a user.
         (users,) = (other.rows for other in targets if other.side.entity == "user")
         queries[embedding.name] = rank_queries(users)
-    check = verify_loaded(engine, target, queries, first_ef)
+    check = verify_loaded(
+        engine, target, queries, settings.search_ef, min_recall=settings.min_recall, rescored=settings.rescore
+    )
     recall[target.side.entity] = check.recall
     checked = {"verified": True, "search_ef": check.search_ef, "enough_ef": check.enough_ef}
-    engine.annotate(target.collection, target.spec.model_copy(update=checked))
+    engine.annotate(target.collection, engine.describe(target.collection).model_copy(update=checked))
+
+
+def _readable(collections: Iterable[str], unreadable: Collection[str]) -> list[str]:
+    return [name for name in collections if name not in unreadable]
 
 
 def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:

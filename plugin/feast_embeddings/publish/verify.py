@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from feast_embeddings.artifact import Artifact, Entity, embedding_matrix
-from feast_embeddings.artifact.brute_force import VECTOR_ROWS, Matrix, kth_best_scores, matrix_of
+from feast_embeddings.artifact.brute_force import VECTOR_ROWS, Matrix, as_stored, kth_best_scores, matrix_of, unit
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.codec.columns import encode_table
-from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId
-from feast_embeddings.errors import ArtifactError, EngineError
+from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId, ScoredPoint
+from feast_embeddings.errors import ArtifactError, EngineError, InputError
 from feast_embeddings.publish.target import Target
 
 __all__ = ["Check", "check_vectors", "rank_queries", "verify_loaded"]
@@ -30,6 +30,9 @@ _FEW = (64, 128, 256)
 _LARGE_BYTES = 20 * 2**20
 # A search with more candidates than this is so slow that a better graph is the right fix.
 _MAX_EF = 4096
+# Qdrant multiplies float16 in float32, but for what is left after the last whole lane: there products are rounded, by
+# up to this share each.
+_LANES, _HALF_ROUNDING = 32, 2.0**-11
 # Far beyond the spread of norms that popularity causes; one vector of such a norm would lead every ranking.
 _MAX_NORM_RATIO = 1000.0
 
@@ -49,26 +52,35 @@ class Check:
     enough_ef: int
 
 
-def check_vectors(artifact: Artifact, entity: Entity, rows: TableFiles) -> None:
+def check_vectors(artifact: Artifact, entity: Entity, rows: TableFiles, datatype: str = "float32") -> None:
     """Check that the vectors can be served: finite, most of them not zero, none far longer than the others.
 
     Raises:
         ArtifactError: they cannot be served.
+        InputError: the datatype of the settings cannot hold them.
     """
     where = f"{artifact.path}: the {entity} vectors"
     columns = [name for name in ("embedding", "bias") if name in rows.schema.names]
-    norms, bad = [], 0
+    norms, bad, largest = [], 0, 0.0
     for batch in rows.batches(columns, VECTOR_ROWS):
         if missing := batch["embedding"].null_count:
             raise ArtifactError(f"{where} are missing in {missing} rows; train again")
         if "bias" in columns:
-            bad += int((~np.isfinite(batch["bias"].to_numpy(zero_copy_only=False))).sum())
+            bias = batch["bias"].to_numpy(zero_copy_only=False)
+            bad += int((~np.isfinite(bias)).sum())
+            largest = max(largest, float(np.nanmax(np.abs(bias), initial=0)))
         block = matrix_of(batch["embedding"])
+        largest = max(largest, float(np.nanmax(np.abs(block), initial=0)))
         with np.errstate(over="ignore", invalid="ignore"):
             norms.append(np.sqrt(np.einsum("ij,ij->i", block, block)))
     lengths = np.concatenate(norms) if norms else np.empty(0, np.float32)
     if bad := bad + int((~np.isfinite(lengths)).sum()):
         raise ArtifactError(f"{where} or biases have NaN, infinity or numbers out of range in {bad} rows; train again")
+    if datatype == "float16" and largest > np.finfo(np.float16).max:
+        raise InputError(
+            f"{where} or biases have the number {largest:.3g}; online_store.datatype float16 holds up to "
+            f"{np.finfo(np.float16).max:g}; set datatype: float32"
+        )
     if not len(lengths):
         raise ArtifactError(f"{where} are empty; train again")
     median, longest = float(np.median(lengths)), float(lengths.max())
@@ -86,12 +98,22 @@ def rank_queries(users: TableFiles) -> Matrix:
     return np.column_stack([vectors, np.ones(len(vectors), dtype=np.float32)])
 
 
-def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix], first_ef: int | None) -> Check:
+def verify_loaded(
+    engine: Engine,
+    target: Target,
+    queries: Mapping[str, Matrix],
+    first_ef: int | None,
+    *,
+    min_recall: float = MIN_RECALL,
+    rescored: bool = True,
+) -> Check:
     """Compare a new collection, before anything else writes to it, with the table that was sent.
 
     Args:
         queries: query vectors, shape (n, dim), per searched vector that is not queried with the rows' own vectors.
         first_ef: the candidates in the settings, if given.
+        min_recall: least share of the 10 nearest that searches must find.
+        rescored: whether searches return the scores of the stored vectors, not of quantized ones.
 
     Raises:
         EngineError: it does not hold the rows that were sent, or searches do not find them.
@@ -101,8 +123,9 @@ def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix],
         raise EngineError(f"{target.collection} holds {count} points after loading {expected}; the live version stays")
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(expected)[:_SAMPLE])
-    _compare(engine, target, rows)
-    vectors = engine.describe(target.collection).vectors
+    spec = engine.describe(target.collection)
+    _compare(engine, target, rows, spec.datatype)
+    vectors = spec.vectors
     searches = []
     for field in target.side.codec.fields.values():
         for name in dict.fromkeys([field.name, field.search_name]):
@@ -110,33 +133,37 @@ def verify_loaded(engine: Engine, target: Target, queries: Mapping[str, Matrix],
                 biased = field.bias is not None and name == field.name
                 asked = rng.permutation(rows)[:_QUERIES]
                 bias = field.bias if biased else None
-                searches.append(_search(target, name, vectors[name].distance, bias, asked, queries.get(name)))
+                searches.append(
+                    _search(target, name, vectors[name].distance, bias, asked, queries.get(name), spec.datatype)
+                )
+
+    def find(search: _Search, ef: int, enough: int) -> float:
+        return _recall(engine, target.collection, search, ef, enough, rescored=rescored)
+
     large = all(4 * vector.size * expected >= _LARGE_BYTES for vector in vectors.values())
     few = _FEW if large and first_ef is None else ()
-    enough = next((ef for ef in few if _is_enough(engine, target, searches, ef)), 0)
+    sure = max(_SURE_RECALL, min_recall)
+    enough = next((ef for ef in few if all(find(search, 0, ef) >= sure for search in searches)), 0)
     first_ef = first_ef or DEFAULT_EF
     ef, recall = 0, {}
     for search in searches:
         while True:
-            recall[search.name] = _recall(engine, target.collection, search, ef, enough)
-            if recall[search.name] >= MIN_RECALL:
+            recall[search.name] = find(search, ef, enough)
+            if recall[search.name] >= min_recall:
                 break
             ef = 2 * max(ef, first_ef)
             if ef > max(_MAX_EF, first_ef):
                 raise EngineError(
                     f"{target.collection}: searches find {recall[search.name]:.3f} of the {_K} nearest by "
-                    f"{search.name!r} even with {ef // 2} candidates; expected at least {MIN_RECALL}. Raise hnsw_m "
-                    "or hnsw_ef_construct in feature_store.yaml and publish again; the live version stays"
+                    f"{search.name!r} even with {ef // 2} candidates; expected at least {min_recall}. Raise hnsw_m "
+                    "or hnsw_ef_construct, of a quantized store also oversampling, or lower min_recall, in "
+                    "feature_store.yaml and publish again; the live version stays"
                 )
     return Check(recall, ef, enough)
 
 
-def _is_enough(engine: Engine, target: Target, searches: list[_Search], ef: int) -> bool:
-    return all(_recall(engine, target.collection, search, 0, ef) >= _SURE_RECALL for search in searches)
-
-
-def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp]) -> None:
-    """Read rows back, and compare their vectors bit for bit."""
+def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp], datatype: str) -> None:
+    """Read rows back, and compare their vectors bit for bit, rounded if they are stored so."""
     names = list(target.side.codec.fields)
     for sample in encode_table(target.side.codec, target.rows.take(rows)):
         stored = engine.retrieve(target.collection, sample.ids, vectors=names)
@@ -144,7 +171,10 @@ def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp]) -> None
             if (
                 point is None
                 or point.payload[TIMESTAMP_KEY] != sample.timestamps[number]
-                or any(point.vectors[name].tobytes() != sample.vectors[name][0][number].tobytes() for name in names)
+                or any(
+                    point.vectors[name].tobytes() != as_stored(sample.vectors[name][0][number], datatype).tobytes()
+                    for name in names
+                )
             ):
                 raise EngineError(
                     f"{target.collection} does not return point {sample.ids[number]} as written; the live version stays"
@@ -161,6 +191,9 @@ class _Search:
     """Per query, the point to leave out of its results."""
     k: int
     least: Matrix
+    cosine: bool
+    slack: float
+    """How much lower a score may be, relative to the norm of the query."""
 
 
 def _search(
@@ -170,6 +203,7 @@ def _search(
     bias: str | None,
     rows: npt.NDArray[np.intp],
     queries: Matrix | None,
+    datatype: str,
 ) -> _Search:
     cosine, skip = distance == "Cosine", None
     ids: list[PointId | None]
@@ -183,18 +217,41 @@ def _search(
             queries = np.column_stack([queries, asked[bias].to_numpy()])
         ids = [id for batch in encode_table(target.side.codec, asked) for id in batch.ids]
     k = min(_K, target.rows.num_rows - (skip is not None))
-    least = kth_best_scores(target.rows, queries, k, bias, cosine=cosine, skip=skip)
-    return _Search(name, queries, ids, k, least)
+    least = kth_best_scores(target.rows, queries, k, bias, cosine=cosine, datatype=datatype, skip=skip)
+    slack = 0.0
+    if datatype == "float16" and queries.shape[1] < _LANES:
+        slack = _HALF_ROUNDING * (1.0 if cosine else _largest_norm(target.rows, bias))
+    return _Search(name, queries, ids, k, least, cosine, slack)
 
 
-def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: int) -> float:
+def _largest_norm(rows: TableFiles, bias: str | None) -> float:
+    """Return the largest norm of the rows' vectors, each with its bias."""
+    largest = 0.0
+    for batch in rows.batches(["embedding", *([bias] if bias else [])], VECTOR_ROWS):
+        block = matrix_of(batch["embedding"])
+        if bias is not None:
+            block = np.column_stack([block, batch[bias].to_numpy()])
+        largest = max(largest, float(np.linalg.norm(block, axis=1).max(initial=0)))
+    return largest
+
+
+def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: int, *, rescored: bool) -> float:
     if not search.k:
         return 1.0
     found = 0
     for query, skipped, least in zip(search.queries, search.skip, search.least, strict=True):
         limit = search.k + (skipped is not None)
         hits = engine.query(collection, search.name, query, limit=limit, search_ef=ef, enough_ef=enough)
-        scores = [hit.score for hit in hits if hit.id != skipped][: search.k]
+        hits = [hit for hit in hits if hit.id != skipped][: search.k]
+        scores = [hit.score for hit in hits] if rescored else _score(engine, collection, search, query, hits)
         # Ties count as found; the tolerance is because Qdrant and numpy sum in different orders.
-        found += sum(score >= least - 1e-5 * abs(least) for score in scores)
+        slack = search.slack * (1.0 if search.cosine else float(np.linalg.norm(query)))
+        found += sum(score >= least - 1e-5 * abs(least) - slack for score in scores)
     return float(found / (search.k * len(search.queries)))
+
+
+def _score(engine: Engine, collection: str, search: _Search, query: Matrix, hits: list[ScoredPoint]) -> list[float]:
+    """Compute the scores of hits from their stored vectors."""
+    stored = engine.retrieve(collection, [hit.id for hit in hits], vectors=[search.name], payload=())
+    asked = unit(query[None])[0] if search.cosine else query
+    return [float(point.vectors[search.name] @ asked) for point in stored if point is not None]

@@ -12,7 +12,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifacts, load_artifact, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
-from feast_embeddings.engines.dropped import count_unless_dropped
+from feast_embeddings.engines.dropped import count_unless_dropped, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
@@ -33,6 +33,7 @@ class Version:
         on_disk: whether its artifact is there; without a `manifest` it is damaged, see `problem`.
         points: per side, its points in Qdrant; empty if it is not there.
         bytes_on_disk: size of the artifact.
+        unreadable: why Qdrant cannot read it, as with parts of it on a dead node; empty if it can, or does not hold it.
         space, as_of: as on disk or, without an artifact, in Qdrant.
     """
 
@@ -46,6 +47,7 @@ class Version:
     as_of: str
     manifest: Manifest | None
     problem: str | None
+    unreadable: str
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,18 @@ def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[V
     try:
         registered = sides_of(feature_store, model)
     except InputError:
-        found = [_version(name, folder, {}, {}, frozenset()) for name, folder in folders.items()]
+        found = [_version(name, folder, {}, {}, frozenset(), "") for name, folder in folders.items()]
         return [version for version in found if version.on_disk]
     live = frozenset(spec.version for _, spec in live_sides(engine, registered).values())
     loaded = _loaded(engine, registered)
-    names = sorted(folders.keys() | loaded.keys())
-    found = [
-        _version(name, folders.get(name), sides, _points(engine, sides), live)
-        for name, sides in ((name, loaded.get(name, {})) for name in names)
-    ]
+    found = []
+    for name in sorted(folders.keys() | loaded.keys()):
+        sides = loaded.get(name, {})
+        unreadable = "; ".join(reason for side, _ in sides.values() if (reason := why_unreadable(engine, side)))
+        points = {} if unreadable else _points(engine, sides)
+        found.append(_version(name, folders.get(name), sides, points, live, unreadable))
     # Leave out versions that a concurrent prune has deleted.
-    return [version for version in found if version.on_disk or version.points]
+    return [version for version in found if version.on_disk or version.points or version.unreadable]
 
 
 def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str | None = None) -> PublishResult:
@@ -95,7 +98,11 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
     live = {spec.version for _, spec in live_sides(engine, registered).values()}
     if not live:
         raise NotPublishedError(f"no version of model {model!r} is live: run feast-embeddings publish --model {model}")
-    kept = {name: sides for name, sides in _loaded(engine, registered).items() if _is_whole(sides)}
+    kept = {name: sides for name, sides in _loaded(engine, registered).items() if _is_complete(sides)}
+    # One with parts on a dead node would answer nothing.
+    kept = {
+        name: sides for name, sides in kept.items() if not any(why_unreadable(engine, c) for c, _ in sides.values())
+    }
     if version is None:
         older = [name for name in kept if name < min(live)]
         if not older:
@@ -172,15 +179,17 @@ Loaded = Mapping[Entity, tuple[str, CollectionSpec]]
 
 
 def _loaded(engine: Engine, registered: Mapping[Entity, Side]) -> dict[str, dict[Entity, tuple[str, CollectionSpec]]]:
-    """Return version -> its collection of each side, complete or not."""
+    """Return version -> its collection of each side, complete or not; the live one, if a version has several."""
     loaded: dict[str, dict[Entity, tuple[str, CollectionSpec]]] = {}
+    live = engine.aliases()
     for entity, side in registered.items():
-        for name, spec in engine.collections(side.alias).items():
-            loaded.setdefault(spec.version, {})[entity] = name, spec
+        found = engine.collections(side.alias)
+        for name in sorted(found, key=lambda name: (name == live.get(side.alias), name)):
+            loaded.setdefault(found[name].version, {})[entity] = name, found[name]
     return loaded
 
 
-def _is_whole(sides: Loaded) -> bool:
+def _is_complete(sides: Loaded) -> bool:
     return sides.keys() == set(ENTITIES) and all(spec.verified for _, spec in sides.values())
 
 
@@ -193,7 +202,12 @@ def _points(engine: Engine, sides: Loaded) -> dict[Entity, int]:
 
 
 def _version(
-    version: str, folder: Path | None, sides: Loaded, points: dict[Entity, int], live: frozenset[str]
+    version: str,
+    folder: Path | None,
+    sides: Loaded,
+    points: dict[Entity, int],
+    live: frozenset[str],
+    unreadable: str,
 ) -> Version:
     manifest, problem, size = None, None, 0
     if folder is not None:
@@ -209,7 +223,7 @@ def _version(
     return Version(
         version=version,
         live=version in live,
-        kept=_is_whole(sides) and points.keys() == sides.keys(),
+        kept=_is_complete(sides) and points.keys() == sides.keys(),
         on_disk=folder is not None,
         points=points,
         bytes_on_disk=size,
@@ -217,4 +231,5 @@ def _version(
         as_of=manifest.as_of.isoformat() if manifest else spec.as_of if spec else "",
         manifest=manifest,
         problem=problem,
+        unreadable=unreadable,
     )

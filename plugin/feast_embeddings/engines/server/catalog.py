@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from qdrant_client import models
@@ -11,7 +12,7 @@ from qdrant_client import models
 from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import EngineError
 
-__all__ = ["Catalog", "birth_mark", "metadata_of", "spec_in"]
+__all__ = ["Catalog", "birth_mark", "metadata_of", "spec_in", "spec_of_metadata"]
 
 _SPEC = "feast_embeddings"
 # A new collection gets this alias until it is dropped, to distinguish it from other collections of its name. The whole
@@ -26,8 +27,12 @@ def metadata_of(spec: CollectionSpec) -> dict[str, Any]:
 
 def spec_in(info: models.CollectionInfo) -> CollectionSpec | None:
     """Return the spec of a collection; None if this package did not make it."""
-    metadata = info.config.metadata or {}
-    return CollectionSpec.model_validate(metadata[_SPEC]) if _SPEC in metadata else None
+    return spec_of_metadata(info.config.metadata)
+
+
+def spec_of_metadata(metadata: Mapping[str, Any] | None) -> CollectionSpec | None:
+    """Return the spec in the metadata of a collection; None if this package did not make it."""
+    return CollectionSpec.model_validate(metadata[_SPEC]) if metadata and _SPEC in metadata else None
 
 
 def birth_mark() -> str:
@@ -62,13 +67,12 @@ class Catalog:
         known, spec = self._described.get(collection, (None, None))
         return spec if known == self.mark(collection) else None
 
-    def learn(self, collection: str, mark: str | None, info: models.CollectionInfo) -> CollectionSpec:
+    def learn(self, collection: str, mark: str | None, spec: CollectionSpec | None) -> CollectionSpec:
         """Return the spec of a collection from the server's answer, and keep it.
 
         Args:
             mark: its mark at the time of the request.
         """
-        spec = spec_in(info)
         if spec is None:
             raise EngineError(f"the Qdrant collection {collection!r} was not made by feast-embeddings")
         if mark is not None:

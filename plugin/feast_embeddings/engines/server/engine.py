@@ -26,7 +26,9 @@ from feast_embeddings.engines.engine import (
 )
 from feast_embeddings.engines.payload import payload_keys
 from feast_embeddings.engines.server.catalog import Catalog, metadata_of, spec_in
-from feast_embeddings.engines.server.failures import Caller, has_no_shards
+from feast_embeddings.engines.server.cluster import ClusterView
+from feast_embeddings.engines.server.describer import Describer
+from feast_embeddings.engines.server.failures import Caller
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.engines.server.requests import chunks, guarded_upserts, upload, wanted
 from feast_embeddings.engines.server.storage import Storage, add_indexes, create_collection, search_parameters
@@ -56,6 +58,7 @@ class ServerEngine:
 
     Attributes:
         on_loop: reads and writes by key from an event loop; None without `connect`.
+        cluster: the nodes, and where replicas are.
     """
 
     def __init__(
@@ -76,7 +79,11 @@ class ServerEngine:
         self._catalog = Catalog()
         self._caller = Caller(retries)
         self._ask = self._caller.ask
-        self.on_loop = None if connect is None else AsyncServer(connect, self._catalog, self._caller)
+        self.cluster = ClusterView(self._caller, client)
+        self._describer = Describer(self._caller, client, self._catalog, self.cluster)
+        self.on_loop = (
+            None if connect is None else AsyncServer(connect, self._catalog, self._caller, self._storage.consistency)
+        )
         self._streams = streams
 
     def server_version(self) -> str:
@@ -87,39 +94,10 @@ class ServerEngine:
         return self._catalog.aliases(self._ask("list aliases", self._client.get_aliases))
 
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
-        names = [c.name for c in self._ask("list collections", self._client.get_collections).collections]
-        # Names start with the alias, or an older release's form of it; so may those of other aliases, so the metadata
-        # decides.
-        start = alias.partition("@")[0]
-        specs = {name: self._spec(name) for name in names if name.startswith(start)}
-        return {name: spec for name, spec in specs.items() if spec is not None and spec.alias == alias}
-
-    def _spec(self, collection: str) -> CollectionSpec | None:
-        """Return the spec of a listed collection; None if this package did not make it, or it is gone."""
-        try:
-            return spec_in(self._info(collection))
-        except EngineError as error:
-            if has_no_shards(error) or self._is_gone(collection):
-                return None
-            raise
-
-    def _is_gone(self, collection: str) -> bool:
-        """Return whether the server reports it as gone; called after a failure, so it raises none of its own."""
-        with contextlib.suppress(EngineError):
-            return not self._exists(collection)
-        return False
-
-    def _exists(self, collection: str) -> bool:
-        return self._ask(f"look for {collection!r}", self._client.collection_exists, collection)
+        return self._describer.collections(alias)
 
     def describe(self, collection: str) -> CollectionSpec:
-        if (spec := self._catalog.spec(collection)) is not None:
-            return spec
-        mark = self._catalog.mark(collection)
-        return self._catalog.learn(collection, mark, self._info(collection))
-
-    def _info(self, collection: str) -> models.CollectionInfo:
-        return self._ask(f"describe {collection!r}", self._client.get_collection, collection)
+        return self._describer.describe(collection)
 
     def switch(self, aliases: Mapping[str, str | None]) -> None:
         current = self.aliases()
@@ -152,9 +130,10 @@ class ServerEngine:
     def create(
         self, collection: str, spec: CollectionSpec, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True
     ) -> None:
+        spec = spec.model_copy(update={"datatype": self._storage.datatype})
         self._catalog.forget(collection)
-        exists = self._exists(collection)
-        half_built = spec_in(self._info(collection)) if exists and spec.fingerprint else None
+        exists = self._describer.exists(collection)
+        half_built = spec_in(self._describer.info(collection)) if exists and spec.fingerprint else None
         resumed = half_built is not None and half_built.same_content(spec) and self.count(collection) > 0
         if not resumed:
             self._make(collection, spec, replace=exists)
@@ -203,7 +182,9 @@ class ServerEngine:
         payload: Sequence[str] | None = None,
     ) -> list[StoredPoint | None]:
         what, parts = f"read from {collection!r}", wanted(payload, vectors)
-        records = self._ask(what, self._client.retrieve, collection, list(ids), **parts)
+        records = self._ask(
+            what, self._client.retrieve, collection, list(ids), **parts, consistency=self._storage.consistency
+        )
         return stored_points(records, ids)
 
     def query(
@@ -230,6 +211,7 @@ class ServerEngine:
             query_filter=filter,
             with_payload=payload_keys(payload),
             search_params=search_parameters(self._storage, candidates, exact=exact, filtered=filter is not None),
+            consistency=self._storage.consistency,
         )
         return scored_points(answer.points)
 
@@ -257,7 +239,7 @@ class ServerEngine:
     def _add_indexes(self, collection: str) -> bool:
         """Make the indexes that a collection of an older release lacks; False if it lacks none, or on failure."""
         with contextlib.suppress(EngineError):
-            return add_indexes(self._caller, self._client, collection, self._info(collection))
+            return add_indexes(self._caller, self._client, collection, self._describer.info(collection))
         return False
 
     def page(
@@ -272,7 +254,14 @@ class ServerEngine:
     ) -> Page:
         what, parts = f"read from {collection!r}", wanted(payload, vectors)
         records, following = self._ask(
-            what, self._client.scroll, collection, scroll_filter=filter, limit=limit, offset=start, **parts
+            what,
+            self._client.scroll,
+            collection,
+            scroll_filter=filter,
+            limit=limit,
+            offset=start,
+            **parts,
+            consistency=self._storage.consistency,
         )
         return all_points(records), None if following is None else plain_id(following)
 

@@ -15,7 +15,16 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from feast_embeddings.errors import EngineError, FilterError
 
-__all__ = ["Caller", "engine_errors", "has_no_shards", "patiently"]
+__all__ = [
+    "Caller",
+    "engine_errors",
+    "has_no_shards",
+    "http_status",
+    "may_have_arrived",
+    "may_work_elsewhere",
+    "misses_shards",
+    "patiently",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +35,10 @@ _STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
 # A server's message, over gRPC and over HTTP, for an unknown kind of match. Of the kinds in use, only those of LIKE and
 # CONTAINS are newer than the oldest supported server.
 _UNKNOWN_MATCH = ("Malformed Match condition", "did not match any variant of untagged enum MatchInterface")
-_NO_SHARDS = "0 of 0 read operations failed"
+_SHARDS_FAILED = "read operations failed"
+_NO_SHARDS = f"0 of 0 {_SHARDS_FAILED}"
+# What a change of aliases or collections meets while the nodes elect a new leader, as after a dead one.
+_NO_LEADER = "Waiting for consensus operation commit failed"
 _NO_PARTS = (
     "this Qdrant server does not know LIKE and CONTAINS, as 1.18 and 1.19 do not; upgrade it, or filter with = and IN"
 )
@@ -99,11 +111,26 @@ class Caller:
 
 
 def has_no_shards(error: EngineError) -> bool:
-    """Return whether the error is that of a collection that is being deleted, but still listed."""
+    """Return whether a collection has a shard without any replica: it is being deleted, or its node was removed."""
+    return _NO_SHARDS in _details(error)
+
+
+def misses_shards(error: EngineError) -> bool:
+    """Return whether the server answered that a shard of a collection is out of reach: on a dead or frozen node."""
+    return _SHARDS_FAILED in _details(error)
+
+
+def _details(error: EngineError) -> str:
     said = error.__cause__
     if isinstance(said, UnexpectedResponse):
-        return _NO_SHARDS.encode() in said.content
-    return isinstance(said, _STATUS_ERRORS) and _NO_SHARDS in (said.details() or "")
+        return said.content.decode(errors="replace")
+    return (said.details() or "") if isinstance(said, _STATUS_ERRORS) else ""
+
+
+def http_status(error: BaseException) -> int | None:
+    """Return the HTTP status behind an error, if a server answered with one."""
+    said = error.__cause__
+    return said.status_code if isinstance(said, UnexpectedResponse) else None
 
 
 @contextlib.contextmanager
@@ -122,15 +149,37 @@ def engine_errors(what: str) -> Iterator[None]:
         if _UNKNOWN_MATCH[1].encode() in error.content:
             raise FilterError(_NO_PARTS) from error
         reason = f"HTTP {error.status_code} {error.reason_phrase}"
-        raise EngineError(f"Qdrant could not {what}: {reason}") from error
+        raise EngineError(f"Qdrant could not {what}: {reason}{_notes(error)}") from error
     except grpc.RpcError as error:
         code = error.code().name if isinstance(error, _STATUS_ERRORS) else type(error).__name__
         detail = error.details() if isinstance(error, _STATUS_ERRORS) else ""
         if _UNKNOWN_MATCH[0] in (detail or ""):
             raise FilterError(_NO_PARTS) from error
-        raise EngineError(f"Qdrant could not {what}: {code} {detail}".rstrip()) from error
+        raise EngineError(f"Qdrant could not {what}: {code} {detail}".rstrip() + _notes(error)) from error
     except (ApiException, ResourceExhaustedResponse, OSError, ValueError, RuntimeError, grpc.aio.UsageError) as error:
-        raise EngineError(f"Qdrant could not {what}: {error}") from error
+        raise EngineError(f"Qdrant could not {what}: {error}{_notes(error)}") from error
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+
+
+def may_work_elsewhere(error: BaseException) -> bool:
+    """Return whether another node may answer the same request: this one is dead, frozen, busy or restarting."""
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, httpx.TransportError)
+    timed_out = isinstance(error, _STATUS_ERRORS) and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    return timed_out or _is_transient(error)
+
+
+def may_have_arrived(error: BaseException) -> bool:
+    """Return whether a failed request may have had its effect."""
+    if isinstance(error, ResponseHandlingException):
+        return not isinstance(error.source, httpx.ConnectError | httpx.ConnectTimeout)
+    if not isinstance(error, _STATUS_ERRORS):
+        return True
+    refused = error.code() == grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
+    return not refused
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -141,7 +190,9 @@ def _is_transient(error: BaseException) -> bool:
     if isinstance(error, ResourceExhaustedResponse):
         return True
     if isinstance(error, UnexpectedResponse):
-        return error.status_code in _TRANSIENT_HTTP
+        return error.status_code in _TRANSIENT_HTTP or _NO_LEADER.encode() in error.content
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, httpx.NetworkError | httpx.RemoteProtocolError)
-    return isinstance(error, _STATUS_ERRORS) and error.code() in _TRANSIENT_GRPC
+    if not isinstance(error, _STATUS_ERRORS):
+        return False
+    return error.code() in _TRANSIENT_GRPC or _NO_LEADER in (error.details() or "")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 
 from feast_embeddings.engines.engine import CollectionSpec, PointBatch, PointId, StoredPoint, stored_points
-from feast_embeddings.engines.server.catalog import Catalog
+from feast_embeddings.engines.server.catalog import Catalog, spec_in
 from feast_embeddings.engines.server.failures import Caller
 from feast_embeddings.engines.server.requests import chunks, guarded_upserts, wanted
 
@@ -27,9 +27,17 @@ class AsyncServer:
         connect: makes a client. Nothing is sent yet.
         catalog: the known collections, shared with the engine.
         caller: calls the client.
+        consistency: how many replicas a read asks.
     """
 
-    def __init__(self, connect: Callable[[], AsyncQdrantClient], catalog: Catalog, caller: Caller) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], AsyncQdrantClient],
+        catalog: Catalog,
+        caller: Caller,
+        consistency: models.ReadConsistency | None = None,
+    ) -> None:
+        self._consistency = consistency
         self._connect = connect
         self._ask = caller.ask_on_loop
         self._catalog = catalog
@@ -62,7 +70,7 @@ class AsyncServer:
             return spec
         client, mark = await self.client(), self._catalog.mark(collection)
         info = await self._ask(f"describe {collection!r}", client.get_collection, collection)
-        return self._catalog.learn(collection, mark, info)
+        return self._catalog.learn(collection, mark, spec_in(info))
 
     async def retrieve(
         self, collection: str, ids: Sequence[PointId], *, vectors: Sequence[str]
@@ -70,7 +78,7 @@ class AsyncServer:
         """As `Engine.retrieve`, with the whole payload."""
         client = await self.client()
         what, parts = f"read from {collection!r}", wanted(None, vectors)
-        records = await self._ask(what, client.retrieve, collection, list(ids), **parts)
+        records = await self._ask(what, client.retrieve, collection, list(ids), **parts, consistency=self._consistency)
         return stored_points(records, ids)
 
     async def upsert(self, collection: str, batch: PointBatch) -> None:
