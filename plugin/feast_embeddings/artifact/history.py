@@ -74,8 +74,8 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
 
 def files_of(version: Path, entity: str) -> dict[str, Path]:
     """Return the files of the users or items of a version by their names in the history."""
-    one = version / f"{entity}s.parquet"
-    tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet")) or [one]
+    tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet"))
+    tables += [one] if (one := version / f"{entity}s.parquet").exists() else []
     return {version.name + table.name.removeprefix(f"{entity}s"): table for table in tables}
 
 
