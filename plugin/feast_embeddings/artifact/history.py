@@ -25,7 +25,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.errors import InputError
+from feast_embeddings.artifact.manifest import read_manifest
+from feast_embeddings.errors import ArtifactError, InputError
 
 __all__ = ["check_columns", "files_of", "folder_of_source", "history_folder", "history_source", "refresh_history"]
 
@@ -74,9 +75,18 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
 
 def files_of(version: Path, entity: str) -> dict[str, Path]:
     """Return the files of the users or items of a version by their names in the history."""
+    one = version / f"{entity}s.parquet"
     tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet"))
-    tables += [one] if (one := version / f"{entity}s.parquet").exists() else []
+    tables = tables or ([one] if one.exists() or _should_have(version, entity) else [])
     return {version.name + table.name.removeprefix(f"{entity}s"): table for table in tables}
+
+
+def _should_have(version: Path, entity: str) -> bool:
+    """Return whether a version without a table of this side has lost it; the history may hold the last copy."""
+    try:
+        return entity in read_manifest(version).sides
+    except ArtifactError:
+        return True
 
 
 def check_columns(versions: list[Path], new: Mapping[Any, pa.Schema]) -> None:

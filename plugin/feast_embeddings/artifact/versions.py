@@ -34,7 +34,7 @@ from feast_embeddings.artifact.table_files import (
     write_durably,
     write_parts,
 )
-from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.errors import ArtifactError, InputError, MissingSideError
 
 __all__ = [
     "Artifact",
@@ -58,8 +58,11 @@ class Artifact:
 
         Raises:
             ArtifactError: one is missing, or was changed.
+            MissingSideError: the model has only the other side.
         """
         parts = self.manifest.parts(entity)
+        if not parts and not self.manifest.rows(entity):
+            raise MissingSideError(f"version {self.manifest.version} of model {self.manifest.model!r} has no {entity}s")
         if not parts:
             raise ArtifactError(f"{self.path} has no {entity}s; restore it or train a new version")
         for name, expected in parts.items():

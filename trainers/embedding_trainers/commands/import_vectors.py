@@ -76,8 +76,7 @@ def import_vectors(
 ) -> None:
     """Make a version of vectors that were made elsewhere, of users, of items, or of both."""
     from embedding_trainers.commands.times import parse_time
-    from embedding_trainers.importing import import_model
-    from embedding_trainers.vector_tables import VectorFile
+    from embedding_trainers.importing import VectorFile, import_model
     from feast_embeddings.reading import parse_types
 
     given: dict[Entity, tuple[Path | None, str]] = {"user": (users, user_column), "item": (items, item_column)}

@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedding_trainers.alignment import align
+from embedding_trainers.importing.vector_tables import VectorFile, read_vectors
 from embedding_trainers.interactions.column_types import types_of_newest
-from embedding_trainers.vector_tables import VectorFile, read_vectors
+from embedding_trainers.trainer import IMPORTED
 from feast_embeddings.artifact import (
     Alignment,
     Artifact,
@@ -28,9 +29,8 @@ from feast_embeddings.artifact import (
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType
 
-__all__ = ["LATEST", "TRAINER", "import_model"]
+__all__ = ["LATEST", "import_model"]
 
-TRAINER = "import"
 LATEST = "latest"
 _SPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A version's own space has its name.
@@ -107,7 +107,7 @@ def import_model(
         users=tables.get("user"),
         items=tables.get("item"),
         as_of=as_of or datetime.now(UTC),
-        trainer=TrainerInfo(name=TRAINER, config={"source": source} if source else {}),
+        trainer=TrainerInfo(name=IMPORTED, config={"source": source} if source else {}),
         seed=None,
         metrics=dict(metrics or {}),
         fingerprint=_fingerprint(tables),
