@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embedding_trainers.fold_in import FoldIn
 from embedding_trainers.importing import VectorFile, import_model
 from feast_embeddings.artifact import Artifact, Entity, embedding_matrix
 from feast_embeddings.errors import InputError, MissingSideError
@@ -202,3 +203,5 @@ def test_arguments(repo: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in artifact.path.iterdir()) == ["items.parquet", "manifest.json"]
     with pytest.raises(MissingSideError, match="has no users"):
         artifact.table("user")
+    with pytest.raises(InputError, match="was imported, and only what made its vectors can make more"):
+        FoldIn(artifact, "user")

@@ -14,11 +14,12 @@ that way. Copies share blocks if the file system can. The history is derived: it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ import pyarrow.parquet as pq
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.errors import ArtifactError, InputError
 
-__all__ = ["check_columns", "files_of", "folder_of_source", "history_folder", "history_source", "refresh_history"]
+__all__ = [
+    "check_columns",
+    "check_sides",
+    "files_of",
+    "folder_of_source",
+    "history_folder",
+    "history_source",
+    "refresh_history",
+]
 
 _EVERY_FILE = "/*.parquet"
 
@@ -87,6 +96,19 @@ def _should_have(version: Path, entity: str) -> bool:
         return entity in read_manifest(version).sides
     except ArtifactError:
         return True
+
+
+def check_sides(folders: list[Path], model: str, new: Collection[str]) -> None:
+    """Check that the newest readable version has the same sides, as a model's feature views do not come and go."""
+    for folder in reversed(folders):
+        with contextlib.suppress(ArtifactError):
+            if set(before := read_manifest(folder).sides) != set(new):
+                had, has = (" and ".join(f"{entity}s" for entity in sides) for sides in (before, new))
+                raise InputError(
+                    f"a version of model {model!r} with {has} cannot follow version {folder.name}, which has {had}; "
+                    "give both the same sides, or name a new model"
+                )
+            return
 
 
 def check_columns(versions: list[Path], new: Mapping[Any, pa.Schema]) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from feast_embeddings.artifact.table import ENTITIES, Entity
 from feast_embeddings.errors import ArtifactError
 
-__all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
+__all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "alignment_fields", "read_manifest"]
 
 FORMAT_VERSION = 3
 _READABLE = (1, 2, 3)
@@ -123,6 +123,14 @@ class Manifest(_Frozen):
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
         return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any]:
+    """Return the fields of a manifest for an alignment, or for the reason why there is none."""
+    if alignment is None:
+        return {"new_space_reason": reason}
+    measured = alignment.model_dump(exclude={"version", "space_id"})
+    return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
 
 
 def read_manifest(version: Path) -> Manifest:

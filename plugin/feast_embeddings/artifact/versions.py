@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.artifact.history import check_columns, refresh_history
-from feast_embeddings.artifact.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
+from feast_embeddings.artifact.history import check_columns, check_sides, refresh_history
+from feast_embeddings.artifact.manifest import (
+    FORMAT_VERSION,
+    Alignment,
+    FileInfo,
+    Manifest,
+    TrainerInfo,
+    alignment_fields,
+    read_manifest,
+)
 from feast_embeddings.artifact.model_folder import (
     time_after,
     trained_models,
@@ -187,21 +194,8 @@ def check_schemas(data: Path, model: str, schemas: Mapping[Entity, pa.Schema]) -
             earlier versions have other sides.
     """
     folders = version_folders(data, model)
-    _check_sides(folders, model, schemas)
+    check_sides(folders, model, schemas)
     check_columns(folders, schemas)
-
-
-def _check_sides(folders: list[Path], model: str, new: Collection[Entity]) -> None:
-    """Check that the newest readable version has the same sides, as a model's feature views do not come and go."""
-    for folder in reversed(folders):
-        with contextlib.suppress(ArtifactError):
-            if set(before := read_manifest(folder).sides) != set(new):
-                had, has = (" and ".join(f"{entity}s" for entity in sides) for sides in (before, new))
-                raise InputError(
-                    f"a version of model {model!r} with {has} cannot follow version {folder.name}, which has {had}; "
-                    "give both the same sides, or name a new model"
-                )
-            return
 
 
 def write_artifact(
@@ -284,7 +278,7 @@ def write_artifact(
                 interactions=interactions,
                 tuning=tuning,
                 files=files,
-                **_alignment_fields(alignment, new_space_reason),
+                **alignment_fields(alignment, new_space_reason),
             ).signed()
             write_durably(temporary / "manifest.json", manifest.to_bytes())
             target = folder / version
@@ -295,10 +289,3 @@ def write_artifact(
             raise
         refresh_history(folder, version_folders(data, model))
     return Artifact(target, manifest)
-
-
-def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any]:
-    if alignment is None:
-        return {"new_space_reason": reason}
-    measured = alignment.model_dump(exclude={"version", "space_id"})
-    return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
