@@ -8,6 +8,7 @@
     │   ├── IdTypeError            an id that no user or item of the model can have
     │   ├── CursorError            a cursor that did not come with a page, or whose version is gone
     │   ├── FilterError            a filter that cannot be parsed or applied
+    │   ├── MissingSideError       users asked of a model that has only items, or the reverse
     │   ├── GateError              a version that a gate refuses
     │   └── MetricError            a distance that Qdrant does not have
     ├── ArtifactError              an artifact on disk is missing, damaged or of another format
@@ -39,6 +40,7 @@ __all__ = [
     "InputError",
     "MetricError",
     "MissingExtraError",
+    "MissingSideError",
     "NotPublishedError",
     "OutOfTimeError",
     "UnknownIdError",
@@ -84,6 +86,10 @@ class CursorError(InputError):
 
 class FilterError(InputError):
     """The filter does not match the supported grammar, or names a feature that cannot be filtered on."""
+
+
+class MissingSideError(InputError):
+    """The model has only items, and users were asked for, or the reverse."""
 
 
 class GateError(InputError):

@@ -73,6 +73,7 @@ def load(folder: Path, artifact: Artifact, entity: Entity) -> dict[str, float]:
     """Load one side into an engine in this folder; seconds by step, and bytes on disk."""
     views = embedding_views("shop", artifact.path.parents[1])
     view = views.user_embeddings if entity == "user" else views.item_embeddings
+    assert view is not None
     codec = PointCodec(view, vector_fields(view))
     dims = dict.fromkeys(codec.fields, artifact.manifest.dim)
     spec = collection_spec(codec.view, "shop", codec.fields, dims, version=artifact.manifest.version)

@@ -197,7 +197,7 @@ def test_nothing_live_is_said_so(shop: Shop) -> None:
     assert store.live_version() is None
     with pytest.raises(NotPublishedError, match="run feast-embeddings publish --model shop"):
         store.rank("u-1")
-    with pytest.raises(InputError, match="'shoe_user_embeddings' is not in the registry"):
+    with pytest.raises(InputError, match="views of model 'shoe' are not in the registry"):
         EmbeddingStore(shop.feature_store, "shoe")
 
 

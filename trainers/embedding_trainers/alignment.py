@@ -131,7 +131,7 @@ def _judge(previous: Artifact, sides: Mapping[Entity, Halves]) -> tuple[_Matrix,
     Returns:
         The rotation, shape (dim, dim); the alignment, None if it is refused; and why it is.
     """
-    counts = {entity: int(sum(half.scalars[0] for half in sides[entity])) for entity in ENTITIES}
+    counts = {entity: int(sum(half.scalars[0] for half in sides.get(entity, ()))) for entity in ENTITIES}
     sums = total(half for halves in sides.values() for half in halves)
     same = np.eye(len(sums.new))
     if reason := too_few(previous, counts, len(same)):
@@ -164,7 +164,9 @@ def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
         rows = _rows_in(before[f"{entity}_id"], table.ids)
         new = np.flatnonzero(rows.is_valid())
         old = rows.drop_null().to_numpy()
-        n, m, vectors = table.n_interactions, before["n_interactions"].to_numpy(), embedding_matrix(before)
+        # Imported vectors may have no interactions; an id still counts.
+        n, m = (np.maximum(count, 1) for count in (table.n_interactions, before["n_interactions"].to_numpy()))
+        vectors = embedding_matrix(before)
         halves = [(new[start::2], old[start::2]) for start in (0, 1)]
         sides[entity] = [sum_up(table.embedding[a], vectors[b], n[a], m[b]) for a, b in halves]
     return sides

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Interactions, read_interactions
 from embedding_trainers.interactions.vocabulary import exact_cast
-from embedding_trainers.trainer import Folded, KnownSide, RunOptions, find_trainer
+from embedding_trainers.trainer import IMPORTED, Folded, KnownSide, RunOptions, find_trainer
 from feast_embeddings.artifact import (
     Artifact,
     EmbeddingTable,
@@ -53,6 +53,11 @@ class FoldIn:
 
     def __init__(self, artifact: Artifact, entity: Entity) -> None:
         trainer = artifact.manifest.trainer
+        if trainer.name == IMPORTED:
+            raise InputError(
+                f"version {artifact.manifest.version} was imported, and only what made its vectors can make more; "
+                "import a version that has them"
+            )
         found = find_trainer(trainer.name)
         if found.fold_in is None:
             raise InputError(f"the trainer {trainer.name!r} cannot fold in; train a new version")

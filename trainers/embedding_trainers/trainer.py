@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = [
+    "IMPORTED",
     "Device",
     "Factors",
     "Folded",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 _GROUP = "embedding_trainers"
+IMPORTED = "import"
+"""The trainer in the manifest of vectors that were made elsewhere."""
 
 Device = Literal["auto", "cpu", "gpu"]
 T = TypeVar("T")

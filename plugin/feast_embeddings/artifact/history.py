@@ -14,20 +14,30 @@ that way. Copies share blocks if the file system can. The history is derived: it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.errors import InputError
+from feast_embeddings.artifact.manifest import read_manifest
+from feast_embeddings.errors import ArtifactError, InputError
 
-__all__ = ["check_columns", "files_of", "folder_of_source", "history_folder", "history_source", "refresh_history"]
+__all__ = [
+    "check_columns",
+    "check_sides",
+    "files_of",
+    "folder_of_source",
+    "history_folder",
+    "history_source",
+    "refresh_history",
+]
 
 _EVERY_FILE = "/*.parquet"
 
@@ -75,8 +85,30 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
 def files_of(version: Path, entity: str) -> dict[str, Path]:
     """Return the files of the users or items of a version by their names in the history."""
     one = version / f"{entity}s.parquet"
-    tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet")) or [one]
+    tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet"))
+    tables = tables or ([one] if one.exists() or _should_have(version, entity) else [])
     return {version.name + table.name.removeprefix(f"{entity}s"): table for table in tables}
+
+
+def _should_have(version: Path, entity: str) -> bool:
+    """Return whether a version without a table of this side has lost it; the history may hold the last copy."""
+    try:
+        return entity in read_manifest(version).sides
+    except ArtifactError:
+        return True
+
+
+def check_sides(folders: list[Path], model: str, new: Collection[str]) -> None:
+    """Check that the newest readable version has the same sides, as a model's feature views do not come and go."""
+    for folder in reversed(folders):
+        with contextlib.suppress(ArtifactError):
+            if set(before := read_manifest(folder).sides) != set(new):
+                had, has = (" and ".join(f"{entity}s" for entity in sides) for sides in (before, new))
+                raise InputError(
+                    f"a version of model {model!r} with {has} cannot follow version {folder.name}, which has {had}; "
+                    "give both the same sides, or name a new model"
+                )
+            return
 
 
 def check_columns(versions: list[Path], new: Mapping[Any, pa.Schema]) -> None:

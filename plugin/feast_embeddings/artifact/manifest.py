@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from feast_embeddings.artifact.table import ENTITIES, Entity
 from feast_embeddings.errors import ArtifactError
 
-__all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "read_manifest"]
+__all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "alignment_fields", "read_manifest"]
 
 FORMAT_VERSION = 3
 _READABLE = (1, 2, 3)
@@ -82,7 +83,7 @@ class Manifest(_Frozen):
     tuning: dict[str, Any] | None = None
     """How the hyper-parameters were found: objective, holdout, all trials. None if they were given."""
     aligned_to: str | None = None
-    """The earlier version whose space this one shares; None if it started a new one."""
+    """The earlier version into whose space the vectors were rotated; None if they were not."""
     alignment_residual: float | None = None
     """This and the next are None if `aligned_to` is; see `Alignment`."""
     alignment_shared_users: int | None = None
@@ -95,6 +96,15 @@ class Manifest(_Frozen):
     """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on."""
     checksum: str = ""
     """SHA-256 of the file's bytes with this field empty."""
+
+    @property
+    def sides(self) -> tuple[Entity, ...]:
+        """The sides that the version has: users and items, or one of them."""
+        return tuple(entity for entity in ENTITIES if self.rows(entity) or self.parts(entity))
+
+    def rows(self, entity: Entity) -> int:
+        """Return the number of users or items."""
+        return self.n_users if entity == "user" else self.n_items
 
     def parts(self, entity: str) -> dict[str, FileInfo]:
         """Return the files of the users or items, in the order of the rows."""
@@ -113,6 +123,14 @@ class Manifest(_Frozen):
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
         return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any]:
+    """Return the fields of a manifest for an alignment, or for the reason why there is none."""
+    if alignment is None:
+        return {"new_space_reason": reason}
+    measured = alignment.model_dump(exclude={"version", "space_id"})
+    return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
 
 
 def read_manifest(version: Path) -> Manifest:

@@ -15,7 +15,16 @@ import pyarrow.parquet as pq
 
 from feast_embeddings.artifact.manifest import FileInfo
 
-__all__ = ["PART_ROWS", "TableFiles", "part_slices", "sha256_of", "table_files", "write_parts"]
+__all__ = [
+    "PART_ROWS",
+    "TableFiles",
+    "fsync",
+    "part_slices",
+    "sha256_of",
+    "table_files",
+    "write_durably",
+    "write_parts",
+]
 
 # Rows of a part, unless the table fits in one: 256 MiB of vectors with 64 dimensions.
 PART_ROWS = 1 << 20
@@ -94,7 +103,7 @@ def write_parts(folder: Path, stem: str, parts: Iterable[pa.Table]) -> Mapping[s
     for name, part in zip(names, parts, strict=False):
         path = folder / name
         pq.write_table(part, path, row_group_size=_GROUP_ROWS)
-        _fsync(path)
+        fsync(path)
         written[name] = FileInfo(rows=part.num_rows, sha256=sha256_of(path))
         del part
     if len(written) == 1:
@@ -110,7 +119,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file, and wait until it is on the disk."""
+    path.write_bytes(content)
+    fsync(path)
+
+
+def fsync(path: Path) -> None:
+    """Wait until what was written to a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

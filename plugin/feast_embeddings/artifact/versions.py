@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.artifact.history import check_columns, refresh_history
-from feast_embeddings.artifact.manifest import FORMAT_VERSION, Alignment, FileInfo, Manifest, TrainerInfo, read_manifest
+from feast_embeddings.artifact.history import check_columns, check_sides, refresh_history
+from feast_embeddings.artifact.manifest import (
+    FORMAT_VERSION,
+    Alignment,
+    FileInfo,
+    Manifest,
+    TrainerInfo,
+    alignment_fields,
+    read_manifest,
+)
 from feast_embeddings.artifact.model_folder import (
     time_after,
     trained_models,
@@ -24,9 +31,17 @@ from feast_embeddings.artifact.model_folder import (
     version_folders,
     writing,
 )
-from feast_embeddings.artifact.table import ENTITIES, EmbeddingTable, Entity, check_table, to_arrow
-from feast_embeddings.artifact.table_files import TableFiles, part_slices, sha256_of, table_files, write_parts
-from feast_embeddings.errors import ArtifactError, InputError
+from feast_embeddings.artifact.table import EmbeddingTable, Entity, check_table, to_arrow
+from feast_embeddings.artifact.table_files import (
+    TableFiles,
+    fsync,
+    part_slices,
+    sha256_of,
+    table_files,
+    write_durably,
+    write_parts,
+)
+from feast_embeddings.errors import ArtifactError, InputError, MissingSideError
 
 __all__ = [
     "Artifact",
@@ -50,8 +65,11 @@ class Artifact:
 
         Raises:
             ArtifactError: one is missing, or was changed.
+            MissingSideError: the model has only the other side.
         """
         parts = self.manifest.parts(entity)
+        if not parts and not self.manifest.rows(entity):
+            raise MissingSideError(f"version {self.manifest.version} of model {self.manifest.model!r} has no {entity}s")
         if not parts:
             raise ArtifactError(f"{self.path} has no {entity}s; restore it or train a new version")
         for name, expected in parts.items():
@@ -102,7 +120,7 @@ class Artifact:
         names = files.schema.names
         dtype: Any = files.schema.field("embedding").type if "embedding" in names else pa.null()
         dim = dtype.list_size if pa.types.is_fixed_size_list(dtype) else None
-        rows = manifest.n_users if entity == "user" else manifest.n_items
+        rows = manifest.rows(entity)
         if f"{entity}_id" not in names or dim != manifest.dim or files.num_rows != rows:
             raise ArtifactError(
                 f"{where} is not what its manifest says: expected {rows} {entity}s of dimension {manifest.dim}, "
@@ -172,17 +190,20 @@ def check_schemas(data: Path, model: str, schemas: Mapping[Entity, pa.Schema]) -
     """Check that tables with these columns can become a version, before anything is computed for it.
 
     Raises:
-        InputError: a column's type is incompatible with that in an earlier version, or two names differ only in case.
+        InputError: a column's type is incompatible with that in an earlier version, two names differ only in case, or
+            earlier versions have other sides.
     """
-    check_columns(version_folders(data, model), schemas)
+    folders = version_folders(data, model)
+    check_sides(folders, model, schemas)
+    check_columns(folders, schemas)
 
 
 def write_artifact(
     data: Path,
     model: str,
     *,
-    users: EmbeddingTable,
-    items: EmbeddingTable,
+    users: EmbeddingTable | None,
+    items: EmbeddingTable | None,
     as_of: datetime,
     trainer: TrainerInfo,
     seed: int | None,
@@ -191,6 +212,7 @@ def write_artifact(
     fingerprint: str,
     n_interactions: int,
     alignment: Alignment | None = None,
+    space: str | None = None,
     new_space_reason: str = "",
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
@@ -201,24 +223,27 @@ def write_artifact(
     versions always sort by age.
 
     Args:
+        users, items: None for a model that has only the other side.
         alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
+        space: the space of vectors that were not rotated; by default a new one.
         new_space_reason: why a new space starts.
 
     Raises:
-        InputError: the vectors or attributes cannot be served.
+        InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
     """
     folder = data / validate_model_name(model)
     created_at = datetime.now(UTC)
+    given: dict[Entity, EmbeddingTable | None] = {"user": users, "item": items}
+    sides = {entity: check_table(entity, table) for entity, table in given.items() if table}
 
-    sides: dict[Entity, EmbeddingTable] = {"user": check_table("user", users), "item": check_table("item", items)}
+    def space_id() -> str:
+        return alignment.space_id if alignment else space or f"{model}-{version_at(created_at)}"
 
     def part(entity: Entity, rows: slice) -> pa.Table:
-        version = version_at(created_at)
-        space = alignment.space_id if alignment else f"{model}-{version}"
-        return to_arrow(entity, sides[entity].part(rows), as_of, created_at, version, space)
+        return to_arrow(entity, sides[entity].part(rows), as_of, created_at, version_at(created_at), space_id())
 
     # Before the folder is made, so that a failure leaves nothing.
-    schemas = {entity: part(entity, slice(0, 0)).schema for entity in ENTITIES}
+    schemas = {entity: part(entity, slice(0, 0)).schema for entity in sides}
     check_schemas(data, model, schemas)
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
@@ -231,21 +256,21 @@ def write_artifact(
         temporary.mkdir()
         try:
             files: dict[str, FileInfo] = {}
-            for entity in ENTITIES:
-                slices = part_slices(len(sides[entity].ids))
+            for entity, table in sides.items():
+                slices = part_slices(len(table.ids))
                 files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 model=model,
                 version=version,
-                space_id=alignment.space_id if alignment else f"{model}-{version}",
+                space_id=space_id(),
                 as_of=as_of,
                 created_at=created_at,
                 trainer=trainer,
                 seed=seed,
-                dim=users.embedding.shape[1],
-                n_users=len(users.ids),
-                n_items=len(items.ids),
+                dim=next(iter(sides.values())).embedding.shape[1],
+                n_users=0 if users is None else len(users.ids),
+                n_items=0 if items is None else len(items.ids),
                 n_interactions=n_interactions,
                 metrics=metrics,
                 evaluated_on=evaluated_on,
@@ -253,36 +278,14 @@ def write_artifact(
                 interactions=interactions,
                 tuning=tuning,
                 files=files,
-                **_alignment_fields(alignment, new_space_reason),
+                **alignment_fields(alignment, new_space_reason),
             ).signed()
-            _write_durably(temporary / "manifest.json", manifest.to_bytes())
+            write_durably(temporary / "manifest.json", manifest.to_bytes())
             target = folder / version
             temporary.rename(target)
-            _fsync(folder)
+            fsync(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         refresh_history(folder, version_folders(data, model))
     return Artifact(target, manifest)
-
-
-def _alignment_fields(alignment: Alignment | None, reason: str) -> dict[str, Any]:
-    if alignment is None:
-        return {"new_space_reason": reason}
-    measured = alignment.model_dump(exclude={"version", "space_id"})
-    return {"aligned_to": alignment.version, **{f"alignment_{name}": value for name, value in measured.items()}}
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

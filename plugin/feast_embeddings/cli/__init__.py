@@ -19,9 +19,10 @@ __all__ = ["main", "run"]
 _COMMANDS = {
     "quickstart": "feast_embeddings.cli.quickstart",
     "init": "feast_embeddings.cli.init",
-    "profile": "",  # comes with the trainers, by entry point, as do the next two
+    "profile": "",  # comes with the trainers, by entry point, as do the next three
     "train": "",
     "evaluate": "",
+    "import": "",
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",
     "diff": "feast_embeddings.cli.diff",

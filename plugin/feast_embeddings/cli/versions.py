@@ -14,6 +14,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
+    from feast_embeddings.artifact import Manifest
     from feast_embeddings.publish.gates import GateResult
     from feast_embeddings.publish.run import PublishResult
     from feast_embeddings.publish.versions import Version
@@ -195,10 +196,7 @@ def _print_result(result: PublishResult, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(result))
     elif result.changed:
-        click.echo(
-            f"{result.model} {result.version} is live: {result.n_users} users, {result.n_items} items, "
-            f"in {result.seconds:.1f} s"
-        )
+        click.echo(f"{result.model} {result.version} is live: {_sizes(result)}, in {result.seconds:.1f} s")
     else:
         click.echo(f"{result.model} {result.version} is live already; nothing changed")
 
@@ -238,7 +236,10 @@ def _line(row: Version) -> str:
     manifest = row.manifest
     measured = {name: value for name, value in manifest.metrics.items() if not name.startswith("popular_")}
     quality = "".join(f"  {name} {value:.3f}" for name, value in measured.items())
-    return (
-        f"{line}  {manifest.trainer.name} {manifest.dim} dims  {manifest.n_users} users  "
-        f"{manifest.n_items} items{quality}"
-    )
+    return f"{line}  {manifest.trainer.name} {manifest.dim} dims  {_sizes(manifest).replace(', ', '  ')}{quality}"
+
+
+def _sizes(found: PublishResult | Manifest) -> str:
+    """A model of one side has none of the other."""
+    sizes = {"users": found.n_users, "items": found.n_items}
+    return ", ".join(f"{n} {side}" for side, n in sizes.items() if n)

@@ -32,7 +32,7 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
         for folder in version_folders(data, model):
             try:
                 artifact = Artifact(folder, read_manifest(folder))
-                for entity in ENTITIES:
+                for entity in artifact.manifest.sides:
                     artifact.verified(entity)
                 whole += 1
                 unsigned += artifact.manifest.format_version == 1

@@ -29,7 +29,7 @@ _ROWS = 65_536
 
 @dataclass(frozen=True)
 class _Live:
-    """The live collections of a registered model, and the artifact if both sides are of one readable version."""
+    """The live collections of a registered model, and the artifact if its sides are of one readable version."""
 
     model: str
     sides: dict[Entity, Side]
@@ -61,7 +61,7 @@ def _look(patient: Patient, model: str, sides: dict[Entity, Side]) -> _Live:
 
 
 def live(patient: Patient) -> Iterator[Finding]:
-    """Check that a version is live, on both sides, with a point for each row."""
+    """Check that a version is live, on each side, with a point for each row."""
     patient.need_engine()
     for model, sides in patient.registered():
         publish = patient.command("publish", model)
@@ -74,7 +74,7 @@ def live(patient: Patient) -> Iterator[Finding]:
             continue
         if not found.collections:
             yield Finding("live", "warning", "no version is live", publish, model)
-        elif len(found.collections) == 1:
+        elif len(found.collections) < len(sides):
             yield Finding("live", "problem", f"only the {next(iter(counts))}s are live", publish, model)
         else:
             yield _counted(patient, found, counts)
@@ -94,12 +94,11 @@ def _count(patient: Patient, model: str, sides: dict[Entity, Side]) -> tuple[_Li
 
 def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Finding:
     if found.artifact is not None:
-        manifest = found.artifact.manifest
-        rows: dict[Entity, int] = {"user": manifest.n_users, "item": manifest.n_items}
+        rows = {entity: found.artifact.manifest.rows(entity) for entity in counts}
         if short := [f"{counts[side]} of {rows[side]} {side}s" for side in rows if counts[side] < rows[side]]:
             message = f"the live version has only {' and '.join(short)}"
             return Finding("live", "problem", message, _write_again(patient, found), found.model)
-    points = f"{counts['user']} users, {counts['item']} items"
+    points = ", ".join(f"{count} {entity}s" for entity, count in counts.items())
     return Finding("live", "ok", f"{' and '.join(sorted(found.versions))}: {points}", model=found.model)
 
 
@@ -124,7 +123,7 @@ def _write_again(patient: Patient, found: _Live) -> str:
 def spaces(patient: Patient) -> Iterator[Finding]:
     """Check that users and items are of one version and one space, and that the files agree."""
     for found in _found(patient):
-        if len(found.collections) < 2:
+        if not found.collections or len(found.collections) < len(found.sides):
             continue
         versions, names = found.versions, {spec.space for _, spec in found.collections.values()}
         publish = patient.command("publish", found.model)
@@ -138,14 +137,15 @@ def spaces(patient: Patient) -> Iterator[Finding]:
             message = f"{names.pop()} is live, but that version is of {found.artifact.manifest.space_id} on disk"
             yield Finding("spaces", "problem", message, publish, found.model)
         else:
-            yield Finding("spaces", "ok", f"users and items are of {names.pop()}", model=found.model)
+            sides = " and ".join(f"{entity}s" for entity in found.sides)
+            yield Finding("spaces", "ok", f"{sides} are of {names.pop()}", model=found.model)
 
 
 def drift(patient: Patient) -> Iterator[Finding]:
-    """Check that the online vectors equal the files bit for bit, in a bounded sample of both sides."""
+    """Check that the online vectors equal the files bit for bit, in a bounded sample of each side."""
     engine = patient.need_engine()
     for found in _found(patient):
-        if found.artifact is None or len(found.collections) < 2:
+        if found.artifact is None or len(found.collections) < len(found.sides):
             continue
         differ: list[str] = []
         same = newer = 0

@@ -74,21 +74,19 @@ class Patient:
         return FeatureStore(repo_path=str(self.repo.path))
 
     def sides(self, model: str) -> dict[Entity, Side] | None:
-        """Return both sides of a model; None if they are not registered."""
+        """Return the registered sides of a model; None if there are none."""
         config = self.need_config()
         if self.views is None:
             raise MissingError("registry")
         found: dict[Entity, Side] = {}
         for entity in ENTITIES:
-            view = self.views.get(view_name(model, entity))
-            if view is None:
-                return None
-            codec = QdrantEmbeddingOnlineStore().codec(config, view)
-            found[entity] = Side(entity, codec, table_id(config, view))
-        return found
+            if view := self.views.get(view_name(model, entity)):
+                codec = QdrantEmbeddingOnlineStore().codec(config, view)
+                found[entity] = Side(entity, codec, table_id(config, view))
+        return found or None
 
     def registered(self) -> Iterator[tuple[str, dict[Entity, Side]]]:
-        """Yield the models whose sides are both registered."""
+        """Yield the registered models."""
         for model in self.models:
             if sides := self.sides(model):
                 yield model, sides

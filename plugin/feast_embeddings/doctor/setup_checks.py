@@ -20,6 +20,7 @@ from feast_embeddings.doctor.findings import Finding, first_line
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError, InputError, MissingExtraError
 from feast_embeddings.model.sides import Side
+from feast_embeddings.model.views import view_name
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.plan import schema_difference
 from feast_embeddings.service.api_keys import KeyRing
@@ -163,8 +164,9 @@ def registry(patient: Patient) -> Iterator[Finding]:
             message = f"its views do not fit the newest version: {difference}"
             yield Finding("registry", "problem", message, apply, model)
         else:
-            dim = sides["item"].codec.fields["embedding"].dim
-            yield Finding("registry", "ok", f"both views are applied, of dimension {dim}", model=model)
+            dim = next(iter(sides.values())).codec.fields["embedding"].dim
+            what = "both views are" if len(sides) > 1 else f"the view of its {next(iter(sides))}s is"
+            yield Finding("registry", "ok", f"{what} applied, of dimension {dim}", model=model)
 
 
 def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
@@ -172,7 +174,11 @@ def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
     for folder in reversed(version_folders(patient.repo.data, model)):
         try:
             artifact = Artifact(folder, read_manifest(folder))
+            if lost := [view_name(model, entity) for entity in artifact.manifest.sides if entity not in sides]:
+                return f"{lost[0]} is not applied"
             for entity, side in sides.items():
+                if entity not in artifact.manifest.sides:
+                    return f"{side.view.name}: version {folder.name} has no {entity}s"
                 columns = artifact.schema(entity).names
                 if found := schema_difference(side.codec, columns, artifact.manifest.dim):
                     return f"{side.view.name}: {found}"

@@ -21,12 +21,12 @@ from feast_embeddings.codec.filters import QdrantFilterTranslator
 from feast_embeddings.codec.numbers import native_value
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import PointId
-from feast_embeddings.errors import IdTypeError, InputError
+from feast_embeddings.errors import IdTypeError, InputError, MissingSideError
 from feast_embeddings.model.views import view_name
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.online.table_names import table_id
 
-__all__ = ["Filter", "Side", "model_view", "qdrant_store", "sides_of"]
+__all__ = ["Filter", "Side", "missing_side", "model_view", "model_views", "qdrant_store", "sides_of"]
 
 Filter = str | ComparisonFilter | CompoundFilter
 
@@ -117,28 +117,49 @@ def qdrant_store(feature_store: FeatureStore) -> QdrantEmbeddingOnlineStore:
     return store
 
 
+def missing_side(model: str, entity: Entity) -> MissingSideError:
+    """Return the error for a question about a side that a model does not have."""
+    other = "items" if entity == "user" else "users"
+    return MissingSideError(f"model {model!r} has no {entity}s: its versions have vectors of {other} only")
+
+
+def model_views(feature_store: FeatureStore, model: str) -> dict[Entity, FeatureView]:
+    """Return the registered feature views of a model: of its users and items, or of one of them.
+
+    Raises:
+        InputError: none is registered.
+    """
+    views: dict[Entity, FeatureView] = {}
+    for entity in ENTITIES:
+        with contextlib.suppress(FeatureViewNotFoundException):
+            views[entity] = feature_store.get_feature_view(view_name(model, entity))
+    if not views:
+        raise InputError(
+            f"the feature views of model {model!r} are not in the registry of project {feature_store.project!r}; "
+            "run feast apply in the repo"
+        )
+    return views
+
+
 def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> FeatureView:
     """Return the registered feature view of a model's users or items.
 
     Raises:
         InputError: it is not registered.
+        MissingSideError: only that of the other side is.
     """
-    name = view_name(model, entity)
-    try:
-        return feature_store.get_feature_view(name)
-    except FeatureViewNotFoundException:
-        raise InputError(
-            f"feature view {name!r} is not in the registry of project {feature_store.project!r}; "
-            "run feast apply in the repo"
-        ) from None
+    views = model_views(feature_store, model)
+    if entity not in views:
+        raise missing_side(model, entity)
+    return views[entity]
 
 
 def sides_of(feature_store: FeatureStore, model: str) -> dict[Entity, Side]:
-    """Return the users and items of a model.
+    """Return the users and items of a model, or the one of them that it has.
 
     Raises:
         InputError: they are not registered, or the repo uses a different online store.
     """
     store, config = qdrant_store(feature_store), feature_store.config
-    views = {entity: model_view(feature_store, model, entity) for entity in ENTITIES}
+    views = model_views(feature_store, model)
     return {entity: Side(entity, store.codec(config, view), table_id(config, view)) for entity, view in views.items()}

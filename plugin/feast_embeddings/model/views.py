@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
@@ -35,23 +36,24 @@ _FEAST_TYPES: dict[str, FeastType] = {
     "Array(Int64)": Array(Int64),
 }
 _NOT_FEATURES = {"user_id", "item_id", "embedding", "event_timestamp", "created_timestamp"}
+_SIDE_FIELDS = [f"{entity}{part}" for entity in ENTITIES for part in ("", "_source", "_embeddings")]
 
 
 @dataclass(frozen=True)
 class EmbeddingViews:
-    """Everything Feast needs to know about one model."""
+    """Everything Feast needs to know about one model; None for a side that it does not have."""
 
-    user: Entity
-    item: Entity
-    user_source: FileSource
-    item_source: FileSource
-    user_embeddings: FeatureView
-    item_embeddings: FeatureView
+    user: Entity | None
+    item: Entity | None
+    user_source: FileSource | None
+    item_source: FileSource | None
+    user_embeddings: FeatureView | None
+    item_embeddings: FeatureView | None
     service: FeatureService
 
     def by_name(self) -> dict[str, Entity | FileSource | FeatureView | FeatureService]:
         """Return Feast name -> object, to add to a module's globals, where `feast apply` looks for them."""
-        return {f"{kind}_{named.name}": named for kind, named in vars(self).items()}
+        return {f"{kind}_{named.name}": named for kind, named in vars(self).items() if named is not None}
 
 
 def view_name(model: str, entity: str) -> str:
@@ -63,8 +65,9 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
     """Make entities, sources, feature views and a feature service for a trained model.
 
     Dimensions, id types and attributes are those of the newest version under the data folder, so run `feast apply`
-    after a training that changes one of them. Both views hold ``embedding`` (float32, searched by cosine),
-    ``n_interactions``, ``version`` and ``space``; items also ``bias`` and the attributes given at training.
+    after a training that changes one of them. A model of only users, or only items, has one view. Views hold
+    ``embedding`` (float32, searched by cosine), ``n_interactions``, ``version``, ``space`` and the attributes given at
+    training; that of items also ``bias``.
     A user's score for an item is ``user embedding · item embedding + item bias``.
 
     Raises:
@@ -74,18 +77,24 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
     """
     artifact = load_artifact(Path(data), model)
     folder = artifact.path.parent
-    built = {}
-    for entity in ENTITIES:
-        built[entity] = _view(model, entity, artifact.schema(entity), artifact.manifest.dim, folder)
-    (user, user_source, users), (item, item_source, items) = built["user"], built["item"]
-    bias = ["bias"] if any(field.name == "bias" for field in items.features) else []
+    made: dict[str, Any] = {}
+    for entity in artifact.manifest.sides:
+        subject, source, view = _view(model, entity, artifact.schema(entity), artifact.manifest.dim, folder)
+        made |= {entity: subject, f"{entity}_source": source, f"{entity}_embeddings": view}
+    served = ("embedding", "bias", "version", "space")
+    views = [made.get("user_embeddings"), made.get("item_embeddings")]
+    sides = " and ".join(artifact.manifest.sides).capitalize()
     service = FeatureService(
         name=f"{model}_embeddings",
-        features=[users[["embedding", "version", "space"]], items[["embedding", *bias, "version", "space"]]],
-        description=f"User and item embeddings of model {model}; ask for full feature names",
+        features=[
+            view[[name for name in served if any(field.name == name for field in view.features)]]
+            for view in views
+            if isinstance(view, FeatureView)
+        ],
+        description=f"{sides} embeddings of model {model}; ask for full feature names",
         tags={MODEL_TAG: model},
     )
-    return EmbeddingViews(user, item, user_source, item_source, users, items, service)
+    return EmbeddingViews(**dict.fromkeys(_SIDE_FIELDS) | made, service=service)
 
 
 def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) -> tuple[Entity, FileSource, FeatureView]:

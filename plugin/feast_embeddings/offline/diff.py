@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feast_embeddings.artifact import ENTITIES, Artifact, Entity
+from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
 from feast_embeddings.artifact.brute_force import highest
 from feast_embeddings.errors import InputError
@@ -122,12 +122,17 @@ def diff_artifacts(
     if before.model != after.model:
         raise InputError(f"{before.version} is of model {before.model!r}, {after.version} of {after.model!r}")
     same_space = before.space_id == after.space_id
-    pairs = {entity: pair_of(entity, old, new) for entity in ENTITIES}
+    if before.sides != after.sides:
+        raise InputError(f"{before.version} has {_named(before)}, {after.version} has {_named(after)}")
+    pairs = {entity: pair_of(entity, old, new) for entity in after.sides}
     rng = np.random.default_rng(seed)
     chosen = {entity: _sample(rng, pair.n_kept, sample) for entity, pair in pairs.items()}
     overlaps = {entity: _neighbour_overlaps(pair, chosen[entity], k) for entity, pair in pairs.items()}
     cosines = {entity: _cosines(pair) if same_space else None for entity, pair in pairs.items()}
-    top, correlation = _lists(pairs["user"], pairs["item"], chosen["user"], k)
+    top = correlation = np.empty(0)
+    if len(pairs) == len(ENTITIES):
+        top, correlation = _lists(pairs["user"], pairs["item"], chosen["user"], k)
+    moved: Entity = "item" if "item" in pairs else "user"
     return VersionDiff(
         model=before.model,
         old=before.version,
@@ -140,8 +145,12 @@ def diff_artifacts(
         top_overlap=_mean(top),
         rank_correlation=_mean(correlation),
         n_ranked_users=len(top),
-        worst_moved=_worst(new, pairs["item"], chosen["item"], overlaps["item"], cosines["item"], worst),
+        worst_moved=_worst(new, moved, pairs[moved], chosen[moved], overlaps[moved], cosines[moved], worst),
     )
+
+
+def _named(manifest: Manifest) -> str:
+    return " and ".join(f"{entity}s" for entity in manifest.sides)
 
 
 def _sample(rng: np.random.Generator, n: int, size: int) -> _Ints:
@@ -209,25 +218,31 @@ def _lists(users: Pair, items: Pair, chosen: _Ints, k: int) -> tuple[npt.NDArray
 
 
 def _worst(
-    new: Artifact, items: Pair, chosen: _Ints, overlaps: npt.NDArray[np.float64], cosines: _Floats | None, n: int
+    new: Artifact,
+    entity: Entity,
+    pair: Pair,
+    chosen: _Ints,
+    overlaps: npt.NDArray[np.float64],
+    cosines: _Floats | None,
+    n: int,
 ) -> list[Moved]:
     overlap = dict(zip(chosen.tolist(), overlaps.tolist(), strict=False))
     # Rows among the kept, and the distance that each moved.
     rows, measure = (chosen[: len(overlaps)], overlaps) if cosines is None else (np.arange(len(cosines)), cosines)
-    moved = rows[np.lexsort((-items.new.counts[rows], measure))[:n]]
-    files = new.verified("item")
+    moved = rows[np.lexsort((-pair.new.counts[rows], measure))[:n]]
+    files = new.verified(entity)
     columns = [name for name in files.schema.names if name != "embedding"]
-    after = files.take(items.new.rows[moved], columns).to_pylist()
+    after = files.take(pair.new.rows[moved], columns).to_pylist()
     return [
         Moved(
-            id=attributes["item_id"],
+            id=attributes[f"{entity}_id"],
             neighbour_overlap=overlap.get(row),
             cosine=None if cosines is None else float(cosines[row]),
             n_interactions_old=old_count,
             n_interactions_new=attributes["n_interactions"],
             attributes={name: value for name, value in attributes.items() if name not in RESERVED_COLUMNS},
         )
-        for row, old_count, attributes in zip(moved.tolist(), items.old.counts[moved].tolist(), after, strict=True)
+        for row, old_count, attributes in zip(moved.tolist(), pair.old.counts[moved].tolist(), after, strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_art
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model.sides import model_view
+from feast_embeddings.model.sides import missing_side, model_views
 from feast_embeddings.offline.as_of_join import JoinedEmbeddings, Selection, join_as_of
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]
@@ -73,6 +73,7 @@ def training_vectors(
 
     Raises:
         InputError: a needed column is missing or invalid, or there is no such version or space.
+        MissingSideError: the model has neither users nor items for the columns.
         VersionMismatchError: the vectors would be of several spaces.
         ArtifactError: the history is missing or damaged.
     """
@@ -87,7 +88,11 @@ def training_vectors(
         )
     if not entity_df.columns.is_unique:
         raise InputError(f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} occurs twice; drop one")
-    views = {entity: model_view(feature_store, model, entity) for entity in entities}
+    registered = model_views(feature_store, model)
+    if not any(entity in registered for entity in entities):
+        raise missing_side(model, entities[0])
+    # Labels are of users and items, also where a model has vectors of one of them only.
+    views = {entity: registered[entity] for entity in entities if entity in registered}
     histories = {entity: _history(view) for entity, view in views.items()}
     selection = Selection(version, space)
     _check_selection(next(iter(histories.values())), model, selection)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from feast_embeddings.artifact import ENTITIES, Entity, Manifest
+from feast_embeddings.artifact import Entity, Manifest
 from feast_embeddings.errors import GateError
 from feast_embeddings.times import is_future
 
@@ -106,14 +106,13 @@ def _metric(new: Manifest, live: Live, gates: Gates) -> GateResult:
 
 def _coverage(new: Manifest, live: Live, gates: Gates) -> GateResult:
     old = live.manifest
-    counts: dict[Entity, int] = {"user": new.n_users, "item": new.n_items}
-    before = live.counts if old is None else {"user": old.n_users, "item": old.n_items}
     if old is None and not live.counts:
         return GateResult(
             "coverage", "not comparable", "the live version is not on disk, and cannot be counted in Qdrant"
         )
-    fits = all(counts[entity] >= before.get(entity, 0) * (1 - gates.max_shrink) for entity in ENTITIES)
-    detail = " and ".join(f"{counts[e]} {e}s, live {before.get(e, 0)}" for e in ENTITIES)
+    before = live.counts if old is None else {entity: old.rows(entity) for entity in old.sides}
+    fits = all(new.rows(entity) >= before.get(entity, 0) * (1 - gates.max_shrink) for entity in new.sides)
+    detail = " and ".join(f"{new.rows(entity)} {entity}s, live {before.get(entity, 0)}" for entity in new.sides)
     return GateResult(
         "coverage",
         _status(fits, gates.allow_shrink),

@@ -71,7 +71,14 @@ def plan_publish(
     manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
     targets = []
     unreadable: dict[str, str] = {}
-    for entity, side in sides_of(feature_store, manifest.model).items():
+    registered = sides_of(feature_store, manifest.model)
+    if set(registered) != set(manifest.sides):
+        has, views = (" and ".join(f"{entity}s" for entity in sides) for sides in (manifest.sides, registered))
+        raise InputError(
+            f"version {manifest.version} has {has}, but the registry has feature views of {views} for model "
+            f"{manifest.model!r}; run feast apply, and publish the newest version"
+        )
+    for entity, side in registered.items():
         rows = artifact.verified(entity)
         check_vectors(artifact, entity, rows, feature_store.config.online_store.datatype)
         _check_schema(side.codec, rows.schema.names, manifest)

@@ -243,9 +243,9 @@ def _verify(
         return
     queries = {}
     embedding = target.side.codec.fields["embedding"]
-    if target.side.entity == "item" and embedding.bias is not None:
+    users = next((other.rows for other in targets if other.side.entity == "user"), None)
+    if target.side.entity == "item" and embedding.bias is not None and users is not None:
         # The vector with the bias ranks items for a user.
-        (users,) = (other.rows for other in targets if other.side.entity == "user")
         queries[embedding.name] = rank_queries(users)
     check = verify_loaded(
         engine, target, queries, settings.search_ef, min_recall=settings.min_recall, rescored=settings.rescore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from feast import FeatureStore
 
-from feast_embeddings.artifact import ENTITIES, Entity, Manifest, delete_artifacts, load_artifact, version_folders
+from feast_embeddings.artifact import Entity, Manifest, delete_artifacts, load_artifact, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.engines.dropped import count_unless_dropped, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
@@ -66,7 +66,7 @@ def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[V
     try:
         registered = sides_of(feature_store, model)
     except InputError:
-        found = [_version(name, folder, {}, {}, frozenset(), "") for name, folder in folders.items()]
+        found = [_version(name, folder, {}, {}, frozenset(), {}, "") for name, folder in folders.items()]
         return [version for version in found if version.on_disk]
     live = frozenset(spec.version for _, spec in live_sides(engine, registered).values())
     loaded = _loaded(engine, registered)
@@ -75,7 +75,7 @@ def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[V
         sides = loaded.get(name, {})
         unreadable = "; ".join(reason for side, _ in sides.values() if (reason := why_unreadable(engine, side)))
         points = {} if unreadable else _points(engine, sides)
-        found.append(_version(name, folders.get(name), sides, points, live, unreadable))
+        found.append(_version(name, folders.get(name), sides, points, live, registered, unreadable))
     # Leave out versions that a concurrent prune has deleted.
     return [version for version in found if version.on_disk or version.points or version.unreadable]
 
@@ -98,7 +98,7 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
     live = {spec.version for _, spec in live_sides(engine, registered).values()}
     if not live:
         raise NotPublishedError(f"no version of model {model!r} is live: run feast-embeddings publish --model {model}")
-    kept = {name: sides for name, sides in _loaded(engine, registered).items() if _is_complete(sides)}
+    kept = {name: sides for name, sides in _loaded(engine, registered).items() if _is_whole(sides, registered)}
     # One with parts on a dead node would answer nothing.
     kept = {
         name: sides for name, sides in kept.items() if not any(why_unreadable(engine, c) for c, _ in sides.values())
@@ -117,15 +117,15 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
         return publish_artifact(feature_store, load_artifact(data, model, version), gates=everything)
     sides = kept[version]
     engine.switch({registered[entity].alias: name for entity, (name, _) in sides.items()})
-    if as_of := sides["item"][1].as_of:
+    if as_of := next(iter(sides.values()))[1].as_of:
         register(feature_store, [side.view for side in registered.values()], datetime.fromisoformat(as_of))
     points = _points(engine, sides)
     return PublishResult(
         model=model,
         version=version,
         changed=live != {version},
-        n_users=points["user"],
-        n_items=points["item"],
+        n_users=points.get("user", 0),
+        n_items=points.get("item", 0),
         previous=" and ".join(sorted(live)),
         seconds=time.monotonic() - started,
     )
@@ -189,8 +189,8 @@ def _loaded(engine: Engine, registered: Mapping[Entity, Side]) -> dict[str, dict
     return loaded
 
 
-def _is_complete(sides: Loaded) -> bool:
-    return sides.keys() == set(ENTITIES) and all(spec.verified for _, spec in sides.values())
+def _is_whole(sides: Loaded, registered: Mapping[Entity, Side]) -> bool:
+    return bool(sides) and sides.keys() == registered.keys() and all(spec.verified for _, spec in sides.values())
 
 
 def _points(engine: Engine, sides: Loaded) -> dict[Entity, int]:
@@ -207,6 +207,7 @@ def _version(
     sides: Loaded,
     points: dict[Entity, int],
     live: frozenset[str],
+    registered: Mapping[Entity, Side],
     unreadable: str,
 ) -> Version:
     manifest, problem, size = None, None, 0
@@ -223,7 +224,7 @@ def _version(
     return Version(
         version=version,
         live=version in live,
-        kept=_is_complete(sides) and points.keys() == sides.keys(),
+        kept=_is_whole(sides, registered) and points.keys() == sides.keys(),
         on_disk=folder is not None,
         points=points,
         bytes_on_disk=size,

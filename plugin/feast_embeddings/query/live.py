@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
-from feast_embeddings.artifact import Entity
-from feast_embeddings.engines.engine import PointId, ScoredPoint
+from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.engines.engine import CollectionSpec, PointId, ScoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
-from feast_embeddings.model.sides import Filter
+from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
@@ -32,17 +32,32 @@ class LiveModel:
 
     Args:
         sides: users and items, if they are live.
+        registered: the sides that the model has.
         visitors: folds into the version of the items.
     """
 
-    def __init__(self, model: str, sides: Mapping[Entity, LiveCollection], visitors: Visitors) -> None:
+    def __init__(
+        self,
+        model: str,
+        sides: Mapping[Entity, LiveCollection],
+        visitors: Visitors,
+        registered: Collection[Entity] = ENTITIES,
+    ) -> None:
         self.model = model
         self._sides = sides
+        self._registered = registered
         self._visitors = visitors
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
+    @property
+    def spec(self) -> CollectionSpec:
+        """The live items, or the users of a model that has no items; `NotPublishedError` if there are none."""
+        return self.side("item" if "item" in self._registered else "user").spec
+
     def side(self, entity: Entity) -> LiveCollection:
-        """Return the live users or items; `NotPublishedError` if there are none."""
+        """Return the live users or items; `NotPublishedError` if there are none, `MissingSideError` if never."""
+        if entity not in self._registered:
+            raise missing_side(self.model, entity)
         if entity not in self._sides:
             raise NotPublishedError(
                 f"no version of model {self.model!r} is live: run feast-embeddings publish --model {self.model}"

@@ -12,7 +12,7 @@ from feast import FeatureStore, FeatureView
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
 from feast_embeddings.errors import NotPublishedError, UnknownIdError
-from feast_embeddings.model.sides import Filter
+from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
 from feast_embeddings.query.collection import read_cursor
@@ -219,8 +219,10 @@ class EmbeddingStore:
         """Convert an id from text to the type of the model's ids.
 
         Raises:
-            InputError: the ids are whole numbers and the text is not one.
+            InputError: the ids are whole numbers and the text is not one, or the model has no such side.
         """
+        if entity not in self._watch.sides:
+            raise missing_side(self.model, entity)
         return self._watch.sides[entity].parse_id(text)
 
     def fold_in_users(self, interactions: Any, **options: Unpack[FoldInOptions]) -> FoldedIn:
@@ -239,7 +241,7 @@ class EmbeddingStore:
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""
         try:
-            return self.live().side("item").spec.version
+            return self.live().spec.version
         except NotPublishedError:
             return None
 

@@ -72,7 +72,7 @@ class LiveWatch:
                 entity: LiveCollection(self._engine, self.sides[entity], name, self._engine.describe(name))
                 for entity, name in self._named(aliases).items()
             }
-            live = LiveModel(self._model, sides, self._visitors_of(sides))
+            live = LiveModel(self._model, sides, self._visitors_of(sides), self.sides)
             if is_current:
                 self._live = live
             return live

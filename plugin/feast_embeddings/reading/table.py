@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.column_types import ColumnType, converted, plainest
-from feast_embeddings.reading.expressions import Column, id_expression, id_kind
+from feast_embeddings.reading.expressions import NULL, Column, id_expression, id_kind
 from feast_embeddings.reading.faults import Faults, first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.jsonl import JsonRelation
@@ -34,9 +34,10 @@ from feast_embeddings.reading.relation import BadRow, Relation
 
 @dataclass(frozen=True)
 class _Wishes:
-    """Columns of ids, and columns whose type is given; None if no type can be given."""
+    """Columns of ids, of vectors, and those whose type is given; None if no type can be given."""
 
     ids: Collection[str]
+    vectors: Collection[str]
     declared: Collection[str] | None
 
 
@@ -45,6 +46,7 @@ def read_table(
     *,
     ids: Collection[str] = (),
     as_text: Collection[str] = (),
+    vectors: Collection[str] = (),
     types: Mapping[str, ColumnType] | None = None,
 ) -> pa.Table:
     """Read a whole table.
@@ -56,6 +58,8 @@ def read_table(
         source: a file, a folder, a glob, or a table in memory.
         ids: columns of ids, which are returned as text: whole numbers as written, never null or empty.
         as_text: columns that stay text if they are text.
+        vectors: columns of lists of real numbers; text such as ``[0.1, -2]`` is read as one. A null is returned for a
+            value that is not such a list, and for an element that is not a number.
         types: the types of columns; None if they cannot be given.
 
     Raises:
@@ -76,11 +80,11 @@ def read_table(
         if not columns:
             raise missing_column(name, next(iter(ids or as_text)), columns)
         faults = Faults()
-        parts = [_read(connection, *pair, columns, _Wishes(ids, types), faults, name) for pair in relations]
+        parts = [_read(connection, *pair, columns, _Wishes(ids, vectors, types), faults, name) for pair in relations]
         faults.settle(name, "error", advice="correct them")
         plain = {
             column for column in columns for relation, file in relations if _is_plain(relation, file, column)
-        }.difference(as_text, ids)
+        }.difference(as_text, ids, vectors)
         table = _together(parts, [relation.name for relation, _ in relations])
         for place, column in enumerate(table.column_names):
             wanted = (types or {}).get(column)
@@ -141,6 +145,10 @@ def _value(
         described = Column(column, sql, dtype, "unused")
         id_kind(described, f"{relation.name}: column {column!r}")
         return id_expression(described, "text", as_text=True).value
+    if column in wishes.vectors:
+        if not dtype.endswith("]") and dtype not in ("JSON", "TEXT", "VARCHAR", NULL):
+            raise InputError(f"{relation.name}: column {column!r} has type {dtype}; expected lists of real numbers")
+        return sql if dtype.startswith("FLOAT[") else f"TRY_CAST({sql} AS DOUBLE[])"
     if dtype == "JSON":
         return _json(connection, relation, column, wishes.declared)
     # Arrow has separate types for these, which few libraries support.

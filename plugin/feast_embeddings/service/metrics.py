@@ -63,7 +63,7 @@ class _Live(Collector):
         )
         for name in self._models.names():
             try:
-                spec = self._models.get(name).live().side("item").spec
+                spec = self._models.get(name).live().spec
             except EmbeddingsError:
                 continue
             version.add_metric([name, spec.version], 1)

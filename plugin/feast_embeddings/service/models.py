@@ -9,7 +9,6 @@ import time
 import tenacity
 from feast import FeatureStore
 
-from feast_embeddings.artifact import ENTITIES
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.model.views import MODEL_TAG
@@ -96,5 +95,4 @@ class Models:
 
     def _registered(self) -> list[str]:
         views = self.feature_store.list_feature_views()
-        sides = [view.tags[MODEL_TAG] for view in views if MODEL_TAG in view.tags]
-        return sorted({name for name in sides if sides.count(name) == len(ENTITIES)})
+        return sorted({view.tags[MODEL_TAG] for view in views if MODEL_TAG in view.tags})

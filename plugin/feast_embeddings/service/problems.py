@@ -21,6 +21,7 @@ from feast_embeddings.errors import (
     FoldInError,
     IdTypeError,
     InputError,
+    MissingSideError,
     NotPublishedError,
     OutOfTimeError,
     VersionMismatchError,
@@ -121,6 +122,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(EmbeddingsError)
     async def _ours(request: Request, error: EmbeddingsError) -> Response:
+        if isinstance(error, MissingSideError):
+            return problem_response(404, str(error))
         if isinstance(error, InputError):
             field = _blamed(error, getattr(request.state, "sent", {}))
             return problem_response(422, f"{field}: {error}", [FieldError(field=field, message=str(error))])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from feast_embeddings.artifact import ENTITIES, RESERVED_COLUMNS, Artifact, Entity, load_artifact
+from feast_embeddings.artifact import RESERVED_COLUMNS, Artifact, Entity, load_artifact
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, IdType
 
@@ -63,7 +63,7 @@ def types_of_version(artifact: Artifact) -> VersionTypes:
     recorded = (artifact.manifest.interactions or {}).get("types")
     if recorded is not None:
         return VersionTypes(recorded["ids"], recorded["attributes"])
-    return types_of({entity: artifact.schema(entity) for entity in ENTITIES})
+    return types_of({entity: artifact.schema(entity) for entity in artifact.manifest.sides})
 
 
 def types_of_newest(data: Path, model: str) -> VersionTypes:

@@ -39,7 +39,7 @@ def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSet
                 if not may_read(store):
                     continue
                 try:
-                    spec = store.live().side("item").spec
+                    spec = store.live().spec
                     rows.append({"name": name, "live_version": spec.version, "as_of": spec.as_of, "space": spec.space})
                 except NotPublishedError:
                     rows.append({"name": name, "live_version": None, "as_of": None, "space": None})
