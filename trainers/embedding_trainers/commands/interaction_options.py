@@ -49,7 +49,7 @@ class InteractionSource:
         return replace(self, location=location, preparation=preparation, query=None)
 
     def table(self, location: str | None) -> Source | None:
-        """A table of users or items beside the log; None for none."""
+        """A table of users or items next to the log; None for none."""
         from feast_embeddings.reading import located
 
         return None if location is None else located(location, repo=self.repo)
