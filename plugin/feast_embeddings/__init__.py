@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.online.registry_store import AtomicFileRegistryStore
+    from feast_embeddings.online.routed_store import RoutedOnlineStore, RoutedOnlineStoreConfig
     from feast_embeddings.online.store import QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
     from feast_embeddings.publish.gates import Gates
     from feast_embeddings.publish.run import publish_artifact
@@ -27,6 +28,8 @@ __all__ = [
     "Gates",
     "QdrantEmbeddingOnlineStore",
     "QdrantEmbeddingOnlineStoreConfig",
+    "RoutedOnlineStore",
+    "RoutedOnlineStoreConfig",
     "embedding_views",
     "publish_artifact",
     "trained_models",
@@ -43,6 +46,8 @@ _HOME = {
     "Gates": "publish.gates",
     "QdrantEmbeddingOnlineStore": "online.store",
     "QdrantEmbeddingOnlineStoreConfig": "online.store",
+    "RoutedOnlineStore": "online.routed_store",
+    "RoutedOnlineStoreConfig": "online.routed_store",
     "embedding_views": "model.views",
     "publish_artifact": "publish.run",
     "trained_models": "artifact",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -66,6 +67,6 @@ def postgres() -> Iterator[str]:
             pytest.fail("PostgreSQL ended before it was ready")
         yield f"postgresql://tests:{_PASSWORD}@127.0.0.1:{port}/postgres"
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # it would wait for open connections otherwise
         process.communicate()
         shutil.rmtree(folder)

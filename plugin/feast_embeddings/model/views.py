@@ -20,10 +20,10 @@ from feast_embeddings.artifact import ENTITIES, load_artifact
 from feast_embeddings.artifact.attributes import feast_type_name
 from feast_embeddings.artifact.history import history_source
 from feast_embeddings.codec.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
+from feast_embeddings.online.view_tables import MODEL_TAG
 
 __all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
 
-MODEL_TAG = "feast_embeddings.model"
 ENTITY_TAG = "feast_embeddings.entity"
 
 _FEAST_TYPES: dict[str, FeastType] = {

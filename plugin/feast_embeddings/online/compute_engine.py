@@ -95,6 +95,8 @@ class ArrowComputeEngine(ViewEngine):
         view, store = task.feature_view, self.online_store
         if not isinstance(store, QdrantEmbeddingOnlineStore):
             raise _NotUnderstoodError(f"the online store is {type(store).__name__}")
+        if not store.holds(view):
+            raise _NotUnderstoodError("it is in another online store")
         if type(view) is not FeatureView:
             raise _NotUnderstoodError(f"it is a {type(view).__name__}")
         for name in ("feature_transformation", "aggregations", "source_views", "filter", "enable_validation"):

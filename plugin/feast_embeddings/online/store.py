@@ -45,7 +45,13 @@ from feast_embeddings.online.table_names import rename_tables, table_id
 from feast_embeddings.online.view_tables import drop_tables, valid_from
 from feast_embeddings.online.writes import write_live, write_live_on_loop
 
-__all__ = ["QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
+__all__ = [
+    "Progress",
+    "QdrantEmbeddingOnlineStore",
+    "QdrantEmbeddingOnlineStoreConfig",
+    "live_of_request",
+    "reading_live",
+]
 
 Progress = Callable[[int], Any] | None
 
@@ -89,6 +95,10 @@ class QdrantEmbeddingOnlineStore(RequestStore):
                 rename_tables(engine, config.project)
                 self._engine = engine
             return self._engine
+
+    def holds(self, view: FeatureView) -> bool:
+        """Return whether this store has the rows of a view."""
+        return True
 
     def codec(self, config: RepoConfig, view: FeatureView) -> PointCodec:
         """Return the codec of a view's rows under the repo's configuration."""
@@ -185,7 +195,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         """Run all reads of a request."""
 
         def read_live(live: Mapping[str, str]) -> None:
-            with _reading(live):
+            with reading_live(live):
                 read()
 
         ask_live(self.engine(config).aliases, read_live)
@@ -195,7 +205,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         engine, server = await self._open(config)
 
         async def read_live(live: Mapping[str, str]) -> None:
-            with _reading(live):
+            with reading_live(live):
                 await read()
 
         aliases = functools.partial(asyncio.to_thread, engine.aliases) if server is None else server.aliases
@@ -337,8 +347,14 @@ def _encoded(codec: PointCodec, rows: list[FeastRow]) -> tuple[PointBatch, Count
     return batch, Counter(str(payload.get("version", "")) for payload in batch.payloads)
 
 
+def live_of_request() -> Mapping[str, str] | None:
+    """Return the live collections that all reads of this request use; None outside of one."""
+    return _LIVE.get()
+
+
 @contextlib.contextmanager
-def _reading(live: Mapping[str, str]) -> Iterator[None]:
+def reading_live(live: Mapping[str, str]) -> Iterator[None]:
+    """Let all reads in the block use these live collections."""
     token = _LIVE.set(live)
     try:
         yield

@@ -14,7 +14,10 @@ from feast_embeddings.engines.engine import Engine
 from feast_embeddings.online.table_names import is_table_of, table_id
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["drop_tables", "valid_from"]
+__all__ = ["MODEL_TAG", "drop_tables", "valid_from"]
+
+# Of the views of a model; its value is the model's name.
+MODEL_TAG = "feast_embeddings.model"
 
 
 def drop_tables(engine: Engine, config: RepoConfig, view: FeatureView) -> None:
