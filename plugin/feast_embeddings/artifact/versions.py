@@ -44,6 +44,8 @@ from feast_embeddings.artifact.table_files import (
 from feast_embeddings.errors import ArtifactError, InputError, MissingSideError
 
 __all__ = [
+    "LATEST",
+    "PREVIOUS",
     "Artifact",
     "check_schemas",
     "delete_artifacts",
@@ -51,6 +53,10 @@ __all__ = [
     "load_artifact",
     "write_artifact",
 ]
+
+
+# Words that stand for a version on disk.
+LATEST, PREVIOUS = "latest", "previous"
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,9 @@ def delete_artifacts(data: Path, model: str, versions: Iterable[str]) -> None:
 def load_artifact(data: Path, model: str, version: str | None = None) -> Artifact:
     """Load one version of a model, by default the newest.
 
+    Args:
+        version: its name; or ``latest``, or ``previous`` for the one before that.
+
     Raises:
         InputError: there is no such model or version; the message lists the existing ones.
         ArtifactError: the manifest is damaged or of a newer format.
@@ -179,8 +188,12 @@ def load_artifact(data: Path, model: str, version: str | None = None) -> Artifac
     if not versions:
         known = ", ".join(trained_models(data)) or "none"
         raise InputError(f"no trained version of model {model!r} under {data} (models there: {known}); run train")
-    if version is None:
+    if version in (None, LATEST):
         version = versions[-1]
+    elif version == PREVIOUS:
+        if len(versions) < 2:
+            raise InputError(f"model {model!r} has only one version, {versions[-1]}, so there is no previous one")
+        version = versions[-2]
     if version not in versions:
         raise InputError(f"model {model!r} has no version {version!r}; it has {', '.join(versions[-5:])}")
     return Artifact(folder / version, read_manifest(folder / version))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option, version_named
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
@@ -36,10 +36,13 @@ if TYPE_CHECKING:
 def diff(
     old: str, new: str, repo: str, model: str | None, k: int, sample: int, worst: int, seed: int, as_json: bool
 ) -> None:
-    """Compare version V2 of a model with V1: what was added and removed, and how far vectors and lists moved."""
+    """Compare version V2 of a model with V1: what was added and removed, and how far vectors and lists moved.
+
+    A version is its name, or live, latest or previous.
+    """
     opened = Repo.open(repo)
     name = one_model(opened, model)
-    artifacts = [load_artifact(opened.data, name, version) for version in (old, new)]
+    artifacts = [load_artifact(opened.data, name, version_named(opened, name, word)) for word in (old, new)]
 
     from feast_embeddings.offline.diff import diff_artifacts
 

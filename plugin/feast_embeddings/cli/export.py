@@ -6,14 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.cli.options import json_option, model_option, one_model, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.errors import InputError
+from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
-    from feast_embeddings.artifact import Entity
+    import pyarrow as pa
+
+    from feast_embeddings.artifact import Artifact, Entity
 
 # Parquet readers read one row group at a time; pages of the vector store are a tenth of it or less.
 _ROW_GROUP = 20_000
+
+
+def _reader_of(artifact: Artifact, entity: Entity) -> pa.RecordBatchReader:
+    """The rows of a version on disk, with the columns of the live ones."""
+    import pyarrow as pa
+
+    files = artifact.verified(entity)
+    columns = [name for name in files.schema.names if name != "created_timestamp"]
+    manifest = artifact.manifest
+    facts = {"version": manifest.version, "space": manifest.space_id, "as_of": manifest.as_of.isoformat()}
+    schema = pa.schema([files.schema.field(name) for name in columns], metadata=facts)
+    batches = (batch.select(columns).replace_schema_metadata(facts) for batch in files.batches(columns))
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 @click.command()
@@ -24,21 +42,40 @@ _ROW_GROUP = 20_000
 @click.option(
     "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
 )
+@click.option("--version", default="live", show_default=True, metavar="V", help="Another version, as it is on disk.")
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def export(
-    repo: str, model: str | None, entity: Entity, output: str, filter: str | None, as_json: bool, quiet: bool
+    repo: str,
+    model: str | None,
+    entity: Entity,
+    output: str,
+    filter: str | None,
+    version: str,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Write all live vectors of users or items, with their attributes, to a Parquet file."""
+    """Write all live vectors of users or items, with their attributes, to a Parquet file.
+
+    Of another version, those that training wrote: what was pushed or folded in since is in the live one only.
+    """
     target = parquet_path("--output", output)
-    store = open_store(repo, model)
+    if version != "live" and filter is not None:
+        raise InputError("--filter works on the live version only")
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    reader = store.export(entity, filter=filter)
-    total = store.live().side(entity).count() if filter is None else None
+    if version == "live":
+        store = open_store(repo, model)
+        reader = store.export(entity, filter=filter)
+        total = store.live().side(entity).count() if filter is None else None
+    else:
+        opened = Repo.open(repo)
+        artifact = load_artifact(opened.data, one_model(opened, model), version)
+        reader = _reader_of(artifact, entity)
+        total = artifact.manifest.rows(entity)
     rows = 0
     with (
         new_file(target) as file,

@@ -25,7 +25,7 @@ _share = click.FloatRange(0, 1)
 @click.command()
 @repo_option
 @model_option
-@click.option("--version", metavar="V", help="The version to make live; default: the newest.")
+@click.option("--version", metavar="V", help="The version to make live; also latest or previous.  [default: latest]")
 @click.option("--dry-run", is_flag=True, help="Check the version and say what would happen; change nothing.")
 @click.option(
     "--allow-worse", is_flag=True, help="Publish even if its ranking metric is lower than the live version's."
