@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedding_trainers.interactions import Columns, Interactions, Preparation, read_interactions
+from embedding_trainers.interactions import log as log_module
 from feast_embeddings.errors import InputError
 
 SECOND = 1_700_000_000
@@ -182,3 +183,19 @@ def test_fingerprint_tells_types_and_columns_apart(path: Path) -> None:
         read_interactions(write(path, **numbers, w=[1]), Columns(weight="w")).fingerprint(),
     }
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("most", [0, 1 << 25])
+def test_a_pair_in_many_rows_is_one_entry(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are summed, in one pass or in halves."""
+    monkeypatch.setattr(log_module, "_MOST_IN_HALVES", most)
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(9, size=500).astype(np.int32), rng.integers(7, size=500).astype(np.int32)
+    weights = rng.integers(1, 5, size=500).astype(np.float32)
+    log = Interactions(pa.array(range(9)), pa.array(range(7)), users, items, weights)
+    expected = np.zeros((9, 7), np.float32)
+    np.add.at(expected, (users, items), weights)
+    matrix = log.to_csr()
+    assert matrix.has_sorted_indices
+    assert matrix.nnz == np.count_nonzero(expected)
+    assert matrix.toarray().tolist() == expected.tolist()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Interactions", "LogReport", "LogSummary"]
 
 _FINGERPRINT_ROWS = 1 << 20
+_MOST_IN_HALVES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,13 @@ class Interactions:
             weights = np.ones(len(users), dtype=np.float32) if self.weights is None else self.weights[rows]
             return sparse.csr_matrix((weights, (users, items)), shape=(len(self.users), len(self.items)))
 
-        middle = len(self) // 2
-        with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(sum_up, (slice(0, middle), slice(middle, None)))
-        matrix: csr_matrix = first + second
+        if len(self) > _MOST_IN_HALVES:  # both halves and their sum are twice the matrix
+            matrix: csr_matrix = sum_up(slice(0, None))
+        else:
+            middle = len(self) // 2
+            with ThreadPoolExecutor(2) as pool:
+                first, second = pool.map(sum_up, (slice(0, middle), slice(middle, None)))
+            matrix = first + second
         matrix.sort_indices()
         return matrix
 
