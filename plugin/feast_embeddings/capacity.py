@@ -35,23 +35,25 @@ class Cost:
 
 _SCALE = "python -m tests.benchmarks.scale"
 _PUBLISH = "python -m tests.benchmarks.publish --rows 1000000"
+# Nobody has run this part of the script yet.
+_TRIAL = "(for now a rough number of an early trial)"
 _POINT = "python -m tests.benchmarks.point_cost"
 COSTS = {
-    "train_base": Cost(0.30, "GiB", f"{_SCALE}: what a training takes before it reads a row"),
-    "train_row": Cost(26, "bytes of memory a row", f"{_SCALE} --rows 5, and --rows 60"),
-    "train_id": Cost(90, "bytes of memory a user or item", _SCALE),
-    "train_factor": Cost(4.4, "bytes of memory a dimension of a user or item", f"{_SCALE} --factors 16"),
-    "read_row": Cost(1.0e-6, "s of CPU a row", f"{_SCALE}: read"),
-    "fit_row": Cost(1.2e-8, "s of CPU a row, iteration and dimension", f"{_SCALE} --rows 60"),
-    "fit_id": Cost(2.0e-9, "s of CPU a user or item, iteration and squared dimension", f"{_SCALE} --rows 5"),
-    "judge": Cost(6.6e-11, "s of CPU a test user, item and dimension", f"{_SCALE}: evaluate"),
-    "artifact_row": Cost(5.0, "bytes a row", f"{_SCALE}: artifact"),
-    "artifact_id": Cost(30, "bytes a user or item, besides 4 a dimension", f"{_SCALE}: artifact"),
-    "spark_cpu": Cost(30, "times the CPU of one machine", f"{_SCALE} --spark"),
-    "spark_row": Cost(200, "bytes of memory a row, over all executors", f"{_SCALE} --spark"),
+    "train_base": Cost(0.45, "GiB", f"{_SCALE} --users 300000: what is left without rows and ids"),
+    "train_row": Cost(22, "bytes of memory a row", f"{_SCALE} --users 300000 1000000"),
+    "train_id": Cost(60, "bytes of memory a user or item", f"{_SCALE} --users 300000 1000000"),
+    "train_factor": Cost(4, "bytes of memory a dimension of a user or item", f"{_SCALE} --factors 16"),
+    "read_row": Cost(2.7e-6, "s of CPU a row", f"{_SCALE} --rows 60: next to --rows 20"),
+    "fit_row": Cost(4.2e-9, "s of CPU a row, iteration and dimension", f"{_SCALE} --iterations 10"),
+    "fit_id": Cost(2.1e-9, "s of CPU a user or item, iteration and squared dimension", f"{_SCALE} --items 300000"),
+    "judge": Cost(7.0e-11, "s of CPU a test user, item and dimension", f"{_SCALE} --users 1000000: evaluate"),
+    "artifact_row": Cost(1.9, "bytes a row", f"{_SCALE}: artifact"),
+    "artifact_id": Cost(16, "bytes a user or item, more than 4 a dimension", f"{_SCALE}: artifact"),
+    "spark_cpu": Cost(30, "times the CPU of one machine", f"{_SCALE} --spark {_TRIAL}"),
+    "spark_row": Cost(200, "bytes of memory a row, over all executors", f"{_SCALE} --spark {_TRIAL}"),
     "load_point": Cost(34e-6, "s of CPU a point", _PUBLISH),
     "index_point": Cost(474e-6, "s of CPU a point of 64 dimensions", _PUBLISH),
-    "disk_point": Cost(700, "bytes of disk a point, besides 8 a dimension", _POINT),
+    "disk_point": Cost(700, "bytes of disk a point, more than 8 a dimension", _POINT),
     "own_point": Cost(
         290, "bytes of memory a point that cannot be given back", "python -m tests.benchmarks.point_cost"
     ),
