@@ -35,7 +35,7 @@ class Cost:
 
 _SCALE = "python -m tests.benchmarks.scale"
 _PUBLISH = "python -m tests.benchmarks.publish --rows 1000000"
-# Nobody has run this part of the script yet.
+# These two were not taken from the script yet.
 _TRIAL = "(for now a rough number of an early trial)"
 _POINT = "python -m tests.benchmarks.point_cost"
 COSTS = {
