@@ -66,7 +66,7 @@ def test_the_nearest_of_those_that_pass(
     share: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Recall@10 against numpy, in a graph where it is far worse without looking behind what the filter takes out."""
-    assert recall(store, items, condition, int(N * share)) >= 0.95
+    """Recall@10 against numpy, in a graph where it is worse without looking behind what the filter takes out."""
+    assert recall(store, items, condition, int(N * share)) >= 0.98
     monkeypatch.setattr(embedded, "ACORN_SELECTIVITY", 0.0)
-    assert recall(store, items, condition, int(N * share)) <= 0.85
+    assert recall(store, items, condition, int(N * share)) <= 0.97

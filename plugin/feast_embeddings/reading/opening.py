@@ -67,7 +67,9 @@ def open_relations(
     Raises:
         InputError: there is no such file, or it does not have its format.
     """
-    found = opened(source, scratch, exits) if isinstance(source, Path | str | Location) else source
+    if not isinstance(source, Path | str | Location):
+        return [(StreamRelation(connection, source, source_name(source)), None)]
+    found = opened(source, scratch, exits)
     if not isinstance(found, list):
         return [(StreamRelation(connection, found, source_name(source)), None)]
     relations: list[tuple[Relation, DataFile | None]] = []
