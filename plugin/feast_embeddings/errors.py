@@ -26,7 +26,9 @@ Messages state what was expected, what came, and what to do. The command line pr
 from __future__ import annotations
 
 import errno
+import importlib
 import re
+from typing import Any
 
 __all__ = [
     "ArtifactError",
@@ -46,6 +48,7 @@ __all__ = [
     "UnknownIdError",
     "VersionMismatchError",
     "WriterLockedError",
+    "import_extra",
     "is_refused_write",
 ]
 
@@ -140,6 +143,25 @@ class MissingExtraError(EmbeddingsError):
                 what += "; on Debian and Ubuntu run apt-get install libgomp1"
         super().__init__(f"{purpose} needs the package {module!r}, which {what}")
         self.extra = extra
+
+
+def import_extra(module: str, purpose: str, extra: str) -> Any:
+    """Import a module of an extra, e.g. ``scipy.sparse``.
+
+    Args:
+        purpose: what needs it, for the error.
+        extra: the extra that installs it.
+
+    Raises:
+        MissingExtraError: its package, or one that it needs, is not installed, or lacks a library of the system.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        raise MissingExtraError(purpose, extra, package) from None
+    except ImportError as error:
+        raise MissingExtraError(purpose, extra, module.partition(".")[0], str(error)) from None
 
 
 def is_refused_write(error: BaseException | None) -> bool:

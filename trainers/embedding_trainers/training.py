@@ -23,6 +23,7 @@ from embedding_trainers.search import EarlyStop, Tuning
 from embedding_trainers.trainer import Trainer, TrainerConfig, find_trainer
 from feast_embeddings.artifact import (
     ENTITIES,
+    LATEST,
     Artifact,
     Entity,
     TrainerInfo,
@@ -36,8 +37,6 @@ from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, Source, source_name
 
 __all__ = ["LATEST", "Evaluation", "Run", "Training", "open_run", "timed"]
-
-LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tup
     if align_to == LATEST and model not in trained_models(data):
         return None, "the first version of the model"
     try:
-        previous = load_artifact(data, model, None if align_to == LATEST else align_to)
+        previous = load_artifact(data, model, align_to)
     except ArtifactError as error:
         if align_to != LATEST:
             raise

@@ -31,6 +31,7 @@ from feast_embeddings.artifact.table import (
     to_arrow,
 )
 from feast_embeddings.artifact.versions import (
+    LATEST,
     Artifact,
     check_schemas,
     delete_artifacts,
@@ -42,6 +43,7 @@ from feast_embeddings.artifact.versions import (
 __all__ = [
     "ENTITIES",
     "FORMAT_VERSION",
+    "LATEST",
     "RESERVED_COLUMNS",
     "Alignment",
     "Artifact",

@@ -162,11 +162,11 @@ def _side(pair: Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | None
     # A vector of length 0 has no ratio.
     ratios = new[old > 0] / old[old > 0]
     return SideDiff(
-        n_old=pair.old.n,
-        n_new=pair.new.n,
+        n_old=pair.old.files.num_rows,
+        n_new=pair.new.files.num_rows,
         n_kept=pair.n_kept,
-        n_added=pair.new.n - pair.n_kept,
-        n_gone=pair.old.n - pair.n_kept,
+        n_added=pair.new.files.num_rows - pair.n_kept,
+        n_gone=pair.old.files.num_rows - pair.n_kept,
         norm_old=float(np.median(old)) if pair.n_kept else None,
         norm_new=float(np.median(new)) if pair.n_kept else None,
         norm_ratio=float(np.median(ratios)) if len(ratios) else None,

@@ -24,7 +24,7 @@ class Kept:
     """What one version has of the kept ids.
 
     Attributes:
-        n: rows of its table.
+        files: its table.
         rows: where in the table each id is, shape (n_kept,).
         vectors: float32, shape (n_kept, dim).
         norms: their lengths, float32, shape (n_kept,).
@@ -32,7 +32,7 @@ class Kept:
         counts: interactions of each, shape (n_kept,).
     """
 
-    n: int
+    files: TableFiles
     rows: _Ints
     vectors: _Floats
     norms: _Floats
@@ -92,4 +92,4 @@ def _kept(files: TableFiles, rows: _Ints) -> Kept:
             bias[into[here]] = batch["bias"].to_numpy()[here]
         start += len(batch)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    return Kept(files.num_rows, rows, vectors, norms, bias, counts)
+    return Kept(files, rows, vectors, norms, bias, counts)

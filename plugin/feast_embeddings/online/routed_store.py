@@ -77,18 +77,20 @@ class RoutedOnlineStore(QdrantEmbeddingOnlineStore):
     def __init__(self) -> None:
         super().__init__()
         self._opening = threading.Lock()
-        self._other: OnlineStore | None = None
+        self._other: tuple[RepoConfig, OnlineStore, RepoConfig] | None = None
 
     def holds(self, view: FeatureView) -> bool:
         return MODEL_TAG in view.tags
 
     def _default(self, config: RepoConfig) -> tuple[OnlineStore, RepoConfig]:
         """Return the other store, and the configuration that it would have alone."""
-        settings = settings_of(config.online_store.default)
         with self._opening:
-            if self._other is None:
-                self._other = open_store(settings)
-            return self._other, with_settings(config, settings)
+            if self._other is None or self._other[0] is not config:
+                settings = settings_of(config.online_store.default)
+                store = open_store(settings) if self._other is None else self._other[1]
+                self._other = config, store, with_settings(config, settings)
+            _, store, alone = self._other
+            return store, alone
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[FeastRow], progress: Progress
@@ -207,7 +209,7 @@ class RoutedOnlineStore(QdrantEmbeddingOnlineStore):
         with self._opening:
             other, self._other = self._other, None
         if other is not None:
-            await other.close()
+            await other[1].close()
 
 
 class _LiveWhenAsked(Mapping[str, str]):

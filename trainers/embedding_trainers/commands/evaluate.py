@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_trainers.commands.interaction_options import InteractionSource, reading_options
+from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.errors import InputError
 
@@ -41,14 +42,7 @@ SourceOf = Callable[[str], InteractionSource]
 )
 @click.option("--model", metavar="NAME", help="Evaluate a model of --repo on --test instead of training one.")
 @click.option("--version", metavar="V", help="The version of --model.  [default: the newest]")
-@click.option(
-    "--repo",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    show_default="this folder",
-    metavar="DIR",
-    help="Feast repo.",
-)
+@repo_option("Feast repo.")
 @click.option(
     "--test",
     type=click.Path(),

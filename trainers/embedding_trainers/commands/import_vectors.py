@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedding_trainers.commands.repo_option import repo_option
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,14 +21,7 @@ __all__ = ["import_vectors"]
 
 
 @click.command("import")
-@click.option(
-    "--repo",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    show_default="this folder",
-    metavar="DIR",
-    help="Feast repository; the version is written to DIR/data.",
-)
+@repo_option("Feast repository; the version is written to DIR/data.")
 @click.option("--model", required=True, metavar="NAME", help="Lower-case letters, digits and '_'.")
 @click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Table of users with their vectors.")
 @click.option("--items", type=click.Path(path_type=Path), metavar="FILE", help="Table of items with their vectors.")

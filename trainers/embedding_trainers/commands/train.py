@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_trainers.commands.interaction_options import InteractionSource, interaction_options
+from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.errors import InputError
 
@@ -22,14 +23,7 @@ __all__ = ["train"]
 
 
 @click.command()
-@click.option(
-    "--repo",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    show_default="this folder",
-    metavar="DIR",
-    help="Feast repository; the version is written to DIR/data.",
-)
+@repo_option("Feast repository; the version is written to DIR/data.")
 @click.option("--model", required=True, metavar="NAME", help="Lower-case letters, digits and '_'.")
 @interaction_options
 @click.option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, one row each.")

@@ -29,9 +29,8 @@ from feast_embeddings.artifact import (
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType
 
-__all__ = ["LATEST", "import_model"]
+__all__ = ["import_model"]
 
-LATEST = "latest"
 _SPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A version's own space has its name.
 _VERSION = re.compile(r"\d{8}T\d{9}Z")
@@ -143,7 +142,7 @@ def _reason(data: Path, model: str, space: str, space_id: str | None, dim: int) 
 def _aligned(
     data: Path, model: str, align_to: str, tables: Mapping[Entity, EmbeddingTable], dim: int
 ) -> tuple[Mapping[Entity, EmbeddingTable], Alignment]:
-    previous = load_artifact(data, model, None if align_to == LATEST else align_to)
+    previous = load_artifact(data, model, align_to)
     manifest = previous.manifest
     if manifest.dim != dim:
         raise InputError(

@@ -176,7 +176,7 @@ class EmbeddedEngine:
         with self._folder.new_shard(collection) as path:
             with engine_errors(f"create {collection!r}"):
                 path.mkdir()
-                graph = wait_for_indexes and self._hnsw.m > 0
+                graph = self._has_graph(wait_for_indexes)
                 config = edge_config(spec, self._hnsw, graph)
                 indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
                 filler = ShardFiller(path, config, self._processes, merge=graph)
@@ -193,6 +193,9 @@ class EmbeddedEngine:
                 self._folder.replace(
                     pointer.with_collection(collection, Collection(shard=path.name, spec=spec, indexed=indexes))
                 )
+
+    def _has_graph(self, wanted: bool) -> bool:
+        return wanted and self._hnsw.m > 0
 
     def free_bytes(self) -> int | None:
         return self._folder.free_bytes()
@@ -267,9 +270,8 @@ class EmbeddedEngine:
         with self._folder.new_shard(collection) as path:
             with engine_errors(f"write to {collection!r}"):
                 self._folder.copy_shard(current.shard, path)
-                shard = edge.EdgeShard.load(
-                    str(path), edge_config(current.spec, self._hnsw, build_graph and self._hnsw.m > 0)
-                )
+                config = edge_config(current.spec, self._hnsw, self._has_graph(build_graph))
+                shard = edge.EdgeShard.load(str(path), config)
             change(shard)
             with engine_errors(f"index {collection!r}"):
                 create_indexes(shard, current.spec, missing)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from feast_embeddings.errors import InputError
-from feast_embeddings.reading.locations.extras import import_reader
+from feast_embeddings.errors import InputError, import_extra
 from feast_embeddings.reading.relation import ArrowStream
 
 __all__ = ["DATABASES", "open_query"]
@@ -38,7 +37,7 @@ def open_query(name: str, uri: str, query: str, exits: ExitStack) -> ArrowStream
         MissingExtraError: its driver is not installed.
     """
     scheme = uri.partition(":")[0]
-    driver = import_reader(f"{DATABASES[scheme]}.dbapi", name, "sql")
+    driver = import_extra(f"{DATABASES[scheme]}.dbapi", f"reading {name}", "sql")
     try:
         connection = exits.enter_context(closing(driver.connect(_file(name, uri) if scheme == "sqlite" else uri)))
         cursor: Any = exits.enter_context(closing(connection.cursor()))

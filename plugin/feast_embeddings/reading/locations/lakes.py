@@ -9,10 +9,9 @@ from typing import Any
 
 import duckdb
 
-from feast_embeddings.errors import InputError
+from feast_embeddings.errors import InputError, import_extra
 from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.locations.extras import import_reader
 from feast_embeddings.reading.relation import ArrowStream
 
 __all__ = ["is_delta", "open_delta", "open_iceberg", "query_files"]
@@ -32,7 +31,7 @@ def open_delta(name: str, place: str) -> ArrowStream:
         InputError: there is none.
         MissingExtraError: deltalake is not installed.
     """
-    delta = import_reader("deltalake", name, "lake")
+    delta = import_extra("deltalake", f"reading {name}", "lake")
     try:
         reader: ArrowStream = delta.DeltaTable(place).to_pyarrow_dataset().scanner().to_reader()
     except (delta.exceptions.DeltaError, OSError, ValueError) as error:
@@ -50,12 +49,12 @@ def open_iceberg(name: str, table: str) -> ArrowStream:
         InputError: there is none.
         MissingExtraError: pyiceberg is not installed.
     """
-    failures = (ValueError, OSError, import_reader("pyiceberg.exceptions", name, "lake").NoSuchTableError)
+    failures = (ValueError, OSError, import_extra("pyiceberg.exceptions", f"reading {name}", "lake").NoSuchTableError)
     try:
         if table.endswith(".metadata.json"):
-            found: Any = import_reader("pyiceberg.table", name, "lake").StaticTable.from_metadata(table)
+            found: Any = import_extra("pyiceberg.table", f"reading {name}", "lake").StaticTable.from_metadata(table)
         else:
-            catalogs = import_reader("pyiceberg.catalog", name, "lake")
+            catalogs = import_extra("pyiceberg.catalog", f"reading {name}", "lake")
             catalog, _, rest = table.partition(".")
             parts = (catalog, rest) if rest.count(".") else ("default", table)
             found = catalogs.load_catalog(parts[0]).load_table(parts[1])
