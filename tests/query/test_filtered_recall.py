@@ -9,7 +9,6 @@ import pytest
 import yaml
 from tests.support.shop import Shop, apply, graphs_of_few, item_table, user_table, write_tables
 
-from feast_embeddings.engines.embedded import engine as embedded
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
@@ -56,7 +55,6 @@ def recall(
     return found / (K * len(sample))
 
 
-# At half of the lower one Qdrant may look at all that pass, as its estimate of how many varies.
 @pytest.mark.parametrize("share", [0.1, 0.15])
 @pytest.mark.parametrize("condition", ["n_interactions <= {}", "NOT (n_interactions > {} OR category = 'none')"])
 def test_the_nearest_of_those_that_pass(
@@ -64,9 +62,7 @@ def test_the_nearest_of_those_that_pass(
     items: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]],
     condition: str,
     share: float,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Recall@10 against numpy, in a graph where it is worse without looking behind what the filter takes out."""
+    """Recall@10 against numpy. Without looking behind what the filter takes out it is .72 to .98, as the
+    graph happens to be built: a graph is never the same twice, so how poor it is is not asserted."""
     assert recall(store, items, condition, int(N * share)) >= 0.98
-    monkeypatch.setattr(embedded, "ACORN_SELECTIVITY", 0.0)
-    assert recall(store, items, condition, int(N * share)) <= 0.97
