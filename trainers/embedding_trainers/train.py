@@ -15,6 +15,7 @@ from embedding_trainers.evaluation import measure
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
+from embedding_trainers.memory import release_freed_memory
 from embedding_trainers.search import Search, find_iterations, tune
 from embedding_trainers.trainer import RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
@@ -94,10 +95,13 @@ def train_model(
         if search is not None or patience is not None:
             # All that may be looked at before the evaluation; with its times, so that it is split by time again.
             seen = log if split is None or split.held_back is None else log.where(~split.held_back)
+        if split:
+            split = dataclasses.replace(split, held_back=None)
         # From here on only the matrix is needed: a large log takes more memory than all that follows.
         log = dataclasses.replace(log, timestamps=None)
         user_items = log.to_csr()
         del log
+        release_freed_memory()
         if method.uses_weights:
             warnings += check_weights(user_items, ids["user"], ids["item"])
     tuning = stop = judged = None

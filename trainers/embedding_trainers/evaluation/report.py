@@ -16,6 +16,7 @@ from embedding_trainers.evaluation.bootstrap import bootstrap_intervals
 from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import LeftOut, Split
+from embedding_trainers.interactions.vocabulary import count_numbers
 from embedding_trainers.trainer import Factors, RunOptions
 from feast_embeddings.errors import InputError
 
@@ -234,7 +235,7 @@ def evaluate_in_detail(
 
 
 def _popularity(train: csr_matrix) -> npt.NDArray[np.int64]:
-    return np.bincount(train.indices, minlength=train.shape[1])
+    return count_numbers(train.indices, train.shape[1])
 
 
 def _per_user(

@@ -16,6 +16,7 @@ from embedding_trainers.interactions.growing import GrowingArray
 from embedding_trainers.interactions.log import Interactions, LogReport
 from embedding_trainers.interactions.preparation import Preparation, event_weights, prepare
 from embedding_trainers.interactions.vocabulary import IdNumbering, Numbers
+from embedding_trainers.memory import release_freed_memory
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import IdType, OnBadRows, Rules, Scan, Source, Wanted, source_name
 from feast_embeddings.times import future_starts, to_microseconds
@@ -195,5 +196,5 @@ def _read(scan: Scan, columns: Columns) -> tuple[list[tuple[pa.Array, Numbers]],
         ended = [pools[name].submit(numberings[name].finish, whole=name in scan.wholes) for name in numbered]
         vocabularies = [future.result() for future in ended]
     rest = {name: values.joined() for name, values in kept.items()}
-    pa.default_memory_pool().release_unused()
+    release_freed_memory()
     return vocabularies, rest

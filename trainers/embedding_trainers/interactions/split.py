@@ -246,12 +246,14 @@ def _held_out_per_user(
 def _split(interactions: Interactions, test: _Mask, method: str) -> Split:
     # The training part gets numbers of its own, so that a trainer sees it as it would see a whole log.
     training = replace(interactions, timestamps=None).where(~test)
+    train, users, items = training.to_csr(), training.users, training.items
+    del training  # its rows are as large as the matrix
     split = _assemble(
-        training.to_csr(),
-        training.users,
-        training.items,
-        (interactions.user_numbers[test], _positions(training.users, interactions.users)),
-        (interactions.item_numbers[test], _positions(training.items, interactions.items)),
+        train,
+        users,
+        items,
+        (interactions.user_numbers[test], _positions(users, interactions.users)),
+        (interactions.item_numbers[test], _positions(items, interactions.items)),
         method,
     )
     return replace(split, held_back=test)
