@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ROW_GROUP = 20_000
 
 
-def _reader_of(artifact: Artifact, entity: Entity) -> pa.RecordBatchReader:
+def _reader_of(artifact: Artifact, entity: Entity, id_name: str) -> pa.RecordBatchReader:
     """The rows of a version on disk, with the columns of the live ones."""
     import pyarrow as pa
 
@@ -29,9 +29,20 @@ def _reader_of(artifact: Artifact, entity: Entity) -> pa.RecordBatchReader:
     columns = [name for name in files.schema.names if name != "created_timestamp"]
     manifest = artifact.manifest
     facts = {"version": manifest.version, "space": manifest.space_id, "as_of": manifest.as_of.isoformat()}
-    schema = pa.schema([files.schema.field(name) for name in columns], metadata=facts)
-    batches = (batch.select(columns).replace_schema_metadata(facts) for batch in files.batches(columns))
+    fields = [files.schema.field(name) for name in columns]
+    schema = pa.schema([f.with_name(id_name) if f.name == f"{entity}_id" else f for f in fields], metadata=facts)
+    batches = (pa.record_batch(batch.select(columns).columns, schema=schema) for batch in files.batches(columns))
     return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _id_name(repo: Repo, artifact: Artifact, entity: Entity) -> str:
+    """Return the name of the id column, as in an export of the live version; the artifact's before feast apply."""
+    from feast_embeddings.model.sides import id_names, model_views
+
+    try:
+        return id_names(model_views(repo.feature_store(), artifact.manifest.model))[entity]
+    except InputError:
+        return id_names({})[entity]
 
 
 @click.command()
@@ -74,7 +85,7 @@ def export(
     else:
         opened = Repo.open(repo)
         artifact = load_artifact(opened.data, one_model(opened, model), version)
-        reader = _reader_of(artifact, entity)
+        reader = _reader_of(artifact, entity, _id_name(opened, artifact, entity))
         total = artifact.manifest.rows(entity)
     rows = 0
     with (

@@ -11,6 +11,8 @@ from feast_embeddings.cli.output_file import new_file, parquet_path
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     import pyarrow as pa
 
@@ -51,9 +53,11 @@ def training_frame(
     """Join the embeddings that existed at its time to each row of a file."""
     import pyarrow.parquet as pq
 
+    from feast_embeddings.model.sides import id_names, model_views
+
     target = parquet_path("--output", output)
     store = open_store(repo, model)
-    labels = _read(entities, time_format)
+    labels = _read(entities, time_format, id_names(model_views(store.feature_store, store.model)).values())
     if version is not None:
         version = version_named(Repo.open(repo), store.model, version)
     frame = store.training_frame(
@@ -74,13 +78,13 @@ def training_frame(
     click.echo(f"wrote {output}")
 
 
-def _read(path: str, time_format: str | None) -> pa.Table:
+def _read(path: str, time_format: str | None, ids: Iterable[str]) -> pa.Table:
     import pyarrow as pa
 
     from feast_embeddings.reading import Rules, Scan, Wanted, read_table
 
     # Read ids as text: 007 is not 7.
-    table = read_table(path, as_text=("user_id", "item_id", _TIME))
+    table = read_table(path, as_text=(*ids, _TIME))
     # Parse times as in a log; errors name the row.
     with Scan(path, [Wanted(_TIME, "time")], Rules(time_format)) as scan:
         times = pa.chunked_array([batch.column(_TIME) for batch in scan], pa.int64())

@@ -18,6 +18,7 @@ __all__ = [
     "VectorField",
     "collection_spec",
     "parse_metric",
+    "same_join_keys",
     "value_types",
     "vector_fields",
     "view_ttl",
@@ -133,6 +134,16 @@ def view_ttl(view: FeatureView) -> timedelta | None:
     return getattr(view, "ttl", None)
 
 
+def same_join_keys(view: FeatureView, spec: CollectionSpec) -> bool:
+    """Return whether a collection was made for the join keys that the view has now; its rows have only those."""
+    return all(column.name in spec.payload_indexes for column in view.entity_columns if _is_indexed(column))
+
+
+def _is_indexed(field: Field) -> bool:
+    # Qdrant's paths cannot express these two characters.
+    return field.dtype.to_value_type() in _INDEXES and not set(field.name) & set('"\\')
+
+
 def collection_spec(
     view: FeatureView,
     alias: str,
@@ -175,10 +186,9 @@ def collection_spec(
         },
         payload_indexes=expiry
         | {
-            name: index(name, value_type)
-            for name, value_type in sorted(value_types(view).items())
-            # Qdrant's paths cannot express these two characters.
-            if value_type in _INDEXES and name not in unindexed and not set(name) & set('"\\')
+            field.name: index(field.name, field.dtype.to_value_type())
+            for field in sorted([*view.entity_columns, *view.features], key=lambda field: field.name)
+            if _is_indexed(field) and field.name not in unindexed
         },
         version=version,
         space=space,

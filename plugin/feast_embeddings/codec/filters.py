@@ -51,10 +51,12 @@ class QdrantFilterTranslator(FilterTranslator):
 
     Args:
         types: Feast value type by name, of the join keys and features.
+        aliases: other names of some of them.
     """
 
-    def __init__(self, types: Mapping[str, ValueType]) -> None:
+    def __init__(self, types: Mapping[str, ValueType], aliases: Mapping[str, str] | None = None) -> None:
         self._types = types
+        self._aliases = aliases or {}
 
     def translate(self, filters: FilterType) -> models.Filter | None:
         """Translate a filter; None for None.
@@ -81,6 +83,7 @@ class QdrantFilterTranslator(FilterTranslator):
 
     def translate_comparison(self, f: ComparisonFilter) -> models.Condition:
         """Build a condition on one payload key that no null satisfies, unless it is the test for null."""
+        f = f.model_copy(update={"key": self._aliases.get(f.key, f.key)})
         value_type, key = self._type(f.key), payload_key(f.key)
         if isinstance(f, ExtendedComparison):
             return _null(f, value_type) if f.type.endswith("_null") else _part(f, key, value_type)

@@ -76,6 +76,10 @@ def live(patient: Patient) -> Iterator[Finding]:
             yield Finding("live", "warning", "no version is live", publish, model)
         elif len(found.collections) < len(sides):
             yield Finding("live", "problem", f"only the {next(iter(counts))}s are live", publish, model)
+        elif other := [entity for entity, (_, spec) in found.collections.items() if not sides[entity].fits(spec)]:
+            key = sides[other[0]].id_name
+            message = f"the live {other[0]}s were loaded under another join key than {key!r}: no query is answered"
+            yield Finding("live", "problem", message, publish, model)
         else:
             yield _counted(patient, found, counts)
             yield from _gone(patient, found)
@@ -147,6 +151,8 @@ def drift(patient: Patient) -> Iterator[Finding]:
     for found in _found(patient):
         if found.artifact is None or len(found.collections) < len(found.sides):
             continue
+        if not all(found.sides[entity].fits(spec) for entity, (_, spec) in found.collections.items()):
+            continue  # reported by `live`
         differ: list[str] = []
         same = newer = 0
         try:
@@ -176,7 +182,7 @@ def _compare(engine: Engine, side: Side, collection: str, spec: CollectionSpec, 
     """Count the rows that are the same online, newer, different, or missing."""
     counts = dict.fromkeys(("same", "newer", "different", "missing"), 0)
     names = list(side.codec.fields)
-    for batch in encode_table(side.codec, rows):
+    for batch in encode_table(side.codec, side.renamed(rows)):
         for number, point in enumerate(engine.retrieve(collection, batch.ids, vectors=names, payload=[TIMESTAMP_KEY])):
             if point is None:
                 counts["missing"] += 1

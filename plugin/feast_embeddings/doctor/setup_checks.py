@@ -180,7 +180,7 @@ def _difference(patient: Patient, model: str, sides: dict[Entity, Side]) -> str:
                 if entity not in artifact.manifest.sides:
                     return f"{side.view.name}: version {folder.name} has no {entity}s"
                 columns = artifact.schema(entity).names
-                if found := schema_difference(side.codec, columns, artifact.manifest.dim):
+                if found := schema_difference(side, columns, artifact.manifest.dim):
                     return f"{side.view.name}: {found}"
         except ArtifactError:
             continue  # reported by another check

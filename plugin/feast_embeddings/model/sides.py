@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import pyarrow as pa
 from feast import FeatureStore, FeatureView, ValueType
 from feast.errors import FeatureViewNotFoundException
 from feast.filter_models import ComparisonFilter, CompoundFilter
@@ -16,19 +17,32 @@ from feast_embeddings._feast.private import online_store_of
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
+from feast_embeddings.codec.collection import same_join_keys
 from feast_embeddings.codec.filter_text import parse_filter
 from feast_embeddings.codec.filters import QdrantFilterTranslator
 from feast_embeddings.codec.numbers import native_value
 from feast_embeddings.codec.rows import PointCodec
-from feast_embeddings.engines.engine import PointId
+from feast_embeddings.engines.engine import CollectionSpec, PointId
 from feast_embeddings.errors import IdTypeError, InputError, MissingSideError
-from feast_embeddings.model.views import view_name
+from feast_embeddings.model.views import id_name, view_name
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.online.table_names import table_id
 
-__all__ = ["Filter", "Side", "missing_side", "model_view", "model_views", "qdrant_store", "sides_of"]
+__all__ = [
+    "Filter",
+    "Side",
+    "id_names",
+    "missing_side",
+    "model_view",
+    "model_views",
+    "qdrant_store",
+    "side_of",
+    "sides_of",
+]
 
 Filter = str | ComparisonFilter | CompoundFilter
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 
 class Side:
@@ -44,9 +58,21 @@ class Side:
         self.codec = codec
         self.view = codec.view
         self.alias = alias
-        self.id_name = f"{entity}_id"
+        self.id_name = id_name(self.view)
         self.field = codec.fields["embedding"]
         self._is_text = codec.types[self.id_name] == ValueType.STRING
+
+    def names(self, columns: Sequence[str]) -> list[str]:
+        """Return the names in the view of the columns of a version's table."""
+        return [self.id_name if name == f"{self.entity}_id" else name for name in columns]
+
+    def renamed(self, rows: Rows) -> Rows:
+        """Return rows of a version's table with the names of the view, which `codec` encodes."""
+        return rows.rename_columns(self.names(rows.schema.names))
+
+    def fits(self, spec: CollectionSpec) -> bool:
+        """Return whether a collection was loaded for the join key of this view."""
+        return same_join_keys(self.view, spec)
 
     def point_ids(self, ids: Iterable[Id]) -> list[PointId]:
         """Return the point ids of these users or items; `IdTypeError` for an id that this model cannot have."""
@@ -82,9 +108,9 @@ class Side:
         )
 
     def translate(self, filter: Filter | None) -> models.Filter | None:
-        """Translate a filter on the attributes to Qdrant's."""
+        """Translate a filter to Qdrant's. ``user_id`` and ``item_id`` are the ids, whatever the join key's name."""
         tree = parse_filter(filter) if isinstance(filter, str) else filter
-        return QdrantFilterTranslator(self.codec.types).translate(tree)
+        return QdrantFilterTranslator(self.codec.types, {f"{self.entity}_id": self.id_name}).translate(tree)
 
     def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return the attributes in a payload, None for a missing one."""
@@ -93,7 +119,7 @@ class Side:
             if value_type == ValueType.UNIX_TIMESTAMP and name in payload
             else native_value(name, payload)
             for name, value_type in self.codec.types.items()
-            if name not in RESERVED_COLUMNS
+            if name != self.id_name and name not in RESERVED_COLUMNS
         }
 
 
@@ -141,6 +167,11 @@ def model_views(feature_store: FeatureStore, model: str) -> dict[Entity, Feature
     return views
 
 
+def id_names(views: Mapping[Entity, FeatureView]) -> dict[Entity, str]:
+    """Return the names of the id columns of users and items: the join keys of a model's registered views."""
+    return {entity: id_name(views[entity]) if entity in views else f"{entity}_id" for entity in ENTITIES}
+
+
 def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> FeatureView:
     """Return the registered feature view of a model's users or items.
 
@@ -163,3 +194,16 @@ def sides_of(feature_store: FeatureStore, model: str) -> dict[Entity, Side]:
     store, config = qdrant_store(feature_store), feature_store.config
     views = model_views(feature_store, model)
     return {entity: Side(entity, store.codec(config, view), table_id(config, view)) for entity, view in views.items()}
+
+
+def side_of(feature_store: FeatureStore, model: str, entity: Entity) -> Side:
+    """Return the users or the items of a model.
+
+    Raises:
+        InputError: they are not registered, or the repo uses a different online store.
+        MissingSideError: only those of the other side are.
+    """
+    sides = sides_of(feature_store, model)
+    if entity not in sides:
+        raise missing_side(model, entity)
+    return sides[entity]

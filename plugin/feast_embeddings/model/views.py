@@ -6,23 +6,27 @@ views by their schema and tags.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, FileSource
 from feast.data_format import ParquetFormat
-from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp
+from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp, from_value_type
 
-from feast_embeddings.artifact import ENTITIES, load_artifact
+from feast_embeddings.artifact import ENTITIES, Artifact, load_artifact
+from feast_embeddings.artifact import Entity as Side
 from feast_embeddings.artifact.attributes import feast_type_name
 from feast_embeddings.artifact.history import history_source
 from feast_embeddings.codec.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
+from feast_embeddings.errors import InputError
+from feast_embeddings.model.entities import entity_for
 from feast_embeddings.online.view_tables import MODEL_TAG
 
-__all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "view_name"]
+__all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "id_name", "view_name"]
 
 ENTITY_TAG = "feast_embeddings.entity"
 
@@ -35,7 +39,7 @@ _FEAST_TYPES: dict[str, FeastType] = {
     "Array(String)": Array(String),
     "Array(Int64)": Array(Int64),
 }
-_NOT_FEATURES = {"user_id", "item_id", "embedding", "event_timestamp", "created_timestamp"}
+_NOT_FEATURES = {"embedding", "event_timestamp", "created_timestamp"}
 _SIDE_FIELDS = [f"{entity}{part}" for entity in ENTITIES for part in ("", "_source", "_embeddings")]
 
 
@@ -61,7 +65,23 @@ def view_name(model: str, entity: str) -> str:
     return f"{model}_{entity}_embeddings"
 
 
-def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
+def id_name(view: FeatureView) -> str:
+    """Return the name of the column of ids: the join key of the view's only entity."""
+    (name,) = view.join_keys
+    return name
+
+
+def embedding_views(
+    model: str,
+    data: Path | str,
+    *,
+    user_entity: Entity | None = None,
+    item_entity: Entity | None = None,
+    ttl: timedelta = timedelta(0),
+    tags: Mapping[str, str] | None = None,
+    owner: str = "",
+    description: str = "",
+) -> EmbeddingViews:
     """Make entities, sources, feature views and a feature service for a trained model.
 
     Dimensions, id types and attributes are those of the newest version under the data folder, so run `feast apply`
@@ -70,16 +90,43 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
     training; that of items also ``bias``.
     A user's score for an item is ``user embedding · item embedding + item bias``.
 
+    Args:
+        user_entity, item_entity: entities that the repo has already. The views then have their join keys, and the
+            group returns them unchanged. One for a side that the model does not have is not used. Without one, the
+            entity is ``<model>_user`` with the join key ``user_id``, and likewise for items.
+        ttl: how long after the time of its newest interaction a version is valid for Feast's reads and for training
+            frames; 0 for ever.
+        tags, owner: of everything made, in addition to this package's own tags.
+        description: of the views and the service, instead of one made from the name of the model.
+
     Raises:
-        InputError: no version of the model is under the data folder.
+        InputError: no version of the model is under the data folder, or an entity does not fit its ids.
 
     Stability: stable, see docs/compatibility.md.
     """
+    if not isinstance(ttl, timedelta) or ttl < timedelta(0):
+        raise InputError(f"ttl={ttl!r}: expected a timedelta of 0 or more")
+    if taken := sorted(name for name in tags or {} if name in (MODEL_TAG, ENTITY_TAG)):
+        raise InputError(f"the tag {taken[0]!r} is this package's own; leave it out")
+    given = {"user": user_entity, "item": item_entity}
     artifact = load_artifact(Path(data), model)
-    folder = artifact.path.parent
+    ours = {**(tags or {}), MODEL_TAG: model}
     made: dict[str, Any] = {}
     for entity in artifact.manifest.sides:
-        subject, source, view = _view(model, entity, artifact.schema(entity), artifact.manifest.dim, folder)
+        about: dict[str, Any] = {"tags": ours | {ENTITY_TAG: entity}, "owner": owner}
+        subject, id_type = entity_for(artifact, entity, given[entity], **about)
+        source = _source(artifact, entity, subject.join_key, **about)
+        view = FeatureView(
+            name=view_name(model, entity),
+            entities=[subject],
+            schema=[Field(name=subject.join_key, dtype=from_value_type(id_type)), *_features(artifact, entity)],
+            source=source,
+            ttl=ttl,
+            online=True,
+            description=description
+            or f"{entity.capitalize()} embeddings of model {model}, one row per {entity} and version",
+            **about,
+        )
         made |= {entity: subject, f"{entity}_source": source, f"{entity}_embeddings": view}
     served = ("embedding", "bias", "version", "space")
     views = [made.get("user_embeddings"), made.get("item_embeddings")]
@@ -91,55 +138,37 @@ def embedding_views(model: str, data: Path | str) -> EmbeddingViews:
             for view in views
             if isinstance(view, FeatureView)
         ],
-        description=f"{sides} embeddings of model {model}; ask for full feature names",
-        tags={MODEL_TAG: model},
+        description=description or f"{sides} embeddings of model {model}; ask for full feature names",
+        tags=ours,
+        owner=owner,
     )
     return EmbeddingViews(**dict.fromkeys(_SIDE_FIELDS) | made, service=service)
 
 
-def _view(model: str, entity: str, schema: pa.Schema, dim: int, folder: Path) -> tuple[Entity, FileSource, FeatureView]:
-    join_key = f"{entity}_id"
-    is_text = pa.types.is_string(schema.field(join_key).type)
-    tags = {MODEL_TAG: model, ENTITY_TAG: entity}
-    subject = Entity(
-        name=f"{model}_{entity}",
-        join_keys=[join_key],
-        value_type=ValueType.STRING if is_text else ValueType.INT64,
-        tags=tags,
-    )
-    source = FileSource(
-        name=f"{model}_{entity}_history",
-        path=history_source(folder, entity),
+def _source(artifact: Artifact, entity: str, join_key: str, **about: Any) -> FileSource:
+    """Make the source of the history, whose column of ids is renamed to the join key."""
+    return FileSource(
+        name=f"{artifact.manifest.model}_{entity}_history",
+        path=history_source(artifact.path.parent, entity),
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",
-        tags=tags,
+        field_mapping={} if join_key == f"{entity}_id" else {f"{entity}_id": join_key},
+        **about,
     )
-    has_bias = "bias" in schema.names
-    fields = [
-        Field(name=join_key, dtype=String if is_text else Int64),
-        Field(
-            name="embedding",
-            dtype=Array(Float32),
-            vector_index=True,
-            vector_length=dim,
-            vector_search_metric="cosine",
-            tags={BIAS_TAG: "bias"} if has_bias else {},
-        ),
-    ]
-    fields += [_field(column) for column in schema if column.name not in _NOT_FEATURES]
-    view = FeatureView(
-        name=view_name(model, entity),
-        entities=[subject],
-        schema=fields,
-        source=source,
-        # An embedding stays valid until the next version replaces it.
-        ttl=timedelta(0),
-        online=True,
-        description=f"{entity.capitalize()} embeddings of model {model}, one row per {entity} and version",
-        tags=tags,
+
+
+def _features(artifact: Artifact, entity: Side) -> Iterator[Field]:
+    schema = artifact.schema(entity)
+    yield Field(
+        name="embedding",
+        dtype=Array(Float32),
+        vector_index=True,
+        vector_length=artifact.manifest.dim,
+        vector_search_metric="cosine",
+        tags={BIAS_TAG: "bias"} if "bias" in schema.names else {},
     )
-    return subject, source, view
+    yield from (_field(column) for column in schema if column.name not in {f"{entity}_id", *_NOT_FEATURES})
 
 
 def _field(column: pa.Field) -> Field:

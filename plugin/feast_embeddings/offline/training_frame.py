@@ -18,7 +18,7 @@ from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_art
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model.sides import missing_side, model_views
+from feast_embeddings.model.sides import id_names, missing_side, model_views
 from feast_embeddings.offline.as_of_join import JoinedEmbeddings, Selection, join_as_of
 
 __all__ = ["TrainingVectors", "training_frame", "training_vectors"]
@@ -66,7 +66,8 @@ def training_vectors(
     used.
 
     Args:
-        entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and ``user_id``, ``item_id`` or both.
+        entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and the join keys of users, items or both:
+            ``user_id`` and ``item_id``, unless the repo gave its own entities.
         version: use only this version; rows before its time get nothing.
         space: use only versions of this space.
         allow_mixed_spaces: return vectors of several spaces if the rows' times need it.
@@ -80,15 +81,16 @@ def training_vectors(
     if not isinstance(entity_df, pd.DataFrame):
         raise InputError(f"labels must be a pandas DataFrame, got {type(entity_df).__name__}; convert them to one")
     columns = list(entity_df.columns)
-    entities = [entity for entity in ENTITIES if f"{entity}_id" in columns]
+    registered = model_views(feature_store, model)
+    names = id_names(registered)
+    entities = [entity for entity in ENTITIES if names[entity] in columns]
     if "event_timestamp" not in columns or not entities:
         raise InputError(
-            "a training frame needs the column event_timestamp and user_id, item_id or both; "
+            f"a training frame needs the column event_timestamp and {names['user']}, {names['item']} or both; "
             f"got the columns {', '.join(map(str, columns)) or 'none'}"
         )
     if not entity_df.columns.is_unique:
         raise InputError(f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} occurs twice; drop one")
-    registered = model_views(feature_store, model)
     if not any(entity in registered for entity in entities):
         raise missing_side(model, entities[0])
     # Labels are of users and items, also where a model has vectors of one of them only.
@@ -101,7 +103,7 @@ def training_vectors(
         entity: join_as_of(
             histories[entity],
             entity,
-            typed_ids(entity_df[f"{entity}_id"], view.entity_columns[0].dtype == String, f"{entity}_id"),
+            typed_ids(entity_df[names[entity]], view.entity_columns[0].dtype == String, names[entity]),
             times,
             ttl=view.ttl,
             dim=next(field.vector_length for field in view.features if field.name == "embedding"),

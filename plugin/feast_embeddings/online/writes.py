@@ -14,7 +14,7 @@ from itertools import chain
 
 import numpy as np
 
-from feast_embeddings.codec.collection import collection_spec
+from feast_embeddings.codec.collection import collection_spec, same_join_keys
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.dropped import live_collections
 from feast_embeddings.engines.engine import CollectionSpec, Engine, PointBatch
@@ -49,6 +49,7 @@ def write_live(
     if codec.versioned and versions:
         version = max(versions) if spec is None else spec.version
         _refuse_newer(codec, version, versions)
+        _refuse_other_keys(codec, spec)
         after = {version: _ALWAYS}
         if spec is not None and _some_older(codec, version, versions):
             after |= late_after(spec, engine.collections(alias).values())
@@ -89,6 +90,7 @@ async def write_live_on_loop(
         return
     if codec.versioned:
         _refuse_newer(codec, spec.version, versions)
+        _refuse_other_keys(codec, spec)
     for checked in _checked(codec, spec, [batch]):
         await server.upsert(live, checked)
     if codec.versioned and (now := (await server.aliases()).get(alias, live)) != live:
@@ -105,6 +107,15 @@ def _refuse_newer(codec: PointCodec, version: str, versions: Mapping[str, int]) 
             f"feature view {codec.view.name!r} serves version {version}, but {newer} of {sum(versions.values())} "
             f"rows are of version {max(versions)}; publish that version (feast-embeddings publish). "
             "Nothing was written"
+        )
+
+
+def _refuse_other_keys(codec: PointCodec, spec: CollectionSpec | None) -> None:
+    if spec is not None and not same_join_keys(codec.view, spec):
+        keys = ", ".join(codec.view.join_keys)
+        raise VersionMismatchError(
+            f"feature view {codec.view.name!r} has the join key {keys}, but its live rows were loaded under another "
+            "one; publish again (feast-embeddings publish). Nothing was written"
         )
 
 

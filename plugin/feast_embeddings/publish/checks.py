@@ -64,5 +64,5 @@ def check_rows(targets: list[Target]) -> None:
         EmbeddingsError: loading would fail.
     """
     for target in targets:
-        for _ in encode_batches(target.side.codec, target.rows.batches()):
+        for _ in encode_batches(target.side.codec, map(target.side.renamed, target.rows.batches())):
             pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -10,7 +10,6 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact, Entity, Manifest, load_artifact
 from feast_embeddings.codec.collection import collection_spec
-from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.dropped import ask_live, count_unless_dropped, live_collections, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError
@@ -81,7 +80,7 @@ def plan_publish(
     for entity, side in registered.items():
         rows = artifact.verified(entity)
         check_vectors(artifact, entity, rows, feature_store.config.online_store.datatype)
-        _check_schema(side.codec, rows.schema.names, manifest)
+        _check_schema(side, rows.schema.names, manifest)
         spec = collection_spec(
             side.view,
             side.alias,
@@ -95,7 +94,7 @@ def plan_publish(
         reasons = {name: why_unreadable(engine, name) for name in collections}
         unreadable |= {name: reason for name, reason in reasons.items() if reason}
         live = engine.aliases().get(side.alias, "")
-        collection = _collection(side.alias, manifest.version, collections, live, unreadable)
+        collection = _collection(side, manifest.version, collections, live, unreadable)
         targets.append(Target(side, collection, spec, rows))
     sides = {target.side.entity: target.side for target in targets}
     live_now, compared = ask_live(
@@ -123,16 +122,21 @@ def plan_publish(
 
 
 def _collection(
-    alias: str,
+    side: Side,
     version: str,
     collections: Mapping[str, CollectionSpec],
     live: str,
     unreadable: Collection[str],
 ) -> str:
-    """Return the collection to load a version into: never one that cannot be read, whose node may return."""
-    copies = (collection_name(alias, version, copy) for copy in count())
-    first = next(name for name in copies if name not in unreadable)
-    is_live = live in collections and live not in unreadable and collections[live].version == version
+    """Return the collection to load a version into.
+
+    Never one that cannot be read, whose node may return; nor one whose rows have another join key, from before the
+    view got its entity.
+    """
+    usable = {name for name, spec in collections.items() if name not in unreadable and side.fits(spec)}
+    copies = (collection_name(side.alias, version, copy) for copy in count())
+    first = next(name for name in copies if name not in collections or name in usable)
+    is_live = live in usable and collections[live].version == version
     return live if is_live else first
 
 
@@ -154,8 +158,9 @@ def superseded(collections: dict[str, CollectionSpec], live: str, version: str, 
     return unfinished + finished[keep:]
 
 
-def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> str:
+def schema_difference(side: Side, columns: Sequence[str], dim: int) -> str:
     """Describe how a registered view differs from a version's table; empty if they fit."""
+    codec, columns = side.codec, side.names(columns)
     missing = [name for name in codec.types if name not in columns]
     extra = set(columns) - set(codec.types) - {"event_timestamp", "created_timestamp"}
     registered = codec.fields["embedding"].dim
@@ -167,10 +172,10 @@ def schema_difference(codec: PointCodec, columns: Collection[str], dim: int) -> 
     )
 
 
-def _check_schema(codec: PointCodec, columns: list[str], manifest: Manifest) -> None:
-    if difference := schema_difference(codec, columns, manifest.dim):
+def _check_schema(side: Side, columns: list[str], manifest: Manifest) -> None:
+    if difference := schema_difference(side, columns, manifest.dim):
         raise InputError(
-            f"feature view {codec.view.name!r} was registered for a different schema than version {manifest.version} "
+            f"feature view {side.view.name!r} was registered for a different schema than version {manifest.version} "
             f"has ({difference}); run feast apply, and publish the newest version"
         )
 

@@ -25,7 +25,7 @@ from feast_embeddings.online.late_rows import carry_late_rows
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
-from feast_embeddings.publish.plan import KEEP, plan_publish, superseded
+from feast_embeddings.publish.plan import KEEP, live_sides, plan_publish, superseded
 from feast_embeddings.publish.redundancy import lack_of_redundancy, naming_dead_nodes, wait_for_replicas
 from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import rank_queries, verify_loaded
@@ -106,7 +106,9 @@ def publish_artifact(
     recall: dict[str, dict[str, float]] = {}
     search_ef: dict[str, int] = {}
     n_late = 0
+    warnings = [f"{name} cannot be read, and stays as it is: {why}" for name, why in plan.unreadable.items()]
     if plan.changed:
+        warnings += _left_behind(engine, targets)
         refuse_failed(manifest.version, plan.gates)
         check_room(feature_store, targets)
     settings = feature_store.config.online_store
@@ -134,7 +136,6 @@ def publish_artifact(
                 old = superseded(collections, live, collections[live].version)
                 # What cannot be read now may have late rows, and be readable at the next publish.
                 engine.drop(_readable(old, plan.unreadable))
-        warnings = [f"{name} cannot be read, and stays as it is: {why}" for name, why in plan.unreadable.items()]
         with contextlib.suppress(EngineError):  # it is live already
             warnings += lack_of_redundancy(engine, [target.collection for target in targets])
         steps.end()
@@ -221,7 +222,7 @@ def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int
         return
 
     def batches() -> Iterator[PointBatch]:
-        for batch in encode_batches(target.side.codec, target.rows.batches()):
+        for batch in encode_batches(target.side.codec, map(target.side.renamed, target.rows.batches())):
             yield batch
             if progress:
                 progress(len(batch))
@@ -263,6 +264,7 @@ def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
     """Copy the late rows from the collections that were once live, and return how many."""
     specs = engine.collections(target.side.alias)
     once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
+    once_live = {name for name in once_live if target.side.fits(specs[name])}
     carried = 0
     # Newest first: no other collection has a newer row of an entity that it holds.
     for name in sorted(once_live, key=lambda name: specs[name].version, reverse=True):
@@ -273,6 +275,17 @@ def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
             if not is_gone(engine, target.side.alias, name):
                 raise
     return carried
+
+
+def _left_behind(engine: Engine, targets: list[Target]) -> list[str]:
+    """Warn if the live rows have another join key than the views have now: their ids derive from its name."""
+    sides = {target.side.entity: target.side for target in targets}
+    return [
+        f"the live {entity}s were loaded under another join key than {sides[entity].id_name!r}: rows pushed since "
+        f"version {spec.version} are not carried over; push them again"
+        for entity, (_, spec) in live_sides(engine, sides).items()
+        if not sides[entity].fits(spec)
+    ]
 
 
 def register(feature_store: FeatureStore, views: Iterable[FeatureView], as_of: datetime) -> None:

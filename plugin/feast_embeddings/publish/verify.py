@@ -165,7 +165,7 @@ def verify_loaded(
 def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp], datatype: str) -> None:
     """Read rows back, and compare their vectors bit for bit, rounded if they are stored so."""
     names = list(target.side.codec.fields)
-    for sample in encode_table(target.side.codec, target.rows.take(rows)):
+    for sample in encode_table(target.side.codec, target.side.renamed(target.rows.take(rows))):
         stored = engine.retrieve(target.collection, sample.ids, vectors=names)
         for number, point in enumerate(stored):
             if (
@@ -215,7 +215,7 @@ def _search(
         queries = embedding_matrix(asked)
         if bias is not None:
             queries = np.column_stack([queries, asked[bias].to_numpy()])
-        ids = [id for batch in encode_table(target.side.codec, asked) for id in batch.ids]
+        ids = [id for batch in encode_table(target.side.codec, target.side.renamed(asked)) for id in batch.ids]
     k = min(_K, target.rows.num_rows - (skip is not None))
     least = kth_best_scores(target.rows, queries, k, bias, cosine=cosine, datatype=datatype, skip=skip)
     slack = 0.0

@@ -190,7 +190,11 @@ def _loaded(engine: Engine, registered: Mapping[Entity, Side]) -> dict[str, dict
 
 
 def _is_whole(sides: Loaded, registered: Mapping[Entity, Side]) -> bool:
-    return bool(sides) and sides.keys() == registered.keys() and all(spec.verified for _, spec in sides.values())
+    return (
+        bool(sides)
+        and sides.keys() == registered.keys()
+        and all(spec.verified and registered[entity].fits(spec) for entity, (_, spec) in sides.items())
+    )
 
 
 def _points(engine: Engine, sides: Loaded) -> dict[Entity, int]:

@@ -20,7 +20,7 @@ class Neighbours:
     """The answer to a query, best first.
 
     Attributes:
-        id_name: ``item_id`` or ``user_id``.
+        id_name: the join key of the feature view: ``item_id`` or ``user_id`` unless the repo gave an entity.
         ids: at most k.
         scores: float32, shape (len(ids),), higher is better: cosine in [-1, 1] for similar users and items,
             ``user · item + item bias`` for rank.
@@ -80,7 +80,7 @@ class Page:
     """Some of the users or items that pass a filter.
 
     Attributes:
-        id_name: ``item_id`` or ``user_id``.
+        id_name: the join key of the feature view: ``item_id`` or ``user_id`` unless the repo gave an entity.
         ids: at most as many as requested.
         attributes: per id, the attributes given at training.
         vectors: float32, shape (len(ids), dim), without the bias; None if they were not requested.

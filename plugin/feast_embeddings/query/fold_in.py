@@ -12,7 +12,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
 from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model.sides import model_view, qdrant_store
+from feast_embeddings.model.sides import qdrant_store, side_of
 from feast_embeddings.query.from_trainers import from_trainers
 
 __all__ = ["fold_in"]
@@ -71,10 +71,11 @@ def _push(feature_store: FeatureStore, model: str, folded: FoldedIn, version: st
             f"{version} ({first}{', …' if len(folded.known) > 3 else ''}); vectors from this log alone "
             "would replace theirs. Leave them out, or allow it with --update (update=True)"
         )
+    side = side_of(feature_store, model, folded.entity)
     qdrant_store(feature_store).online_write_table(
         feature_store.config,
-        model_view(feature_store, model, folded.entity),
-        folded.table.combine_chunks().to_batches(max_chunksize=_ROWS),
+        side.view,
+        side.renamed(folded.table).combine_chunks().to_batches(max_chunksize=_ROWS),
         None,
         versions={version: folded.table.num_rows},
     )

@@ -13,7 +13,7 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.dropped import ask_live
-from feast_embeddings.errors import CursorError, EngineError, FoldInError
+from feast_embeddings.errors import CursorError, EngineError, FoldInError, NotPublishedError
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.live import LiveModel
@@ -72,6 +72,11 @@ class LiveWatch:
                 entity: LiveCollection(self._engine, self.sides[entity], name, self._engine.describe(name))
                 for entity, name in self._named(aliases).items()
             }
+            if other := [live.side for live in sides.values() if not live.side.fits(live.spec)]:
+                raise NotPublishedError(
+                    f"the live {other[0].entity}s of model {self._model!r} were loaded under another join key than "
+                    f"{other[0].id_name!r}; run feast-embeddings publish --model {self._model}"
+                )
             live = LiveModel(self._model, sides, self._visitors_of(sides), self.sides)
             if is_current:
                 self._live = live
