@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option, version_named
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _TIME = "event_timestamp"
     show_default=True,
     help="One column of lists, or a column per dimension.",
 )
-@click.option("--version", metavar="V", help="Use this version only; also live, latest or previous.")
+@click.option("--version", type=VERSION, help="Use this version only.")
 @click.option("--space", metavar="S", help="Use the versions of this space only.")
 @click.option("--allow-mixed-spaces", is_flag=True, help="Allow vectors of several spaces in one frame.")
 @repo_option
@@ -55,7 +56,7 @@ def training_frame(
     store = open_store(repo, model)
     labels = _read(entities, time_format)
     if version is not None:
-        version = version_named(Repo.open(repo), store.model, version)
+        version = version_named(Repo.open(repo).path, store.model, version)
     frame = store.training_frame(
         _to_pandas(labels), vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )

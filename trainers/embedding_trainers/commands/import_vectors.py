@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from embedding_trainers.commands.repo_option import repo_option
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ __all__ = ["import_vectors"]
     metavar="NAME",
     help="Versions imported under one name have comparable vectors, e.g. of the same encoder.  [default: a new space]",
 )
-@click.option(
-    "--align-to", metavar="latest|VERSION", help="Rotate the vectors into the space of this version; scores stay."
-)
+@click.option("--align-to", type=VERSION, help="Rotate the vectors into the space of this version; scores stay.")
 @click.option("--source", default="", metavar="TEXT", help="Where the vectors come from, for the manifest.")
 @click.option("--metrics", metavar="NAME=NUMBER,…", help="Ranking quality as measured elsewhere, e.g. recall@20=0.2.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -85,7 +84,7 @@ def import_vectors(
         attribute_types=None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
         as_of=None if as_of is None else parse_time(as_of),
         space=space,
-        align_to=align_to,
+        align_to=None if align_to is None else version_named(repo, model, align_to),
         source=source,
         metrics=None if metrics is None else _metrics(metrics),
     )
