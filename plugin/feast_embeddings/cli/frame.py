@@ -20,7 +20,10 @@ _TIME = "event_timestamp"
 
 @click.command()
 @click.option(
-    "--entities", required=True, metavar="FILE", help="Parquet, CSV or JSON file with event_timestamp and ids."
+    "--entities",
+    required=True,
+    metavar="FILE",
+    help="Parquet, CSV or JSON file with event_timestamp and ids (user_id, item_id, or as in the log).",
 )
 @click.option("--output", required=True, metavar="FILE", help="Parquet file to write.")
 @click.option("--time-format", metavar="FORMAT", help="Format of times (strptime), if not one of docs/input.md.")
@@ -52,11 +55,14 @@ def training_frame(
     """Join the embeddings that existed at its time to each row of a file."""
     import pyarrow.parquet as pq
 
+    from feast_embeddings.offline.training_frame import label_columns
+
     target = parquet_path("--output", output)
     store = open_store(repo, model)
-    labels = _read(entities, time_format)
     if version is not None:
         version = version_named(Repo.open(repo).path, store.model, version)
+    names = label_columns(store.feature_store, store.model, version)
+    labels = _read(entities, time_format, [name for side in names.values() for name in side])
     frame = store.training_frame(
         _to_pandas(labels), vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )
@@ -75,13 +81,13 @@ def training_frame(
     click.echo(f"wrote {output}")
 
 
-def _read(path: str, time_format: str | None) -> pa.Table:
+def _read(path: str, time_format: str | None, id_columns: list[str]) -> pa.Table:
     import pyarrow as pa
 
     from feast_embeddings.reading import Rules, Scan, Wanted, read_table
 
     # Read ids as text: 007 is not 7.
-    table = read_table(path, as_text=("user_id", "item_id", _TIME))
+    table = read_table(path, as_text=(*id_columns, _TIME))
     # Parse times as in a log; errors name the row.
     with Scan(path, [Wanted(_TIME, "time")], Rules(time_format)) as scan:
         times = pa.chunked_array([batch.column(_TIME) for batch in scan], pa.int64())

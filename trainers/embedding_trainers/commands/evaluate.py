@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 # What has no effect in one of the two uses is refused there.
-_ONLY_WITH_A_TRAINER = ("split", "split_at", "trainer", "config", "device", "factors", "params", "users")
+_ONLY_WITH_A_TRAINER = ("query", "split", "split_at", "trainer", "config", "device", "factors", "params", "users")
 
 SourceOf = Callable[[str], InteractionSource]
 
@@ -168,15 +168,16 @@ def _held_back(log: Interactions, split: str, split_at: datetime | None, seed: i
     return interactions.split_interactions(log, seed=seed)
 
 
-def _from_file(table: Source | None, segments: tuple[str, ...], id_column: str, parts: Split) -> dict[str, pa.Array]:
+def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, parts: Split) -> dict[str, pa.Array]:
     from embedding_trainers.interactions.attributes import read_attributes
+    from feast_embeddings.artifact.id_column import id_names
     from feast_embeddings.reading import source_name
 
     if (table is None) != (not segments):
         raise InputError("--segment and --users go together: a column, and the file that has it")
     if table is None:
         return {}
-    return _columns(read_attributes(table, id_column, parts.users)[0], segments, source_name(table))
+    return _columns(read_attributes(table, id_names("user", own_name), parts.users)[0], segments, source_name(table))
 
 
 def _load(

@@ -104,22 +104,27 @@ def _section(path: Path, where: str, content: Mapping[str, Any], name: str, sect
         if key not in options:
             other = next((other for other, its in sections.items() if key in its), None)
             if other is not None:
-                raise InputError(f"{path}: {where} has no key {key!r}; it belongs in [{other}]")
+                raise InputError(f"{path}: {where} has no key {key!r}; it belongs in {where[: -len(name) - 1]}{other}]")
             raise InputError(
                 f"{path}: {where} has no key {key!r}{_guess(key, options)}; there are {', '.join(options)}"
             )
         option = options[key]
         values[str(option.name)] = _value(path, f"{path}: {where} {key}", option, value)
+    if "factors" in dict(values.get("params", ())):
+        raise InputError(f"{path}: {where} param: write factors as a key of {where}")
     if config := values.pop("config", None):
         values = _with_config(f"{path}: {where}", config, values)
     return values
 
 
 def _value(path: Path, where: str, option: Setting, value: Any) -> Any:
+    _refuse_secrets(where, option, value)  # before an error could show it
     kinds, expected = _expected(option)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if isinstance(value, list):
+        right = right and all(isinstance(text, str) for text in value)
+    if not right:
         raise InputError(f"{where}: expected {expected}, got {_shown(value)}")
-    _refuse_secrets(where, option, value)
     if isinstance(option.type, click.Path):
         value = Location(value).relative_to(path.parent)
     if option.multiple and isinstance(value, Mapping):
@@ -158,10 +163,10 @@ def _shown(value: Any) -> str:
 
 def _refuse_secrets(where: str, option: Setting, value: Any) -> None:
     pairs = value.items() if isinstance(value, Mapping) else ()
-    texts: list[Any] = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    texts: list[Any] = value if isinstance(value, list) else [value, *(content for _, content in pairs)]
     named = next((name for name, _ in pairs if _SECRET.search(name)), None)
     # A query may compare a column with the name of a secret.
-    is_address = option.key != "query" and any(isinstance(text, str) and Location(text).has_password for text in texts)
+    is_address = option.key != "query" and any(Location(text).has_password for text in texts if isinstance(text, str))
     if is_address or (option.multiple and named is not None):
         raise InputError(
             f"{where}: the file is no place for a password; set a variable of the environment, and write ${{NAME}} "
