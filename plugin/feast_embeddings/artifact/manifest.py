@@ -108,7 +108,7 @@ class Manifest(_Frozen):
 
     def log_column(self, entity: Entity) -> str | None:
         """Return the name that the log's column of user or item ids had; None if not recorded."""
-        columns = (self.interactions or {}).get("columns", {})
+        columns: dict[str, str | None] = (self.interactions or {}).get("columns", {})
         return columns.get(entity)
 
     def parts(self, entity: str) -> dict[str, FileInfo]:

@@ -117,7 +117,7 @@ def evaluate(
         if test is None:
             raise InputError("name the interactions that the version is to predict with --test")
         what, factors, parts, attributes, rows = _load(
-            repo, str(model), version, dataclasses.replace(source_of(test), repo=repo), segments
+            repo, str(model), version, dataclasses.replace(_as_typed(source_of(test), context), repo=repo), segments
         )
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
@@ -152,6 +152,17 @@ def _train(
         raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
     factors = trainer.train(parts.train, config, choice.options)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
+
+
+def _as_typed(test: InteractionSource, context: click.Context) -> InteractionSource:
+    """The test without the filters of the settings, which are for training."""
+    preparation = test.preparation
+    typed = {
+        field.name: getattr(preparation, field.name)
+        for field in dataclasses.fields(preparation)
+        if field.name == "event_weights" or is_given(context, field.name)
+    }
+    return dataclasses.replace(test, preparation=type(preparation)(**typed))
 
 
 def _held_back(log: Interactions, split: str, split_at: datetime | None, seed: int) -> Split:

@@ -71,7 +71,8 @@ class ConfiguredCommand(click.Command):
         typed, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         # What was not typed is missing, or not of these types.
         given = {name: value for name, value in typed.items() if isinstance(value, str | list | bool)}
-        if not given.get("help") and not ctx.resilient_parsing:
+        asks_help = (option := self.get_help_option(ctx)) is not None and option.name in given
+        if not asks_help and not ctx.resilient_parsing:
             ctx.default_map = self._below(given)
         return super().parse_args(ctx, args)
 

@@ -91,7 +91,7 @@ def _checked(path: Path, prefix: str, content: Mapping[str, Any], sections: Sect
             known = [*sections, *([] if prefix else [_MODELS])]
             there = ", ".join(f"[{prefix}{section}]" for section in sections)
             more = "" if prefix else ", and [models.NAME.log] and [models.NAME.train] for one model"
-            raise InputError(f"{path}: no section [{prefix}{name}]{_guess(name, known)}; there are {there}{more}")
+            raise InputError(f"{path}: no section [{prefix}{name}]; there are {there}{more}{_guess(name, known)}")
     for name in sections:
         if name in content:
             yield _section(path, f"[{prefix}{name}]", content[name], name, sections)
@@ -106,7 +106,7 @@ def _section(path: Path, where: str, content: Mapping[str, Any], name: str, sect
             if other is not None:
                 raise InputError(f"{path}: {where} has no key {key!r}; it belongs in {where[: -len(name) - 1]}{other}]")
             raise InputError(
-                f"{path}: {where} has no key {key!r}{_guess(key, options)}; there are {', '.join(options)}"
+                f"{path}: {where} has no key {key!r}; there are {', '.join(options)}{_guess(key, options)}"
             )
         option = options[key]
         values[str(option.name)] = _value(path, f"{path}: {where} {key}", option, value)
