@@ -249,7 +249,7 @@ WRONG = {
         "no section [logs]; there are [log], [train], and [models.NAME.log] and [models.NAME.train] for one model; "
         "did you mean 'log'?",
     ),
-    "section of a model": ("[models.m.trian]\nseed = 1", "no section [models.m.trian]; there are [models.m.log], "),
+    "section of a model": ("[models.m.trein]\nseed = 1", "no section [models.m.trein]; there are [models.m.log], "),
     "no table": ("log = 3", "log must be a table, not 3"),
     "no model": ("[models]\nm = 1", "models.m must be the tables [models.m.log] and [models.m.train], not 1"),
     "model without section": ("[models.m]\nseed = 1", "'seed' is outside of its section; write it below [models.m.tr"),
