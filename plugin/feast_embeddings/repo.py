@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Repo", "init_repo"]
 
-_TEMPLATE = ("feature_store.yaml", "definitions.py")
+_TEMPLATE = ("feature_store.yaml", "definitions.py", "embeddings.toml")
 # A `Path` keeps only one of the two slashes; a single letter is a drive.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 

@@ -23,7 +23,7 @@ from scipy.sparse.linalg import svds
 from tests.benchmarks.quality import read_split
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.commands.trainer_options import read_config
+from embedding_trainers.commands.config_file import read_config
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns, Split
 from embedding_trainers.models.bpr import BPRConfig, train_bpr

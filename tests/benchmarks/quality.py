@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.commands.trainer_options import read_config
+from embedding_trainers.commands.config_file import read_config
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import (
     Columns,

@@ -41,7 +41,11 @@ def test_a_registry_at_a_uri_needs_feasts_own_store(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("data/registry.db", "s3://bucket/registry.db"))
     with pytest.raises(InputError, match=r"registry.path is s3://bucket/registry.db, .* leave out registry_store_type"):
         FeatureStore(repo_path=str(repo.path)).list_feature_views()
-    assert sorted(path.name for path in repo.path.iterdir()) == ["definitions.py", "feature_store.yaml"]
+    assert sorted(path.name for path in repo.path.iterdir()) == [
+        "definitions.py",
+        "embeddings.toml",
+        "feature_store.yaml",
+    ]
 
 
 def test_feasts_remote_store_holds_no_vectors(tmp_path: Path, command: Command) -> None:

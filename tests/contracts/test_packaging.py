@@ -69,18 +69,21 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     return made
 
 
+TEMPLATE = ("definitions.py", "embeddings.toml", "feature_store.yaml")
+
+
 def test_the_wheel_holds_both_packages_and_the_template(wheel: Path) -> None:
     """Two packages, typed, with the one template and the service's page, and nothing else at the top."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} == {"feast_embeddings", "embedding_trainers"}
     template = {name for name in names if "_template/" in name}
-    assert template == {f"feast_embeddings/_template/{name}" for name in ("definitions.py", "feature_store.yaml")}
+    assert template == {f"feast_embeddings/_template/{name}" for name in TEMPLATE}
     assert {"feast_embeddings/py.typed", "embedding_trainers/py.typed"} <= names
     sources = {ROOT / "clients/js/src": "client/", ROOT / "plugin/feast_embeddings/service/page": ""}
     pages = {f"{at}{path.name}": path for folder, at in sources.items() for path in folder.iterdir() if path.is_file()}
     packaged_pages = {name.partition("/service/page/")[2] for name in names if "/service/page/" in name}
     assert packaged_pages == pages.keys() > {"index.html", "page.js", "client/client.js"}
-    for name in ("definitions.py", "feature_store.yaml"):
+    for name in TEMPLATE:
         packaged = zipfile.ZipFile(wheel).read(f"feast_embeddings/_template/{name}")
         assert packaged == (ROOT / "feature_repo" / name).read_bytes()
 

@@ -16,6 +16,7 @@ import pytest
 from feast import FeatureStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import Command
 from tests.support.shop import AS_OF, Shop, alignment_to, apply, item_table, user_table, write_version
 
 from feast_embeddings.artifact import TrainerInfo, embedding_matrix, write_artifact
@@ -235,6 +236,70 @@ def test_the_join_is_feasts(shop: Shop, rng: np.random.Generator, ttl: int) -> N
     assert first == [None if vector is None else float(vector[0]) for vector in theirs["embedding"]]
     assert first == slow_join(files, labels, ttl, None)
     assert 200 < sum(number is None for number in first) < 1800
+
+
+def test_labels_named_as_in_the_log(shop: Shop, store: EmbeddingStore, tmp_path: Path, command: Command) -> None:
+    """Columns of ids may have the log's names, also in a file; the vectors are the same."""
+    times = [AS_OF + DAY] * 2
+    ours = pd.DataFrame({"user_id": ["u-1", "u-2"], "item_id": ["sku-1", "sku-7"], "event_timestamp": times})
+    theirs = ours.rename(columns={"user_id": "customer_no", "item_id": "sku"})
+    with pytest.raises(InputError, match="needs the column event_timestamp and user_id, item_id or both; got the "):
+        store.training_frame(theirs)  # no version has these names yet
+    columns = {"columns": {"user": "customer_no", "item": "sku", "timestamp": None, "weight": None, "event": None}}
+    alignment = alignment_to(shop.artifact)
+    write_version(shop.repo.data, seed=1, alignment=alignment, interactions=columns, as_of=AS_OF + 9 * DAY)
+
+    expected = store.training_frame(ours)
+    pd.testing.assert_frame_equal(
+        store.training_frame(theirs).rename(columns={"customer_no": "user_id", "sku": "item_id"}), expected
+    )
+    mixed = store.training_vectors(ours.rename(columns={"item_id": "sku"})).matrix
+    assert mixed.tobytes() == store.training_vectors(ours).matrix.tobytes()
+    for name in ("customer_no", "sku"):
+        with pytest.raises(InputError, match=rf"the table of labels has two columns of ids, '{name}' and .*; drop one"):
+            store.training_frame(ours.assign(**{name: "x"}))
+    with pytest.raises(InputError, match="event_timestamp and customer_no or user_id, sku or item_id or both; got"):
+        store.training_frame(ours[["event_timestamp"]])
+
+    labels, out = tmp_path / "labels.csv", tmp_path / "out.parquet"
+    theirs.to_csv(labels, index=False)
+    place = ("training-frame", "--repo", shop.repo.path, "--entities", labels, "--output", out)
+    answer = command(*place)
+    assert answer.code == 0, answer.err
+    written = pd.read_parquet(out)
+    assert written["customer_no"].tolist() == ["u-1", "u-2"]
+    assert np.stack(list(written["user_embedding"])).tobytes() == np.stack(list(expected["user_embedding"])).tobytes()
+    theirs.assign(user_id="x").to_csv(labels, index=False)
+    answer = command(*place)
+    assert (answer.code, answer.err) == (
+        2, "error: the table of labels has two columns of ids, 'customer_no' and 'user_id'; drop one of them\n"
+    )  # fmt: skip
+
+
+def test_ids_of_labels_stay_text(tmp_path: Path, command: Command) -> None:
+    """A file's column under the log's name is read as text, as user_id is: 007 is not 7."""
+    repo = init_repo(tmp_path / "numbers")
+    rng = np.random.default_rng(0)
+    users = user_table(rng, pa.array(["007", "7"]))
+    write_artifact(
+        repo.data,
+        "m",
+        users=users,
+        items=item_table(rng, pa.array(["1"])),
+        as_of=AS_OF,
+        trainer=TrainerInfo(name="none", config={}),
+        seed=0,
+        metrics={},
+        fingerprint="",
+        n_interactions=1,
+        interactions={"columns": {"user": "customer_no", "item": "sku"}},
+    )
+    apply(repo, "m")
+    labels, out = tmp_path / "labels.csv", tmp_path / "out.parquet"
+    labels.write_text("customer_no,event_timestamp\n007,2026-06-01\n7,2026-06-01\n")
+    answer = command("training-frame", "--repo", repo.path, "--entities", labels, "--output", out)
+    assert answer.code == 0, answer.err
+    assert np.stack(list(pd.read_parquet(out)["user_embedding"])).tobytes() == users.embedding.tobytes()
 
 
 def historical_features(feature_store: FeatureStore, frame: pd.DataFrame) -> pd.DataFrame:

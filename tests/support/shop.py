@@ -78,6 +78,7 @@ def write_version(
     alignment: Alignment | None = None,
     trainer: TrainerInfo | None = None,
     metrics: dict[str, float] | None = None,
+    interactions: dict[str, Any] | None = None,
 ) -> Artifact:
     """A version with random vectors, said to be of a trainer; user u-i has seen items i and i + 1."""
     rng = np.random.default_rng(seed)
@@ -95,6 +96,7 @@ def write_version(
         metrics=metrics or {},
         fingerprint="0" * 64,
         n_interactions=2 * n_users,
+        interactions=interactions,
         alignment=alignment,
     )
 

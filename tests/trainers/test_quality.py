@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from tests.benchmarks.quality import read_split
 
-from embedding_trainers.commands.trainer_options import read_config
+from embedding_trainers.commands.config_file import read_config
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.interactions import Columns
 from embedding_trainers.trainer import RunOptions, find_trainer

@@ -33,6 +33,7 @@ from feast_embeddings.artifact import (
     validate_model_name,
     write_artifact,
 )
+from feast_embeddings.artifact.id_column import id_names
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, Source, source_name
 
@@ -133,9 +134,9 @@ class Run:
         for entity, path in files.items():
             if path is None:
                 continue
-            id_column = self.columns.user if entity == "user" else self.columns.item
+            own_name = self.columns.user if entity == "user" else self.columns.item
             all_types = {**self.newest.attributes.get(entity, {}), **(types or {})}
-            table, without = read_attributes(path, id_column, ids[entity], all_types)
+            table, without = read_attributes(path, id_names(entity, own_name), ids[entity], all_types)
             attributes[entity] = table
             unused.difference_update(table.column_names)
             if without:

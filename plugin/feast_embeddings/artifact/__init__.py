@@ -32,6 +32,7 @@ from feast_embeddings.artifact.table import (
 )
 from feast_embeddings.artifact.versions import (
     LATEST,
+    PREVIOUS,
     Artifact,
     check_schemas,
     delete_artifacts,
@@ -44,6 +45,7 @@ __all__ = [
     "ENTITIES",
     "FORMAT_VERSION",
     "LATEST",
+    "PREVIOUS",
     "RESERVED_COLUMNS",
     "Alignment",
     "Artifact",

@@ -106,6 +106,11 @@ class Manifest(_Frozen):
         """Return the number of users or items."""
         return self.n_users if entity == "user" else self.n_items
 
+    def log_column(self, entity: Entity) -> str | None:
+        """Return the name that the log's column of user or item ids had; None if not recorded."""
+        columns: dict[str, str | None] = (self.interactions or {}).get("columns", {})
+        return columns.get(entity)
+
     def parts(self, entity: str) -> dict[str, FileInfo]:
         """Return the files of the users or items, in the order of the rows."""
         pattern = re.compile(rf"{entity}s(-\d{{5}})?\.parquet")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option, version_named
+from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("old", metavar="V1")
-@click.argument("new", metavar="V2")
+@click.argument("old", metavar="V1", type=VERSION)
+@click.argument("new", metavar="V2", type=VERSION)
 @repo_option
 @model_option
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Neighbours to compare.")
@@ -42,7 +43,7 @@ def diff(
     """
     opened = Repo.open(repo)
     name = one_model(opened, model)
-    artifacts = [load_artifact(opened.data, name, version_named(opened, name, word)) for word in (old, new)]
+    artifacts = [load_artifact(opened.data, name, version_named(opened.path, name, word)) for word in (old, new)]
 
     from feast_embeddings.offline.diff import diff_artifacts
 

@@ -9,6 +9,7 @@ import click
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import json_option, model_option, one_model, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
@@ -37,12 +38,12 @@ def _reader_of(artifact: Artifact, entity: Entity, id_name: str) -> pa.RecordBat
 
 def _id_name(repo: Repo, artifact: Artifact, entity: Entity) -> str:
     """Return the name of the id column, as in an export of the live version; the artifact's before feast apply."""
-    from feast_embeddings.model.sides import id_names, model_views
+    from feast_embeddings.model.sides import join_keys, model_views
 
     try:
-        return id_names(model_views(repo.feature_store(), artifact.manifest.model))[entity]
+        return join_keys(model_views(repo.feature_store(), artifact.manifest.model))[entity]
     except InputError:
-        return id_names({})[entity]
+        return join_keys({})[entity]
 
 
 @click.command()
@@ -53,7 +54,7 @@ def _id_name(repo: Repo, artifact: Artifact, entity: Entity) -> str:
 @click.option(
     "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
 )
-@click.option("--version", default="live", show_default=True, metavar="V", help="Another version, as it is on disk.")
+@click.option("--version", default=LIVE, show_default=True, type=VERSION, help="Another version, as it is on disk.")
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def export(
@@ -71,20 +72,21 @@ def export(
     Of another version, those that training wrote: what was pushed or folded in since is in the live one only.
     """
     target = parquet_path("--output", output)
-    if version != "live" and filter is not None:
+    if version != LIVE and filter is not None:
         raise InputError("--filter works on the live version only")
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    if version == "live":
+    if version == LIVE:
         store = open_store(repo, model)
         reader = store.export(entity, filter=filter)
         total = store.live().side(entity).count() if filter is None else None
     else:
         opened = Repo.open(repo)
-        artifact = load_artifact(opened.data, one_model(opened, model), version)
+        name = one_model(opened, model)
+        artifact = load_artifact(opened.data, name, version_named(opened.path, name, version))
         reader = _reader_of(artifact, entity, _id_name(opened, artifact, entity))
         total = artifact.manifest.rows(entity)
     rows = 0

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.from_trainers import from_trainers
 
 _SHOWN = 5
 # They add one argument, ``source``: a log that has not been read yet.
 _log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("options")
+_Configured: type[click.Command] = from_trainers("command")
 
 
-@click.command()
+@click.command(cls=_Configured)
 @_log_options
 @repo_option
 @model_option
 @click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Which side gets vectors.")
-@click.option("--version", default="live", show_default=True, metavar="V", help="The version to fold into.")
+@click.option("--version", default=LIVE, show_default=True, type=VERSION, help="The version to fold into.")
 @click.option("--output", metavar="FILE", help="Parquet file to write, with the columns of the version's own table.")
 @click.option("--push", is_flag=True, help="Write the vectors into the live collection.")
 @click.option(
@@ -51,8 +54,9 @@ def fold_in(
         raise InputError("--update has no effect without --push")
     store = open_store(repo, model)
     fold = store.fold_in_users if entity == "user" else store.fold_in_items
+    into = None if version == LIVE else version_named(Path(repo), store.model, version)
     log, became = source.read()
-    folded = fold(log, version=None if version == "live" else version, push=push, update=update, seed=seed)
+    folded = fold(log, version=into, push=push, update=update, seed=seed)
     if target is not None:
         import pyarrow.parquet as pq
 

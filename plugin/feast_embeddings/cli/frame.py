@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option, version_named
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pandas as pd
     import pyarrow as pa
 
@@ -21,7 +20,10 @@ _TIME = "event_timestamp"
 
 @click.command()
 @click.option(
-    "--entities", required=True, metavar="FILE", help="Parquet, CSV or JSON file with event_timestamp and ids."
+    "--entities",
+    required=True,
+    metavar="FILE",
+    help="Parquet, CSV or JSON file with event_timestamp and ids (user_id, item_id, or as in the log).",
 )
 @click.option("--output", required=True, metavar="FILE", help="Parquet file to write.")
 @click.option("--time-format", metavar="FORMAT", help="Format of times (strptime), if not one of docs/input.md.")
@@ -32,7 +34,7 @@ _TIME = "event_timestamp"
     show_default=True,
     help="One column of lists, or a column per dimension.",
 )
-@click.option("--version", metavar="V", help="Use this version only; also live, latest or previous.")
+@click.option("--version", type=VERSION, help="Use this version only.")
 @click.option("--space", metavar="S", help="Use the versions of this space only.")
 @click.option("--allow-mixed-spaces", is_flag=True, help="Allow vectors of several spaces in one frame.")
 @repo_option
@@ -53,13 +55,14 @@ def training_frame(
     """Join the embeddings that existed at its time to each row of a file."""
     import pyarrow.parquet as pq
 
-    from feast_embeddings.model.sides import id_names, model_views
+    from feast_embeddings.offline.training_frame import label_columns
 
     target = parquet_path("--output", output)
     store = open_store(repo, model)
-    labels = _read(entities, time_format, id_names(model_views(store.feature_store, store.model)).values())
     if version is not None:
-        version = version_named(Repo.open(repo), store.model, version)
+        version = version_named(Repo.open(repo).path, store.model, version)
+    names = label_columns(store.feature_store, store.model, version)
+    labels = _read(entities, time_format, [name for side in names.values() for name in side])
     frame = store.training_frame(
         _to_pandas(labels), vectors=vectors, version=version, space=space, allow_mixed_spaces=allow_mixed_spaces
     )
@@ -78,13 +81,13 @@ def training_frame(
     click.echo(f"wrote {output}")
 
 
-def _read(path: str, time_format: str | None, ids: Iterable[str]) -> pa.Table:
+def _read(path: str, time_format: str | None, id_columns: list[str]) -> pa.Table:
     import pyarrow as pa
 
     from feast_embeddings.reading import Rules, Scan, Wanted, read_table
 
     # Read ids as text: 007 is not 7.
-    table = read_table(path, as_text=(*ids, _TIME))
+    table = read_table(path, as_text=(*id_columns, _TIME))
     # Parse times as in a log; errors name the row.
     with Scan(path, [Wanted(_TIME, "time")], Rules(time_format)) as scan:
         times = pa.chunked_array([batch.column(_TIME) for batch in scan], pa.int64())

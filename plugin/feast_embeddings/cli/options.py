@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic_core import to_jsonable_python
 
-from feast_embeddings.artifact import load_artifact, trained_models, validate_model_name
-from feast_embeddings.errors import InputError, NotPublishedError
+from feast_embeddings.artifact import trained_models, validate_model_name
+from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
     from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["json_option", "model_option", "one_model", "open_store", "print_json", "repo_option", "version_named"]
+__all__ = ["json_option", "model_option", "one_model", "open_store", "print_json", "repo_option"]
 
 repo_option = click.option("--repo", default=".", show_default=True, metavar="DIR", help="The Feast repo.")
 model_option = click.option("--model", metavar="NAME", help="The model; optional if there is only one.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 Command = Callable[..., Any]
-
-_LIVE = "live"
 
 
 def one_model(repo: Repo, model: str | None) -> str:
@@ -49,23 +47,6 @@ def open_store(path: str, model: str | None) -> EmbeddingStore:
 
     repo = Repo.open(path)
     return EmbeddingStore(repo.feature_store(), one_model(repo, model))
-
-
-def version_named(repo: Repo, model: str, word: str) -> str:
-    """Return the version that a word stands for: ``live``, ``latest``, ``previous``, or the name of one on disk.
-
-    Raises:
-        InputError: there is none.
-        NotPublishedError: it is ``live``, and nothing is.
-    """
-    if word == _LIVE:
-        from feast_embeddings.query.store import EmbeddingStore
-
-        live = EmbeddingStore(repo.feature_store(), model).live_version()
-        if live is None:
-            raise NotPublishedError(f"no version of model {model!r} is live; run feast-embeddings publish")
-        return live
-    return load_artifact(repo.data, model, word).manifest.version
 
 
 def print_json(value: Any) -> None:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
@@ -25,7 +26,7 @@ _share = click.FloatRange(0, 1)
 @click.command()
 @repo_option
 @model_option
-@click.option("--version", metavar="V", help="The version to make live; also latest or previous.  [default: latest]")
+@click.option("--version", type=VERSION, default="latest", show_default=True, help="The version to make live.")
 @click.option("--dry-run", is_flag=True, help="Check the version and say what would happen; change nothing.")
 @click.option(
     "--allow-worse", is_flag=True, help="Publish even if its ranking metric is lower than the live version's."
@@ -60,7 +61,7 @@ _share = click.FloatRange(0, 1)
 def publish(
     repo: str,
     model: str | None,
-    version: str | None,
+    version: str,
     dry_run: bool,
     wait_replicas: float | None,
     quiet: bool,
@@ -72,7 +73,8 @@ def publish(
     Refuses a version that looks worse than the live one, unless a flag allows it; then nothing is loaded.
     """
     opened = Repo.open(repo)
-    artifact = load_artifact(opened.data, one_model(opened, model), version)
+    name = one_model(opened, model)
+    artifact = load_artifact(opened.data, name, version_named(opened.path, name, version))
 
     from feast_embeddings.publish.checks import check_room, check_rows
     from feast_embeddings.publish.gates import Gates, refuse_failed
@@ -141,7 +143,10 @@ def versions(repo: str, model: str | None, as_json: bool) -> None:
 @repo_option
 @model_option
 @click.option(
-    "--to", "version", metavar="V", help="The version to go back to; default: the newest kept one before the live one."
+    "--to",
+    "version",
+    type=VERSION,
+    help="The version to go back to.  [default: the newest kept one before the live one]",
 )
 @json_option
 def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -> None:
@@ -151,6 +156,8 @@ def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -
 
     from feast_embeddings.publish.versions import roll_back
 
+    if version is not None:
+        version = version_named(opened.path, name, version)
     _print_result(roll_back(opened.feature_store(), opened.data, name, version), as_json)
 
 

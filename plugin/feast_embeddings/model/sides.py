@@ -31,7 +31,7 @@ from feast_embeddings.online.table_names import table_id
 __all__ = [
     "Filter",
     "Side",
-    "id_names",
+    "join_keys",
     "missing_side",
     "model_view",
     "model_views",
@@ -167,7 +167,7 @@ def model_views(feature_store: FeatureStore, model: str) -> dict[Entity, Feature
     return views
 
 
-def id_names(views: Mapping[Entity, FeatureView]) -> dict[Entity, str]:
+def join_keys(views: Mapping[Entity, FeatureView]) -> dict[Entity, str]:
     """Return the names of the id columns of users and items: the join keys of a model's registered views."""
     return {entity: id_name(views[entity]) if entity in views else f"{entity}_id" for entity in ENTITIES}
 

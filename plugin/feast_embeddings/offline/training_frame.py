@@ -16,12 +16,13 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
 from feast_embeddings.artifact.history import folder_of_source
+from feast_embeddings.artifact.id_column import id_column_in
 from feast_embeddings.artifact.ids import typed_ids
-from feast_embeddings.errors import InputError, VersionMismatchError
-from feast_embeddings.model.sides import id_names, missing_side, model_views
+from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
+from feast_embeddings.model.sides import join_keys, missing_side, model_views
 from feast_embeddings.offline.as_of_join import JoinedEmbeddings, Selection, join_as_of
 
-__all__ = ["TrainingVectors", "training_frame", "training_vectors"]
+__all__ = ["TrainingVectors", "label_columns", "training_frame", "training_vectors"]
 
 Vectors = Literal["lists", "columns"]
 
@@ -49,6 +50,18 @@ class TrainingVectors:
         return [f"{entity}_embedding_{i}" for entity, side in self.sides.items() for i in range(side.vectors.shape[1])]
 
 
+def label_columns(feature_store: FeatureStore, model: str, version: str | None = None) -> dict[Entity, tuple[str, ...]]:
+    """Return the names that columns of ids may have in labels: the join key, and that of the version's log."""
+    keys = join_keys(model_views(feature_store, model))
+    try:
+        data = Path(feature_store.config.repo_path or ".") / "data"
+        manifest = load_artifact(data, model, version).manifest
+        own = {entity: manifest.log_column(entity) for entity in ENTITIES}
+    except (InputError, ArtifactError):  # the history may be whole without it
+        own = dict.fromkeys(ENTITIES)
+    return {entity: tuple(dict.fromkeys((own[entity] or keys[entity], keys[entity]))) for entity in ENTITIES}
+
+
 def training_vectors(
     feature_store: FeatureStore,
     model: str,
@@ -67,7 +80,8 @@ def training_vectors(
 
     Args:
         entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and the join keys of users, items or both:
-            ``user_id`` and ``item_id``, unless the repo gave its own entities.
+            ``user_id`` and ``item_id``, unless the repo gave its own entities. They may also be called as in the log
+            of the version, by default of the newest.
         version: use only this version; rows before its time get nothing.
         space: use only versions of this space.
         allow_mixed_spaces: return vectors of several spaces if the rows' times need it.
@@ -81,16 +95,18 @@ def training_vectors(
     if not isinstance(entity_df, pd.DataFrame):
         raise InputError(f"labels must be a pandas DataFrame, got {type(entity_df).__name__}; convert them to one")
     columns = list(entity_df.columns)
-    registered = model_views(feature_store, model)
-    names = id_names(registered)
-    entities = [entity for entity in ENTITIES if names[entity] in columns]
-    if "event_timestamp" not in columns or not entities:
+    names = label_columns(feature_store, model, version)
+    found = {entity: id_column_in(columns, names[entity], "the table of labels") for entity in ENTITIES}
+    id_columns = {entity: name for entity, name in found.items() if name is not None}
+    if "event_timestamp" not in columns or not id_columns:
         raise InputError(
-            f"a training frame needs the column event_timestamp and {names['user']}, {names['item']} or both; "
-            f"got the columns {', '.join(map(str, columns)) or 'none'}"
+            f"a training frame needs the column event_timestamp and {', '.join(map(' or '.join, names.values()))} "
+            f"or both; got the columns {', '.join(map(str, columns)) or 'none'}"
         )
     if not entity_df.columns.is_unique:
         raise InputError(f"the column {entity_df.columns[entity_df.columns.duplicated()][0]!r} occurs twice; drop one")
+    entities = list(id_columns)
+    registered = model_views(feature_store, model)
     if not any(entity in registered for entity in entities):
         raise missing_side(model, entities[0])
     # Labels are of users and items, also where a model has vectors of one of them only.
@@ -103,7 +119,7 @@ def training_vectors(
         entity: join_as_of(
             histories[entity],
             entity,
-            typed_ids(entity_df[names[entity]], view.entity_columns[0].dtype == String, names[entity]),
+            typed_ids(entity_df[id_columns[entity]], view.entity_columns[0].dtype == String, id_columns[entity]),
             times,
             ttl=view.ttl,
             dim=next(field.vector_length for field in view.features if field.name == "embedding"),

@@ -15,7 +15,7 @@ def from_trainers(name: str) -> Any:
 
     ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``loaded``
     takes the first two, and returns a `Loaded` of visitors. ``options`` adds the options of a log to a
-    command, which gets a ``source`` with a method `read`.
+    command, which gets a ``source`` with a method `read`; ``command`` is the class of such a command.
 
     Raises:
         MissingExtraError: no trainers are installed.

@@ -15,7 +15,7 @@ def test_order_of_the_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     genres = pa.array([["a"], [], None], pa.list_(pa.string()))
     pq.write_table(pa.table({"sku": ["c", "a", "z"], "title": ["C", "A", "Z"], "genres": genres}), path)
-    attributes, without = read_attributes(path, "sku", pa.array(["a", "b", "c"]))
+    attributes, without = read_attributes(path, ("sku",), pa.array(["a", "b", "c"]))
 
     assert attributes.to_pydict() == {"title": ["A", None, "C"], "genres": [[], None, ["a"]]}
     assert without == 1
@@ -29,7 +29,7 @@ def test_ids_compare_as_text(tmp_path: Path, vocabulary: list[str] | list[int], 
     (tmp_path / "items.csv").write_text("item_id,rank\n2,20\n10,100\n")
     pq.write_table(pa.table({"item_id": ["2", "10"], "rank": [20, 100]}), tmp_path / "text.parquet")
     pq.write_table(pa.table({"item_id": [2, 10], "rank": [20, 100]}), tmp_path / "numbers.parquet")
-    attributes, _ = read_attributes(tmp_path / name, "item_id", pa.array(vocabulary))
+    attributes, _ = read_attributes(tmp_path / name, ("item_id",), pa.array(vocabulary))
 
     assert [int(i) * 10 for i in vocabulary] == attributes["rank"].to_pylist()
 
@@ -39,7 +39,7 @@ def test_table_of_ids_only(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_text("item_id\n1\n")
 
-    assert read_attributes(path, "item_id", pa.array([1]))[0].column_names == []
+    assert read_attributes(path, ("item_id",), pa.array([1]))[0].column_names == []
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_refused(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content)
 
     with pytest.raises(InputError) as error:
-        read_attributes(path, "item_id", pa.array([1, 2, 3]))
+        read_attributes(path, ("item_id",), pa.array([1, 2, 3]))
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)
 
@@ -71,4 +71,4 @@ def test_rows_of_errors_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     pq.write_table(pa.table({"item_id": ["c", "b", "a"], "sizes": [[1], [2, None], [3]]}), path)
     with pytest.raises(InputError, match="first in row 2;"):
-        read_attributes(path, "item_id", pa.array(["a", "b", "c"]))
+        read_attributes(path, ("item_id",), pa.array(["a", "b", "c"]))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_trainers.commands.interaction_options import InteractionSource, reading_options
+from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
+from embedding_trainers.commands.value_types import TIME
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,23 +29,21 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 # What has no effect in one of the two uses is refused there.
-_ONLY_WITH_A_TRAINER = ("split", "split_at", "trainer", "config", "device", "factors", "params", "users")
-_FROM_FEAST = "feast:"
+_ONLY_WITH_A_TRAINER = ("query", "split", "split_at", "trainer", "config", "device", "factors", "params", "users")
 
 SourceOf = Callable[[str], InteractionSource]
 
 
-@click.command()
-@click.option(
+@click.command(cls=ConfiguredCommand)
+@log_option(
     "--interactions",
-    "log",
     type=click.Path(),
     metavar="FILE",
     help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held out unless --test is "
     "given.",
 )
 @click.option("--model", metavar="NAME", help="Evaluate a model of --repo on --test instead of training one.")
-@click.option("--version", metavar="V", help="The version of --model.  [default: the newest]")
+@click.option("--version", type=VERSION, default="latest", show_default=True, help="The version of --model.")
 @repo_option("Feast repo.")
 @click.option(
     "--test",
@@ -57,25 +59,27 @@ SourceOf = Callable[[str], InteractionSource]
     help="What to hold out: the newest tenth, the newest item of each user, a fifth of each user's items; "
     "auto is time if at least 100 users return, else user.",
 )
-@click.option("--split-at", metavar="TIME", help="Hold out interactions after TIME.")
+@click.option("--split-at", type=TIME, metavar="TIME", help="Hold out interactions after TIME.")
 @click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
-@click.option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment.")
+@log_option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment.")
 @click.option(
     "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
 )
+@QUERY
 @reading_options
 @trainer_options
 def evaluate(
-    log: str | None,
+    interactions: str | None,
     model: str | None,
-    version: str | None,
+    version: str,
     repo: Path,
     test: str | None,
     split: str,
-    split_at: str | None,
+    split_at: datetime | None,
     k: str,
     users: str | None,
     segments: tuple[str, ...],
+    query: str | None,
     source_of: SourceOf,
     choice: TrainerChoice,
     as_json: bool,
@@ -91,13 +95,21 @@ def evaluate(
     cuts = _cuts(k)
     what: dict[str, Any]
     rows: dict[str, LogReport]
-    if (log is None) == (model is None):
+    context = click.get_current_context()
+    if model is not None and not is_given(context, "interactions"):
+        interactions = None  # of the settings: the version is asked for
+    if interactions is None and model is None:
         raise InputError("name either --interactions, to train and evaluate, or --model, to evaluate a version")
-    if log is not None:
+    if model is not None and interactions is not None and not is_given(context, "like"):
+        raise InputError(
+            "name either --interactions, to train and evaluate, or --model, to evaluate a version; both together only "
+            "with --like, which is then a version of that model"
+        )
+    if not segments and not is_given(context, "users"):
+        users = None  # of the settings: no attribute is asked for
+    if interactions is not None:
         _refuse(("version",), "works only with --model")
-        if not any((location or "").startswith(_FROM_FEAST) for location in (log, test, users)):
-            _refuse(("repo",), "works only with --model, or with feast:NAME")
-        source = dataclasses.replace(source_of(log), repo=repo)
+        source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
         what, factors, parts, rows = _train(source, test, split, split_at, choice)
         attributes = _from_file(source.table(users), segments, source.columns.user, parts)
     else:
@@ -105,7 +117,7 @@ def evaluate(
         if test is None:
             raise InputError("name the interactions that the version is to predict with --test")
         what, factors, parts, attributes, rows = _load(
-            repo, str(model), version, dataclasses.replace(source_of(test), repo=repo), segments
+            repo, str(model), version, dataclasses.replace(_as_typed(source_of(test), context), repo=repo), segments
         )
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
@@ -120,7 +132,7 @@ def evaluate(
 
 
 def _train(
-    source: InteractionSource, test: str | None, split: str, split_at: str | None, choice: TrainerChoice
+    source: InteractionSource, test: str | None, split: str, split_at: datetime | None, choice: TrainerChoice
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
     from embedding_trainers.interactions import split_against
     from embedding_trainers.trainer import find_trainer
@@ -142,12 +154,22 @@ def _train(
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
 
 
-def _held_back(log: Interactions, split: str, split_at: str | None, seed: int) -> Split:
+def _as_typed(test: InteractionSource, context: click.Context) -> InteractionSource:
+    """The test without the filters of the settings, which are for training."""
+    preparation = test.preparation
+    typed = {
+        field.name: getattr(preparation, field.name)
+        for field in dataclasses.fields(preparation)
+        if field.name == "event_weights" or is_given(context, field.name)
+    }
+    return dataclasses.replace(test, preparation=type(preparation)(**typed))
+
+
+def _held_back(log: Interactions, split: str, split_at: datetime | None, seed: int) -> Split:
     from embedding_trainers import interactions
-    from embedding_trainers.commands.times import parse_time
 
     if split_at is not None:
-        return interactions.split_by_time(log, parse_time(split_at))
+        return interactions.split_by_time(log, split_at)
     if split == "time":
         return interactions.split_by_time(log)
     if split == "last":
@@ -157,25 +179,26 @@ def _held_back(log: Interactions, split: str, split_at: str | None, seed: int) -
     return interactions.split_interactions(log, seed=seed)
 
 
-def _from_file(table: Source | None, segments: tuple[str, ...], id_column: str, parts: Split) -> dict[str, pa.Array]:
+def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, parts: Split) -> dict[str, pa.Array]:
     from embedding_trainers.interactions.attributes import read_attributes
+    from feast_embeddings.artifact.id_column import id_names
     from feast_embeddings.reading import source_name
 
     if (table is None) != (not segments):
         raise InputError("--segment and --users go together: a column, and the file that has it")
     if table is None:
         return {}
-    return _columns(read_attributes(table, id_column, parts.users)[0], segments, source_name(table))
+    return _columns(read_attributes(table, id_names("user", own_name), parts.users)[0], segments, source_name(table))
 
 
 def _load(
-    repo: Path, model: str, version: str | None, test: InteractionSource, segments: tuple[str, ...]
+    repo: Path, model: str, version: str, test: InteractionSource, segments: tuple[str, ...]
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, pa.Array], dict[str, LogReport]]:
     from embedding_trainers.evaluation.version_split import version_split
     from embedding_trainers.interactions.column_types import types_of_version
     from feast_embeddings.artifact import load_artifact
 
-    artifact = load_artifact(repo / "data", model, version)
+    artifact = load_artifact(repo / "data", model, version_named(repo, model, version))
     types = types_of_version(artifact)
     reading = dataclasses.replace(
         test.reading,
@@ -199,7 +222,7 @@ def _refuse(names: Iterable[str], why: str) -> None:
     context = click.get_current_context()
     options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name in names:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if is_given(context, name):
             raise InputError(f"{options[name]} {why}")
 
 

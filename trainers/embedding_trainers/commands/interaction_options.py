@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from embedding_trainers.commands.settings import LIKE, log_option
+from embedding_trainers.commands.value_types import DURATION, EVENT_WEIGHTS, TIME
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from embedding_trainers.interactions import Columns, Interactions, LogReport, Preparation, Reading
     from feast_embeddings.reading import Source
 
-__all__ = ["InteractionSource", "interaction_options", "reading_options"]
+__all__ = ["QUERY", "InteractionSource", "interaction_options", "reading_options"]
 
 
 @dataclass(frozen=True)
@@ -55,82 +58,83 @@ class InteractionSource:
         return None if location is None else located(location, repo=self.repo)
 
 
-LOG_HELP = (
+_LOG_HELP = (
     "Parquet, CSV or JSON, a folder or a glob of them; - for standard input; feast:NAME, a database, a table of Delta "
     "or Iceberg, or s3:// and the like; see docs/input.md."
 )
 
-_LOG = click.option(
+_LOG = log_option(
     "--interactions",
-    "location",
     required=True,
     type=click.Path(),
     metavar="FILE",
-    help=LOG_HELP,
+    help=_LOG_HELP,
 )
-_QUERY = click.option(
-    "--query", metavar="SQL", help="What to read of a database, or of Parquet files as the table log."
-)
+QUERY = log_option("--query", metavar="SQL", help="What to read of a database, or of Parquet files as the table log.")
 _OPTIONS = (
-    click.option("--user-column", default="user_id", show_default=True, metavar="NAME"),
-    click.option("--item-column", default="item_id", show_default=True, metavar="NAME"),
-    click.option(
+    log_option("--user-column", default="user_id", show_default=True, metavar="NAME"),
+    log_option("--item-column", default="item_id", show_default=True, metavar="NAME"),
+    log_option(
         "--timestamp-column",
         metavar="NAME",
         help="Times: timestamps, dates, ISO 8601 or numbers since 1970 in s, ms, µs or ns.  "
         "[default: timestamp, if there is one]",
     ),
-    click.option(
+    log_option(
         "--time-format",
         metavar="FORMAT",
         help="Format of times, if another one, e.g. %Y%m%d%H%M%S (strptime).",
     ),
-    click.option("--allow-future", is_flag=True, help="Keep rows that are more than a day ahead of the clock."),
-    click.option(
+    log_option("--allow-future/--no-allow-future", help="Keep rows that are more than a day ahead of the clock."),
+    log_option(
         "--id-type",
         type=click.Choice(["text", "int"]),
         help="Read all ids as text, or as whole numbers.  [default: as in the previous version; else text is text, "
         "and numbers in Parquet and JSON are numbers]",
     ),
-    click.option(
+    log_option(
         "--on-bad-rows",
         type=click.Choice(["error", "drop"]),
         default="error",
         show_default=True,
         help="What to do with rows that cannot be used: stop and list them by kind, or drop them and say how many.",
     ),
-    click.option(
+    log_option(
         "--weight-column",
         metavar="NAME",
         help="Strength of an interaction; 0 means none. bpr only tells zero from non-zero.  [default: 1 each]",
     ),
-    click.option("--event-column", metavar="NAME", help="Type of an interaction, such as view or purchase."),
-    click.option(
+    log_option("--event-column", metavar="NAME", help="Type of an interaction, such as view or purchase."),
+    log_option(
         "--event-weights",
+        type=EVENT_WEIGHTS,
         metavar="TYPE=WEIGHT,…",
         help="Strength of each type of the event column, e.g. view=1,cart=3,purchase=5; 0 leaves it out.",
     ),
-    click.option(
+    log_option(
         "--half-life",
+        type=DURATION,
         metavar="DURATION",
         help="An interaction this much older than the newest one counts half, e.g. 30d (s, m, h, d, w).",
     ),
-    click.option(
+    log_option(
         "--since",
+        type=TIME,
         metavar="TIME",
         help="Leave out interactions before TIME (ISO 8601; UTC without an offset).",
     ),
-    click.option("--until", metavar="TIME", help="Leave out interactions after TIME."),
-    click.option(
-        "--drop-duplicates", is_flag=True, help="Keep one of several rows with the same user, item, time and weight."
+    log_option("--until", type=TIME, metavar="TIME", help="Leave out interactions after TIME."),
+    log_option(
+        "--drop-duplicates/--no-drop-duplicates",
+        help="Keep one of several rows with the same user, item, time and weight.",
     ),
-    click.option(
+    log_option(
         "--max-user-interactions",
         type=click.IntRange(1),
         metavar="INT",
         help="Leave out users with more interactions, such as bots.",
     ),
-    click.option(
+    log_option(
         "--min-user-interactions",
         type=click.IntRange(1),
         default=1,
@@ -138,7 +142,7 @@ _OPTIONS = (
         metavar="INT",
         help="Leave out users with fewer interactions, repeatedly until none has fewer.",
     ),
-    click.option(
+    log_option(
         "--min-item-interactions",
         type=click.IntRange(1),
         default=1,
@@ -154,11 +158,11 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_source(
-        location: str, query: str | None, source_of: Callable[[str], InteractionSource], **others: Any
+        interactions: str, query: str | None, source_of: Callable[[str], InteractionSource], **others: Any
     ) -> None:
-        command(source=replace(source_of(location), query=query, repo=others.get("repo")), **others)
+        command(source=replace(source_of(interactions), query=query, repo=others.get("repo")), **others)
 
-    return _LOG(_QUERY(reading_options(with_source)))
+    return _LOG(QUERY(reading_options(with_source)))
 
 
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -178,25 +182,24 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         on_bad_rows: Literal["error", "drop"],
         weight_column: str | None,
         event_column: str | None,
-        event_weights: str | None,
-        half_life: str | None,
-        since: str | None,
-        until: str | None,
+        event_weights: dict[str, float] | None,
+        half_life: timedelta | None,
+        since: datetime | None,
+        until: datetime | None,
         drop_duplicates: bool,
         max_user_interactions: int | None,
         min_user_interactions: int,
         min_item_interactions: int,
         **others: Any,
     ) -> None:
-        from embedding_trainers.commands.times import parse_duration, parse_time
         from embedding_trainers.interactions import Columns, Preparation, Reading
 
         columns = Columns(user_column, item_column, timestamp_column, weight_column, event_column)
         preparation = Preparation(
-            since=None if since is None else parse_time(since),
-            until=None if until is None else parse_time(until),
-            event_weights={} if event_weights is None else _weights(event_weights),
-            half_life=None if half_life is None else parse_duration(half_life),
+            since=since,
+            until=until,
+            event_weights=event_weights or {},
+            half_life=half_life,
             drop_duplicates=drop_duplicates,
             max_user_interactions=max_user_interactions,
             min_user_interactions=min_user_interactions,
@@ -205,26 +208,9 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         reading = Reading(id_type, id_type, _strptime(time_format), allow_future, on_bad_rows)
         command(source_of=lambda location: InteractionSource(location, columns, preparation, reading), **others)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, LIKE)):
         with_reading = option(with_reading)
     return with_reading
-
-
-def _weights(text: str) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        event, _, weight = part.rpartition("=")
-        event = event.strip()
-        try:
-            number = float(weight)
-        except ValueError:
-            event = ""
-        if not event:
-            raise InputError(f"--event-weights {part!r}: expected TYPE=WEIGHT, e.g. view=1,cart=3,purchase=5")
-        if event in weights:
-            raise InputError(f"--event-weights gives {event!r} twice")
-        weights[event] = number
-    return weights
 
 
 def _strptime(form: str | None) -> str | None:

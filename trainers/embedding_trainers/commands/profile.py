@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedding_trainers.commands.interaction_options import InteractionSource, reading_options
+from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
+from embedding_trainers.commands.repo_option import repo_option
+from embedding_trainers.commands.settings import ConfiguredCommand, log_option
 
 if TYPE_CHECKING:
     from embedding_trainers.interactions.profile import Profile
@@ -21,18 +23,20 @@ _BAR = 40
 _MOST_MONTHS = 36
 
 
-@click.command()
-@click.argument("log", type=click.Path())
-@click.option("--items", type=click.Path(), metavar="FILE", help="The whole catalogue, one row per item.")
-@click.option("--query", metavar="SQL", help="What to read of a database, or of Parquet files as the table log.")
-@click.option("--repo", type=click.Path(path_type=Path), metavar="DIR", help="Feast repo, for feast:NAME.")
+@click.command(cls=ConfiguredCommand)
+@click.argument("interactions", metavar="LOG", type=click.Path())
+@log_option("--items", type=click.Path(), metavar="FILE", help="The whole catalogue, one row per item.")
+@QUERY
+@repo_option("Feast repo, for its embeddings.toml, for --like and for feast:NAME.")
+@click.option("--model", metavar="NAME", help="The model whose settings count; optional if there is only one.")
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def profile(
-    log: str,
+    interactions: str,
     items: str | None,
     query: str | None,
-    repo: Path | None,
+    repo: Path,
+    model: str | None,
     source_of: Callable[[str], InteractionSource],
     as_json: bool,
 ) -> None:
@@ -42,7 +46,7 @@ def profile(
     """
     from embedding_trainers.interactions.profile import profile_log
 
-    source = dataclasses.replace(source_of(log), query=query, repo=repo)
+    source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
     found = profile_log(source.source, source.columns, source.reading, source.table(items))
     click.echo(json.dumps(dataclasses.asdict(found)) if as_json else _text(found, str(source.source)))
 

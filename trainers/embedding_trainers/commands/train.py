@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,71 +13,79 @@ import click
 
 from embedding_trainers.commands.interaction_options import InteractionSource, interaction_options
 from embedding_trainers.commands.repo_option import repo_option
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, train_option
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
+from embedding_trainers.commands.value_types import ATTRIBUTE_TYPES, DURATION, Pair
+from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from embedding_trainers.training import Training
     from feast_embeddings.artifact import Manifest
+    from feast_embeddings.reading import ColumnType
 
 __all__ = ["train"]
 
 
-@click.command()
+@click.command(cls=ConfiguredCommand)
 @repo_option("Feast repository; the version is written to DIR/data.")
 @click.option("--model", required=True, metavar="NAME", help="Lower-case letters, digits and '_'.")
 @interaction_options
-@click.option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, one row each.")
-@click.option(
+@log_option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, one row each.")
+@log_option(
     "--items",
     type=click.Path(),
     metavar="FILE",
     help="Attributes of items, one row each; queries can filter on them.",
 )
-@click.option(
+@train_option(
     "--attribute-types",
+    type=ATTRIBUTE_TYPES,
     metavar="NAME=TYPE,…",
     help="Types of attributes: text, int, float, bool or time, e.g. price=float,zip=text.  [default: as in the "
     "previous version; else what all values of a CSV column look like]",
 )
 @trainer_options
-@click.option(
+@train_option(
     "--evaluate/--no-evaluate",
     default=True,
     show_default=True,
     help="Also train on a part of the interactions, and measure how well it predicts the rest.",
 )
-@click.option(
+@train_option(
     "--tune",
     type=click.IntRange(1),
     metavar="N",
     help="Search for the hyper-parameters that are not given: try N settings, the defaults first, on interactions held "
     "out from the training part. Ctrl-C stops the search and keeps the best so far.",
 )
-@click.option("--tune-time", metavar="DURATION", help="Start no new setting of --tune after this time, e.g. 30m.")
-@click.option(
+@train_option(
+    "--tune-time", type=DURATION, metavar="DURATION", help="Start no new setting of --tune after this time, e.g. 30m."
+)
+@train_option(
     "--patience",
     type=click.IntRange(1),
     metavar="INT",
     help="Find the best number of iterations first; stop after this many checks without a gain.",
 )
-@click.option(
+@train_option(
     "--align-to",
-    metavar="latest|VERSION",
+    type=VERSION,
     help="Rotate the vectors into the space of this version, so that models trained on its vectors keep working; "
     "scores do not change. Fails before training if a named version cannot be aligned to.  [default: latest]",
 )
-@click.option("--no-align", is_flag=True, help="Start a new vector space.")
-@click.option(
+@train_option("--no-align", is_flag=True, help="Start a new vector space.")
+@train_option(
     "--engine",
     type=click.Choice(["local", "spark"]),
     default="local",
     show_default=True,
     help="spark trains als on a Spark cluster, from a log of Parquet; see docs/spark.md.",
 )
-@click.option("--master", metavar="URL", help="Spark's master, e.g. spark://host:7077.  [default: this machine]")
-@click.option(
+@train_option("--master", metavar="URL", help="Spark's master, e.g. spark://host:7077.  [default: this machine]")
+@train_option(
     "--spark-conf",
+    type=Pair("spark.executor.memory=8g"),
     multiple=True,
     metavar="KEY=VALUE",
     help="A setting of Spark, e.g. spark.executor.memory=8g; repeatable.",
@@ -87,24 +96,22 @@ def train(
     source: InteractionSource,
     users: str | None,
     items: str | None,
-    attribute_types: str | None,
+    attribute_types: dict[str, ColumnType] | None,
     choice: TrainerChoice,
     evaluate: bool,
     align_to: str | None,
     no_align: bool,
     tune: int | None,
-    tune_time: str | None,
+    tune_time: timedelta | None,
     patience: int | None,
     engine: str,
     master: str | None,
-    spark_conf: tuple[str, ...],
+    spark_conf: tuple[tuple[str, Any], ...],
     as_json: bool,
 ) -> None:
     """Train embeddings of users and items from an interaction log."""
-    from embedding_trainers.commands.times import parse_duration
     from embedding_trainers.search import Search
     from embedding_trainers.train import LATEST, train_model
-    from feast_embeddings.reading import parse_types
 
     if no_align and align_to is not None:
         raise InputError("--align-to and --no-align exclude each other; give one of them")
@@ -115,13 +122,13 @@ def train(
     _refuse_other_engine(
         engine,
         {
-            "--tune": tune,
-            "--patience": patience,
-            "--threads": choice.options.threads,
-            "--device": choice.options.device != "auto",
+            "tune": tune,
+            "patience": patience,
+            "threads": choice.options.threads,
+            "device": choice.options.device != "auto",
         }
         if on_spark
-        else {"--master": master, "--spark-conf": spark_conf},
+        else {"master": master, "spark_conf": spark_conf},
     )
     same: dict[str, Any] = {
         "columns": source.columns,
@@ -131,20 +138,19 @@ def train(
         "parameters": choice.parameters,
         "user_attributes": source.table(users),
         "item_attributes": source.table(items),
-        "attribute_types": None if attribute_types is None else parse_types(attribute_types, "--attribute-types"),
+        "attribute_types": attribute_types,
         "evaluation": evaluate,
-        "align_to": None if no_align else align_to or LATEST,
+        "align_to": None if no_align else version_named(repo, model, align_to) if align_to else LATEST,
     }
     if on_spark:
         from embedding_trainers.spark import train_on_spark
 
-        conf = dict(_setting(text) for text in spark_conf)
+        conf = {key: value if isinstance(value, str) else json.dumps(value) for key, value in spark_conf}
         training = train_on_spark(
             repo, model, source.location, master=master, conf=conf, seed=choice.options.seed, **same
         )
     else:
-        time_limit = None if tune_time is None else parse_duration(tune_time)
-        search = None if tune is None else Search(tune, time_limit)
+        search = None if tune is None else Search(tune, tune_time)
         training = train_model(
             repo, model, source.source, options=choice.options, search=search, patience=patience, **same
         )
@@ -154,15 +160,13 @@ def train(
 
 
 def _refuse_other_engine(engine: str, options: dict[str, object]) -> None:
-    if named := next((name for name, value in options.items() if value), None):
-        raise InputError(f"{named} has no effect with --engine {engine}; leave out one of them")
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--spark-conf {text!r}: expected KEY=VALUE, e.g. spark.executor.memory=8g")
-    return key, value
+    context = click.get_current_context()
+    # An engine that is typed makes what the settings say of the other one of no interest.
+    typed = is_given(context, "engine")
+    if named := next(
+        (name for name, value in options.items() if value and (not typed or is_given(context, name))), None
+    ):
+        raise InputError(f"--{named.replace('_', '-')} has no effect with --engine {engine}; leave out one of them")
 
 
 def _as_json(training: Training) -> dict[str, object]:

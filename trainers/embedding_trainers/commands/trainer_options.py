@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedding_trainers.commands.config_file import DEFAULT_TRAINER, read_config
+from embedding_trainers.commands.settings import is_given, train_option
+from embedding_trainers.commands.value_types import Pair
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from embedding_trainers.trainer import Device, RunOptions
 
-__all__ = ["DEFAULT_TRAINER", "TrainerChoice", "read_config", "trainer_options"]
+__all__ = ["TrainerChoice", "trainer_options"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,24 @@ class TrainerChoice:
     options: RunOptions
 
 
-DEFAULT_TRAINER = "bpr"
-
 _OPTIONS = (
-    click.option("--trainer", metavar="NAME", help=f"[default: from --config, else {DEFAULT_TRAINER}]"),
-    click.option(
+    train_option("--trainer", metavar="NAME", help=f"[default: from --config, else {DEFAULT_TRAINER}]"),
+    train_option(
         "--config",
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="TOML file with the trainer and its hyper-parameters; --factors and --param override it.",
     ),
-    click.option("--factors", type=int, metavar="INT", help="Length of the vectors.  [default: the trainer's]"),
-    click.option(
+    train_option("--factors", type=int, metavar="INT", help="Length of the vectors.  [default: the trainer's]"),
+    train_option(
         "--param",
         "params",
+        type=Pair("learning_rate=0.05"),
         multiple=True,
         metavar="NAME=VALUE",
         help="A hyper-parameter of the trainer; repeatable.",
     ),
-    click.option(
+    train_option(
         "--seed",
         type=click.IntRange(0, 2**32 - 1),
         default=0,
@@ -54,7 +55,7 @@ _OPTIONS = (
         metavar="INT",
         help="The same seed with one thread gives the same bytes.",
     ),
-    click.option(
+    train_option(
         "--threads",
         type=click.IntRange(0),
         default=0,
@@ -62,7 +63,7 @@ _OPTIONS = (
         metavar="INT",
         help="Threads to train with; with more than one, results differ slightly between runs.",
     ),
-    click.option(
+    train_option(
         "--device",
         type=click.Choice(["auto", "cpu", "gpu"]),
         default="auto",
@@ -82,7 +83,7 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         trainer: str | None,
         config: Path | None,
         factors: int | None,
-        params: tuple[str, ...],
+        params: tuple[tuple[str, Any], ...],
         seed: int,
         threads: int,
         device: Device,
@@ -93,12 +94,18 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         from embedding_trainers.trainer import RunOptions
 
         options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json), device=device)
+        context = click.get_current_context()
+        here = {name for name in ("trainer", "config", "factors", "params") if is_given(context, name)}
         parameters = read_config(config) if config else {}
         of_config = parameters.pop("trainer", None)
-        if trainer and of_config and trainer != of_config:
+        if "trainer" in here and of_config and trainer != of_config:
             raise InputError(f"--trainer {trainer}: {config} is for {of_config!r}; leave out one of them")
-        name = trainer or of_config or DEFAULT_TRAINER
-        parameters |= _parameters(factors, params)
+        name = of_config or trainer or DEFAULT_TRAINER
+        # The settings file and --like, then --config, then --factors and --param.
+        below = dict((context.default_map or {}).get("params", ())) if "params" in here else {}
+        if factors is not None and "factors" not in here:
+            below, factors = {"factors": factors, **below}, None
+        parameters = below | parameters | _parameters(factors, params)
         command(choice=TrainerChoice(name, parameters, options), as_json=as_json, **others)
 
     for option in reversed(_OPTIONS):
@@ -106,32 +113,9 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_choice
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Hyper-parameters by name from a TOML file, and the name of their trainer as ``trainer`` if it is there.
-
-    Raises:
-        InputError: the file cannot be read, is not TOML, or has tables in it.
-    """
-    try:
-        parameters = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"--config {path}: {error.strerror or error}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise InputError(f"--config {path} is not TOML: {error}") from None
-    for name, value in parameters.items():
-        if isinstance(value, dict):
-            raise InputError(f"--config {path}: expected lines NAME = VALUE, but [{name}] starts a table")
-    if not isinstance(parameters.get("trainer", ""), str):
-        raise InputError(f"--config {path}: trainer must be a name in quotes, not {parameters['trainer']!r}")
-    return parameters
-
-
-def _parameters(factors: int | None, params: tuple[str, ...]) -> dict[str, Any]:
+def _parameters(factors: int | None, params: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     parameters: dict[str, Any] = {} if factors is None else {"factors": factors}
-    for param in params:
-        name, equals, value = param.partition("=")
-        if not equals or not name:
-            raise InputError(f"--param {param!r}: expected NAME=VALUE, e.g. learning_rate=0.05")
+    for name, value in params:
         if name in parameters:
             raise InputError(f"the parameter {name!r} is given twice")
         parameters[name] = value

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact import EmbeddingTable, Entity, normalise_attributes
+from feast_embeddings.artifact.id_column import id_column_in, id_names
 from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType, IdType, missing_column, read_table
@@ -25,7 +26,7 @@ class VectorFile:
 
     Attributes:
         path: a file, a folder or a glob.
-        id: the column of ids; None for ``user_id`` or ``item_id``.
+        id: the column of ids; it may also be ``user_id`` or ``item_id``.
         embedding: the column of vectors.
         id_type: what ids are read as; None keeps their type in the file.
     """
@@ -66,12 +67,12 @@ def read_vectors(
     Raises:
         InputError: a row cannot be used.
     """
-    id_name, reserved = file.id or f"{entity}_id", {"bias", "n_interactions", "seen_items"}
-    types = {name: type for name, type in types.items() if name not in {id_name, file.embedding, *reserved}}
-    table = read_table(file.path, as_text=(id_name,), vectors=(file.embedding,), types=types)
-    for name in (id_name, file.embedding):
-        if name not in table.column_names:
-            raise missing_column(str(file.path), name, table.column_names)
+    names, reserved = id_names(entity, file.id), {"bias", "n_interactions", "seen_items"}
+    types = {name: type for name, type in types.items() if name not in {*names, file.embedding, *reserved}}
+    table = read_table(file.path, as_text=names, vectors=(file.embedding,), types=types)
+    id_name = id_column_in(table.column_names, names, str(file.path))
+    if id_name is None or file.embedding not in table.column_names:
+        raise missing_column(str(file.path), file.embedding if id_name else names[0], table.column_names)
     if not table.num_rows:
         raise InputError(f"{file.path} has no rows")
     rows = _Rows(file.path, table[id_name])

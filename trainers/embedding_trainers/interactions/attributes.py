@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact import normalise_attributes
+from feast_embeddings.artifact.id_column import id_column_in
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType, Source, missing_column, read_table, source_name
 
@@ -16,7 +17,7 @@ __all__ = ["read_attributes"]
 
 
 def read_attributes(
-    source: Source, id_column: str, ids: pa.Array, types: Mapping[str, ColumnType] | None = None
+    source: Source, id_names: tuple[str, ...], ids: pa.Array, types: Mapping[str, ColumnType] | None = None
 ) -> tuple[pa.Table, int]:
     """Read a table with one row per user or item.
 
@@ -25,7 +26,7 @@ def read_attributes(
 
     Args:
         source: a file, a folder or a glob, or another one of docs/input.md.
-        id_column: the column of `source` that holds the ids.
+        id_names: the names that the column of ids may have; `source` has one of them.
         ids: the vocabulary, string or int64, shape (n,).
         types: what columns are to be; the others as they are, or as they look in CSV.
 
@@ -38,11 +39,12 @@ def read_attributes(
             or a column cannot be served.
     """
     if types is not None:
-        types = {name: wanted for name, wanted in types.items() if name != id_column}
+        types = {name: wanted for name, wanted in types.items() if name not in id_names}
     path = source_name(source)
-    table = read_table(source, ids=(id_column,), types=types)
-    if id_column not in table.column_names:
-        raise missing_column(path, id_column, table.column_names)
+    table = read_table(source, ids=id_names, types=types)
+    id_column = id_column_in(table.column_names, id_names, str(path))
+    if id_column is None:
+        raise missing_column(path, id_names[0], table.column_names)
     what = f"{path}: column {id_column!r}"
     keys = table[id_column].combine_chunks()
     if not len(keys):

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from embedding_trainers.interactions.log import Interactions, LogReport
 from embedding_trainers.interactions.preparation import Preparation, first_of_each
 from embedding_trainers.interactions.reading import Columns, Reading, read_raw
-from feast_embeddings.reading import Source, read_table
+from feast_embeddings.artifact.id_column import id_column_in, id_names
+from feast_embeddings.reading import Source, missing_column, read_table, source_name
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["Profile", "profile_log", "several"]
@@ -147,10 +148,15 @@ def _weights(weights: npt.NDArray[np.float32]) -> dict[str, float]:
     return {"min": smallest, "median": median, "max": largest, "zeros": int((weights == 0).sum())}
 
 
-def _beside_catalogue(ids: pa.Array, catalogue: Source | None, id_column: str) -> tuple[int | None, int | None]:
+def _beside_catalogue(ids: pa.Array, catalogue: Source | None, own_name: str) -> tuple[int | None, int | None]:
     if catalogue is None:
         return None, None
-    listed = pc.unique(read_table(catalogue, ids=(id_column,))[id_column])
+    names = id_names("item", own_name)
+    table = read_table(catalogue, ids=names)
+    id_column = id_column_in(table.column_names, names, source_name(catalogue))
+    if id_column is None:
+        raise missing_column(source_name(catalogue), own_name, table.column_names)
+    listed = pc.unique(table[id_column])
     known = pc.is_in(ids.cast(pa.string()), value_set=listed)
     both = int(pc.sum(known).as_py() or 0)
     return len(listed) - both, len(ids) - both

@@ -14,8 +14,10 @@ from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile
 from feast_embeddings.reading.relation import ArrowStream
 
-__all__ = ["is_delta", "open_delta", "open_iceberg", "query_files"]
+__all__ = ["METADATA_FILE", "is_delta", "open_delta", "open_iceberg", "query_files"]
 
+METADATA_FILE = ".metadata.json"
+"""How the name of an Iceberg table's metadata file ends."""
 _BATCH_ROWS = 1 << 17
 
 
@@ -51,7 +53,7 @@ def open_iceberg(name: str, table: str) -> ArrowStream:
     """
     failures = (ValueError, OSError, import_extra("pyiceberg.exceptions", f"reading {name}", "lake").NoSuchTableError)
     try:
-        if table.endswith(".metadata.json"):
+        if table.endswith(METADATA_FILE):
             found: Any = import_extra("pyiceberg.table", f"reading {name}", "lake").StaticTable.from_metadata(table)
         else:
             catalogs = import_extra("pyiceberg.catalog", f"reading {name}", "lake")

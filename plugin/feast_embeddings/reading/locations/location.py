@@ -18,7 +18,7 @@ from typing import TypeAlias
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.files import DataFile, find_files
 from feast_embeddings.reading.locations.databases import DATABASES, open_query
-from feast_embeddings.reading.locations.lakes import is_delta, open_delta, open_iceberg, query_files
+from feast_embeddings.reading.locations.lakes import METADATA_FILE, is_delta, open_delta, open_iceberg, query_files
 from feast_embeddings.reading.locations.remote import copied_files, spooled_input
 from feast_embeddings.reading.relation import ArrowStream
 
@@ -28,7 +28,7 @@ __all__ = ["Location", "located", "opened"]
 _GROUP = "feast_embeddings.locations"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_PASSWORD = re.compile(r"(://[^/@:]*):[^@]*@|\b(password|secret|token)=[^&;\s]+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(://[^/@:]*):([^@]*)@|\b(password|secret|token)=([^&;\s]+)", re.IGNORECASE)
 _INPUT = "-"
 
 
@@ -56,13 +56,31 @@ class Location:
     def __str__(self) -> str:
         if self.text == _INPUT:
             return "standard input"
-        return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}=***", self.text)
+        return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[3]}=***", self.text)
 
     @property
     def scheme(self) -> str:
         """The lower-case word before the colon; empty for a path."""
         found = _SCHEME.match(self.text)
         return found[1] if found else ""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a password is written in the text, and not as a variable of the environment."""
+        found = _PASSWORD.finditer(_VARIABLE.sub("", self.text))
+        return any(secret[2] or secret[4] for secret in found)
+
+    def relative_to(self, folder: Path) -> str:
+        """Return the text with a relative path in it taken from a folder; a URI and standard input stay."""
+        if self.text == _INPUT:
+            return self.text
+        if not self.scheme or (folder / self.text).exists():  # a file may have a colon in its name
+            return str(folder / self.text)
+        head, path = f"{self.scheme}:", self.text.removeprefix(f"{self.scheme}:")
+        if self.scheme == "sqlite":
+            path = re.sub("^//", "", path)
+        is_path = self.scheme in ("sqlite", "delta") or (self.scheme == "iceberg" and path.endswith(METADATA_FILE))
+        return head + str(folder / path) if is_path and not _SCHEME.match(path) else self.text
 
     @property
     def expanded(self) -> str:
