@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from embedding_trainers.evaluation import evaluate
 from embedding_trainers.evaluation.ranking import factors_ranking
 from embedding_trainers.interactions import read_interactions
-from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, find_trainer, known_trainers
+from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, find_trainer, known_trainers
 
 FILES = {"ml-100k": "ml-100k_interactions.parquet", "gowalla": "gowalla_train.parquet"}
 AT_LEAST = 4  # items of a user, or users of an item, that may be hidden
@@ -81,9 +81,9 @@ def train(trainer: str, parameters: dict[str, Any], matrix: csr_matrix, seed: in
     """Train; users and items without interactions get zeros, and such items a bias that keeps them out."""
     method = find_trainer(trainer)
     users, items = (np.flatnonzero(np.asarray(matrix.sum(axis=axis)).ravel()) for axis in (1, 0))
-    config = method.configure(parameters)
     part = matrix[users][:, items].tocsr()
     part.sort_indices()
+    config = method.complete(method.configure(parameters), LogShape.of(part))
     found = method.train(part, config, RunOptions(seed=seed, threads=1))
     user_factors, item_factors = (np.zeros((n, found.user_factors.shape[1]), np.float32) for n in matrix.shape)
     user_factors[users], item_factors[items] = found.user_factors, found.item_factors

@@ -32,7 +32,9 @@ from feast_embeddings.publish.versions import prune_versions
 from feast_embeddings.query.store import EmbeddingStore
 
 NAMES = ["als", "bpr", "softmax", "svd"]
-TRAINERS = {name: TrainerInfo(name=name, config={"factors": 8}) for name in NAMES}
+TRAINERS = {
+    name: TrainerInfo(name=name, config={"factors": 8, **({"alpha": 40} if name == "als" else {})}) for name in NAMES
+}
 
 History = dict[str, float]
 ONE = [{"item_id": "sku-1"}]

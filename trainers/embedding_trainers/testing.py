@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.search import search_space
-from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
+from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer
 from feast_embeddings.errors import InputError
 
 __all__ = ["TrainerTests", "checkerboard"]
@@ -125,7 +125,8 @@ class TrainerTests:
             edges = where.choices if hasattr(where, "choices") else (where.low, where.high)
             for value in edges:
                 self.trainer.configure({name: value})
-            value = getattr(default, name)
+            if (value := getattr(default, name)) is None:
+                continue  # derived from the log
             inside = value in edges if hasattr(where, "choices") else where.low <= value <= where.high
             assert inside, f"the default {name}={value!r} is not in {where}"
 
@@ -168,7 +169,8 @@ class TrainerTests:
 
     def _fold_in(self, history: Any, known: KnownSide, options: RunOptions) -> Folded | None:
         fold_in = self.trainer.fold_in
-        return None if fold_in is None else fold_in(history, known, self._config(), options)
+        config = self.trainer.complete(self._config(), LogShape.of(checkerboard()))
+        return None if fold_in is None else fold_in(history, known, config, options)
 
 
 def _scores(factors: Factors) -> _Scores:

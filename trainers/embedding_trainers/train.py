@@ -14,10 +14,10 @@ from embedding_trainers.alignment import align, count_shared
 from embedding_trainers.evaluation import measure
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
+from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
-from embedding_trainers.memory import release_freed_memory
 from embedding_trainers.search import Search, find_iterations, tune
-from embedding_trainers.trainer import RunOptions, Trainer
+from embedding_trainers.trainer import LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
 from feast_embeddings.artifact import Entity
 from feast_embeddings.reading import ColumnType, Source
@@ -114,6 +114,7 @@ def train_model(
             stop = find_iterations(method, config, seen, options, patience=patience)
             config = stop.config
     del seen
+    config = method.complete(config, LogShape.of(user_items))
     if split:
         with timed(seconds, "evaluate"):
             judged = _evaluate(method, config, split, options)

@@ -31,6 +31,7 @@ __all__ = [
     "Factors",
     "Folded",
     "KnownSide",
+    "LogShape",
     "RunOptions",
     "Trainer",
     "TrainerConfig",
@@ -76,6 +77,28 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class LogShape:
+    """What a default may depend on.
+
+    Attributes:
+        n_users, n_items: those with an interaction.
+        n_pairs: of a user and an item with an interaction.
+        weight: summed, of all interactions.
+    """
+
+    n_users: int
+    n_items: int
+    n_pairs: int
+    weight: float
+
+    @classmethod
+    def of(cls, user_items: csr_matrix) -> LogShape:
+        """Take it from a matrix as trainers get it."""
+        n_users, n_items = user_items.shape
+        return cls(n_users, n_items, user_items.nnz, float(user_items.data.sum(dtype=np.float64)))
+
+
+@dataclass(frozen=True)
 class Factors:
     """What was learned. The score of an item for a user is ``user · item + bias``; higher is better.
 
@@ -94,7 +117,11 @@ class Factors:
 
     def __post_init__(self) -> None:
         # Least and greatest show both, and take no memory, as a mask of all values does.
-        ends = [end for a in (self.user_factors, self.item_factors, self.item_bias) for end in (a.min(), a.max())]
+        ends = [
+            end
+            for a in (self.user_factors, self.item_factors, self.item_bias)
+            for end in (a.min(initial=0), a.max(initial=0))
+        ]
         if not np.isfinite(ends).all():
             raise InputError(
                 "training diverged to NaN or infinity; lower the learning rate or raise the regularization"
@@ -157,6 +184,9 @@ class Trainer(Generic[C]):
     indices, positive weights) with the known side, which may have been rotated since it was trained; it returns a
     vector per row. None for a trainer that cannot.
 
+    `derive` fills in hyper-parameters that are None, for a trainer whose defaults depend on the log;
+    None for one whose do not. `train` does the same for a config that was not completed.
+
     The matrix holds the summed weights of each pair. A trainer with `uses_weights` False asks only whether a pair
     occurs, and says so here, so that settings that would change nothing are refused.
 
@@ -167,6 +197,11 @@ class Trainer(Generic[C]):
     train: Callable[[csr_matrix, C, RunOptions], Factors]
     fold_in: Callable[[csr_matrix, KnownSide, C, RunOptions], Folded] | None = None
     uses_weights: bool = True
+    derive: Callable[[LogShape, C], C] | None = None
+
+    def complete(self, config: C, log: LogShape) -> C:
+        """Return the config with nothing left to derive from the log; that is what a manifest keeps."""
+        return config if self.derive is None else self.derive(log, config)
 
     def configure(self, parameters: Mapping[str, Any]) -> C:
         """Make the config; text is converted to the type of the parameter.

@@ -126,7 +126,7 @@ def test_typed_before_like_before_file_before_default(logged: Path, command: Com
     like = options(train, *at, "--like", "latest")
     assert (like["user_column"], like["seed"], like["device"], like["trainer"]) == ("customer_no", 7, "cpu", "als")
     assert (like["since"], like["half_life"]) == (datetime(2026, 2, 1, tzinfo=UTC), timedelta(days=30))
-    assert dict(like["params"]) == {"alpha": 20.0, "iterations": 3, "regularization": 0.03}
+    assert dict(like["params"]) == {"alpha": 20.0, "iterations": 3, "regularization": 0.1}
     both = options(train, *at, "--like", "latest", "--user-column", "typed", "--seed", 1, "--interactions", "y")
     assert (both["user_column"], both["seed"], both["interactions"]) == ("typed", 1, "y")
     assert both["query"] is None  # it was meant for the other log

@@ -8,13 +8,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from embedding_trainers.models.adam import Directions
-from embedding_trainers.models.softmax import (
-    Sampler,
-    SoftmaxConfig,
-    fold_in_softmax,
-    gradients,
-    train_softmax,
-)
+from embedding_trainers.models.sampled_softmax import Sampler, gradients, history_gradients
+from embedding_trainers.models.softmax import SoftmaxConfig, fold_in_softmax, train_softmax
 from embedding_trainers.testing import checkerboard
 from embedding_trainers.trainer import KnownSide, RunOptions
 
@@ -71,6 +66,63 @@ def test_gradients(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+def history_loss(histories: Any, weights: Any, others: Any, drawn: Any, log_weights: Any, temperature: float) -> float:
+    """The same where a user is the sum of their items, one positive after the other, each left out of its own sum."""
+    total = 0.0
+    for user, row in enumerate(histories):
+        whole = row @ others
+        rest = np.exp(whole / np.linalg.norm(whole) @ drawn.T / temperature + log_weights).sum()
+        for item in np.flatnonzero(row):
+            without = whole - row[item] * others[item]
+            if np.count_nonzero(row) > 1:
+                score = without / np.linalg.norm(without) @ others[item] / temperature
+                total += weights[user, item] * (np.log(np.exp(score) + rest) - score)
+    return total
+
+
+def test_gradients_through_histories(rng: np.random.Generator) -> None:
+    """By the items of users and by the drawn ones, along the sphere, as differences of the loss say."""
+    dense = np.where(rng.random((5, 7)) < 0.4, rng.choice([0.5, 1, 3], (5, 7)), 0)
+    dense[:, 0] = 1
+    dense[4] = 0
+    dense[4, 2] = 2  # a user of one item
+    weights = np.where(dense > 0, rng.choice([0.5, 2], dense.shape), 0)
+    others, drawn = (unit(rng.standard_normal((n, 4))) for n in (7, 6))
+    log_weights = rng.standard_normal(6)
+    histories = csr_matrix(dense, dtype=np.float32)
+    found = history_gradients(
+        histories,
+        weights[dense > 0].astype(np.float32),
+        others.astype(np.float32),
+        drawn.astype(np.float32),
+        log_weights.astype(np.float32),
+        0.3,
+    )
+    for at, (vectors, gradient) in enumerate(zip((others, drawn), found, strict=True)):
+        expected = np.zeros_like(vectors)
+        for place in np.ndindex(vectors.shape):
+            ends = []
+            for step in (1e-5, -1e-5):
+                sides = [others, drawn]
+                sides[at] = vectors.copy()
+                sides[at][place] += step
+                sides[at][place[0]] /= np.linalg.norm(sides[at][place[0]])
+                ends.append(history_loss(dense, weights, sides[0], sides[1], log_weights, 0.3))
+            expected[place] = (ends[0] - ends[1]) / 2e-5
+        along = gradient - (gradient * vectors).sum(axis=1, keepdims=True) * vectors
+        np.testing.assert_allclose(along, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_items_that_cancel_out() -> None:
+    """A user whose items cancel out, alone or without one of them, leads to no infinity."""
+    vector = unit(np.ones((1, 3)))[0]
+    others = np.array([vector, -vector, vector], np.float32)
+    histories = csr_matrix(np.array([[1, 1, 0], [2, 1, 1], [0, 0, 1]], np.float32))
+    found = history_gradients(histories, histories.data, others, others, np.zeros(3, np.float32), 0.01)
+    for gradient in found:
+        assert np.isfinite(gradient).all()
+
+
 def test_gradients_of_a_low_temperature_are_finite(rng: np.random.Generator) -> None:
     """Exponents far beyond float32 lead to no infinity, whichever side they favour."""
     own = unit(rng.standard_normal((4, 3))).astype(np.float32)
@@ -99,8 +151,8 @@ def test_sample_stands_for_all(rng: np.random.Generator) -> None:
 
 
 def test_adam_of_directions(rng: np.random.Generator) -> None:
-    """Steps are those of Adam's paper on the gradient through the norming; other rows stay."""
-    start = rng.standard_normal((3, 4))
+    """Steps are those of Adam's paper on the gradient along the sphere; other rows stay."""
+    start = unit(rng.standard_normal((3, 4)))
     target, rate = rng.standard_normal((3, 4)), 0.1
     directions = Directions(start.astype(np.float32))
     values, mean, square = start.copy(), np.zeros((3, 4)), np.zeros((3, 4))
@@ -108,35 +160,48 @@ def test_adam_of_directions(rng: np.random.Generator) -> None:
     for step in range(1, 6):
         directions.descend(rows, target[rows].astype(np.float32), rate)
         for row in rows:
-            length = np.linalg.norm(values[row])
-            jacobian = (np.eye(4) - np.outer(values[row], values[row]) / length**2) / length
-            gradient = jacobian @ target[row]
+            gradient = target[row] - (target[row] @ values[row]) * values[row]
             mean[row] = 0.9 * mean[row] + 0.1 * gradient
             square[row] = 0.999 * square[row] + 0.001 * gradient**2
             values[row] -= rate * (mean[row] / (1 - 0.9**step)) / np.sqrt(square[row] / (1 - 0.999**step))
-    np.testing.assert_allclose(directions.unit(), unit(values), atol=1e-4)
-    np.testing.assert_allclose(directions.unit(np.array([1])), unit(start[1:2]), atol=1e-6)
+            values[row] /= np.linalg.norm(values[row])
+    np.testing.assert_allclose(directions.vectors, values, atol=1e-4)
+    np.testing.assert_array_equal(directions.vectors[1], start[1].astype(np.float32))
 
 
 def test_vectors_have_length_one() -> None:
-    """Scores are cosines, so there is no bias."""
-    found = train_softmax(checkerboard(), SoftmaxConfig(factors=8), ONE_THREAD)
+    """Scores are cosines, and the bias is the share of log-popularity that the config names."""
+    board = checkerboard()
+    found = train_softmax(board, SoftmaxConfig(factors=8, temperature=0.2, popularity=0.5), ONE_THREAD)
     for vectors in (found.user_factors, found.item_factors):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert not found.item_bias.any()
+    np.testing.assert_allclose(found.item_bias, 0.1 * np.log1p(board.getnnz(axis=0)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("entity", ["user", "item"])
-def test_fold_in_finds_the_minimum(rng: np.random.Generator, entity: Any) -> None:
-    """No vector of many tried fits a new row better by more than half a per cent."""
+def test_a_new_user_is_as_a_trained_one(rng: np.random.Generator) -> None:
+    """The same history gives the same vector to the byte, whoever is folded in next to it."""
+    dense = np.where(rng.random((60, 30)) < 0.2, rng.choice([1, 3], (60, 30)), 0)
+    dense[range(60), np.arange(60) % 30] = 2
+    entries = csr_matrix(dense, dtype=np.float32)
+    config = SoftmaxConfig(factors=8)
+    trained = train_softmax(entries, config, ONE_THREAD)
+    known = KnownSide("item", trained.item_factors, trained.item_bias, entries.getnnz(axis=0).astype(np.int64))
+    for rows in (slice(None), slice(3, 4)):
+        folded = fold_in_softmax(entries[rows], known, config, ONE_THREAD)
+        np.testing.assert_array_equal(folded.factors, trained.user_factors[rows])
+        assert not folded.bias.any()
+
+
+def test_fold_in_finds_the_minimum(rng: np.random.Generator) -> None:
+    """No vector of many tried fits a new item better by more than half a per cent."""
     factors = unit(rng.standard_normal((30, 3))).astype(np.float32)
     dense = np.where(rng.random((6, 30)) < 0.2, rng.choice([1.0, 3.0], (6, 30)), 0)
     dense[:, 0] = 1
-    config = SoftmaxConfig(factors=3, temperature=0.3)
-    known = KnownSide(entity, factors, np.zeros(30, np.float32), np.ones(30, np.int64))
+    config = SoftmaxConfig(factors=3, temperature=0.3, popularity=0.5)
+    known = KnownSide("user", factors, np.zeros(30, np.float32), np.ones(30, np.int64))
     folded = fold_in_softmax(csr_matrix(dense, dtype=np.float32), known, config, ONE_THREAD)
 
-    assert not folded.bias.any()
+    np.testing.assert_allclose(folded.bias, 0.15 * np.log1p((dense > 0).sum(axis=1)), rtol=1e-6)
     tried = unit(rng.standard_normal((2000, 3)))
     for row, vector in enumerate(folded.factors):
         of_row = [loss(v[None], dense[row : row + 1], factors, factors, np.zeros(30), 0.3) for v in (vector, *tried)]
@@ -147,7 +212,7 @@ def test_fold_in_of_a_row_depends_on_that_row(rng: np.random.Generator) -> None:
     """Whoever is folded in next to it."""
     factors = unit(rng.standard_normal((30, 5))).astype(np.float32)
     entries = csr_matrix((rng.random((700, 30)) < 0.2) + np.eye(1, 30), dtype=np.float32)
-    known = KnownSide("item", factors, np.zeros(30, np.float32), np.ones(30, np.int64))
+    known = KnownSide("user", factors, np.zeros(30, np.float32), np.ones(30, np.int64))
     together = fold_in_softmax(entries, known, SoftmaxConfig(factors=5), ONE_THREAD).factors
     for row in (0, 511, 512, 699):
         alone = fold_in_softmax(entries[row], known, SoftmaxConfig(factors=5), ONE_THREAD).factors

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from embedding_trainers.interactions import Interactions, LogReport, Split
-    from embedding_trainers.trainer import Factors
+    from embedding_trainers.trainer import Factors, LogShape
     from feast_embeddings.reading import Source
 
 __all__ = ["evaluate"]
@@ -150,6 +150,7 @@ def _train(
         parts = split_against(log.users, log.items, log.to_csr(), later, f"the interactions of {test}")
     if parts.n_test_users == 0:
         raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
+    config = trainer.complete(config, LogShape.of(parts.train))
     factors = trainer.train(parts.train, config, choice.options)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from embedding_trainers.interactions.growing import GrowingArray
 from embedding_trainers.interactions.log import Interactions, LogReport
+from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.preparation import Preparation, event_weights, prepare
 from embedding_trainers.interactions.vocabulary import IdNumbering, Numbers
-from embedding_trainers.memory import release_freed_memory
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import IdType, OnBadRows, Rules, Scan, Source, Wanted, source_name
 from feast_embeddings.times import future_starts, to_microseconds

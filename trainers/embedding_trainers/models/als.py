@@ -14,7 +14,8 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.models.conjugate_gradient import CpuSolver, GpuSolver
 from embedding_trainers.models.device import use_gpu
 from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly
-from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainerConfig
+from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -23,6 +24,7 @@ __all__ = ["ALS", "ALSConfig", "fold_in_als", "train_als"]
 
 _CG_STEPS = 2  # for each row and iteration; 3 ranked no better
 _LAST_CG_STEPS = 7  # more, for users
+_WEIGHT_OF_INTERACTIONS, _ALPHAS = 0.06, (0.1, 200)  # next to 1 for all pairs
 
 
 class ALSConfig(TrainerConfig):
@@ -34,18 +36,37 @@ class ALSConfig(TrainerConfig):
         description="times that both sides are solved",
         json_schema_extra={"search": {"low": 3, "high": 20}},
     )
-    alpha: float = Field(
-        default=40,
+    alpha: float | None = Field(
+        default=None,
         gt=0,
-        description="weight of an interaction, next to 1 for a pair without any",
-        json_schema_extra={"search": {"low": 1, "high": 400, "log": True}},
+        description="weight of an interaction, next to 1 for a pair without any; derived from the log if not given",
+        json_schema_extra={"search": {"low": 0.3, "high": 300, "log": True}},
     )
     regularization: float = Field(
-        default=0.03,
+        default=0.1,
         gt=0,
         description="L2 penalty, for each unit of weight in the row",
         json_schema_extra={"search": {"low": 0.005, "high": 0.5, "log": True}},
     )
+
+
+def with_alpha(log: LogShape, config: ALSConfig) -> ALSConfig:
+    """Give a config without alpha the one by which all interactions weigh 6 % of what all pairs weigh.
+
+    So a dense log gets a small one and a sparse log a large one, between 0.1 and 200 for an interaction of mean weight.
+    On each of five logs that is near the best of a grid, where a fixed one is far from it on some
+    (`tests.benchmarks.als_defaults`).
+    """
+    if config.alpha is not None:
+        return config
+    of_mean = float(np.clip(_WEIGHT_OF_INTERACTIONS * log.n_users * log.n_items / log.n_pairs, *_ALPHAS))
+    return config.model_copy(update={"alpha": of_mean * log.n_pairs / log.weight})
+
+
+def _alpha(config: ALSConfig) -> float:
+    if config.alpha is None:
+        raise InputError("parameter alpha is not given: take the config of the version, or Trainer.complete")
+    return config.alpha
 
 
 def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) -> Factors:
@@ -63,6 +84,7 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
         InputError: a GPU is asked for and there is none.
         MissingExtraError: implicit is not installed.
     """
+    config = with_alpha(LogShape.of(user_items), config)
     with import_extra("threadpoolctl").threadpool_limits(1, "blas"):  # the solver has threads of its own
         if not use_gpu(options):
             return _train(user_items, config, options, CpuSolver(config.factors, options.threads))
@@ -81,7 +103,7 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
 def _ridges(user_items: csr_matrix, config: ALSConfig) -> list[npt.NDArray[np.float64]]:
     """The λ of each user, and of each item."""
     weights = [np.asarray(user_items.sum(axis=axis)).ravel() for axis in (1, 0)]
-    return [row_regularization(each, config.alpha, config.regularization) for each in weights]
+    return [row_regularization(each, _alpha(config), config.regularization) for each in weights]
 
 
 def _train(
@@ -94,8 +116,8 @@ def _train(
     """Train with rows and columns in this order; `as_given` puts the factors into that of the caller."""
     n_users, n_items = user_items.shape
     of_users, of_items = _ridges(user_items, config)
-    to_users = solver.equations(user_items, of_users, config.alpha)
-    to_items = solver.equations(user_items.T.tocsr(), of_items, config.alpha)
+    to_users = solver.equations(user_items, of_users, _alpha(config))
+    to_items = solver.equations(user_items.T.tocsr(), of_items, _alpha(config))
 
     rng = np.random.default_rng(options.seed)
     users, items = (
@@ -132,9 +154,9 @@ def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, o
     """
     spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
     folded = solve_exactly(
-        interactions, known.factors, spectrum, alpha=config.alpha, regularization=config.regularization
+        interactions, known.factors, spectrum, alpha=_alpha(config), regularization=config.regularization
     )
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-ALS = Trainer(ALSConfig, train_als, fold_in_als)
+ALS = Trainer(ALSConfig, train_als, fold_in_als, derive=with_alpha)

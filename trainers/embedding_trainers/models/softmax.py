@@ -1,8 +1,8 @@
-"""Matrix factorisation with a sampled softmax loss on cosines (Wu et al., ACM TOIS 2024, arXiv:2201.02327)."""
+"""Item vectors by a sampled softmax loss on cosines; a user is the sum of their items."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.models.adam import Directions
+from embedding_trainers.models.als import ALSConfig, train_als
 from embedding_trainers.models.device import refuse_gpu
+from embedding_trainers.models.sampled_softmax import Sample, Sampler, gradients, history_gradients, unit
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SOFTMAX", "SoftmaxConfig", "fold_in_softmax", "train_softmax"]
 
+_START_ITERATIONS = 4  # of als
 _NEGATIVES = 4096  # items drawn for the denominator of a batch
-_BATCHES = 50  # a pass, at least, as far as there are users for them
+_BATCHES = 4  # a pass, at least, as far as there are users for them: more steps fit a small log too closely
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 512  # users
 _FOLD_NEGATIVES, _FOLD_STEPS, _FOLD_LEARNING_RATE = 2048, 50, 0.2
 
@@ -32,7 +35,7 @@ class SoftmaxConfig(TrainerConfig):
     """Hyper-parameters of `train_softmax`."""
 
     iterations: int = Field(
-        default=50,
+        default=20,
         ge=1,
         description="passes over the users",
         json_schema_extra={"search": {"low": 10, "high": 100, "log": True}},
@@ -45,24 +48,33 @@ class SoftmaxConfig(TrainerConfig):
         json_schema_extra={"search": {"low": 0.005, "high": 0.05, "log": True}},
     )
     temperature: float = Field(
-        default=0.2,
+        default=0.1,
         ge=0.001,
         le=10,
         description="what cosines are divided by; the lower, the more the hardest negatives count",
         json_schema_extra={"search": {"low": 0.05, "high": 0.5, "log": True}},
+    )
+    popularity: float = Field(
+        default=0.35,
+        ge=0,
+        le=10,
+        description="share of log-popularity added to the logits, as the bias of items",
+        json_schema_extra={"search": {"low": 0, "high": 1}},
     )
 
 
 def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOptions) -> Factors:
     """Maximise, over all interactions, the logarithm of the softmax of cosine / temperature over the items.
 
-    The loss is that of sampled softmax (Bengio & Senécal, IEEE TNN 2008; for recommenders: Wu et al., ACM TOIS 2024,
-    arXiv:2201.02327): the sum over all items is estimated by items drawn for a batch of users, in proportion to the
-    root of their popularity, each divided by how often it is expected. A catalogue that is no larger than the sample
-    takes part as a whole. An interaction counts as its weight, and a user as the root of what theirs weigh.
+    A user's vector is the sum of the vectors of their items, by weight, scaled to length 1 (FISM: Kabbur, Ning &
+    Karypis, KDD 2013); so only items are learned, and a new user's vector is as exact as a trained one's. An item is
+    predicted from the others of its user. See `sampled_softmax` for the loss and the draws; a catalogue that is no
+    larger than the sample takes part as a whole. An interaction counts as its weight, and a user as the root of what
+    theirs weigh.
 
-    It is descended by Adam (Kingma & Ba, ICLR 2015, arXiv:1412.6980), for the rows of a batch only. All vectors have
-    length 1, so the score is the cosine, and items have no bias.
+    It starts from the items of `als`, and is descended by Adam (Kingma & Ba, ICLR 2015, arXiv:1412.6980). All vectors
+    have length 1. A cosine cannot say how popular an item is, so its bias does: popularity · temperature ·
+    log(1 + degree).
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
@@ -76,15 +88,14 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
     refuse_gpu(options, "softmax")
     n_users, n_items = user_items.shape
     rng = np.random.default_rng(options.seed)
-    users, items = (Directions.at_random(n, config.factors, rng) for n in (n_users, n_items))
-    weights = user_items.copy()
+    degrees = np.bincount(user_items.indices, minlength=n_items)
+    items = Directions(_start_of_items(user_items, config, options, rng))
     totals = np.asarray(user_items.sum(axis=1), np.float32).ravel()
-    weights.data /= np.sqrt(np.repeat(totals, np.diff(user_items.indptr)))
-    sampler = Sampler(np.bincount(user_items.indices, minlength=n_items), _NEGATIVES)
+    sampler = Sampler(degrees, _NEGATIVES)
     batch_size = int(np.clip(n_users // _BATCHES, _SMALLEST_BATCH, _LARGEST_BATCH))
 
     def result() -> Factors:
-        return Factors(users.unit(), items.unit(), np.zeros(n_items, np.float32))
+        return Factors(_users(user_items, items.vectors), items.vectors.copy(), _bias(degrees, config))
 
     with import_extra("threadpoolctl").threadpool_limits(options.threads or None, "blas"):
         for iteration in tqdm(range(1, config.iterations + 1), "softmax", disable=not options.progress):
@@ -92,116 +103,67 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
             order = rng.permutation(n_users)
             for start in range(0, n_users, batch_size):
                 batch = np.sort(order[start : start + batch_size])
-                _descend(users, items, weights[batch], batch, sampler.draw(rng), config.temperature, learning_rate)
+                _descend(items, user_items[batch], totals[batch], sampler.draw(rng), config.temperature, learning_rate)
             if options.watch and options.watch(iteration, result):
                 break
     return result()
 
 
+def _start_of_items(
+    user_items: csr_matrix, config: SoftmaxConfig, options: RunOptions, rng: np.random.Generator
+) -> _Floats:
+    """Directions of the items of `als`, at random where it has none."""
+    als = ALSConfig(factors=config.factors, iterations=_START_ITERATIONS)
+    factors = train_als(user_items, als, replace(options, device="cpu", watch=None)).item_factors
+    return unit(factors, unit(rng.standard_normal(factors.shape, dtype=np.float32)))
+
+
+def _users(user_items: csr_matrix, items: _Floats) -> _Floats:
+    """The direction of the sum of each user's items; if they cancel out there is none, and any is as good."""
+    return unit(np.asarray(user_items @ items, np.float32), 1 / np.sqrt(items.shape[1]))
+
+
+def _bias(degrees: npt.NDArray[np.integer], config: SoftmaxConfig) -> _Floats:
+    return np.asarray(config.popularity * config.temperature * np.log1p(degrees), np.float32)
+
+
 def _descend(
-    users: Directions,
     items: Directions,
-    positives: csr_matrix,
-    batch: npt.NDArray[np.int64],
+    histories: csr_matrix,
+    totals: _Floats,
     sample: Sample,
     temperature: float,
     learning_rate: float,
 ) -> None:
-    """Take a step for the users of a batch, their items (the positives), and the drawn items (the negatives)."""
-    touched, places = np.unique(np.concatenate([sample.rows, positives.indices]), return_inverse=True)
+    """Take a step for the items of some users and for the drawn ones (the negatives)."""
+    touched, places = np.unique(np.concatenate([sample.rows, histories.indices]), return_inverse=True)
     drawn, columns = places[: len(sample.rows)], places[len(sample.rows) :]
-    positives = type(positives)((positives.data, columns, positives.indptr), shape=(len(batch), len(touched)))
-    queries, candidates = users.unit(batch), items.unit(touched)
-    negatives = candidates[drawn]
-    of_negatives, of_positives = gradients(queries, positives, candidates, negatives, sample.log_weights, temperature)
-    of_items = of_positives.T @ queries
-    of_items[drawn] += of_negatives.T @ queries
-    users.descend(batch, of_negatives @ negatives + of_positives @ candidates, learning_rate)
-    items.descend(touched, of_items, learning_rate)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows drawn for a sum over all, with weights by which that sum is estimated without bias.
-
-    Attributes:
-        rows: distinct, ascending, shape (m,).
-        log_weights: float32, shape (m,): how often each was drawn over how often that is expected (logQ correction).
-    """
-
-    rows: npt.NDArray[np.int64]
-    log_weights: _Floats
-
-
-class Sampler:
-    """Draws rows in proportion to the root of their degrees; all of them where there are no more than `size`."""
-
-    def __init__(self, degrees: npt.NDArray[np.integer], size: int) -> None:
-        share = np.sqrt(degrees + 1.0)
-        self._share, self._size = share / share.sum(), size
-        self._up_to = np.cumsum(self._share)
-
-    def draw(self, rng: np.random.Generator) -> Sample:
-        n = len(self._share)
-        if n <= self._size:
-            return Sample(np.arange(n), np.zeros(n, np.float32))
-        drawn = np.searchsorted(self._up_to, rng.random(self._size) * self._up_to[-1], side="right")
-        rows, times = np.unique(drawn, return_counts=True)
-        return Sample(rows, np.log(times / (self._size * self._share[rows])).astype(np.float32))
-
-
-def gradients(
-    queries: _Floats,
-    positives: csr_matrix,
-    candidates: _Floats,
-    negatives: _Floats,
-    log_weights: _Floats,
-    temperature: float,
-) -> tuple[_Floats, csr_matrix]:
-    """The gradient of the sampled softmax loss with respect to the cosines.
-
-    The loss of a positive is ``log(exp(s) + Σ weight · exp(s_negative)) - s``, with the logit s = cosine /
-    temperature, times its weight.
-
-    Args:
-        queries: unit vectors, shape (b, dim).
-        positives: weights, csr, shape (b, p).
-        candidates: unit vectors of the columns of `positives`, shape (p, dim).
-        negatives: unit vectors, shape (m, dim).
-        log_weights: of the negatives, shape (m,).
-
-    Returns:
-        Of the cosines with the negatives, float32, shape (b, m); and of those with the positives, csr like `positives`.
-    """
-    scale = np.float32(1 / temperature)
-    logits = np.asarray((queries * scale) @ negatives.T + log_weights, np.float32)
-    highest = logits.max(axis=1, keepdims=True)
-    of_negatives = np.exp(logits - highest, out=logits)
-    total = of_negatives.sum(axis=1)
-    rows = np.repeat(np.arange(len(queries)), np.diff(positives.indptr))
-    positive_logits = np.einsum("ij,ij->i", queries[rows], candidates[positives.indices]) * scale
-    # 1 minus the softmax probability of the positive.
-    with np.errstate(over="ignore"):  # exp of much is infinity, and one over that is 0
-        error = 1 / (1 + np.exp(positive_logits - (np.log(total) + highest[:, 0])[rows]))
-    of_positives = type(positives)(
-        (-(positives.data * error * scale), positives.indices, positives.indptr), shape=positives.shape
+    weights = histories.data / np.sqrt(np.repeat(totals, np.diff(histories.indptr)))
+    histories = type(histories)((histories.data, columns, histories.indptr), shape=(len(totals), len(touched)))
+    candidates = items.vectors[touched]
+    gradient, of_negatives = history_gradients(
+        histories, weights, candidates, candidates[drawn], sample.log_weights, temperature
     )
-    of_negatives *= (-np.asarray(of_positives.sum(axis=1)).ravel() / total)[:, None]
-    return of_negatives, of_positives
+    gradient[drawn] += of_negatives
+    items.descend(touched, gradient, learning_rate)
 
 
 def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxConfig, options: RunOptions) -> Folded:
-    """Minimise the loss of training over the vectors of new users or items alone, with the other side as it is.
+    """Make vectors of new users or items, with the other side as it is.
 
-    A few steps of Adam from the mean of what they interacted with. The sample is drawn once, so a vector depends on its
-    row and the seed alone. For items the roles are exchanged: users who have the item against all users.
+    A user's vector is the sum of their items, as in training: the same history gives the same vector. An item's
+    minimises the loss over its vector alone, with the users who have it against all users: a few steps of Adam from the
+    mean of its users. The sample is drawn once, so a vector depends on its row and the seed alone.
 
     Args:
         interactions: shape (n_new, n_known); see `Trainer`.
-        known: the other side; it has no bias.
+        known: the other side.
         config: as trained.
         options: seed of the draws.
     """
+    if known.entity == "item":
+        folded = _users(interactions, known.factors)
+        return Folded(folded, np.zeros(len(folded), np.float32))
 
     def draw() -> Sample:
         return Sampler(known.degrees, _FOLD_NEGATIVES).draw(np.random.default_rng(options.seed))
@@ -212,24 +174,15 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
     for start in range(0, len(folded), _LARGEST_BATCH):
         rows = slice(start, start + _LARGEST_BATCH)
         positives = interactions[rows]
-        vectors = Directions(_start(positives, known.factors))
+        items = Directions(_users(positives, known.factors))
         for step in range(_FOLD_STEPS):
             of_negatives, of_positives = gradients(
-                vectors.unit(), positives, known.factors, negatives, sample.log_weights, config.temperature
+                items.vectors, positives, known.factors, negatives, sample.log_weights, config.temperature
             )
             gradient = of_negatives @ negatives + of_positives @ known.factors
-            vectors.descend(slice(None), gradient, _FOLD_LEARNING_RATE * (1 - step / _FOLD_STEPS))
-        folded[rows] = vectors.unit()
-    return Folded(folded, np.zeros(len(folded), np.float32))
-
-
-def _start(positives: csr_matrix, factors: _Floats) -> _Floats:
-    """The direction of the mean of the positives."""
-    sums = np.asarray(positives @ factors, np.float32)
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    # Positives that cancel out have none: any is as good.
-    start: _Floats = np.divide(sums, lengths, out=np.ones_like(sums), where=lengths > 0)
-    return start
+            items.descend(slice(None), gradient, _FOLD_LEARNING_RATE * (1 - step / _FOLD_STEPS))
+        folded[rows] = items.vectors
+    return Folded(folded, _bias(np.diff(interactions.indptr), config))
 
 
 SOFTMAX = Trainer(SoftmaxConfig, train_softmax, fold_in_softmax)

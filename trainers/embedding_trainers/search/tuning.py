@@ -14,7 +14,7 @@ from tqdm import tqdm
 from embedding_trainers.evaluation import K, evaluate
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import split_interactions
-from embedding_trainers.trainer import RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import LogShape, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import EmbeddingsError, InputError
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ def tune(
             all trials.
     """
     optuna = import_extra("optuna")
-    given = trainer.configure(parameters)
     space = {name: where for name, where in search_space(trainer.config).items() if name not in parameters}
     if not space:
         raise InputError("nothing to search: the trainer's parameters are all given, or none can be searched")
     split = split_interactions(log, seed=options.seed)
     if not split.n_test_users:
         raise InputError("too few interactions to hold any back from the search; leave out --tune")
+    given = trainer.complete(trainer.configure(parameters), LogShape.of(split.train))
 
     trials: list[Trial] = []
     best: tuple[float, TrainerConfig] | None = None
@@ -133,7 +133,7 @@ def tune(
     start = time.perf_counter()
     with _quiet(optuna), tqdm(total=search.trials, desc="tune", unit="trial", disable=not options.progress) as bar:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed))
-        study.enqueue_trial({name: getattr(given, name) for name in space})
+        study.enqueue_trial({name: _within(getattr(given, name), where) for name, where in space.items()})
         try:
             while len(trials) < search.trials:
                 if trials and _is_over(search.time_budget, time.perf_counter() - start):
@@ -190,6 +190,11 @@ def search_space(config: type[TrainerConfig]) -> dict[str, Any]:
                 f"or choices: {error}"
             ) from None
     return space
+
+
+def _within(value: Any, where: Any) -> Any:
+    """The value, or the nearest that is searched: what is derived from a log may be outside."""
+    return value if hasattr(where, "choices") else min(max(value, where.low), where.high)
 
 
 def _score(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedding_trainers.spark.session import functions, spark_module
+from embedding_trainers.trainer import LogShape
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.errors import InputError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from embedding_trainers.models.als import ALSConfig
 
-__all__ = ["Pairs", "SparkFactors", "factorize", "number_pairs"]
+__all__ = ["Pairs", "SparkFactors", "factorize", "number_pairs", "shape_of"]
 
 _MOST_IDS = 2**31 - 1  # MLlib's ids are 32-bit
 
@@ -83,6 +84,13 @@ def number_pairs(rows: DataFrame) -> Pairs:
     return Pairs(sides, counts, weights)
 
 
+def shape_of(pairs: Pairs) -> LogShape:
+    """Return what a default may depend on."""
+    found = pairs.weights.agg(functions().count("*"), functions().sum("weight")).first()
+    assert found is not None  # noqa: S101 (an aggregate has a row)
+    return LogShape(pairs.counts["user"], pairs.counts["item"], *found)
+
+
 def factorize(pairs: Pairs, config: ALSConfig, seed: int) -> SparkFactors:
     """Factorise by MLlib's ALS for implicit feedback.
 
@@ -93,6 +101,7 @@ def factorize(pairs: Pairs, config: ALSConfig, seed: int) -> SparkFactors:
     F = functions()  # noqa: N806
     mean = pairs.weights.agg(F.avg("weight")).first()
     assert mean is not None  # noqa: S101 (an aggregate has a row)
+    assert config.alpha is not None, "complete it"  # noqa: S101
     blocks = pairs.weights.sparkSession.sparkContext.defaultParallelism
     als = spark_module("pyspark.ml.recommendation").ALS(
         rank=config.factors,

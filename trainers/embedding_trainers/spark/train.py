@@ -15,7 +15,7 @@ from embedding_trainers.alignment import align_by
 from embedding_trainers.interactions import Columns, Preparation, Reading
 from embedding_trainers.interactions.checks import judge_weights, rows_warnings
 from embedding_trainers.interactions.tables import refuse_zeros
-from embedding_trainers.spark.factorization import Pairs, factorize, number_pairs
+from embedding_trainers.spark.factorization import Pairs, factorize, number_pairs, shape_of
 from embedding_trainers.spark.holdout import evaluate_on_spark
 from embedding_trainers.spark.rows import open_log, prepared_rows, refuse_settings, types_of_ids
 from embedding_trainers.spark.session import functions, open_session, spark_errors
@@ -94,11 +94,11 @@ def _train(
     seed: int,
 ) -> Training:
     seconds: dict[str, float] = {}
-    config = cast("ALSConfig", run.config)
     with timed(seconds, "read"):
         rows, report = prepared_rows(log, name, run.columns, run.preparation, run.reading)
         rows = rows.persist()
         pairs = number_pairs(rows)
+        config = cast("ALSConfig", run.method.complete(run.config, shape_of(pairs)))
         types = types_of_ids(rows)
         as_of, n_rows, fingerprint = _facts(rows, types)
         warnings = _warnings(pairs, n_rows, as_of)
