@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from embedding_trainers.interactions import Interactions, LogReport, Split
-    from embedding_trainers.trainer import Factors, LogShape
+    from embedding_trainers.trainer import Factors
     from feast_embeddings.reading import Source
 
 __all__ = ["evaluate"]
@@ -135,7 +135,7 @@ def _train(
     source: InteractionSource, test: str | None, split: str, split_at: datetime | None, choice: TrainerChoice
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
     from embedding_trainers.interactions import split_against
-    from embedding_trainers.trainer import find_trainer
+    from embedding_trainers.trainer import LogShape, find_trainer
 
     if len([given for given in (test, split_at, split != "auto") if given]) > 1:
         raise InputError("name one of --test, --split and --split-at")
