@@ -16,7 +16,7 @@ from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError
 from feast_embeddings.files import is_held
-from feast_embeddings.model.views import view_name
+from feast_embeddings.model.views import reads_given_source, view_name
 
 __all__ = ["artifacts", "history"]
 
@@ -90,7 +90,7 @@ def _listed(files: Iterable[str]) -> str:
 def _elsewhere(patient: Patient, view: str, place: Path) -> str:
     """Return the folder that a registered view reads, if it is not this one."""
     registered = (patient.views or {}).get(view)
-    source = None if registered is None else registered.batch_source
+    source = None if registered is None or reads_given_source(registered) else registered.batch_source
     if not isinstance(source, FileSource) or "://" in source.path or folder_of_source(source.path).resolve() == place:
         return ""
     return source.path
