@@ -20,6 +20,7 @@ from tests.support.team_tables import DAY, ITEMS, USERS, Team, make_team
 
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import Artifact
+from feast_embeddings.doctor import examine
 from feast_embeddings.errors import EmbeddingsError, EngineError, InputError
 
 Start = Callable[..., Job]
@@ -248,3 +249,18 @@ def test_sources_that_cannot_be_one(team: Team, source: DataSource, message: str
     team.train(1, AS_OF, USERS, ITEMS)
     with pytest.raises(InputError, match=message):
         embedding_views("shop", team.repo.data, user_source=source)
+
+
+def test_the_doctor(team: Team) -> None:
+    """Finds nothing in PostgreSQL and in its settings, and then the table that is gone."""
+    artifact = team.train(1, AS_OF, USERS, ITEMS)
+    publish_any(team.apply(), artifact)
+
+    def said(check: str) -> list[tuple[str, str]]:
+        return [(each.level, each.message) for each in examine(team.repo).findings if each.check == check]
+
+    assert [level for level, _ in said("history") + said("configuration")] == ["ok", "ok"]
+    team.sql("DROP TABLE items")
+    ((level, message),) = said("history")
+    assert level == "problem"
+    assert f"table {team.schema}.items of PostgreSQL does not exist; create it: CREATE TABLE" in message
