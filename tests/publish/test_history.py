@@ -46,7 +46,7 @@ def test_each_label_gets_what_the_dictionary_says(team: Team) -> None:
     ]
     labels = [
         {"user_id": user, "item_id": ITEMS[(3 * n + m) % len(ITEMS)], "event_timestamp": AS_OF + moment}
-        for n, user in enumerate([*USERS, "nobody"])
+        for n, user in enumerate([*USERS, "u-unknown"])
         for m, moment in enumerate(moments)
     ]
     frame = pd.DataFrame(labels).assign(label=range(len(labels)))

@@ -70,10 +70,9 @@ class PostgresTable:
                 )
             cursor.execute(_COLUMNS, [oid])
             found = dict(cursor.fetchall())
-        accepted = dict(_TYPES)
         if self._rows.view.entity_columns[0].dtype == Int32 and found.get(self._rows.id) == "integer":
             found[self._rows.id] = "bigint"  # the ids were checked to fit
-        check_columns(self.name, self._rows, found, accepted)
+        check_columns(self.name, self._rows, found, _TYPES)
 
     def write(self) -> int:
         """Write the rows that the table does not have; all of them, or none if this fails or is killed."""
