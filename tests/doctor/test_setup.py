@@ -120,7 +120,9 @@ def test_a_configuration_that_cannot_be_read(doctor: Doctor, repo: Repo, fix: Fi
         ({"online_store": {"type": "sqlite"}}, "problem", "queries do not work"),
         ({"online_store": {"type": "feast_embeddings.QdrantEmbeddingOnlineStore", "hnsw_m": -1}}, "problem", "hnsw_m"),
         ({"batch_engine": {"type": "local"}}, "warning", "batch_engine.type is local"),
-        ({"offline_store": {"type": "file"}}, "warning", "tested with duckdb"),
+        ({"offline_store": {"type": "file"}}, "warning", "drops label rows that are older than the first version"),
+        ({"offline_store": {"type": "dask"}}, "warning", "offline_store.type is dask: Feast's get_historical"),
+        ({"offline_store": {"type": "remote", "host": "h"}}, "warning", "tested with duckdb"),
     ],
 )
 def test_settings(doctor: Doctor, repo: Repo, change: dict[str, Any], level: str, message: str) -> None:

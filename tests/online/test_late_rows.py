@@ -79,7 +79,7 @@ def test_a_row_is_kept_whenever_it_comes(shop: Shop) -> None:
     found = store.user_embeddings(["late-load", "u-2"])
     assert (found.version, found.event_timestamps) == (newer.manifest.version, [LATE, NEW_AS_OF])
     assert "sku-3" not in store.rank("late-load", 100).ids
-    assert set(store.similar_users("late-load", 8, filter="country = 'FR'").ids) == {
+    assert set(store.similar_users("late-load", len(STEPS), filter="country = 'FR'").ids) == {
         "u-1",
         *(f"late-{step}" for step in STEPS if step != "load"),
     }

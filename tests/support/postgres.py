@@ -10,11 +10,12 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "postgres_server"]
 
 _PASSWORD = "s3cret"  # noqa: S105 (of a server that lives for a test)
 
@@ -27,6 +28,13 @@ def _program(name: str) -> str | None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URI of an empty database, with its password."""
+    with postgres_server() as uri:
+        yield uri
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Run a server during the block; skips where there is none to run."""
     initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
         pytest.skip("no PostgreSQL: no initdb and postgres in /usr/lib/postgresql or on the PATH")

@@ -52,7 +52,10 @@ def training_frame(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Join the embeddings that existed at its time to each row of a file."""
+    """Join the embeddings that existed at its time to each row of a file.
+
+    Reads the versions on this disk, published or not, also where feature views read a table of the offline store.
+    """
     import pyarrow.parquet as pq
 
     from feast_embeddings.offline.training_frame import label_columns

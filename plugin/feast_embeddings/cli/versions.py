@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from tqdm import tqdm
@@ -56,6 +56,12 @@ _share = click.FloatRange(0, 1)
     metavar="SECONDS",
     help="Wait so long for all replicas of a cluster; if they are not active by then, the live version stays.",
 )
+@click.option(
+    "--history",
+    type=click.Choice(["feast", "none"]),
+    help="Write the version to the tables that its feature views read; or write none.  "
+    "[default: feast for views with a source of the repo]",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
 def publish(
@@ -64,6 +70,7 @@ def publish(
     version: str,
     dry_run: bool,
     wait_replicas: float | None,
+    history: Literal["feast", "none"] | None,
     quiet: bool,
     as_json: bool,
     **gates: Any,
@@ -78,18 +85,24 @@ def publish(
 
     from feast_embeddings.publish.checks import check_room, check_rows
     from feast_embeddings.publish.gates import Gates, refuse_failed
+    from feast_embeddings.publish.history import history_tables
     from feast_embeddings.publish.plan import plan_publish
     from feast_embeddings.publish.run import publish_artifact
 
     if dry_run:
         feature_store = opened.feature_store()
         plan, targets = plan_publish(feature_store, artifact, Gates(**gates))
+        tables = history_tables(
+            feature_store, artifact.manifest, [(target.side, target.rows) for target in targets], history
+        )
         if as_json:
             print_json(dataclasses.asdict(plan))
         else:
             _print_gates(plan.gates)
             for side in plan.sides:
                 click.echo(f"{side.collection}: {side.points} {side.entity}s, {side.to_load} of them to load")
+            for table in tables:
+                click.echo(f"{table.name}: gets the rows of {plan.version} that it lacks")
             for name, why in plan.unreadable.items():
                 click.echo(f"{name}: cannot be read, and stays as it is: {why}")
             for name in plan.drop:
@@ -108,6 +121,7 @@ def publish(
             artifact,
             gates=Gates(**gates),
             wait_replicas=wait_replicas,
+            history=history,
             progress=bar.update,
             on_step=lambda step: bar.set_description(f"publish: {step}"),
         )
@@ -202,10 +216,13 @@ def _print_result(result: PublishResult, as_json: bool) -> None:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
         print_json(dataclasses.asdict(result))
-    elif result.changed:
+        return
+    if result.n_history:
+        click.echo(f"{result.n_history} rows written to the tables of the feature views")
+    if result.changed:
         click.echo(f"{result.model} {result.version} is live: {_sizes(result)}, in {result.seconds:.1f} s")
     else:
-        click.echo(f"{result.model} {result.version} is live already; nothing changed")
+        click.echo(f"{result.model} {result.version} is live already{'' if result.n_history else '; nothing changed'}")
 
 
 def _print_gates(gates: list[GateResult]) -> None:

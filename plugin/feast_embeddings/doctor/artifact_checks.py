@@ -12,11 +12,13 @@ from feast_embeddings.artifact import ENTITIES, Artifact, version_folders
 from feast_embeddings.artifact.history import files_of, folder_of_source, history_folder
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.artifact.model_folder import artifact_lock, leftovers
+from feast_embeddings.artifact.table_files import table_files
 from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
-from feast_embeddings.errors import ArtifactError
+from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.files import is_held
-from feast_embeddings.model.views import view_name
+from feast_embeddings.model.views import reads_given_source, view_name
+from feast_embeddings.publish.history import history_tables
 
 __all__ = ["artifacts", "history"]
 
@@ -60,7 +62,10 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
 
 
 def history(patient: Patient) -> Iterator[Finding]:
-    """Check that the history, which training frames read, has exactly the versions on disk, and that Feast reads it."""
+    """Check that the history, which training frames read, has exactly the versions on disk, and that Feast reads it.
+
+    Where views read tables of the repo's own, also that the newest version can be written to them.
+    """
     for model in patient.models:
         folder = patient.repo.data / model
         versions = version_folders(patient.repo.data, model)
@@ -80,6 +85,9 @@ def history(patient: Patient) -> Iterator[Finding]:
                 yield Finding("history", "problem", message, patient.feast("apply"), model)
                 break
         else:
+            if reason := _unwritable(patient, model, versions[-1]):
+                yield Finding("history", "problem", reason, patient.command("publish", model, "--dry-run"), model)
+                continue
             yield Finding("history", "ok", f"has {_several(len(versions), 'version')}", model=model)
 
 
@@ -90,10 +98,27 @@ def _listed(files: Iterable[str]) -> str:
 def _elsewhere(patient: Patient, view: str, place: Path) -> str:
     """Return the folder that a registered view reads, if it is not this one."""
     registered = (patient.views or {}).get(view)
-    source = None if registered is None else registered.batch_source
+    source = None if registered is None or reads_given_source(registered) else registered.batch_source
     if not isinstance(source, FileSource) or "://" in source.path or folder_of_source(source.path).resolve() == place:
         return ""
     return source.path
+
+
+def _unwritable(patient: Patient, model: str, newest: Path) -> str:
+    """Say why the newest version cannot be written to tables of the repo's own; empty if it can, or need not."""
+    sides = patient.sides(model) if patient.views and patient.config else None
+    if not any(reads_given_source(side.view) for side in (sides or {}).values()):
+        return ""
+    try:
+        manifest = read_manifest(newest)
+        files = {entity: table_files([newest / name for name in manifest.parts(entity)]) for entity in manifest.sides}
+        rows = [(side, files[entity]) for entity, side in (sides or {}).items() if entity in files]
+        history_tables(patient.feature_store(), manifest, rows)
+    except InputError as error:
+        return str(error)
+    except (ArtifactError, OSError):  # reported by another check
+        return ""
+    return ""
 
 
 def _several(n: int, what: str) -> str:

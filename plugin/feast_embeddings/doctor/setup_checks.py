@@ -31,6 +31,11 @@ _US = "feast-embeddings"
 # Reported even when all is well, because every bug report needs it.
 _NAMED = ("feast", "qdrant-client", "qdrant-edge-py", "numpy", "pyarrow", "implicit")
 
+# Offline stores that this package is tested with.
+_OFFLINE = ("duckdb", "postgres")
+# Two names of one store, Feast's default.
+_DROPPING = ("dask", "file")
+
 
 def installation(patient: Patient) -> Iterator[Finding]:
     """Check the installed packages against this one's requirements."""
@@ -98,9 +103,10 @@ def configuration(patient: Patient) -> Iterator[Finding]:
         yield Finding("configuration", "problem", message, template)
         return
     patient.config = config
+    offline_type = getattr(offline, "type", None)
     expected = {
         "provider": (config.provider, "local"),
-        "offline_store.type": (getattr(offline, "type", None), "duckdb"),
+        "offline_store.type": (offline_type, offline_type if offline_type in _OFFLINE else "duckdb"),
         "batch_engine.type": (_type(config.batch_engine), "feast_embeddings.ArrowComputeEngine"),
         "registry.serve_features_while_materializing": (config.registry.serve_features_while_materializing, True),
         "entity_key_serialization_version": (config.entity_key_serialization_version, 3),
@@ -108,6 +114,12 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     others = {name: found for name, (found, wanted) in expected.items() if found != wanted}
     for name, found in others.items():
         message = f"{name} is {found}, but this package is tested with {expected[name][1]}"
+        if found in _DROPPING and name == "offline_store.type":
+            message = (
+                f"{name} is {found}: Feast's get_historical_features then drops label rows that are older than the "
+                "first version of their vector, and all but one of rows with the same ids and time; with duckdb it "
+                "keeps them. training-frame is not affected"
+            )
         yield Finding("configuration", "warning", message, template)
     if not others:
         where = online.url or f"embedded, in {online.path or 'qdrant_storage'}"

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView, Field, FileSource
 from feast.data_format import ParquetFormat
+from feast.data_source import DataSource, KafkaSource, KinesisSource, PushSource, RequestSource
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String, UnixTimestamp, from_value_type
 
 from feast_embeddings.artifact import ENTITIES, Artifact, load_artifact
@@ -26,9 +27,20 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.model.entities import entity_for
 from feast_embeddings.online.view_tables import MODEL_TAG
 
-__all__ = ["ENTITY_TAG", "MODEL_TAG", "EmbeddingViews", "embedding_views", "id_name", "view_name"]
+__all__ = [
+    "ENTITY_TAG",
+    "HISTORY_TAG",
+    "MODEL_TAG",
+    "EmbeddingViews",
+    "embedding_views",
+    "id_name",
+    "reads_given_source",
+    "view_name",
+]
 
 ENTITY_TAG = "feast_embeddings.entity"
+# Of views whose source the repo gave: publishing writes their history there. Its value is the source's name.
+HISTORY_TAG = "feast_embeddings.history"
 
 _FEAST_TYPES: dict[str, FeastType] = {
     "String": String,
@@ -49,13 +61,13 @@ class EmbeddingViews:
 
     user: Entity | None
     item: Entity | None
-    user_source: FileSource | None
-    item_source: FileSource | None
+    user_source: DataSource | None
+    item_source: DataSource | None
     user_embeddings: FeatureView | None
     item_embeddings: FeatureView | None
     service: FeatureService
 
-    def by_name(self) -> dict[str, Entity | FileSource | FeatureView | FeatureService]:
+    def by_name(self) -> dict[str, Entity | DataSource | FeatureView | FeatureService]:
         """Return Feast name -> object, to add to a module's globals, where `feast apply` looks for them."""
         return {f"{kind}_{named.name}": named for kind, named in vars(self).items() if named is not None}
 
@@ -71,12 +83,19 @@ def id_name(view: FeatureView) -> str:
     return name
 
 
+def reads_given_source(view: FeatureView) -> bool:
+    """Return whether a model's view reads a source that the repo gave, and not the files that training writes."""
+    return HISTORY_TAG in view.tags
+
+
 def embedding_views(
     model: str,
     data: Path | str,
     *,
     user_entity: Entity | None = None,
     item_entity: Entity | None = None,
+    user_source: DataSource | None = None,
+    item_source: DataSource | None = None,
     ttl: timedelta = timedelta(0),
     tags: Mapping[str, str] | None = None,
     owner: str = "",
@@ -94,28 +113,39 @@ def embedding_views(
         user_entity, item_entity: entities that the repo has already. The views then have their join keys, and the
             group returns them unchanged. One for a side that the model does not have is not used. Without one, the
             entity is ``<model>_user`` with the join key ``user_id``, and likewise for items.
+        user_source, item_source: tables of the repo's offline store that the views read instead of the files that
+            training writes, such as a ``PostgreSQLSource``. Publishing a version writes it there first. Their columns
+            are the join key, the features of the view, the timestamp field and, if the source names one, the created
+            timestamp column.
         ttl: how long after the time of its newest interaction a version is valid for Feast's reads and for training
             frames; 0 for ever.
         tags, owner: of everything made, in addition to this package's own tags.
         description: of the views and the service, instead of one made from the name of the model.
 
     Raises:
-        InputError: no version of the model is under the data folder, or an entity does not fit its ids.
+        InputError: no version of the model is under the data folder, or an entity does not fit its ids, or a
+            source cannot be written.
 
     Stability: stable, see docs/compatibility.md.
     """
     if not isinstance(ttl, timedelta) or ttl < timedelta(0):
         raise InputError(f"ttl={ttl!r}: expected a timedelta of 0 or more")
-    if taken := sorted(name for name in tags or {} if name in (MODEL_TAG, ENTITY_TAG)):
+    if taken := sorted(name for name in tags or {} if name in (MODEL_TAG, ENTITY_TAG, HISTORY_TAG)):
         raise InputError(f"the tag {taken[0]!r} is this package's own; leave it out")
     given = {"user": user_entity, "item": item_entity}
+    sources = {"user": user_source, "item": item_source}
     artifact = load_artifact(Path(data), model)
     ours = {**(tags or {}), MODEL_TAG: model}
     made: dict[str, Any] = {}
     for entity in artifact.manifest.sides:
         about: dict[str, Any] = {"tags": ours | {ENTITY_TAG: entity}, "owner": owner}
         subject, id_type = entity_for(artifact, entity, given[entity], **about)
-        source = _source(artifact, entity, subject.join_key, **about)
+        source = sources[entity]
+        if source is None:
+            source = _source(artifact, entity, subject.join_key, **about)
+        else:
+            _check_source(f"{entity}_source of model {model!r}", source)
+            about["tags"] |= {HISTORY_TAG: source.name}
         view = FeatureView(
             name=view_name(model, entity),
             entities=[subject],
@@ -156,6 +186,17 @@ def _source(artifact: Artifact, entity: str, join_key: str, **about: Any) -> Fil
         field_mapping={} if join_key == f"{entity}_id" else {f"{entity}_id": join_key},
         **about,
     )
+
+
+def _check_source(where: str, source: DataSource) -> None:
+    if not isinstance(source, DataSource) or isinstance(
+        source, PushSource | KafkaSource | KinesisSource | RequestSource
+    ):
+        raise InputError(
+            f"{where}: expected a table of the offline store, such as a PostgreSQLSource, got {type(source).__name__}"
+        )
+    if not source.timestamp_field:
+        raise InputError(f"{where}, {source.name!r}: it has no timestamp_field; name the column for event_timestamp")
 
 
 def _features(artifact: Artifact, entity: Side) -> Iterator[Field]:

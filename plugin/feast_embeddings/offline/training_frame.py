@@ -15,11 +15,12 @@ from feast.types import String
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
-from feast_embeddings.artifact.history import folder_of_source
+from feast_embeddings.artifact.history import folder_of_source, history_folder
 from feast_embeddings.artifact.id_column import id_column_in
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.model.sides import join_keys, missing_side, model_views
+from feast_embeddings.model.views import reads_given_source
 from feast_embeddings.offline.as_of_join import JoinedEmbeddings, Selection, join_as_of
 
 __all__ = ["TrainingVectors", "label_columns", "training_frame", "training_vectors"]
@@ -76,7 +77,8 @@ def training_vectors(
     A row gets the newest version whose training data ends at or before the row's ``event_timestamp``, so no
     vector knows anything of its row's future. Versions come from the history on disk; nothing has to be live.
     The results equal those of Feast's ``get_historical_features``; `as_of_join` explains why that is not
-    used.
+    used. Where `embedding_views` got a source, that join reads its table, which has the versions that were published;
+    this one still reads those on disk, published or not.
 
     Args:
         entity_df: n rows with ``event_timestamp`` (without a zone it is UTC) and the join keys of users, items or both:
@@ -111,7 +113,8 @@ def training_vectors(
         raise missing_side(model, entities[0])
     # Labels are of users and items, also where a model has vectors of one of them only.
     views = {entity: registered[entity] for entity in entities if entity in registered}
-    histories = {entity: _history(view) for entity, view in views.items()}
+    folder = Path(feature_store.config.repo_path or ".") / "data" / model
+    histories = {entity: _history(view, folder, entity) for entity, view in views.items()}
     selection = Selection(version, space)
     _check_selection(next(iter(histories.values())), model, selection)
     times = _microseconds(entity_df["event_timestamp"])
@@ -175,7 +178,9 @@ def training_frame(
     return pd.concat([entity_df, *added], axis=1)
 
 
-def _history(view: FeatureView) -> Path:
+def _history(view: FeatureView, model_folder: Path, entity: Entity) -> Path:
+    if reads_given_source(view):
+        return history_folder(model_folder, entity)
     if not isinstance(view.batch_source, FileSource):
         raise InputError(
             f"feature view {view.name!r} reads from {type(view.batch_source).__name__}, not from the history that "

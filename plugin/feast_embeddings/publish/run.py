@@ -7,7 +7,6 @@ vectors of two versions, and a run that dies leaves the live version unchanged.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,15 +24,14 @@ from feast_embeddings.online.late_rows import carry_late_rows
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
+from feast_embeddings.publish.history import History, history_tables, write_history
 from feast_embeddings.publish.plan import KEEP, live_sides, plan_publish, superseded
 from feast_embeddings.publish.redundancy import lack_of_redundancy, naming_dead_nodes, wait_for_replicas
+from feast_embeddings.publish.steps import STEPS, Steps
 from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import rank_queries, verify_loaded
 
 __all__ = ["KEEP", "STEPS", "PublishResult", "publish_artifact", "register"]
-
-# The steps in order; users and items are loaded, indexed and verified one after the other.
-STEPS = ("check", "load", "index", "verify", "switch", "carry", "register", "clear")
 
 _TRIES = 3
 # How long to wait for a server once there is work to lose: longer than a restart takes.
@@ -48,6 +46,7 @@ class PublishResult:
         changed: False when the version was live already.
         previous: the version that was live before.
         n_late: rows carried over from older versions, written while this one was loaded, or since its training.
+        n_history: rows written to the tables of the repo's offline store; see `publish_artifact`.
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
         search_ef: per side, the candidates that searches keep for that recall; 0: as in the settings.
         gates: the results of the gates.
@@ -62,6 +61,7 @@ class PublishResult:
     n_items: int
     previous: str | None = None
     n_late: int = 0
+    n_history: int = 0
     recall: dict[str, dict[str, float]] = field(default_factory=dict)
     search_ef: dict[str, int] = field(default_factory=dict)
     gates: list[GateResult] = field(default_factory=list)
@@ -76,6 +76,7 @@ def publish_artifact(
     *,
     gates: Gates | None = None,
     wait_replicas: float | None = None,
+    history: History = None,
     progress: Callable[[int], object] | None = None,
     on_step: Callable[[str], object] | None = None,
 ) -> PublishResult:
@@ -88,24 +89,35 @@ def publish_artifact(
         gates: when to refuse a version; see `Gates`.
         wait_replicas: seconds to wait before the switch for all replicas of a server's collections; if they are not
             active by then, the live version stays. By default one replica of each part is enough.
+        history: ``feast`` writes the version to the tables of its views' sources before it goes live, ``none`` does
+            not. By default the views that `embedding_views` got a source for are written.
         progress: called with the number of points written since its last call.
         on_step: called with the name of each of `STEPS` as it begins.
 
     Raises:
         GateError: the version looks worse than the live one.
-        InputError: the model's feature views are not registered, or were registered for a different schema.
+        InputError: the model's feature views are not registered, or were registered for a different schema, or a table
+            cannot hold their history.
         ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
-        EngineError: Qdrant failed, or does not hold what was sent. The live version is untouched.
+        EngineError: Qdrant or the offline store failed, or Qdrant does not hold what was sent. The live version is
+            untouched.
 
     Stability: stable, see docs/compatibility.md.
     """
-    steps = _Steps(on_step)
+    steps = Steps(on_step)
     steps.begin("check")
     manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
     plan, targets = plan_publish(feature_store, artifact, gates)
+    tables = history_tables(feature_store, manifest, [(target.side, target.rows) for target in targets], history)
     recall: dict[str, dict[str, float]] = {}
     search_ef: dict[str, int] = {}
-    n_late = 0
+    n_late = n_history = 0
+
+    def record() -> None:
+        nonlocal n_history
+        steps.begin("history")
+        n_history += write_history(tables, artifact.path.parent)
+
     warnings = [f"{name} cannot be read, and stays as it is: {why}" for name, why in plan.unreadable.items()]
     if plan.changed:
         warnings += _left_behind(engine, targets)
@@ -115,9 +127,11 @@ def publish_artifact(
     with naming_dead_nodes(engine, settings), patiently(_PATIENCE_SECONDS):
         if plan.changed:
             n_late = _load_and_switch(
-                engine, targets, steps, progress, settings, recall, wait_replicas, plan.unreadable
+                engine, targets, steps, progress, settings, recall, record, wait_replicas, plan.unreadable
             )
             search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
+        else:
+            record()
         # Late rows may be in any collection that was live until the switch: another publish may have made a third
         # version live since the plan was made.
         steps.begin("carry")
@@ -147,6 +161,7 @@ def publish_artifact(
         n_items=manifest.n_items,
         previous=plan.live,
         n_late=n_late,
+        n_history=n_history,
         recall=recall,
         search_ef=search_ef,
         gates=plan.gates,
@@ -159,10 +174,11 @@ def publish_artifact(
 def _load_and_switch(
     engine: Engine,
     targets: list[Target],
-    steps: _Steps,
+    steps: Steps,
     progress: Callable[[int], object] | None,
     settings: OnlineStoreSettings,
     recall: dict[str, dict[str, float]],
+    record: Callable[[], None],
     wait_replicas: float | None,
     unreadable: Collection[str],
 ) -> int:
@@ -173,6 +189,7 @@ def _load_and_switch(
                 _load(engine, target, steps, progress)
                 steps.begin("verify")
                 _verify(engine, target, targets, settings, recall)
+            record()
             # Carry the late rows so far first, so that no query misses them after the switch.
             aliases = engine.aliases()
             n_late = sum(
@@ -191,29 +208,7 @@ def _load_and_switch(
     raise AssertionError("the last try returns or raises")
 
 
-class _Steps:
-    """Reports each step as it begins, and times it."""
-
-    def __init__(self, on_step: Callable[[str], object] | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self._on_step = on_step
-        self._name = ""
-        self._since = 0.0
-
-    def begin(self, name: str) -> None:
-        self.end()
-        self._name = name
-        if self._on_step:
-            self._on_step(name)
-
-    def end(self) -> None:
-        now = time.monotonic()
-        if self._name:
-            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
-        self._since = now
-
-
-def _load(engine: Engine, target: Target, steps: _Steps, progress: Callable[[int], object] | None) -> None:
+def _load(engine: Engine, target: Target, steps: Steps, progress: Callable[[int], object] | None) -> None:
     existing = engine.collections(target.side.alias).get(target.collection)
     whole = existing is not None and existing.same_content(target.spec)
     if whole and engine.count(target.collection) >= target.rows.num_rows:
