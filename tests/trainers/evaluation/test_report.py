@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,26 @@ def test_against_the_slow_way(problem: tuple[Any, Any, Any], k: set[int]) -> Non
                 for metric in ("recall", "ndcg", "map", "hr", "mrr", "popularity"):
                     assert segment.scores[name][f"{metric}@{cut}"].value == pytest.approx(own[metric])
     assert (report.n_users, report.n_items, report.n_pairs) == (len(users), scores.shape[1], test.sum())
+
+
+@given(problem=problems())
+def test_repeats_are_ranked(problem: tuple[Any, Any, Any]) -> None:
+    """Where repeats count, all items are ranked, and a pair of the training may be the one to find."""
+    scores, train, test = problem
+    matrices = split_of(train, test | train)
+    users = np.flatnonzero((test | train).any(axis=1))
+    relevant = columns((test | train)[users])
+    popularity = train.sum(axis=0).tolist()
+    drawn = random_ranking(sparse(np.zeros_like(train[users])), 20, np.random.default_rng(0)).tolist()
+    lists = {
+        "model": [rank(scores[user].tolist(), [], 20) for user in users],
+        "popular": [rank(popularity, [], 20) for _ in users],
+        "random": drawn,
+    }
+    report = evaluate_in_detail(factors_with(scores), replace(matrices, include_seen=True), k=(20,))
+    for name, ranked in lists.items():
+        expected = {f"{m}@20": value for m, value in list_metrics(ranked, relevant, popularity, 20).items()}
+        assert expected == pytest.approx({metric: e.value for metric, e in report.scores[name].items()})
 
 
 @given(problem=problems())

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedding_trainers.evaluation import metrics
 from embedding_trainers.evaluation.bootstrap import bootstrap_intervals
 from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
+from embedding_trainers.evaluation.segments import ACTIVITY, by_activity, by_value
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import LeftOut, Split
 from embedding_trainers.interactions.vocabulary import count_numbers
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "K", "Measured", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure"]
 
 K = 20
-ACTIVITY = "activity"
 MAX_K = 1000
 # The standard error of a mean over so many is below 0.002, as no metric of a user is outside of 0 to 1.
 MAX_TEST_USERS = 100_000
-MAX_SEGMENTS = 50
 
 
 @dataclass(frozen=True)
@@ -189,22 +187,22 @@ def evaluate_in_detail(
     users = _test_users(split.test)
     if not len(users):
         raise InputError(f"nothing to evaluate on {split.method}: no test user is left ({split.left_out})")
-    seen, relevant = split.train[users], split.test[users]
-    n_items = seen.shape[1]
+    masked, relevant = split.masked, split.test[users]
+    n_items = masked.shape[1]
     popularity = _popularity(split.train)
-    n_seen = np.diff(seen.indptr)
-    segments = {ACTIVITY: _activity(n_seen)}
+    n_seen = np.diff(split.train.indptr)[users]
+    segments = {ACTIVITY: by_activity(n_seen)}
     for name, values in (attributes or {}).items():
         if name in segments:
             raise InputError(f"segments by {name!r} are those by number of training interactions; rename the column")
-        segments[name] = _by_value(name, values.take(pa.array(users)))
+        segments[name] = by_value(name, values.take(pa.array(users)))
 
     deepest = cuts[-1]
     with import_extra("threadpoolctl").threadpool_limits(options.threads or None):
         rankings = {
-            "model": factors_ranking(factors, split.train, users, deepest, progress=options.progress),
-            "popular": popularity_ranking(seen, popularity, deepest),
-            "random": random_ranking(seen, deepest, np.random.default_rng(options.seed)),
+            "model": factors_ranking(factors, masked, users, deepest, progress=options.progress),
+            "popular": popularity_ranking(masked[users], popularity, deepest),
+            "random": random_ranking(masked[users], deepest, np.random.default_rng(options.seed)),
         }
         names: list[tuple[str, str]] = []
         columns = []
@@ -263,29 +261,3 @@ def _estimates(names: Sequence[tuple[str, str]], per_user: metrics.PerUser, seed
     for (ranking, metric), *numbers in zip(names, per_user.mean(axis=0), low, high, strict=True):
         scores.setdefault(ranking, {})[metric] = Estimate(*map(float, numbers))
     return scores
-
-
-_Masks = dict[str, npt.NDArray[np.bool_]]
-
-
-def _activity(n_seen: npt.NDArray[np.int64]) -> _Masks:
-    few, many = np.quantile(n_seen, [0.25, 0.75], method="inverted_cdf")
-    masks = {
-        "new": n_seen <= few,
-        "regular": (n_seen > few) & (n_seen < many),
-        "heavy": (n_seen >= many) & (n_seen > few),
-    }
-    return {name: mask for name, mask in masks.items() if mask.any()}
-
-
-def _by_value(name: str, values: pa.Array) -> _Masks:
-    if pa.types.is_nested(values.type):
-        raise InputError(f"segments by {name!r}: a user must have one value, but the type is {values.type}")
-    distinct = pc.unique(values)
-    if len(distinct) > MAX_SEGMENTS:
-        raise InputError(
-            f"segments by {name!r}: {len(distinct):,} different values among the test users, expected at most "
-            f"{MAX_SEGMENTS}; group them first"
-        )
-    texts = pc.fill_null(values.cast(pa.string()), "missing").to_numpy(zero_copy_only=False)
-    return {str(text): texts == text for text in sorted(set(texts))}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from embedding_trainers.evaluation.report import ACTIVITY, Report, Segment
+from embedding_trainers.evaluation.report import Report, Segment
+from embedding_trainers.evaluation.segments import ACTIVITY
 
 __all__ = ["report_text"]
 
