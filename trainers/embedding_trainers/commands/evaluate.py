@@ -12,7 +12,7 @@ import click
 
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
-from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed
 from embedding_trainers.commands.split_options import SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.cli.version_words import VERSION, version_named
@@ -91,12 +91,12 @@ def evaluate(
     if not segments and not is_given(context, "users"):
         users = None  # of the settings: no attribute is asked for
     if interactions is not None:
-        _refuse(("version",), "works only with --model")
+        refuse_typed(("version",), "works only with --model")
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
         what, factors, parts, rows = _train(source, test, choice)
         attributes = _from_file(source.table(users), segments, source.columns.user, parts)
     else:
-        _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
+        refuse_typed(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
         if test.file is None:
             raise InputError("name the interactions that the version is to predict with --test")
         source = dataclasses.replace(source_of(test.file), repo=repo)
@@ -159,14 +159,6 @@ def _columns(table: pa.Table, names: Iterable[str], where: str) -> dict[str, pa.
         if name not in table.column_names:
             raise InputError(f"--segment {name!r}: {where} has {', '.join(map(repr, table.column_names))}")
     return {name: table[name].combine_chunks() for name in names}
-
-
-def _refuse(names: Iterable[str], why: str) -> None:
-    context = click.get_current_context()
-    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name in names:
-        if is_given(context, name):
-            raise InputError(f"{options[name]} {why}")
 
 
 def _cuts(text: str) -> list[int]:

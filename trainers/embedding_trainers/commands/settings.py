@@ -7,7 +7,7 @@ file goes through the same option as one that was typed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +15,9 @@ import click
 
 from embedding_trainers.commands.config_file import DEFAULT_TRAINER
 from feast_embeddings.cli.version_words import VERSION, version_named
+from feast_embeddings.errors import InputError
 
-__all__ = ["LIKE", "ConfiguredCommand", "Setting", "is_given", "log_option", "train_option"]
+__all__ = ["LIKE", "ConfiguredCommand", "Setting", "is_given", "log_option", "refuse_typed", "train_option"]
 
 # An option that is given higher up replaces these of the levels below: they were meant for its other value.
 _REPLACES = {
@@ -98,6 +99,19 @@ class ConfiguredCommand(click.Command):
 def is_given(context: click.Context, name: str) -> bool:
     """Return whether an option was typed."""
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def refuse_typed(names: Iterable[str], why: str) -> None:
+    """Refuse options that were typed and would have no effect.
+
+    Raises:
+        InputError: one was.
+    """
+    context = click.get_current_context()
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        if is_given(context, name):
+            raise InputError(f"{options[name]} {why}")
 
 
 def _sections() -> dict[str, dict[str, Setting]]:

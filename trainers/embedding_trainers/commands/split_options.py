@@ -106,7 +106,7 @@ class SplitChoice:
                 *(log.users, log.items, log.to_csr(), later, f"the interactions of {self.file}"),
                 include_seen=self.include_seen,
             )
-        parts = self._named(parts)
+        parts = dataclasses.replace(parts, method=self.describe(parts.method))
         if parts.n_test_users == 0:
             raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
         return parts, rows
@@ -116,7 +116,7 @@ class SplitChoice:
         from embedding_trainers.evaluation.version_split import version_split
 
         factors, parts = version_split(artifact, log, include_seen=self.include_seen)
-        return factors, self._named(parts)
+        return factors, dataclasses.replace(parts, method=self.describe(parts.method))
 
     def read(self, source: InteractionSource, artifact: Artifact) -> tuple[Interactions, LogReport]:
         """Read the file to test on, with ids of the types that the version has.
@@ -140,13 +140,13 @@ class SplitChoice:
         )
         return dataclasses.replace(source, preparation=type(preparation)(**typed), reading=reading).read(self.events)
 
-    def _named(self, parts: Split) -> Split:
-        method = parts.method
+    def describe(self, method: str) -> str:
+        """Add what counts to how it was split."""
         if self.events:
             method += f", {' and '.join(self.events)} only"
         if self.include_seen:
             method += ", seen items included"
-        return dataclasses.replace(parts, method=method)
+        return method
 
     def _held_back(self, log: Interactions, seed: int) -> Split:
         from embedding_trainers import interactions

@@ -23,9 +23,21 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Estimate", "K", "Measured", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure"]
+__all__ = [
+    "HEADLINE",
+    "Estimate",
+    "K",
+    "Measured",
+    "Report",
+    "Segment",
+    "evaluate",
+    "evaluate_in_detail",
+    "measure",
+    "score_users",
+]
 
 K = 20
+HEADLINE = (f"recall@{K}", f"ndcg@{K}")
 MAX_K = 1000
 # The standard error of a mean over so many is below 0.002, as no metric of a user is outside of 0 to 1.
 MAX_TEST_USERS = 100_000
@@ -132,20 +144,36 @@ def measure(
     if not len(users):
         return Measured({}, 0, {})
     relevant = test[users]
-    n_relevant = np.diff(relevant.indptr)
     found: dict[str, metrics.PerUser] = {}
     rankings = {
         "": factors_ranking(factors, train, users, K, progress=False),
         "popular_": popularity_ranking(train[users], _popularity(train) if popularity is None else popularity, K),
     }
     for prefix, ranking in rankings.items():
-        hits = metrics.find_hits(ranking, relevant)
-        found[f"{prefix}recall@{K}"] = metrics.recall(hits, n_relevant, K)
-        found[f"{prefix}ndcg@{K}"] = metrics.ndcg(hits, n_relevant, K)
+        found |= {prefix + name: values for name, values in zip(HEADLINE, _headline(ranking, relevant), strict=True)}
     means = {name: float(values.mean()) for name, values in found.items()}
     margins = {name: float(1.96 * values.std() / np.sqrt(len(values))) for name, values in found.items()}
     sampled = len(users) < (of_users or np.count_nonzero(np.diff(test.indptr)))
     return Measured(means, len(users), margins if sampled else {})
+
+
+def score_users(factors: Factors, masked: csr_matrix, test: csr_matrix) -> metrics.PerUser:
+    """Return the metrics of `HEADLINE` of each test user, ascending, or of the 100,000 that `measure` draws.
+
+    Args:
+        masked: csr, shape (n_users, n_items); its pairs are left out of the ranking.
+        test: csr, same shape, sorted indices.
+
+    Returns:
+        Shape (n, 2).
+    """
+    users = _test_users(test)
+    return np.column_stack(_headline(factors_ranking(factors, masked, users, K, progress=False), test[users]))
+
+
+def _headline(ranking: Ranking, relevant: csr_matrix) -> tuple[metrics.PerUser, metrics.PerUser]:
+    hits, n_relevant = metrics.find_hits(ranking, relevant), np.diff(relevant.indptr)
+    return metrics.recall(hits, n_relevant, K), metrics.ndcg(hits, n_relevant, K)
 
 
 def _test_users(test: csr_matrix) -> npt.NDArray[np.intp]:
