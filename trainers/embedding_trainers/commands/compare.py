@@ -13,7 +13,7 @@ import click
 from embedding_trainers.commands.config_file import DEFAULT_TRAINER, read_config
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
-from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, model_named, refuse_typed
 from embedding_trainers.commands.split_options import SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import run_options
 from feast_embeddings.cli.version_words import version_named
@@ -225,10 +225,8 @@ def _versions(
     from embedding_trainers.comparison.versions import score_versions
     from embedding_trainers.extra import import_extra
     from feast_embeddings.artifact import load_artifact
-    from feast_embeddings.cli.options import one_model
-    from feast_embeddings.repo import Repo
 
-    model = one_model(Repo.open(repo), model)
+    model = model_named(repo, model)
     named: dict[str, list[str]] = {}  # two words may be one version
     for word in words:
         named.setdefault(version_named(repo, model, word), []).append(word)

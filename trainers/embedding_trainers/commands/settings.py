@@ -17,7 +17,16 @@ from embedding_trainers.commands.config_file import DEFAULT_TRAINER
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
-__all__ = ["LIKE", "ConfiguredCommand", "Setting", "is_given", "log_option", "refuse_typed", "train_option"]
+__all__ = [
+    "LIKE",
+    "ConfiguredCommand",
+    "Setting",
+    "is_given",
+    "log_option",
+    "model_named",
+    "refuse_typed",
+    "train_option",
+]
 
 # An option that is given higher up replaces these of the levels below: they were meant for its other value.
 _REPLACES = {
@@ -133,11 +142,17 @@ def _replace(below: dict[str, Any], above: Mapping[str, Any]) -> None:
                 below.pop(other, None)
 
 
-def _like(repo: Path, model: str | None, word: str) -> dict[str, Any]:
-    from embedding_trainers.commands.like import settings_of
-    from feast_embeddings.artifact import load_artifact
+def model_named(repo: Path, model: str | None) -> str:
+    """Return the model of an option, or the repo's only one; see `one_model`."""
     from feast_embeddings.cli.options import one_model
     from feast_embeddings.repo import Repo
 
-    name = one_model(Repo.open(repo), model)
+    return one_model(Repo.open(repo), model)
+
+
+def _like(repo: Path, model: str | None, word: str) -> dict[str, Any]:
+    from embedding_trainers.commands.like import settings_of
+    from feast_embeddings.artifact import load_artifact
+
+    name = model_named(repo, model)
     return settings_of(load_artifact(repo / "data", name, version_named(repo, name, word)))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedding_trainers.evaluation import metrics
+from embedding_trainers.evaluation.beyond_accuracy import beyond_accuracy, popularity_lift
 from embedding_trainers.evaluation.bootstrap import bootstrap_intervals
 from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
 from embedding_trainers.evaluation.segments import ACTIVITY, by_activity, by_value
@@ -84,6 +85,7 @@ class Report:
         n_pairs: pairs of user and item to be found.
         left_out: what of the test could not be found, and was not looked for.
         scores: the metrics of the model and of both floors.
+        similar_items: metrics of the lists of similar items, as ``popularity_lift@20``.
         segments: kind of segment (``activity``, or the name of an attribute) -> segment -> its scores.
     """
 
@@ -95,6 +97,7 @@ class Report:
     n_pairs: int
     left_out: LeftOut
     scores: Scores
+    similar_items: dict[str, float]
     segments: dict[str, dict[str, Segment]]
 
 
@@ -235,7 +238,8 @@ def evaluate_in_detail(
         names: list[tuple[str, str]] = []
         columns = []
         for ranking_name, ranking in rankings.items():
-            for metric, values in _per_user(ranking, relevant, popularity, cuts).items():
+            beyond = beyond_accuracy(ranking, factors, popularity, split.train.shape[0], cuts)
+            for metric, values in (_accuracy(ranking, relevant, cuts) | beyond).items():
                 names.append((ranking_name, metric))
                 columns.append(values)
         per_user = np.column_stack(columns)
@@ -244,6 +248,7 @@ def evaluate_in_detail(
             for cut in cuts:
                 scores[ranking_name][f"coverage@{cut}"] = Estimate(metrics.coverage(ranking, n_items, cut))
                 scores[ranking_name][f"gini@{cut}"] = Estimate(metrics.gini(ranking, n_items, cut))
+        lifts = popularity_lift(factors.item_factors, popularity, cuts)
         parts = {
             kind: {
                 name: Segment(
@@ -255,8 +260,10 @@ def evaluate_in_detail(
             }
             for kind, masks in segments.items()
         }
+    similar = {f"popularity_lift@{cut}": lift for cut, lift in lifts.items()}
+    n_pairs = int(relevant.nnz)
     return Report(
-        split.method, cuts, len(users), split.n_test_users, n_items, int(relevant.nnz), split.left_out, scores, parts
+        *(split.method, cuts, len(users), split.n_test_users, n_items, n_pairs, split.left_out, scores, similar, parts)
     )
 
 
@@ -264,9 +271,7 @@ def _popularity(train: csr_matrix) -> npt.NDArray[np.int64]:
     return count_numbers(train.indices, train.shape[1])
 
 
-def _per_user(
-    ranking: Ranking, relevant: csr_matrix, popularity: npt.NDArray[np.int64], cuts: Sequence[int]
-) -> dict[str, metrics.PerUser]:
+def _accuracy(ranking: Ranking, relevant: csr_matrix, cuts: Sequence[int]) -> dict[str, metrics.PerUser]:
     hits = metrics.find_hits(ranking, relevant)
     n_relevant = np.diff(relevant.indptr)
     return {
@@ -278,7 +283,6 @@ def _per_user(
             ("map", metrics.average_precision(hits, n_relevant, k)),
             ("hr", metrics.hit_rate(hits, k)),
             ("mrr", metrics.reciprocal_rank(hits, k)),
-            ("popularity", metrics.average_popularity(ranking, popularity, k)),
         )
     }
 
