@@ -19,9 +19,10 @@ __all__ = ["main", "run"]
 _COMMANDS = {
     "quickstart": "feast_embeddings.cli.quickstart",
     "init": "feast_embeddings.cli.init",
-    "profile": "",  # comes with the trainers, by entry point, as do the next three
+    "profile": "",  # comes with the trainers, by entry point, as do the next four
     "train": "",
     "evaluate": "",
+    "compare": "",
     "import": "",
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",

@@ -8,7 +8,7 @@ import click
 
 from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import json_option, model_option, one_model, open_store, print_json, repo_option
-from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
@@ -71,7 +71,7 @@ def export(
 
     Of another version, those that training wrote: what was pushed or folded in since is in the live one only.
     """
-    target = parquet_path("--output", output)
+    target = output_path("--output", output, ".parquet")
     if version != LIVE and filter is not None:
         raise InputError("--filter works on the live version only")
 

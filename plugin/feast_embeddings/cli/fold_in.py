@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
-from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.from_trainers import from_trainers
@@ -47,7 +47,7 @@ def fold_in(
     as_json: bool,
 ) -> None:
     """Compute vectors for users or items that are newer than the training, from their interactions."""
-    target = None if output is None else parquet_path("--output", output)
+    target = None if output is None else output_path("--output", output, ".parquet")
     if target is None and not push:
         raise InputError("name a file with --output, or write into the live collection with --push")
     if update and not push:

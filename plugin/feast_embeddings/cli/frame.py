@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
-from feast_embeddings.cli.output_file import new_file, parquet_path
+from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.repo import Repo
 
@@ -60,7 +60,7 @@ def training_frame(
 
     from feast_embeddings.offline.training_frame import label_columns
 
-    target = parquet_path("--output", output)
+    target = output_path("--output", output, ".parquet")
     store = open_store(repo, model)
     if version is not None:
         version = version_named(Repo.open(repo).path, store.model, version)

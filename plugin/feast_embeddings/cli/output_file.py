@@ -11,19 +11,21 @@ from typing import BinaryIO
 from feast_embeddings.errors import InputError
 from feast_embeddings.files import written_whole
 
-__all__ = ["new_file", "parquet_path"]
+__all__ = ["new_file", "output_path"]
 
 
-def parquet_path(option: str, name: str) -> Path:
-    """Check the name of a Parquet file that an option gives.
+def output_path(option: str, name: str, *endings: str) -> Path:
+    """Check the name of a file to write that an option gives; it must have one of the endings, such as ``.parquet``.
 
     Raises:
         InputError: the file cannot be written there.
     """
     path = Path(name)
     # Not Path.is_dir, which raises for a name that is too long.
-    if path.suffix != ".parquet" or os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise InputError(f"{option} {name}: expected a file name that ends in .parquet, in a folder that exists")
+    if path.suffix not in endings or os.path.isdir(path) or not os.path.isdir(path.parent):
+        raise InputError(
+            f"{option} {name}: expected a file name that ends in {' or '.join(endings)}, in a folder that exists"
+        )
     return path
 
 

@@ -172,6 +172,31 @@ def test_splits(shop: Path, split: str, method: str) -> None:
     assert [line.split()[0] for line in text.splitlines() if line.startswith("recall")] == ["recall@1", "recall@5"]
 
 
+def test_events_and_repeats(shop: Path, trained: Path, tmp_path: Path) -> None:
+    """Testing on purchases is as a file of purchases; a version and its trainer agree on repeats."""
+    events = ("--event-column", "event", "--event-weights", "view=1,buy=1", "--test-events", "buy")
+    for name in ("before", "after"):
+        log = pq.read_table(shop / f"{name}.parquet")
+        types = pa.array(["view" if row % 3 else "buy" for row in range(len(log))])
+        pq.write_table(log.append_column("event", types), tmp_path / f"{name}.parquet")
+        pq.write_table(log.filter(pc.equal(types, "buy")), tmp_path / f"{name}-bought.parquet")
+    log = ("--interactions", tmp_path / "before.parquet", *FEW)
+    bought = as_json(*log, "--test", tmp_path / "after-bought.parquet")
+    named = as_json(*log, "--test", tmp_path / "after.parquet", *events)
+    assert named["method"] == f"the interactions of {tmp_path / 'after.parquet'}, buy only"
+    assert {key: value for key, value in bought.items() if key not in ("method", "rows")} == {
+        key: value for key, value in named.items() if key not in ("method", "rows")
+    }
+
+    here = as_json(*log, "--test", tmp_path / "after.parquet", "--include-seen")
+    version = as_json("--repo", trained, "--model", "shop", "--test", tmp_path / "after.parquet", "--include-seen")
+    assert here["method"].endswith(", seen items included")
+    assert here["scores"] == version["scores"]
+    assert (
+        here["left_out"]["seen_pairs"] == 0 < as_json(*log, "--test", shop / "after.parquet")["left_out"]["seen_pairs"]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -182,6 +207,9 @@ def test_splits(shop: Path, split: str, method: str) -> None:
         (["--model", "shop", "--test", "LOG", "--trainer", "bpr"], "--trainer has no effect with --model"),
         (["--interactions", "LOG", "--version", "1"], "--version works only with --model"),
         (["--interactions", "LOG", "--test", "LOG", "--split", "time"], "name one of --test, --split and --split-at"),
+        (["--interactions", "LOG", "--split", "cold-items"], "--split cold-items: a new item has no interactions"),
+        (["--interactions", "LOG", "--split", "last", "--include-seen"], "--include-seen: --split last holds out all"),
+        (["--interactions", "LOG", "--test-events", "buy"], "name it (--event-column)"),
         (["--interactions", "LOG", "--split-at", "now"], "'now' is not a time"),
         (["--interactions", "LOG", "--split-at", "1999-01-01"], "all interactions are after 1999-01-01"),
         (["--interactions", "LOG", "--k", "ten"], "--k 'ten': expected whole numbers with commas, e.g. 10,20,50"),

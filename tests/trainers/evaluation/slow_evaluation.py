@@ -46,3 +46,21 @@ def list_metrics(
     means["coverage"] = len(set(listed)) / n_items
     means["gini"] = gini / (n_items - 1) if n_items > 1 else 0.0
     return means
+
+
+def cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    """0 if a vector is all zeros."""
+    norms = math.hypot(*a) * math.hypot(*b)
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norms if norms else 0.0
+
+
+def beyond_accuracy(
+    ranked: Sequence[int], vectors: Sequence[Sequence[float]], popularity: Sequence[int], n_users: int, k: int
+) -> dict[str, float]:
+    """Novelty and diversity of one list."""
+    first = ranked[:k]
+    cosines = [cosine(vectors[a], vectors[b]) for at, a in enumerate(first) for b in first[at + 1 :]]
+    return {
+        "novelty": sum(-math.log2(max(popularity[item], 1) / n_users) for item in first) / len(first),
+        "diversity": 1 - sum(cosines) / len(cosines) if cosines else 0.0,
+    }

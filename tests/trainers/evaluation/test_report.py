@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from embedding_trainers.interactions import LeftOut, Split
 from embedding_trainers.trainer import Factors, RunOptions
 from feast_embeddings.errors import InputError
 
-from .slow_evaluation import list_metrics, rank
+from .slow_evaluation import beyond_accuracy, list_metrics, rank
 
 
 def factors_with(scores: Any) -> Factors:
@@ -74,7 +75,10 @@ def test_against_the_slow_way(problem: tuple[Any, Any, Any], k: set[int]) -> Non
 
     for name, ranked in lists.items():
         expected = {f"{m}@{cut}": v for cut in k for m, v in list_metrics(ranked, relevant, popularity, cut).items()}
-        assert expected == pytest.approx({metric: e.value for metric, e in report.scores[name].items()})
+        for cut in k:
+            each = [beyond_accuracy(items, scores.T.tolist(), popularity, len(scores), cut) for items in ranked]
+            expected |= {f"{m}@{cut}": sum(user[m] for user in each) / len(each) for m in each[0]}
+        assert expected == pytest.approx({metric: e.value for metric, e in report.scores[name].items()}, abs=1e-6)
         for value, segment in report.segments["odd"].items():
             inside = [place for place, user in enumerate(users) if str(user % 2) == value]
             assert segment.n_users == len(inside)
@@ -84,6 +88,27 @@ def test_against_the_slow_way(problem: tuple[Any, Any, Any], k: set[int]) -> Non
                 for metric in ("recall", "ndcg", "map", "hr", "mrr", "popularity"):
                     assert segment.scores[name][f"{metric}@{cut}"].value == pytest.approx(own[metric])
     assert (report.n_users, report.n_items, report.n_pairs) == (len(users), scores.shape[1], test.sum())
+
+
+@given(problem=problems())
+def test_repeats_are_ranked(problem: tuple[Any, Any, Any]) -> None:
+    """Where repeats count, all items are ranked, and a pair of the training may be the one to find."""
+    scores, train, test = problem
+    matrices = split_of(train, test | train)
+    users = np.flatnonzero((test | train).any(axis=1))
+    relevant = columns((test | train)[users])
+    popularity = train.sum(axis=0).tolist()
+    drawn = random_ranking(sparse(np.zeros_like(train[users])), 20, np.random.default_rng(0)).tolist()
+    lists = {
+        "model": [rank(scores[user].tolist(), [], 20) for user in users],
+        "popular": [rank(popularity, [], 20) for _ in users],
+        "random": drawn,
+    }
+    report = evaluate_in_detail(factors_with(scores), replace(matrices, include_seen=True), k=(20,))
+    for name, ranked in lists.items():
+        expected = {f"{m}@20": value for m, value in list_metrics(ranked, relevant, popularity, 20).items()}
+        found = {metric: report.scores[name][metric].value for metric in expected}
+        assert expected == pytest.approx(found)
 
 
 @given(problem=problems())

@@ -19,8 +19,8 @@ from embedding_trainers.interactions import (
     split_by_time,
     split_interactions,
     split_leave_last_out,
+    split_parts,
 )
-from embedding_trainers.interactions import split as split_module
 from embedding_trainers.interactions.split import MIN_TEST_USERS
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import from_microseconds
@@ -233,8 +233,8 @@ def test_pairs_are_looked_up_in_blocks(filled: list[list[bool]], size: int, seed
     dense = np.array(filled)
     rows, columns = (each.ravel() for each in np.indices(dense.shape))
     order = np.random.default_rng(seed).permutation(len(rows))
-    with patch.object(split_module, "_BLOCK_ENTRIES", size):
-        found = split_module._is_entry(csr_matrix(dense.astype(np.float32)), rows[order], columns[order])
+    with patch.object(split_parts, "_BLOCK_ENTRIES", size):
+        found = split_parts._is_entry(csr_matrix(dense.astype(np.float32)), rows[order], columns[order])
     assert found.tolist() == dense.ravel()[order].tolist()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +12,16 @@ import click
 
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
-from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed
+from embedding_trainers.commands.split_options import SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
-from embedding_trainers.commands.value_types import TIME
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from embedding_trainers.interactions import Interactions, LogReport, Split
+    from embedding_trainers.interactions import LogReport, Split
     from embedding_trainers.trainer import Factors
     from feast_embeddings.reading import Source
 
@@ -45,26 +44,12 @@ SourceOf = Callable[[str], InteractionSource]
 @click.option("--model", metavar="NAME", help="Evaluate a model of --repo on --test instead of training one.")
 @click.option("--version", type=VERSION, default="latest", show_default=True, help="The version of --model.")
 @repo_option("Feast repo.")
-@click.option(
-    "--test",
-    type=click.Path(),
-    metavar="FILE",
-    help="Interactions to predict; pairs seen in training are left out.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["auto", "time", "last", "user"]),
-    default="auto",
-    show_default=True,
-    help="What to hold out: the newest tenth, the newest item of each user, a fifth of each user's items; "
-    "auto is time if at least 100 users return, else user.",
-)
-@click.option("--split-at", type=TIME, metavar="TIME", help="Hold out interactions after TIME.")
 @click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
 @log_option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment.")
 @click.option(
     "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
 )
+@split_options
 @QUERY
 @reading_options
 @trainer_options
@@ -73,9 +58,7 @@ def evaluate(
     model: str | None,
     version: str,
     repo: Path,
-    test: str | None,
-    split: str,
-    split_at: datetime | None,
+    test: SplitChoice,
     k: str,
     users: str | None,
     segments: tuple[str, ...],
@@ -108,17 +91,16 @@ def evaluate(
     if not segments and not is_given(context, "users"):
         users = None  # of the settings: no attribute is asked for
     if interactions is not None:
-        _refuse(("version",), "works only with --model")
+        refuse_typed(("version",), "works only with --model")
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
-        what, factors, parts, rows = _train(source, test, split, split_at, choice)
+        what, factors, parts, rows = _train(source, test, choice)
         attributes = _from_file(source.table(users), segments, source.columns.user, parts)
     else:
-        _refuse(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
-        if test is None:
+        refuse_typed(_ONLY_WITH_A_TRAINER, "has no effect with --model, as nothing is trained")
+        if test.file is None:
             raise InputError("name the interactions that the version is to predict with --test")
-        what, factors, parts, attributes, rows = _load(
-            repo, str(model), version, dataclasses.replace(_as_typed(source_of(test), context), repo=repo), segments
-        )
+        source = dataclasses.replace(source_of(test.file), repo=repo)
+        what, factors, parts, attributes, rows = _load(repo, str(model), version, source, test, segments)
     report = evaluate_in_detail(factors, parts, k=cuts, attributes=attributes, options=choice.options)
     name = what.get("trainer") or f"{model} version {what['version']}"
     if as_json:
@@ -132,52 +114,16 @@ def evaluate(
 
 
 def _train(
-    source: InteractionSource, test: str | None, split: str, split_at: datetime | None, choice: TrainerChoice
+    source: InteractionSource, test: SplitChoice, choice: TrainerChoice
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
-    from embedding_trainers.interactions import split_against
     from embedding_trainers.trainer import LogShape, find_trainer
 
-    if len([given for given in (test, split_at, split != "auto") if given]) > 1:
-        raise InputError("name one of --test, --split and --split-at")
     trainer = find_trainer(choice.name)
     config = trainer.configure(choice.parameters)
-    log, became = source.read()
-    rows = {"interactions": became}
-    if test is None:
-        parts = _held_back(log, split, split_at, choice.options.seed)
-    else:
-        later, rows["test"] = source.to_predict(test).read()
-        parts = split_against(log.users, log.items, log.to_csr(), later, f"the interactions of {test}")
-    if parts.n_test_users == 0:
-        raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
+    parts, rows = test.of_log(source, choice.options.seed)
     config = trainer.complete(config, LogShape.of(parts.train))
     factors = trainer.train(parts.train, config, choice.options)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
-
-
-def _as_typed(test: InteractionSource, context: click.Context) -> InteractionSource:
-    """The test without the filters of the settings, which are for training."""
-    preparation = test.preparation
-    typed = {
-        field.name: getattr(preparation, field.name)
-        for field in dataclasses.fields(preparation)
-        if field.name == "event_weights" or is_given(context, field.name)
-    }
-    return dataclasses.replace(test, preparation=type(preparation)(**typed))
-
-
-def _held_back(log: Interactions, split: str, split_at: datetime | None, seed: int) -> Split:
-    from embedding_trainers import interactions
-
-    if split_at is not None:
-        return interactions.split_by_time(log, split_at)
-    if split == "time":
-        return interactions.split_by_time(log)
-    if split == "last":
-        return interactions.split_leave_last_out(log)
-    if split == "user":
-        return interactions.split_by_user(log, seed=seed)
-    return interactions.split_interactions(log, seed=seed)
 
 
 def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, parts: Split) -> dict[str, pa.Array]:
@@ -193,21 +139,18 @@ def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, p
 
 
 def _load(
-    repo: Path, model: str, version: str, test: InteractionSource, segments: tuple[str, ...]
+    repo: Path,
+    model: str,
+    version: str,
+    source: InteractionSource,
+    test: SplitChoice,
+    segments: tuple[str, ...],
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, pa.Array], dict[str, LogReport]]:
-    from embedding_trainers.evaluation.version_split import version_split
-    from embedding_trainers.interactions.column_types import types_of_version
     from feast_embeddings.artifact import load_artifact
 
     artifact = load_artifact(repo / "data", model, version_named(repo, model, version))
-    types = types_of_version(artifact)
-    reading = dataclasses.replace(
-        test.reading,
-        user_ids=test.reading.user_ids or types.ids["user"],
-        item_ids=test.reading.item_ids or types.ids["item"],
-    )
-    log, became = dataclasses.replace(test, reading=reading).read()
-    factors, parts = version_split(artifact, log)
+    log, became = test.read(source, artifact)
+    factors, parts = test.of_version(artifact, log)
     attributes = _columns(artifact.table("user"), segments, f"the users of version {artifact.manifest.version}")
     return {"model": model, "version": artifact.manifest.version}, factors, parts, attributes, {"test": became}
 
@@ -217,14 +160,6 @@ def _columns(table: pa.Table, names: Iterable[str], where: str) -> dict[str, pa.
         if name not in table.column_names:
             raise InputError(f"--segment {name!r}: {where} has {', '.join(map(repr, table.column_names))}")
     return {name: table[name].combine_chunks() for name in names}
-
-
-def _refuse(names: Iterable[str], why: str) -> None:
-    context = click.get_current_context()
-    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name in names:
-        if is_given(context, name):
-            raise InputError(f"{options[name]} {why}")
 
 
 def _cuts(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,11 +40,11 @@ class InteractionSource:
 
         return located(self.location, self.query, self.repo, self.preparation.since, self.preparation.until)
 
-    def read(self) -> tuple[Interactions, LogReport]:
+    def read(self, test_events: Collection[str] = ()) -> tuple[Interactions, LogReport]:
         """Read it; see `read_log`."""
         from embedding_trainers.interactions import read_log
 
-        return read_log(self.source, self.columns, self.preparation, self.reading)
+        return read_log(self.source, self.columns, self.preparation, self.reading, test_events)
 
     def to_predict(self, location: str) -> InteractionSource:
         """Another log of the same form, of which all counts that is an interaction at all."""

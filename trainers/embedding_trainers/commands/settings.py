@@ -7,7 +7,7 @@ file goes through the same option as one that was typed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +15,18 @@ import click
 
 from embedding_trainers.commands.config_file import DEFAULT_TRAINER
 from feast_embeddings.cli.version_words import VERSION, version_named
+from feast_embeddings.errors import InputError
 
-__all__ = ["LIKE", "ConfiguredCommand", "Setting", "is_given", "log_option", "train_option"]
+__all__ = [
+    "LIKE",
+    "ConfiguredCommand",
+    "Setting",
+    "is_given",
+    "log_option",
+    "model_named",
+    "refuse_typed",
+    "train_option",
+]
 
 # An option that is given higher up replaces these of the levels below: they were meant for its other value.
 _REPLACES = {
@@ -100,6 +110,19 @@ def is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
+def refuse_typed(names: Iterable[str], why: str) -> None:
+    """Refuse options that were typed and would have no effect.
+
+    Raises:
+        InputError: one was.
+    """
+    context = click.get_current_context()
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        if is_given(context, name):
+            raise InputError(f"{options[name]} {why}")
+
+
 def _sections() -> dict[str, dict[str, Setting]]:
     """Each section's options by key: those of `train`, which has all that any command has."""
     from embedding_trainers.commands.train import train
@@ -119,11 +142,17 @@ def _replace(below: dict[str, Any], above: Mapping[str, Any]) -> None:
                 below.pop(other, None)
 
 
-def _like(repo: Path, model: str | None, word: str) -> dict[str, Any]:
-    from embedding_trainers.commands.like import settings_of
-    from feast_embeddings.artifact import load_artifact
+def model_named(repo: Path, model: str | None) -> str:
+    """Return the model of an option, or the repo's only one; see `one_model`."""
     from feast_embeddings.cli.options import one_model
     from feast_embeddings.repo import Repo
 
-    name = one_model(Repo.open(repo), model)
+    return one_model(Repo.open(repo), model)
+
+
+def _like(repo: Path, model: str | None, word: str) -> dict[str, Any]:
+    from embedding_trainers.commands.like import settings_of
+    from feast_embeddings.artifact import load_artifact
+
+    name = model_named(repo, model)
     return settings_of(load_artifact(repo / "data", name, version_named(repo, name, word)))

@@ -18,7 +18,7 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from embedding_trainers.trainer import Device, RunOptions
 
-__all__ = ["TrainerChoice", "trainer_options"]
+__all__ = ["TrainerChoice", "run_options", "trainer_options"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ _OPTIONS = (
         metavar="NAME=VALUE",
         help="A hyper-parameter of the trainer; repeatable.",
     ),
+)
+_RUN = (
     train_option(
         "--seed",
         type=click.IntRange(0, 2**32 - 1),
@@ -75,6 +77,21 @@ _OPTIONS = (
 )
 
 
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a run, whatever the trainer; the command gets them as ``options`` and ``as_json``."""
+
+    @functools.wraps(command)
+    def with_options(seed: int, threads: int, device: Device, quiet: bool, as_json: bool, **others: Any) -> None:
+        from embedding_trainers.trainer import RunOptions
+
+        options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json), device=device)
+        command(options=options, as_json=as_json, **others)
+
+    for option in reversed(_RUN):
+        with_options = option(with_options)
+    return with_options
+
+
 def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as the arguments ``choice`` and ``as_json``."""
 
@@ -84,16 +101,9 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         config: Path | None,
         factors: int | None,
         params: tuple[tuple[str, Any], ...],
-        seed: int,
-        threads: int,
-        device: Device,
-        quiet: bool,
-        as_json: bool,
+        options: RunOptions,
         **others: Any,
     ) -> None:
-        from embedding_trainers.trainer import RunOptions
-
-        options = RunOptions(seed=seed, threads=threads, progress=not (quiet or as_json), device=device)
         context = click.get_current_context()
         here = {name for name in ("trainer", "config", "factors", "params") if is_given(context, name)}
         parameters = read_config(config) if config else {}
@@ -106,11 +116,12 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         if factors is not None and "factors" not in here:
             below, factors = {"factors": factors, **below}, None
         parameters = below | parameters | _parameters(factors, params)
-        command(choice=TrainerChoice(name, parameters, options), as_json=as_json, **others)
+        command(choice=TrainerChoice(name, parameters, options), **others)
 
+    with_run = run_options(with_choice)
     for option in reversed(_OPTIONS):
-        with_choice = option(with_choice)
-    return with_choice
+        with_run = option(with_run)
+    return with_run
 
 
 def _parameters(factors: int | None, params: tuple[tuple[str, Any], ...]) -> dict[str, Any]:

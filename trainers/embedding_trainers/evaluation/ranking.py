@@ -1,4 +1,4 @@
-"""Which k items come first for each user: by a model, by popularity, or at random; never an item that was seen."""
+"""Which k items come first for each user: by a model, by popularity, or at random; seen items are left out."""
 
 from __future__ import annotations
 

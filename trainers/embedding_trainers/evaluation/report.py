@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedding_trainers.evaluation import metrics
+from embedding_trainers.evaluation.beyond_accuracy import beyond_accuracy, popularity_lift
 from embedding_trainers.evaluation.bootstrap import bootstrap_intervals
 from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
+from embedding_trainers.evaluation.segments import ACTIVITY, by_activity, by_value
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import LeftOut, Split
 from embedding_trainers.interactions.vocabulary import count_numbers
@@ -23,14 +24,24 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Estimate", "K", "Measured", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure"]
+__all__ = [
+    "HEADLINE",
+    "Estimate",
+    "K",
+    "Measured",
+    "Report",
+    "Segment",
+    "evaluate",
+    "evaluate_in_detail",
+    "measure",
+    "score_users",
+]
 
 K = 20
-ACTIVITY = "activity"
+HEADLINE = (f"recall@{K}", f"ndcg@{K}")
 MAX_K = 1000
 # The standard error of a mean over so many is below 0.002, as no metric of a user is outside of 0 to 1.
 MAX_TEST_USERS = 100_000
-MAX_SEGMENTS = 50
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class Report:
         n_pairs: pairs of user and item to be found.
         left_out: what of the test could not be found, and was not looked for.
         scores: the metrics of the model and of both floors.
+        similar_items: metrics of the lists of similar items, as ``popularity_lift@20``.
         segments: kind of segment (``activity``, or the name of an attribute) -> segment -> its scores.
     """
 
@@ -85,6 +97,7 @@ class Report:
     n_pairs: int
     left_out: LeftOut
     scores: Scores
+    similar_items: dict[str, float]
     segments: dict[str, dict[str, Segment]]
 
 
@@ -134,20 +147,36 @@ def measure(
     if not len(users):
         return Measured({}, 0, {})
     relevant = test[users]
-    n_relevant = np.diff(relevant.indptr)
     found: dict[str, metrics.PerUser] = {}
     rankings = {
         "": factors_ranking(factors, train, users, K, progress=False),
         "popular_": popularity_ranking(train[users], _popularity(train) if popularity is None else popularity, K),
     }
     for prefix, ranking in rankings.items():
-        hits = metrics.find_hits(ranking, relevant)
-        found[f"{prefix}recall@{K}"] = metrics.recall(hits, n_relevant, K)
-        found[f"{prefix}ndcg@{K}"] = metrics.ndcg(hits, n_relevant, K)
+        found |= {prefix + name: values for name, values in zip(HEADLINE, _headline(ranking, relevant), strict=True)}
     means = {name: float(values.mean()) for name, values in found.items()}
     margins = {name: float(1.96 * values.std() / np.sqrt(len(values))) for name, values in found.items()}
     sampled = len(users) < (of_users or np.count_nonzero(np.diff(test.indptr)))
     return Measured(means, len(users), margins if sampled else {})
+
+
+def score_users(factors: Factors, masked: csr_matrix, test: csr_matrix) -> metrics.PerUser:
+    """Return the metrics of `HEADLINE` of each test user, ascending, or of the 100,000 that `measure` draws.
+
+    Args:
+        masked: csr, shape (n_users, n_items); its pairs are left out of the ranking.
+        test: csr, same shape, sorted indices.
+
+    Returns:
+        Shape (n, 2).
+    """
+    users = _test_users(test)
+    return np.column_stack(_headline(factors_ranking(factors, masked, users, K, progress=False), test[users]))
+
+
+def _headline(ranking: Ranking, relevant: csr_matrix) -> tuple[metrics.PerUser, metrics.PerUser]:
+    hits, n_relevant = metrics.find_hits(ranking, relevant), np.diff(relevant.indptr)
+    return metrics.recall(hits, n_relevant, K), metrics.ndcg(hits, n_relevant, K)
 
 
 def _test_users(test: csr_matrix) -> npt.NDArray[np.intp]:
@@ -189,27 +218,28 @@ def evaluate_in_detail(
     users = _test_users(split.test)
     if not len(users):
         raise InputError(f"nothing to evaluate on {split.method}: no test user is left ({split.left_out})")
-    seen, relevant = split.train[users], split.test[users]
-    n_items = seen.shape[1]
+    masked, relevant = split.masked, split.test[users]
+    n_items = masked.shape[1]
     popularity = _popularity(split.train)
-    n_seen = np.diff(seen.indptr)
-    segments = {ACTIVITY: _activity(n_seen)}
+    n_seen = np.diff(split.train.indptr)[users]
+    segments = {ACTIVITY: by_activity(n_seen)}
     for name, values in (attributes or {}).items():
         if name in segments:
             raise InputError(f"segments by {name!r} are those by number of training interactions; rename the column")
-        segments[name] = _by_value(name, values.take(pa.array(users)))
+        segments[name] = by_value(name, values.take(pa.array(users)))
 
     deepest = cuts[-1]
     with import_extra("threadpoolctl").threadpool_limits(options.threads or None):
         rankings = {
-            "model": factors_ranking(factors, split.train, users, deepest, progress=options.progress),
-            "popular": popularity_ranking(seen, popularity, deepest),
-            "random": random_ranking(seen, deepest, np.random.default_rng(options.seed)),
+            "model": factors_ranking(factors, masked, users, deepest, progress=options.progress),
+            "popular": popularity_ranking(masked[users], popularity, deepest),
+            "random": random_ranking(masked[users], deepest, np.random.default_rng(options.seed)),
         }
         names: list[tuple[str, str]] = []
         columns = []
         for ranking_name, ranking in rankings.items():
-            for metric, values in _per_user(ranking, relevant, popularity, cuts).items():
+            beyond = beyond_accuracy(ranking, factors, popularity, split.train.shape[0], cuts)
+            for metric, values in (_accuracy(ranking, relevant, cuts) | beyond).items():
                 names.append((ranking_name, metric))
                 columns.append(values)
         per_user = np.column_stack(columns)
@@ -218,6 +248,7 @@ def evaluate_in_detail(
             for cut in cuts:
                 scores[ranking_name][f"coverage@{cut}"] = Estimate(metrics.coverage(ranking, n_items, cut))
                 scores[ranking_name][f"gini@{cut}"] = Estimate(metrics.gini(ranking, n_items, cut))
+        lifts = popularity_lift(factors.item_factors, popularity, cuts)
         parts = {
             kind: {
                 name: Segment(
@@ -229,8 +260,10 @@ def evaluate_in_detail(
             }
             for kind, masks in segments.items()
         }
+    similar = {f"popularity_lift@{cut}": lift for cut, lift in lifts.items()}
+    n_pairs = int(relevant.nnz)
     return Report(
-        split.method, cuts, len(users), split.n_test_users, n_items, int(relevant.nnz), split.left_out, scores, parts
+        *(split.method, cuts, len(users), split.n_test_users, n_items, n_pairs, split.left_out, scores, similar, parts)
     )
 
 
@@ -238,9 +271,7 @@ def _popularity(train: csr_matrix) -> npt.NDArray[np.int64]:
     return count_numbers(train.indices, train.shape[1])
 
 
-def _per_user(
-    ranking: Ranking, relevant: csr_matrix, popularity: npt.NDArray[np.int64], cuts: Sequence[int]
-) -> dict[str, metrics.PerUser]:
+def _accuracy(ranking: Ranking, relevant: csr_matrix, cuts: Sequence[int]) -> dict[str, metrics.PerUser]:
     hits = metrics.find_hits(ranking, relevant)
     n_relevant = np.diff(relevant.indptr)
     return {
@@ -252,7 +283,6 @@ def _per_user(
             ("map", metrics.average_precision(hits, n_relevant, k)),
             ("hr", metrics.hit_rate(hits, k)),
             ("mrr", metrics.reciprocal_rank(hits, k)),
-            ("popularity", metrics.average_popularity(ranking, popularity, k)),
         )
     }
 
@@ -263,29 +293,3 @@ def _estimates(names: Sequence[tuple[str, str]], per_user: metrics.PerUser, seed
     for (ranking, metric), *numbers in zip(names, per_user.mean(axis=0), low, high, strict=True):
         scores.setdefault(ranking, {})[metric] = Estimate(*map(float, numbers))
     return scores
-
-
-_Masks = dict[str, npt.NDArray[np.bool_]]
-
-
-def _activity(n_seen: npt.NDArray[np.int64]) -> _Masks:
-    few, many = np.quantile(n_seen, [0.25, 0.75], method="inverted_cdf")
-    masks = {
-        "new": n_seen <= few,
-        "regular": (n_seen > few) & (n_seen < many),
-        "heavy": (n_seen >= many) & (n_seen > few),
-    }
-    return {name: mask for name, mask in masks.items() if mask.any()}
-
-
-def _by_value(name: str, values: pa.Array) -> _Masks:
-    if pa.types.is_nested(values.type):
-        raise InputError(f"segments by {name!r}: a user must have one value, but the type is {values.type}")
-    distinct = pc.unique(values)
-    if len(distinct) > MAX_SEGMENTS:
-        raise InputError(
-            f"segments by {name!r}: {len(distinct):,} different values among the test users, expected at most "
-            f"{MAX_SEGMENTS}; group them first"
-        )
-    texts = pc.fill_null(values.cast(pa.string()), "missing").to_numpy(zero_copy_only=False)
-    return {str(text): texts == text for text in sorted(set(texts))}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from embedding_trainers.evaluation.report import ACTIVITY, Report, Segment
+from embedding_trainers.evaluation.report import Report, Segment
+from embedding_trainers.evaluation.segments import ACTIVITY
 
 __all__ = ["report_text"]
 
-_METRICS = ("recall", "ndcg", "map", "hr", "mrr", "coverage", "gini", "popularity")
+_METRICS = ("recall", "ndcg", "map", "hr", "mrr", "coverage", "gini", "popularity", "novelty", "diversity")
 
 
 def report_text(name: str, report: Report) -> str:
@@ -24,6 +25,8 @@ def report_text(name: str, report: Report) -> str:
     for k in report.k:
         lines += ["", f"{'':14}{'model':>10}  {'95 % interval':22}{'popular':>10}{'random':>10}"]
         lines += [_metric_line(report, f"{metric}@{k}") for metric in _METRICS]
+    lifts = ", ".join(f"{lift:+.0%} at {name.partition('@')[2]}" for name, lift in report.similar_items.items())
+    lines += ["", f"popularity of similar items, compared with the items themselves: {lifts}"]
     # One cut-off is enough to see where it is good; --json has all of them.
     k = 20 if 20 in report.k else report.k[0]
     for kind, segments in report.segments.items():

@@ -14,11 +14,11 @@ from feast_embeddings.errors import InputError
 __all__ = ["version_split"]
 
 
-def version_split(artifact: Artifact, test: Interactions) -> tuple[Factors, Split]:
+def version_split(artifact: Artifact, test: Interactions, *, include_seen: bool = False) -> tuple[Factors, Split]:
     """The factors of a version, and the interactions that it can be asked to predict.
 
     What the version saw of a user is what it serves as seen items, so the whole log may be given as `test`: the part
-    that the version was trained on is left out, and counted.
+    that the version was trained on is left out, and counted; with `include_seen` it is part of the test.
 
     Raises:
         InputError: the version has no seen items, so that they cannot be masked; or it knows none of the users or
@@ -41,4 +41,7 @@ def version_split(artifact: Artifact, test: Interactions) -> tuple[Factors, Spli
     factors = Factors(embedding_matrix(users), embedding_matrix(items), bias)
     manifest = artifact.manifest
     method = f"interactions that {manifest.model} version {manifest.version} had not seen"
-    return factors, split_against(users["user_id"].combine_chunks(), item_ids, train, test, method)
+    if include_seen:
+        method = f"interactions that {manifest.model} version {manifest.version} is to predict"
+    user_ids = users["user_id"].combine_chunks()
+    return factors, split_against(user_ids, item_ids, train, test, method, include_seen=include_seen)

@@ -6,14 +6,13 @@ from embedding_trainers.interactions.log import Interactions, LogReport
 from embedding_trainers.interactions.preparation import Preparation
 from embedding_trainers.interactions.reading import Columns, Reading, read_interactions, read_log
 from embedding_trainers.interactions.split import (
-    LeftOut,
-    Split,
     split_against,
     split_by_time,
     split_by_user,
     split_interactions,
     split_leave_last_out,
 )
+from embedding_trainers.interactions.split_parts import LeftOut, Split
 
 __all__ = [
     "Columns",

@@ -37,6 +37,7 @@ class Interactions:
         item_numbers: int32, shape (n,); row r is about ``items[item_numbers[r]]``.
         weights: float32, shape (n,), positive; or None, which is 1 everywhere.
         timestamps: int64 microseconds since 1970 UTC, shape (n,); or None.
+        targets: which rows a test may consist of, shape (n,); None if all of them.
     """
 
     users: pa.Array
@@ -45,6 +46,7 @@ class Interactions:
     item_numbers: Numbers
     weights: npt.NDArray[np.float32] | None = None
     timestamps: npt.NDArray[np.int64] | None = None
+    targets: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.user_numbers)
@@ -62,7 +64,8 @@ class Interactions:
         items, item_numbers = _used(self.items, self.item_numbers[keep])
         weights = None if self.weights is None else self.weights[keep]
         timestamps = None if self.timestamps is None else self.timestamps[keep]
-        return Interactions(users, items, user_numbers, item_numbers, weights, timestamps)
+        targets = None if self.targets is None else self.targets[keep]
+        return Interactions(users, items, user_numbers, item_numbers, weights, timestamps, targets)
 
     def to_csr(self) -> csr_matrix:
         """Sum up the weights of each pair: float32, shape (n_users, n_items), sorted indices.

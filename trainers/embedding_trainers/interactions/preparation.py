@@ -151,7 +151,10 @@ def prepare(log: Interactions, preparation: Preparation, name: str, report: LogR
     if preparation.drop_duplicates:
         alike: list[npt.NDArray[Any]] = [log.user_numbers, log.item_numbers]
         alike += [values for values in (log.timestamps, log.weights) if values is not None]
-        keep = first_of_each(alike)
+        # Of rows that are alike, one that a test may have counts first.
+        order = np.arange(len(log)) if log.targets is None else np.argsort(~log.targets, kind="stable")
+        keep = np.zeros(len(log), dtype=bool)
+        keep[order] = first_of_each([values[order] for values in alike])
         report.leave_out(REPEATED, int((~keep).sum()))
         log = log.where(keep)
     if (most := preparation.max_user_interactions) is not None:

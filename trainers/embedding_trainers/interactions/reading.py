@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -59,6 +60,21 @@ class Columns:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"the column {twice!r} is named for two purposes; name one for each")
 
+    def check_test_events(self, preparation: Preparation, test_events: Collection[str]) -> None:
+        """Check that a test can consist of these types of events.
+
+        Raises:
+            InputError: one has no weight or weight 0, so that none of its rows is an interaction.
+        """
+        if test_events and self.event is None:
+            raise InputError("test events need the column that has the types of events; name it (--event-column)")
+        counted = [event for event, weight in preparation.event_weights.items() if weight > 0]
+        if unknown := next((event for event in test_events if event not in counted), None):
+            raise InputError(
+                f"the test event {unknown!r} has no weight above 0; those with one are {', '.join(counted) or 'none'} "
+                "(--event-weights)"
+            )
+
     def refuse_without_times(self, preparation: Preparation, log: str) -> None:
         """Refuse settings that need times, for a log without.
 
@@ -102,6 +118,7 @@ def read_log(
     columns: Columns | None = None,
     preparation: Preparation | None = None,
     reading: Reading | None = None,
+    test_events: Collection[str] = (),
 ) -> tuple[Interactions, LogReport]:
     """Read an interaction log and prepare it for training.
 
@@ -113,6 +130,7 @@ def read_log(
         columns: what the columns are called.
         preparation: which rows count, and how much; all of them and the same by default.
         reading: how to read values, and what to do with bad rows.
+        test_events: the types of events that a test may consist of; all if empty.
 
     Returns:
         The interactions, and what became of the rows.
@@ -124,11 +142,15 @@ def read_log(
     """
     columns, preparation, reading = columns or Columns(), preparation or Preparation(), reading or Reading()
     columns.check(preparation)
+    columns.check_test_events(preparation, test_events)
     log, events, report = read_raw(source, columns, reading, preparation)
     name = source_name(source)
     if events is not None:
         of_event = event_weights(*events, preparation.event_weights, f"{name}: column {columns.event!r}")
         log = replace(log, weights=of_event if log.weights is None else log.weights * of_event)
+        if test_events:
+            types, numbers = events
+            log = replace(log, targets=np.isin(types.cast(pa.string()).to_pylist(), list(test_events))[numbers])
     return prepare(log, preparation, name, report), report
 
 

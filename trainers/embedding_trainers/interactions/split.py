@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions.log import Interactions
+from embedding_trainers.interactions.split_parts import Split, assemble
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import to_microseconds
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MIN_TEST_USERS",
-    "LeftOut",
-    "Split",
     "split_against",
     "split_by_time",
     "split_by_user",
@@ -35,76 +33,27 @@ TIME_SHARE = 0.1
 USER_SHARE = 0.2
 MIN_USER_ITEMS = 5
 MIN_TEST_USERS = 100
-_BLOCK_ENTRIES = 1 << 22
 BY_TIME = f"newest {TIME_SHARE:.0%} of the interactions"
 
 _Mask = npt.NDArray[np.bool_]
 _Numbers = npt.NDArray[np.integer]
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """What of the held back interactions cannot be predicted.
-
-    Attributes:
-        unknown_users: users that the training part does not have.
-        unknown_items: items that it does not have.
-        unknown_pairs: distinct pairs of user and item of which it lacks one or both.
-        seen_pairs: distinct pairs that it has.
-    """
-
-    unknown_users: int
-    unknown_items: int
-    unknown_pairs: int
-    seen_pairs: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.unknown_pairs:,} pairs of {self.unknown_users:,} users and {self.unknown_items:,} items that "
-            f"training did not see, {self.seen_pairs:,} pairs that it did"
-        )
-
-
-@dataclass(frozen=True)
-class Split:
-    """A training part and the test pairs that can be predicted from it.
-
-    Attributes:
-        train: csr float32, shape (users, items) of the training part, no empty row or column.
-        test: csr float32 of the same shape, sorted indices; pairs not in `train`. A row without an entry is no test
-            user.
-        users: ids of the rows, string or int64.
-        items: ids of the columns, string or int64.
-        left_out: what was held back and is in neither.
-        method: how it was split, in words.
-        held_back: which rows of the log are not in the training part; None if the test came from elsewhere.
-    """
-
-    train: csr_matrix
-    test: csr_matrix
-    users: pa.Array
-    items: pa.Array
-    left_out: LeftOut
-    method: str
-    held_back: _Mask | None = None
-
-    @property
-    def n_test_users(self) -> int:
-        """How many users have a test pair."""
-        return int((np.diff(self.test.indptr) > 0).sum())
-
-
-def split_interactions(interactions: Interactions, *, seed: int) -> Split:
+def split_interactions(interactions: Interactions, *, seed: int, include_seen: bool = False) -> Split:
     """Split by time if the log has times and enough users return, else by user.
 
     By time, the newest 10 % of the rows are the test: it is what serving does, and no future leaks into the
     training part. With fewer than 100 test users the mean over them says little, and then it is `split_by_user`.
 
-    Users and items that are only in the test, and pairs that are in both parts, are no part of the test.
+    Users and items that are only in the test, and pairs that are in both parts, are no part of the test. With
+    `include_seen` pairs that are in both are, and the split is by time.
 
     Raises:
         MissingExtraError: scipy is not installed.
+        InputError: `include_seen`, and the log has no times.
     """
+    if include_seen:
+        return split_by_time(interactions, include_seen=True)
     if interactions.timestamps is not None:
         split = split_by_time(interactions)
         if split.n_test_users >= MIN_TEST_USERS:
@@ -117,13 +66,14 @@ def by_user(has_times: bool) -> str:
     return f"{'newest' if has_times else 'random'} {USER_SHARE:.0%} of each user's items"
 
 
-def split_by_time(interactions: Interactions, at: datetime | None = None) -> Split:
+def split_by_time(interactions: Interactions, at: datetime | None = None, *, include_seen: bool = False) -> Split:
     """Train on what happened up to an instant, test on what came later.
 
     Args:
         interactions: with times.
         at: the instant, with a time zone; None takes the one after which 10 % of the rows are. Rows of equal time stay
             together, on the training side.
+        include_seen: test on pairs of the training part too.
 
     Raises:
         InputError: the log has no times, or they are all on one side of `at`.
@@ -131,11 +81,11 @@ def split_by_time(interactions: Interactions, at: datetime | None = None) -> Spl
     times = _times(interactions)
     if at is None:
         cut = int(np.quantile(times, 1 - TIME_SHARE, method="lower"))
-        return _split(interactions, times > cut, BY_TIME)
+        return _split(interactions, times > cut, BY_TIME, include_seen=include_seen)
     later = times > to_microseconds(at)
     if later.all() or not later.any():
         raise InputError(f"all interactions are {'after' if later.all() else 'not after'} {at}; choose another time")
-    return _split(interactions, later, f"interactions after {at:%Y-%m-%d %H:%M:%S} UTC")
+    return _split(interactions, later, f"interactions after {at:%Y-%m-%d %H:%M:%S} UTC", include_seen=include_seen)
 
 
 def split_leave_last_out(interactions: Interactions) -> Split:
@@ -164,7 +114,15 @@ def split_by_user(interactions: Interactions, *, seed: int) -> Split:
     return _split(interactions, _held_out_per_user(interactions, share, seed), method)
 
 
-def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Interactions, method: str) -> Split:
+def split_against(
+    users: pa.Array,
+    items: pa.Array,
+    train: csr_matrix,
+    test: Interactions,
+    method: str,
+    *,
+    include_seen: bool = False,
+) -> Split:
     """Test on interactions that come from elsewhere. Ids are compared as text: 7 and "7" are the same.
 
     Args:
@@ -173,10 +131,15 @@ def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Int
         train: csr, sorted indices.
         test: the interactions to predict.
         method: in words, for the result.
+        include_seen: test on pairs of `train` too.
 
     Raises:
-        InputError: `train` knows none of the users or none of the items of `test`.
+        InputError: no row of `test` is a target, or `train` knows none of the users or none of the items of `test`.
     """
+    if test.targets is not None:
+        if not test.targets.any():
+            raise InputError(f"nothing to predict in {method}: no row is one of the test events")
+        test = test.where(test.targets)
     positions = []
     for kind, known, asked in (("users", users, test.users), ("items", items, test.items)):
         found = pc.index_in(asked.cast(pa.string()), value_set=known.cast(pa.string()))
@@ -187,28 +150,10 @@ def split_against(users: pa.Array, items: pa.Array, train: csr_matrix, test: Int
             )
         positions.append(pc.fill_null(found, -1).to_numpy())
     rows, columns = positions
-    return _assemble(train, users, items, (test.user_numbers, rows), (test.item_numbers, columns), method)
-
-
-def _is_entry(matrix: csr_matrix, rows: _Numbers, columns: _Numbers) -> _Mask:
-    """Whether each pair is an entry of the matrix, whose indices are sorted; some pairs at a time."""
-    found = np.zeros(len(rows), dtype=bool)
-    order, n_columns = np.argsort(rows, kind="stable"), matrix.shape[1]
-    start = 0
-    while start < len(order):
-        # Of the rows from here on as many as have about a block of entries.
-        first = int(rows[order[start]])
-        end = int(matrix.indptr[first]) + _BLOCK_ENTRIES
-        last = max(first, int(np.searchsorted(matrix.indptr, end, side="right")) - 2)
-        stop = int(np.searchsorted(rows, last, side="right", sorter=order))
-        here, inside = order[start:stop], slice(matrix.indptr[first], matrix.indptr[last + 1])
-        in_row = np.repeat(np.arange(last - first + 1), np.diff(matrix.indptr[first : last + 2]))
-        entries = in_row * n_columns + matrix.indices[inside]
-        asked = (rows[here] - first) * n_columns + columns[here]
-        places = np.searchsorted(entries, asked)
-        found[here] = np.append(entries, -1)[places] == asked
-        start = stop
-    return found
+    return assemble(
+        *(train, users, items, (test.user_numbers, rows), (test.item_numbers, columns), method),
+        include_seen=include_seen,
+    )
 
 
 def _times(interactions: Interactions) -> npt.NDArray[np.int64]:
@@ -222,76 +167,47 @@ def _held_out_per_user(
     n_held: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]],
     seed: int,
 ) -> _Mask:
-    """Which rows belong to held-out pairs, `n_held` of each user's items; a pair has the time of its first row."""
+    """Which rows belong to held-out pairs, `n_held` of each user's items; a pair has the time of its first row.
+
+    Only rows that are targets count, but all rows of a held-out pair are held out.
+    """
     if interactions.timestamps is None:
         by_age = np.random.default_rng(seed).permutation(len(interactions))
     else:
         by_age = np.argsort(interactions.timestamps, kind="stable")
-    users, items = interactions.user_numbers[by_age], interactions.item_numbers[by_age]
-    pairs, age, pair_of_row = np.unique(
-        users.astype(np.int64) * len(interactions.items) + items, return_index=True, return_inverse=True
-    )
+    pair_of_row = interactions.user_numbers.astype(np.int64) * len(interactions.items) + interactions.item_numbers
+    if interactions.targets is not None:
+        by_age = by_age[interactions.targets[by_age]]
+    pairs, age = np.unique(pair_of_row[by_age], return_index=True)
     pair_users = pairs // len(interactions.items)
     n_items = np.bincount(pair_users, minlength=len(interactions.users))
     # Pairs by user and then newest first, so that a pair's place less its user's start is its rank.
     order = np.lexsort((-age, pair_users))
     rank = np.arange(len(order)) - np.repeat(np.cumsum(n_items) - n_items, n_items)
-    held = np.zeros(len(pairs), dtype=bool)
-    held[order] = rank < n_held(n_items)[pair_users[order]]
-    rows = np.zeros(len(interactions), dtype=bool)
-    rows[by_age] = held[pair_of_row]
-    return rows
+    held = np.sort(pairs[order[rank < n_held(n_items)[pair_users[order]]]])
+    found: _Mask = np.append(held, -1)[np.searchsorted(held, pair_of_row)] == pair_of_row
+    return found
 
 
-def _split(interactions: Interactions, test: _Mask, method: str) -> Split:
+def _split(interactions: Interactions, held_back: _Mask, method: str, *, include_seen: bool = False) -> Split:
     # The training part gets numbers of its own, so that a trainer sees it as it would see a whole log.
-    training = replace(interactions, timestamps=None).where(~test)
+    training = replace(interactions, timestamps=None, targets=None).where(~held_back)
     train, users, items = training.to_csr(), training.users, training.items
     del training  # its rows are as large as the matrix
-    split = _assemble(
+    test = held_back if interactions.targets is None else held_back & interactions.targets
+    split = assemble(
         train,
         users,
         items,
         (interactions.user_numbers[test], _positions(users, interactions.users)),
         (interactions.item_numbers[test], _positions(items, interactions.items)),
         method,
+        include_seen=include_seen,
     )
-    return replace(split, held_back=test)
+    return replace(split, held_back=held_back)
 
 
 def _positions(known: pa.Array, ids: pa.Array) -> _Numbers:
     """The place of each id among the known ones, which are some of them in the same order; -1 for none."""
     among = pc.is_in(ids, value_set=known).to_numpy(zero_copy_only=False)
     return np.where(among, np.cumsum(among) - 1, -1)
-
-
-def _assemble(
-    train: csr_matrix,
-    users: pa.Array,
-    items: pa.Array,
-    test_users: tuple[_Numbers, _Numbers],
-    test_items: tuple[_Numbers, _Numbers],
-    method: str,
-) -> Split:
-    """The split whose test are rows that are numbered in their own way.
-
-    The tuples are the number of each row, and for each number the position in `train`, -1 for none.
-    """
-    (user_numbers, user_rows), (item_numbers, item_columns) = test_users, test_items
-    pairs = np.unique(user_numbers.astype(np.int64) * len(item_columns) + item_numbers)
-    pair_users, pair_items = np.divmod(pairs, len(item_columns))
-    rows, columns = user_rows[pair_users], item_columns[pair_items]
-    known = (rows >= 0) & (columns >= 0)
-    rows, columns = rows[known], columns[known]
-    seen = _is_entry(train, rows, columns)
-    test = import_extra("scipy.sparse").csr_matrix(
-        (np.ones(int((~seen).sum()), np.float32), (rows[~seen], columns[~seen])), shape=train.shape
-    )
-    test.sort_indices()
-    left_out = LeftOut(
-        unknown_users=int((user_rows[np.unique(pair_users)] < 0).sum()),
-        unknown_items=int((item_columns[np.unique(pair_items)] < 0).sum()),
-        unknown_pairs=int((~known).sum()),
-        seen_pairs=int(seen.sum()),
-    )
-    return Split(train, test, users, items, left_out, method)
