@@ -31,7 +31,7 @@ from embedding_trainers.interactions import (
     split_by_user,
     split_interactions,
 )
-from embedding_trainers.trainer import Device, Factors, RunOptions, find_trainer
+from embedding_trainers.trainer import Device, Factors, LogShape, RunOptions, find_trainer
 
 Train = Callable[[], Factors]
 
@@ -71,7 +71,7 @@ def runs(
 
 def _run(split: Split, name: str, parameters: dict[str, Any], options: RunOptions) -> tuple[str, Train]:
     trainer = find_trainer(name)
-    config = trainer.configure(parameters)
+    config = trainer.complete(trainer.configure(parameters), LogShape.of(split.train))
     told = ", ".join(f"{parameter} {value:g}" for parameter, value in config.model_dump().items())
     return told, lambda: trainer.train(split.train, config, options)
 
