@@ -72,6 +72,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, rng: np.random.G
     rankings = []
     for users_at_a_time in (1, 7, 50):
         monkeypatch.setattr(ranking, "_BLOCK_SCORES", users_at_a_time * 70)
+        monkeypatch.setattr(ranking, "_LEAST_USERS", 1)
         rankings.append(factors_ranking(factors, seen, np.arange(50), 20, progress=False).tolist())
     assert rankings[0] == rankings[1] == rankings[2]
 

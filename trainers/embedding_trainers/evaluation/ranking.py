@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "factors_ranking", "popularity_ranking", "random_ranking", "top_k"]
 
 _BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MiB
+_LEAST_USERS = 32  # of a block: with fewer, reading the items takes longer than multiplying them
 
 Ranking = npt.NDArray[np.int32]
 """A row per user and a column per rank, best first: numbers of items, and -1 where no item is left."""
@@ -27,7 +28,8 @@ def factors_ranking(
 ) -> Ranking:
     """Rank by the score ``user · item + bias``, in float32; of equal scores the lower item number comes first.
 
-    Works through users in blocks of 8 million scores, so that memory does not grow with their number.
+    Works through users in blocks of 8 million scores, or of 32 users if that is more, so that memory does not grow with
+    their number.
 
     Args:
         factors: of all users and items.
@@ -51,7 +53,7 @@ def factors_ranking(
         raise InputError("scores exceed what float32 holds; lower the learning rate or raise the regularization")
 
     result = np.empty((len(users), min(k, n_items)), np.int32)
-    size = max(1, _BLOCK_SCORES // n_items)
+    size = max(_LEAST_USERS, _BLOCK_SCORES // n_items)
     buffer = np.empty((min(size, len(users)), n_items), np.float32)
     with tqdm(total=len(users), unit=" users", desc="rank", disable=not progress) as bar:
         for start in range(0, len(users), size):
