@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from tqdm import tqdm
 
-from feast_embeddings.artifact import load_artifact
+from feast_embeddings.artifact import load_artifact, trained_models
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
@@ -135,22 +135,33 @@ def publish(
 @model_option
 @json_option
 def versions(repo: str, model: str | None, as_json: bool) -> None:
-    """List the versions of a model: live, kept in Qdrant, and on disk."""
+    """List the versions of a model, or of all: live, kept in Qdrant, and on disk."""
     opened = Repo.open(repo)
-    name = one_model(opened, model)
+    several = model is None and len(trained_models(opened.data)) > 1
+    names = trained_models(opened.data) if several else [one_model(opened, model)]
 
     from feast_embeddings.publish.versions import list_versions
 
-    found = list_versions(opened.feature_store(), opened.data, name)
-    live = next((row.version for row in found if row.live), None)
+    feature_store = opened.feature_store()
+    lists = {name: list_versions(feature_store, opened.data, name) for name in names}
+    live = {name: next((row.version for row in rows if row.live), None) for name, rows in lists.items()}
     if as_json:
-        print_json({"model": name, "live": live, "versions": [_row(row) for row in found]})
+        found = [
+            {"model": name, "live": live[name], "versions": [_row(row) for row in rows]} for name, rows in lists.items()
+        ]
+        print_json({"models": found} if several else found[0])
         return
-    if not found:
-        raise InputError(f"no trained version of model {name!r} in {opened.path}; run train")
-    for row in found:
-        click.echo(_line(row))
-    click.echo("* is live, + is kept in Qdrant" if live else "none is live; run publish")
+    for name, rows in lists.items():
+        if not rows:
+            raise InputError(f"no trained version of model {name!r} in {opened.path}; run train")
+        if several:
+            click.echo(f"{name}:")
+        for row in rows:
+            click.echo(_line(row))
+        if not live[name]:
+            click.echo("none is live; run publish")
+    if any(live.values()):
+        click.echo("* is live, + is kept in Qdrant")
 
 
 @click.command()
