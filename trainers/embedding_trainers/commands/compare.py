@@ -91,7 +91,7 @@ class _Comparison:
     metavar="live|latest|previous|V,…",
     help="Compare versions of a model of --repo on --test instead of training.",
 )
-@click.option("--model", metavar="NAME", help="The model of --versions; optional if there is only one.")
+@click.option("--model", metavar="NAME", help="The model of --versions or --like; optional if there is only one.")
 @repo_option("Feast repo.")
 @split_options
 @QUERY
@@ -132,7 +132,10 @@ def compare(
     target = None if output is None else _target(output, draws=versions is None)
     import_extra("scipy.sparse", "a comparison")
     if interactions is not None:
-        refuse_typed(("model",), "works only with --versions")
+        if not is_given(context, "like"):
+            refuse_typed(
+                ("model",), "works only with --versions, or with --like, which is then a version of that model"
+            )
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
         found = _trainers(source, test, _contenders(trainers, configs), options)
     else:
@@ -212,8 +215,10 @@ def _trainers(
 ) -> _Comparison:
     from embedding_trainers.comparison.paired import compare
     from embedding_trainers.comparison.runs import train_each
+    from embedding_trainers.trainer import find_trainer
 
-    parts, logs = test.of_log(source, options.seed)
+    uses_weights = any(find_trainer(each.trainer).uses_weights for each in contenders)
+    parts, logs = test.of_log(source, options.seed, uses_weights=uses_weights)
     scored, errors = train_each(contenders, parts, options)
     failed = {name: str(error) for name, error in errors.items()}
     if not scored:
