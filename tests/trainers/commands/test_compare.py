@@ -94,6 +94,19 @@ def test_versions(shop: Path, command: Command) -> None:
     assert found["n_pairs"] < single["n_pairs"]
 
 
+def test_like_a_version_of_one_of_two_models(shop: Path, tmp_path: Path, command: Command) -> None:
+    """--model says whose, as for evaluate."""
+    (tmp_path / "feature_store.yaml").touch()
+    log = pq.read_table(shop / "interactions.parquet").rename_columns({"user_id": "who"})
+    pq.write_table(log, tmp_path / "log.parquet")
+    place = ("--repo", tmp_path, "--interactions", tmp_path / "log.parquet", *ONE)
+    for model in ("one", "two"):
+        made = ("--trainer", "svd", "--factors", 2, "--user-column", "who", "--no-evaluate", "--quiet")
+        assert command("train", *place, "--model", model, *made).code == 0
+    found = as_json(command, "compare", *place, "--trainers", "svd", "--model", "two", "--like", "latest", "--quiet")
+    assert found["rows"]["interactions"]["rows"] == len(log)
+
+
 @pytest.mark.parametrize("ending", ["md", "json", "png"])
 def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> None:
     """The file has what the command prints, or a chart; the table has its marks."""
@@ -121,7 +134,7 @@ def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> No
     [
         ([], "name either --interactions, to compare trainers, or --versions, to compare versions"),
         (["--interactions", "LOG", "--versions", "latest"], "name either --interactions, to compare trainers, or"),
-        (["--interactions", "LOG", "--model", "shop"], "--model works only with --versions"),
+        (["--interactions", "LOG", "--model", "shop"], "--model works only with --versions, or with --like"),
         (["--interactions", "LOG", "--trainers", "als,svd,als"], "--trainers: 'als' is named twice"),
         (["--interactions", "LOG", "--trainers", "als,,svd"], "--trainers 'als,,svd': expected names with commas"),
         (["--interactions", "LOG", "--trainers", "sdv"], "no trainer 'sdv'; installed are als, bpr, softmax, svd"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from tests.conftest import Command
 
 from embedding_trainers.commands.evaluate import evaluate
 from embedding_trainers.evaluation.version_split import version_split
@@ -263,3 +265,43 @@ def test_help_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
 
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [("evaluate",), ("compare", "--versions", "latest")])
+def test_a_version_with_items_only(shop: Path, tmp_path: Path, command: Command, arguments: tuple[str, ...]) -> None:
+    """It cannot rank for users, which is one line about the version."""
+    (tmp_path / "feature_store.yaml").touch()
+    items = EmbeddingTable(
+        ids=pa.array(["a", "b"]), embedding=np.eye(2, dtype=np.float32), n_interactions=np.ones(2, np.int64)
+    )
+    written = write_artifact(
+        *(tmp_path / "data", "m"), users=None, items=items, as_of=CUT, trainer=TrainerInfo(name="import", config={}),
+        seed=0, metrics={}, fingerprint="", n_interactions=1,
+    )  # fmt: skip
+    answer = command(*arguments, "--repo", tmp_path, "--model", "m", "--test", shop / "after.parquet")
+    expected = f"error: version {written.manifest.version} of model 'm' has no users\n"
+    assert (answer.code, answer.out, answer.err) == (2, "", expected)
+
+
+@pytest.mark.parametrize("command_name", ["evaluate", "compare"])
+def test_weights_beyond_what_trainers_compute_with(
+    shop: Path, tmp_path: Path, command: Command, command_name: str
+) -> None:
+    """They are refused as by train, before any training; a trainer that ignores them may have them."""
+    log = pq.read_table(shop / "before.parquet")
+    pq.write_table(log.append_column("w", pa.array(np.full(len(log), 1e-12))), tmp_path / "log.parquet")
+    place = (
+        command_name,
+        "--interactions",
+        tmp_path / "log.parquet",
+        "--weight-column",
+        "w",
+        "--threads",
+        "1",
+        "--quiet",
+    )
+    option = "--trainer" if command_name == "evaluate" else "--trainers"
+    answer = command(*place, option, "als")
+    assert (answer.code, answer.out) == (2, "")
+    assert re.fullmatch(r"error: no pair of user and item has a weight of more than \S+, and .*\n", answer.err)
+    assert command(*place, option, "bpr").code == 0

@@ -114,6 +114,14 @@ def test_one_training_by_options_by_the_file_and_by_a_version(logged: Path, tmp_
     assert others == [first] * 3
 
 
+def test_an_empty_word_for_a_version(logged: Path, command: Command) -> None:
+    """A variable of the shell that is not set is an error, and no training with the defaults."""
+    place = ("train", "--repo", logged, "--model", "m", "--interactions", logged / "log.csv")
+    answer = command(*place, "--like", "", "--user-column", "customer_no", "--item-column", "sku")
+    expected = f"error: no trained version of model 'm' under {logged}/data (models there: none); run train\n"
+    assert (answer.code, answer.out, answer.err) == (2, "", expected)
+
+
 def test_typed_before_like_before_file_before_default(logged: Path, command: Command) -> None:
     """Each level in turn, for options of the log and of the trainer."""
     at = ("--repo", logged, "--model", "m")
@@ -270,6 +278,8 @@ WRONG = {
     "parameters": ("[train]\nparam = [1]", '[train] param: expected a table, or a list of texts "NAME=VALUE", got '),
     "factors": ("[train]\nparam = {factors = 8}", "[train] param: write factors as a key of [train]"),
     "config": ("[train]\nconfig = 'none.toml'", "[train] --config {repo}/none.toml: No such file or directory"),
+    "no name": ("[log]\nitems = ''", "[log] items: expected the name of a file, got ''"),
+    "no character of a name": ('[log]\ninteractions = "a\\u0000"', "interactions: expected the name of a file, got "),
     "password": (
         f"[log]\ninteractions = 'postgresql://u:{PASSWORD}@h/d'",
         "[log] interactions: the file is no place for a password; set a variable of the environment, and "
@@ -297,6 +307,14 @@ def test_refused(logged: Path, command: Command, content: str, message: str, nam
     assert message.format(repo=logged) in answer.err
     assert PASSWORD not in answer.err
     assert not (logged / "data").exists()
+
+
+def test_a_mark_at_the_start(logged: Path, command: Command) -> None:
+    """Editors of Windows write one before UTF-8, in both kinds of files."""
+    (logged / "als.toml").write_text("trainer = 'als'\n", "utf-8-sig")
+    (logged / "embeddings.toml").write_text("[train]\nconfig = 'als.toml'\n", "utf-8-sig")
+    found = options(train, "--repo", logged, "--model", "m", "--interactions", logged / "log.csv")
+    assert found["trainer"] == "als"
 
 
 def test_help_does_not_read_the_file(logged: Path, command: Command) -> None:

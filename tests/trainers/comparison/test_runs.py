@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
+from tests.conftest import Command
 
 from embedding_trainers.comparison.runs import Contender, train_each
 from embedding_trainers.evaluation.report import score_users
@@ -91,7 +93,7 @@ def test_cost_is_of_that_trainer_alone(split: Split) -> None:
     start = time.process_time()
     while time.process_time() - start < 0.5:
         pass
-    idle, busy, parent, large, after = train_each(
+    (idle, busy, parent, large, after), failed = train_each(
         [
             Contender("idle", "odd", {}),
             Contender("busy", "odd", {"burn": 1.5}),
@@ -102,6 +104,7 @@ def test_cost_is_of_that_trainer_alone(split: Split) -> None:
         split,
         ONE,
     )
+    assert failed == {}
     assert own.nbytes == 600 << 20
     for light in (idle, large, after):
         assert light.cpu_seconds is not None
@@ -117,7 +120,8 @@ def test_cost_is_of_that_trainer_alone(split: Split) -> None:
 
 def test_scores_are_those_of_this_process(split: Split, capfd: pytest.CaptureFixture[str]) -> None:
     """The same trainer here gives each user the same; what a trainer prints does not spoil standard output."""
-    svd, odd = train_each([Contender("s", "svd", {"factors": 4}), Contender("o", "odd", {"fate": "print"})], split, ONE)
+    contenders = [Contender("s", "svd", {"factors": 4}), Contender("o", "odd", {"fate": "print"})]
+    (svd, odd), _ = train_each(contenders, split, ONE)
     config = SVD.configure({"factors": 4})
     here = score_users(SVD.train(split.train, config, ONE), split.train, split.test)
 
@@ -131,17 +135,46 @@ def test_scores_are_those_of_this_process(split: Split, capfd: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("fate", "kind", "message"),
     [
-        ("killed", EmbeddingsError, r"the training of x ended with signal 9 \(Killed\); it may have run out of memory"),
+        ("killed", EmbeddingsError, "the training of x ended with signal 9 (Killed); it may have run out of memory"),
         ("exit", EmbeddingsError, "the training of x ended with exit code 3"),
         ("bug", EmbeddingsError, "x: KeyError: 'missing'"),
         ("input", InputError, "x: too odd a log"),
     ],
 )
 def test_a_training_that_fails(split: Split, fate: str, kind: type[EmbeddingsError], message: str) -> None:
-    """However it ends, the error names the trainer and is bad input only if the trainer says so."""
-    with pytest.raises(kind, match=message) as error:
-        train_each([Contender("x", "odd", {"fate": fate})], split, ONE)
-    assert type(error.value) is kind
+    """However it ends, the error names the trainer and is bad input only if the trainer says so; the next goes on."""
+    contenders = [Contender("x", "odd", {"fate": fate}), Contender("y", "odd", {})]
+    scored, failed = train_each(contenders, split, ONE)
+    assert [each.name for each in scored] == ["y"]
+    assert {name: (type(error), str(error)) for name, error in failed.items()} == {"x": (kind, message)}
+
+
+@pytest.mark.parametrize("fates", [["", "bug", "input"], ["input", "bug"], ["input", "input"], ["input"]])
+def test_the_command_shows_the_rows_of_those_that_were_trained(
+    tmp_path: Path, command: Command, fates: list[str]
+) -> None:
+    """The table has them, one line on standard error names all others; the exit code is 1, or 2 if all is bad input."""
+    log, target = tmp_path / "log.csv", tmp_path / "found.json"
+    log.write_text("user_id,item_id\n" + "".join(f"u{i % 7},i{i % 11}\n" for i in range(77)))
+    arguments: list[object] = []
+    for number, fate in enumerate(fates):
+        config = tmp_path / f"{number}.toml"
+        config.write_text(f'trainer = "odd"\nfactors = 2\nfate = "{fate}"\n')
+        arguments += ["--config", config]
+    errors = {"bug": "KeyError: 'missing'", "input": "too odd a log"}
+    failed = {str(number): f"{number}: {errors[fate]}" for number, fate in enumerate(fates) if fate}
+
+    answer = command("compare", "--interactions", log, *arguments, "--quiet", "--json", "--output", target)
+
+    summary = "" if len(fates) == 1 else f"{len(failed)} of {len(fates)} trainers failed: "
+    assert answer.err == f"error: {summary}{'; '.join(failed.values())}\n"
+    assert answer.code == (2 if set(fates) == {"input"} else 1)
+    if "" in fates:
+        assert target.read_text() == answer.out
+        found = json.loads(answer.out)
+        assert ([row["name"] for row in found["compared"]], found["failed"]) == (["0"], failed)
+    else:
+        assert (answer.out, target.exists()) == ("", False)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])

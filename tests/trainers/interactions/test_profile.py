@@ -84,3 +84,7 @@ def test_nothing_to_look_at(tmp_path: Path) -> None:
         profile_log(tmp_path / "log.csv")
     with pytest.raises(InputError, match="no column 'user_id'"):
         profile_log(pa.table({"item_id": ["x"]}))
+    log = pa.table({"user_id": ["a"], "item_id": ["x"], "timestamp": ["2026-01-01"]})
+    for columns in (Columns(event="item_id"), Columns(user="item_id"), Columns(event="timestamp")):
+        with pytest.raises(InputError, match=r"^the column '(item_id|timestamp)' is named for two purposes"):
+            profile_log(log, columns)

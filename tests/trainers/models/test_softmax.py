@@ -192,6 +192,17 @@ def test_a_new_user_is_as_a_trained_one(rng: np.random.Generator) -> None:
         assert not folded.bias.any()
 
 
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30, 1e37])
+def test_a_new_user_is_as_heavy_as_any(rng: np.random.Generator, scale: float) -> None:
+    """Their direction does not depend on the unit of the weights, though squares of sums are beyond float32."""
+    items = unit(rng.standard_normal((6, 4))).astype(np.float32)
+    known = KnownSide("item", items, np.zeros(6, np.float32), np.ones(6, np.int64))
+    history = np.array([[1, 2, 0, 0, 4, 0], [0, 0, 1, 0, 0, 0]])
+    config = SoftmaxConfig(factors=4)
+    folded = fold_in_softmax(csr_matrix(history * scale, dtype=np.float32), known, config, ONE_THREAD)
+    np.testing.assert_allclose(folded.factors, unit(history @ items), atol=2e-3 if scale < 1e-38 else 1e-6)
+
+
 def test_fold_in_finds_the_minimum(rng: np.random.Generator) -> None:
     """No vector of many tried fits a new item better by more than half a per cent."""
     factors = unit(rng.standard_normal((30, 3))).astype(np.float32)

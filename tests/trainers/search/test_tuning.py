@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import Field
 
 from embedding_trainers.interactions import Interactions
+from embedding_trainers.models.als import ALS, ALSConfig, train_als
 from embedding_trainers.models.svd import SVD
 from embedding_trainers.search import Search, search_space, tune
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
@@ -173,3 +175,20 @@ def test_search_space() -> None:
 
     with pytest.raises(EmbeddingsError, match=r"Typo\.rate declares the search .* must be low and high"):
         search_space(Typo)
+
+
+def test_the_derived_default_is_tried_as_it_is() -> None:
+    """With weights of another unit it is outside of what is searched, and the result is not worse than it."""
+    heavy = replace(everyone_meets(), weights=np.full(len(everyone_meets()), 900, np.float32))
+    derived: list[float | None] = []
+
+    def record(user_items: Any, config: ALSConfig, options: RunOptions) -> Factors:
+        derived.append(config.alpha)
+        return train_als(user_items, config, options)
+
+    tuning = tune(replace(ALS, train=record), {"factors": 2}, heavy, ONE_THREAD, Search(1))
+    [alpha] = derived
+    assert alpha is not None
+    assert alpha < 0.3
+    assert tuning.trials[0].parameters["alpha"] == alpha
+    assert tuning.config.model_dump()["alpha"] == alpha

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from embedding_trainers.commands.settings import ConfiguredCommand, is_given, lo
 from embedding_trainers.commands.split_options import SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import run_options
 from feast_embeddings.cli.version_words import version_named
-from feast_embeddings.errors import InputError
+from feast_embeddings.errors import EmbeddingsError, InputError
 
 if TYPE_CHECKING:
     from embedding_trainers.comparison.paired import Row
@@ -34,7 +34,7 @@ _ONLY_WITH_TRAINERS = ("query", "split", "split_at", "trainers", "configs", "dev
 
 @dataclasses.dataclass(frozen=True)
 class _Comparison:
-    """What was compared: trainers or versions, on what, and how it ended."""
+    """What was compared: trainers or versions, on what, and how it ended; and why others failed, by name."""
 
     kind: str
     method: str
@@ -43,6 +43,7 @@ class _Comparison:
     n_pairs: int
     logs: dict[str, LogReport]
     rows: list[Row]
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -60,7 +61,8 @@ class _Comparison:
     def json(self) -> str:
         facts = {name: getattr(self, name) for name in ("method", "n_users", "n_ranked", "n_pairs")}
         rows = {log: dataclasses.asdict(became) for log, became in self.logs.items()}
-        return json.dumps(facts | {"compared": [dataclasses.asdict(row) for row in self.rows], "rows": rows})
+        compared = [dataclasses.asdict(row) for row in self.rows]
+        return json.dumps(facts | {"compared": compared, "failed": self.failed, "rows": rows})
 
 
 @click.command(cls=ConfiguredCommand)
@@ -89,7 +91,7 @@ class _Comparison:
     metavar="live|latest|previous|V,…",
     help="Compare versions of a model of --repo on --test instead of training.",
 )
-@click.option("--model", metavar="NAME", help="The model of --versions; optional if there is only one.")
+@click.option("--model", metavar="NAME", help="The model of --versions or --like; optional if there is only one.")
 @repo_option("Feast repo.")
 @split_options
 @QUERY
@@ -117,8 +119,8 @@ def compare(
     """Compare trainers, or existing versions, on the same test users.
 
     Each trainer trains on the same split in its own process, whose CPU seconds and highest memory are those of the
-    trainer. Models whose difference to the best may be chance are marked as noise. docs/evaluation.md defines all
-    numbers.
+    trainer. If one fails, the others are compared, and the exit code is 1. Models whose difference to the best may be
+    chance are marked as noise. docs/evaluation.md defines all numbers.
     """
     from embedding_trainers.extra import import_extra
 
@@ -130,7 +132,10 @@ def compare(
     target = None if output is None else _target(output, draws=versions is None)
     import_extra("scipy.sparse", "a comparison")
     if interactions is not None:
-        refuse_typed(("model",), "works only with --versions")
+        if not is_given(context, "like"):
+            refuse_typed(
+                ("model",), "works only with --versions, or with --like, which is then a version of that model"
+            )
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
         found = _trainers(source, test, _contenders(trainers, configs), options)
     else:
@@ -144,6 +149,12 @@ def compare(
     click.echo(found.json() if as_json else found.text())
     if target is not None and not as_json:
         click.echo(f"wrote {output}")
+    if found.failed:
+        raise EmbeddingsError(_failures(found.failed, len(found.rows)))
+
+
+def _failures(failed: Mapping[str, str], n_trained: int) -> str:
+    return f"{len(failed)} of {len(failed) + n_trained} trainers failed: {'; '.join(failed.values())}"
 
 
 def _target(output: str, *, draws: bool) -> Path:
@@ -204,12 +215,21 @@ def _trainers(
 ) -> _Comparison:
     from embedding_trainers.comparison.paired import compare
     from embedding_trainers.comparison.runs import train_each
+    from embedding_trainers.trainer import find_trainer
 
-    parts, logs = test.of_log(source, options.seed)
-    scored = train_each(contenders, parts, options)
+    uses_weights = any(find_trainer(each.trainer).uses_weights for each in contenders)
+    parts, logs = test.of_log(source, options.seed, uses_weights=uses_weights)
+    scored, errors = train_each(contenders, parts, options)
+    failed = {name: str(error) for name, error in errors.items()}
+    if not scored:
+        [first, *others] = errors.values()
+        if not others:
+            raise first
+        kind = InputError if all(isinstance(error, InputError) for error in errors.values()) else EmbeddingsError
+        raise kind(_failures(failed, 0))
     rows = compare(scored, seed=options.seed)
     return _Comparison(
-        "trainer", parts.method, parts.n_test_users, len(scored[0].values), int(parts.test.nnz), logs, rows
+        "trainer", parts.method, parts.n_test_users, len(scored[0].values), int(parts.test.nnz), logs, rows, failed
     )
 
 

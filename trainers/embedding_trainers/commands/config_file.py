@@ -20,7 +20,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, is not TOML, or has tables in it.
     """
     try:
-        parameters = tomllib.loads(path.read_text("utf-8"))
+        parameters = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror or error}") from None
     except ValueError as error:  # not TOML, or not UTF-8

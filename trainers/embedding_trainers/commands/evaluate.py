@@ -120,7 +120,7 @@ def _train(
 
     trainer = find_trainer(choice.name)
     config = trainer.configure(choice.parameters)
-    parts, rows = test.of_log(source, choice.options.seed)
+    parts, rows = test.of_log(source, choice.options.seed, uses_weights=trainer.uses_weights)
     config = trainer.complete(config, LogShape.of(parts.train))
     factors = trainer.train(parts.train, config, choice.options)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows

@@ -98,7 +98,7 @@ class ConfiguredCommand(click.Command):
             _replace(merged, section)
             params = {**dict(merged.get("params", ())), **dict(section.get("params", ()))}
             merged |= section | ({"params": tuple(params.items())} if params else {})
-        if word := given.get("like"):
+        if (word := given.get("like")) is not None:
             merged |= _like(repo, model, word)
         _replace(merged, given)
         mine = {param.name for param in self.params if isinstance(param, Setting | click.Argument)}

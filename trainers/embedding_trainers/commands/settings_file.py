@@ -62,7 +62,7 @@ def read_settings(repo: Path, model: str | None, sections: Sections) -> list[dic
     """
     path = repo / FILE_NAME
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -126,6 +126,8 @@ def _value(path: Path, where: str, option: Setting, value: Any) -> Any:
     if not right:
         raise InputError(f"{where}: expected {expected}, got {_shown(value)}")
     if isinstance(option.type, click.Path):
+        if not value or "\0" in value:
+            raise InputError(f"{where}: expected the name of a file, got {_shown(value)}")
         value = Location(value).relative_to(path.parent)
     if option.multiple and isinstance(value, Mapping):
         value = list(value.items())

@@ -80,13 +80,19 @@ class SplitChoice:
     events: tuple[str, ...]
     include_seen: bool
 
-    def of_log(self, source: InteractionSource, seed: int) -> tuple[Split, dict[str, LogReport]]:
+    def of_log(self, source: InteractionSource, seed: int, *, uses_weights: bool) -> tuple[Split, dict[str, LogReport]]:
         """Read the log, and split it or read the file to test on; and say what became of the rows.
 
+        Args:
+            source: the log.
+            seed: of a split at random.
+            uses_weights: a trainer is to learn how large the weights are, which are then checked as in `train`.
+
         Raises:
-            InputError: there is nothing to predict.
+            InputError: there is nothing to predict, or trainers cannot compute with the weights.
         """
         from embedding_trainers.interactions import split_against
+        from embedding_trainers.interactions.checks import check_weights
 
         if len([given for given in (self.file, self.at, self.split != "auto") if given]) > 1:
             raise InputError("name one of --test, --split and --split-at")
@@ -109,6 +115,9 @@ class SplitChoice:
         parts = dataclasses.replace(parts, method=self.describe(parts.method))
         if parts.n_test_users == 0:
             raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
+        if uses_weights:
+            for warning in check_weights(parts.train, parts.users, parts.items):
+                click.echo(f"warning: {warning}", err=True)
         return parts, rows
 
     def of_version(self, artifact: Artifact, log: Interactions) -> tuple[Factors, Split]:
@@ -135,8 +144,8 @@ class SplitChoice:
         types = types_of_version(artifact)
         reading = dataclasses.replace(
             source.reading,
-            user_ids=source.reading.user_ids or types.ids["user"],
-            item_ids=source.reading.item_ids or types.ids["item"],
+            user_ids=source.reading.user_ids or types.ids.get("user"),
+            item_ids=source.reading.item_ids or types.ids.get("item"),
         )
         return dataclasses.replace(source, preparation=type(preparation)(**typed), reading=reading).read(self.events)
 

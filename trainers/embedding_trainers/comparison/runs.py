@@ -20,7 +20,7 @@ from tqdm import tqdm
 from embedding_trainers.comparison.paired import Scored
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Split
-from embedding_trainers.trainer import RunOptions, find_trainer
+from embedding_trainers.trainer import LogShape, RunOptions, find_trainer
 from feast_embeddings.errors import EmbeddingsError, InputError
 
 __all__ = ["Contender", "train_each"]
@@ -40,27 +40,33 @@ class Contender:
     trainer: str
     parameters: Mapping[str, Any]
 
-    def config(self) -> dict[str, Any]:
-        """All hyper-parameters.
+    def config(self, log: LogShape | None = None) -> dict[str, Any]:
+        """All hyper-parameters, those that are derived from the log too if it is given.
 
         Raises:
             InputError: there is no such trainer, or it does not take one of the parameters.
         """
-        config: dict[str, Any] = find_trainer(self.trainer).configure(self.parameters).model_dump(mode="json")
-        return config
+        trainer = find_trainer(self.trainer)
+        config = trainer.configure(self.parameters)
+        values: dict[str, Any] = (config if log is None else trainer.complete(config, log)).model_dump(mode="json")
+        return values
 
 
-def train_each(contenders: Sequence[Contender], split: Split, options: RunOptions) -> list[Scored]:
+def train_each(
+    contenders: Sequence[Contender], split: Split, options: RunOptions
+) -> tuple[list[Scored], dict[str, EmbeddingsError]]:
     """Train one after the other on the training part, and score the test users.
 
     Each runs in a new process, which ends with this one. What it measures is documented in `Scored`.
 
-    Raises:
-        InputError: a contender cannot be trained with its hyper-parameters on this log.
-        EmbeddingsError: a training failed.
+    Returns:
+        Those that were trained; and why the others were not, by name: an `InputError` where a contender cannot be
+        trained with its hyper-parameters on this log.
     """
     sparse = import_extra("scipy.sparse")
     scored = []
+    failed: dict[str, EmbeddingsError] = {}
+    log = LogShape.of(split.train)
     with tempfile.TemporaryDirectory(prefix="feast-embeddings-compare-") as name:
         folder = Path(name)
         sparse.save_npz(folder / "train.npz", split.train, compressed=False)
@@ -68,12 +74,17 @@ def train_each(contenders: Sequence[Contender], split: Split, options: RunOption
         bar = tqdm(contenders, desc="compare", unit="trainer", disable=not options.progress)
         for number, contender in enumerate(bar):
             bar.set_postfix_str(contender.name)
-            scored.append(_train(folder, str(number), contender, split.include_seen, options))
-    return scored
+            try:
+                scored.append(_train(folder, str(number), contender, log, split.include_seen, options))
+            except EmbeddingsError as error:  # hours of the others are not lost for one
+                failed[contender.name] = error
+    return scored, failed
 
 
-def _train(folder: Path, name: str, contender: Contender, include_seen: bool, options: RunOptions) -> Scored:
-    config = contender.config()
+def _train(
+    folder: Path, name: str, contender: Contender, log: LogShape, include_seen: bool, options: RunOptions
+) -> Scored:
+    config = contender.config(log)
     run = {"seed": options.seed, "threads": options.threads, "device": options.device}
     request = {"trainer": contender.trainer, "parameters": config, "options": run, "include_seen": include_seen}
     (folder / f"{name}.request.json").write_text(json.dumps(request), "utf-8")

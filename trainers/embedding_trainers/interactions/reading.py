@@ -141,7 +141,6 @@ def read_log(
             finite; or no row remains.
     """
     columns, preparation, reading = columns or Columns(), preparation or Preparation(), reading or Reading()
-    columns.check(preparation)
     columns.check_test_events(preparation, test_events)
     log, events, report = read_raw(source, columns, reading, preparation)
     name = source_name(source)
@@ -166,6 +165,7 @@ def read_raw(
     Raises:
         InputError: see `read_log`.
     """
+    columns.check(preparation)
     timestamp = columns.times
     wanted = [
         Wanted(columns.user, "id", id_type=reading.user_ids),

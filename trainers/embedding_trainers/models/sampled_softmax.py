@@ -24,8 +24,16 @@ _Floats = npt.NDArray[np.float32]
 
 def unit(vectors: _Floats, otherwise: _Floats | float = 0) -> _Floats:
     """Scale vectors, shape (n, dim), to length 1; `otherwise` for those of length 0."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: _Floats = np.divide(vectors, lengths, out=np.full_like(vectors, otherwise), where=lengths > 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        scaled: _Floats = np.divide(vectors, lengths, out=np.full_like(vectors, otherwise), where=lengths > 0)
+        # The squares of these are beyond float32: of a visitor whose weights are very large or small.
+        rows = np.flatnonzero((lengths < 1e-15) | (lengths > 1e15))
+        if len(rows):
+            exact = vectors[rows].astype(np.float64)
+            lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+            none = np.array(np.broadcast_to(otherwise, vectors.shape)[rows], np.float64)
+            scaled[rows] = np.divide(exact, lengths, out=none, where=lengths > 0)
     return scaled
 
 

@@ -140,10 +140,13 @@ def tune(
                     ended = f"time budget used up after {len(trials)} trials"
                     break
                 asked = study.ask(space)
-                config = trainer.configure({**parameters, **asked.params})
+                # What is derived from a log may be outside of what is searched, and is tried as it is.
+                config = trainer.configure({**parameters, **asked.params}) if trials else given
                 begun = time.perf_counter()
                 score, failure = _score(trainer, config, split, run)
-                trials.append(Trial(dict(asked.params), score, time.perf_counter() - begun))
+                trials.append(
+                    Trial({name: getattr(config, name) for name in space}, score, time.perf_counter() - begun)
+                )
                 study.tell(asked, score, state=None if failure is None else optuna.trial.TrialState.FAIL)
                 if score is not None and (best is None or score > best[0]):
                     best = score, config
@@ -193,7 +196,7 @@ def search_space(config: type[TrainerConfig]) -> dict[str, Any]:
 
 
 def _within(value: Any, where: Any) -> Any:
-    """The value, or the nearest that is searched: what is derived from a log may be outside."""
+    """The value, or the nearest that is searched."""
     return value if hasattr(where, "choices") else min(max(value, where.low), where.high)
 
 
