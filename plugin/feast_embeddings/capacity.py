@@ -40,7 +40,7 @@ _TRIAL = "(for now a rough number of an early trial)"
 _POINT = "python -m tests.benchmarks.point_cost"
 COSTS = {
     "train_base": Cost(0.45, "GiB", f"{_SCALE} --users 300000: what is left without rows and ids"),
-    "train_row": Cost(33, "bytes of memory a row", f"{_SCALE} --users 1000000 3000000"),
+    "train_row": Cost(25, "bytes of memory a row", f"{_SCALE} --users 10000000 --items 1000000"),
     "train_id": Cost(60, "bytes of memory a user or item", f"{_SCALE} --users 300000 1000000"),
     "train_factor": Cost(4, "bytes of memory a dimension of a user or item", f"{_SCALE} --factors 16"),
     "read_row": Cost(2.7e-6, "s of CPU a row", f"{_SCALE} --rows 60: next to --rows 20"),
