@@ -100,6 +100,7 @@ def test_every_option_that_takes_a_version_understands_the_words(
         "train --like": (*place, "--interactions", log),
         "evaluate --like": ("--repo", shop.repo.path, "--interactions", log),
         "evaluate --version": (*place, "--test", log),
+        "compare --like": (*place, "--interactions", log, "--trainers", "svd"),
         "profile --like": (log, *place),
         "import --align-to": (*place, "--items", items),
         "publish --version": (*place, "--dry-run", "--json"),

@@ -63,7 +63,7 @@ def read_settings(repo: Path, model: str | None, sections: Sections) -> list[dic
     path = repo / FILE_NAME
     try:
         content = tomllib.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the command says that a folder is no repo
         return []
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
