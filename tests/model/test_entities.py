@@ -16,10 +16,10 @@ from tests.conftest import Command
 from tests.support.asking import Asking
 from tests.support.publishing import publish_any
 from tests.support.serving import service_of
-from tests.support.shop import AS_OF, Shop, item_table, qdrant, user_table, write_version
+from tests.support.shop import AS_OF, Shop, item_table, qdrant, user_table, write_tables, write_version
 
 from feast_embeddings import EmbeddingFeatures, EmbeddingStore, embedding_views
-from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
+from feast_embeddings.artifact import Artifact
 from feast_embeddings.doctor import examine
 from feast_embeddings.errors import InputError, NotPublishedError, VersionMismatchError
 from feast_embeddings.publish.versions import prune_versions, roll_back
@@ -28,23 +28,6 @@ from feast_embeddings.repo import Repo, init_repo
 CUSTOMER = Entity(name="customer", join_keys=["customer_no"], value_type=ValueType.STRING)
 PRODUCT = Entity(name="product", join_keys=["product_no"], value_type=ValueType.STRING)
 LATER = AS_OF + timedelta(days=1)
-
-
-def write(
-    data: Path, model: str = "shop", *, users: EmbeddingTable | None = None, items: EmbeddingTable | None = None
-) -> Artifact:
-    return write_artifact(
-        data,
-        model,
-        users=users,
-        items=items,
-        as_of=AS_OF,
-        trainer=TrainerInfo(name="random", config={}),
-        seed=0,
-        metrics={},
-        fingerprint="0" * 64,
-        n_interactions=1,
-    )
 
 
 def apply(repo: Repo, model: str = "shop", **options: Any) -> FeatureStore:
@@ -118,7 +101,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, options: dict[str, Any], m
 def test_whole_numbers(tmp_path: Path, rng: np.random.Generator, value_type: ValueType) -> None:
     """Online, offline and by id, for an entity of each type that holds them; and of none, as `feast init` makes it."""
     repo = init_repo(tmp_path)
-    artifact = write(repo.data, items=item_table(rng, pa.array([7, -7, 2**31 - 1])))
+    artifact = write_tables(repo.data, items=item_table(rng, pa.array([7, -7, 2**31 - 1])))
     zone = Entity(name="zone", value_type=None if value_type == ValueType.UNKNOWN else value_type)
     feature_store = apply(repo, item_entity=zone, user_entity=CUSTOMER)
     publish_any(feature_store, artifact)
@@ -140,7 +123,7 @@ def test_whole_numbers(tmp_path: Path, rng: np.random.Generator, value_type: Val
 
 
 def test_whole_numbers_that_need_more_bits(tmp_path: Path, rng: np.random.Generator) -> None:
-    write(tmp_path, items=item_table(rng, pa.array([1, -(2**31) - 1])))
+    write_tables(tmp_path, items=item_table(rng, pa.array([1, -(2**31) - 1])))
     with pytest.raises(InputError, match="INT32, but the id -2147483649 needs INT64"):
         embedding_views("shop", tmp_path, item_entity=Entity(name="zone", value_type=ValueType.INT32))
 
@@ -199,8 +182,8 @@ def test_two_models_share_an_entity(tmp_path: Path, rng: np.random.Generator) ->
     """One key gets the vectors of both, of which one has items only; both may be of one entity, too."""
     repo = init_repo(tmp_path)
     ids = pa.array(["a", "b", "c"])
-    titles = write(repo.data, "titles", items=item_table(rng, ids))
-    shop = write(repo.data, "shop", users=user_table(rng, ids), items=item_table(rng, ids))
+    titles = write_tables(repo.data, model="titles", items=item_table(rng, ids))
+    shop = write_tables(repo.data, model="shop", users=user_table(rng, ids), items=item_table(rng, ids))
     apply(repo, "titles", user_entity=CUSTOMER, item_entity=PRODUCT)
     feature_store = apply(repo, "shop", user_entity=PRODUCT, item_entity=PRODUCT)
     assert [entity.name for entity in feature_store.list_entities()] == ["product"]

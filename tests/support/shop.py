@@ -101,16 +101,24 @@ def write_version(
     )
 
 
-def write_tables(data: Path, users: EmbeddingTable, items: EmbeddingTable) -> Artifact:
+def write_tables(
+    data: Path,
+    users: EmbeddingTable | None = None,
+    items: EmbeddingTable | None = None,
+    *,
+    model: str = "shop",
+    as_of: datetime = AS_OF,
+    seed: int = 0,
+) -> Artifact:
     """A version of these tables, said to be of a trainer."""
     return write_artifact(
         data,
-        "shop",
+        model,
         users=users,
         items=items,
-        as_of=AS_OF,
+        as_of=as_of,
         trainer=TrainerInfo(name="random", config={}),
-        seed=0,
+        seed=seed,
         metrics={},
         fingerprint="0" * 64,
         n_interactions=1,

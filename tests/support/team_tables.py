@@ -17,11 +17,11 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.types import Int64, String
-from tests.support.shop import AS_OF, DIM, item_table
+from tests.support.shop import AS_OF, DIM, item_table, write_tables
 from tests.support.warehouse import WarehouseSource, run_sql
 
 from feast_embeddings import embedding_views
-from feast_embeddings.artifact import Artifact, EmbeddingTable, TrainerInfo, write_artifact
+from feast_embeddings.artifact import Artifact, EmbeddingTable
 from feast_embeddings.repo import Repo, init_repo
 
 __all__ = ["DAY", "ITEMS", "USERS", "Store", "Team", "make_team"]
@@ -93,18 +93,8 @@ class Team:
             seen_items=pa.array([[], *[["sku-1", 'x"\\,{}'] for _ in users[1:]]]),
             attributes=pa.table({"country": pa.array([None, "", "NULL", *["DE"] * len(users)][: len(users)])}),
         )
-        return write_artifact(
-            self.repo.data,
-            "shop",
-            users=table,
-            items=item_table(rng, pa.array(items)),
-            as_of=as_of,
-            trainer=TrainerInfo(name="random", config={}),
-            seed=seed,
-            metrics={},
-            fingerprint="0" * 64,
-            n_interactions=1,
-        )
+        items_table = item_table(rng, pa.array(items))
+        return write_tables(self.repo.data, table, items_table, as_of=as_of, seed=seed)
 
     def remember(self, artifact: Artifact) -> None:
         for entity in artifact.manifest.sides:

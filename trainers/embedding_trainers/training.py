@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from embedding_trainers.alignment import Aligned, Tables, too_few
+from embedding_trainers.evaluation.report import ranked_users
 from embedding_trainers.interactions import Columns, LogReport, Preparation, Reading
 from embedding_trainers.interactions.attributes import read_attributes
 from embedding_trainers.interactions.checks import refuse_weights_without_effect
@@ -67,7 +68,7 @@ class Evaluation:
         if not self.margins:
             return f"{self.n_users:,} users"
         margin = max(self.margins.values())
-        return f"a random {self.n_ranked:,} of {self.n_users:,} users, 95 % intervals of at most ± {margin:.4f}"
+        return f"{ranked_users(self.n_ranked, self.n_users)}, 95 % intervals of at most ± {margin:.4f}"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ from feast_embeddings.errors import InputError
 __all__ = ["id_column_in", "id_names"]
 
 
-def id_names(entity: Entity, own_name: str | None) -> tuple[str, ...]:
-    """Return the names that the column may have: the users' own, if there is one, and ``user_id`` or ``item_id``."""
-    return tuple(dict.fromkeys((own_name or f"{entity}_id", f"{entity}_id")))
+def id_names(entity: Entity, own_name: str | None, join_key: str | None = None) -> tuple[str, ...]:
+    """Return the names that the column may have: the users' own, if there is one, and the join key.
+
+    Without a join key that is ``user_id`` or ``item_id``.
+    """
+    join_key = join_key or f"{entity}_id"
+    return tuple(dict.fromkeys((own_name or join_key, join_key)))
 
 
 def id_column_in(columns: Collection[str], names: tuple[str, ...], where: str) -> str | None:

@@ -137,8 +137,10 @@ def publish(
 def versions(repo: str, model: str | None, as_json: bool) -> None:
     """List the versions of a model, or of all: live, kept in Qdrant, and on disk."""
     opened = Repo.open(repo)
-    several = model is None and len(trained_models(opened.data)) > 1
-    names = trained_models(opened.data) if several else [one_model(opened, model)]
+    names = trained_models(opened.data) if model is None else []
+    several = len(names) > 1
+    if not several:
+        names = [one_model(opened, model)]
 
     from feast_embeddings.publish.versions import list_versions
 

@@ -16,7 +16,7 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
 from feast_embeddings.artifact.history import folder_of_source, history_folder
-from feast_embeddings.artifact.id_column import id_column_in
+from feast_embeddings.artifact.id_column import id_column_in, id_names
 from feast_embeddings.artifact.ids import typed_ids
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.model.sides import join_keys, missing_side, model_views
@@ -60,7 +60,7 @@ def label_columns(feature_store: FeatureStore, model: str, version: str | None =
         own = {entity: manifest.log_column(entity) for entity in ENTITIES}
     except (InputError, ArtifactError):  # the history may be whole without it
         own = dict.fromkeys(ENTITIES)
-    return {entity: tuple(dict.fromkeys((own[entity] or keys[entity], keys[entity]))) for entity in ENTITIES}
+    return {entity: id_names(entity, own[entity], keys[entity]) for entity in ENTITIES}
 
 
 def training_vectors(

@@ -13,8 +13,8 @@ import click
 from embedding_trainers.commands.config_file import DEFAULT_TRAINER, read_config
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
-from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, model_named, refuse_typed
-from embedding_trainers.commands.split_options import SplitChoice, split_options
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, model_named, refuse_typed
+from embedding_trainers.commands.split_options import LOG_TO_SPLIT, SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import run_options
 from feast_embeddings.cli.version_words import version_named
 from feast_embeddings.errors import EmbeddingsError, InputError
@@ -47,10 +47,9 @@ class _Comparison:
 
     @property
     def title(self) -> str:
-        users = (
-            f"{self.n_users:,}" if self.n_ranked == self.n_users else f"a random {self.n_ranked:,} of {self.n_users:,}"
-        )
-        return f"{self.method}: {users} users, {self.n_pairs:,} pairs to predict"
+        from embedding_trainers.evaluation.report import ranked_users
+
+        return f"{self.method}: {ranked_users(self.n_ranked, self.n_users)}, {self.n_pairs:,} pairs to predict"
 
     def text(self) -> str:
         from embedding_trainers.comparison.table import markdown
@@ -66,13 +65,7 @@ class _Comparison:
 
 
 @click.command(cls=ConfiguredCommand)
-@log_option(
-    "--interactions",
-    type=click.Path(),
-    metavar="FILE",
-    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held out unless --test is "
-    "given.",
-)
+@LOG_TO_SPLIT
 @click.option(
     "--trainers",
     metavar="NAME,…",

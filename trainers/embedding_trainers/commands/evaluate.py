@@ -13,7 +13,7 @@ import click
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed
-from embedding_trainers.commands.split_options import SplitChoice, split_options
+from embedding_trainers.commands.split_options import LOG_TO_SPLIT, SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
@@ -34,13 +34,7 @@ SourceOf = Callable[[str], InteractionSource]
 
 
 @click.command(cls=ConfiguredCommand)
-@log_option(
-    "--interactions",
-    type=click.Path(),
-    metavar="FILE",
-    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held out unless --test is "
-    "given.",
-)
+@LOG_TO_SPLIT
 @click.option("--model", metavar="NAME", help="Evaluate a model of --repo on --test instead of training one.")
 @click.option("--version", type=VERSION, default="latest", show_default=True, help="The version of --model.")
 @repo_option("Feast repo.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_trainers.commands.interaction_options import InteractionSource
-from embedding_trainers.commands.settings import is_given
+from embedding_trainers.commands.settings import is_given, log_option
 from embedding_trainers.commands.value_types import TIME
 from feast_embeddings.errors import InputError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embedding_trainers.trainer import Factors
     from feast_embeddings.artifact import Artifact
 
-__all__ = ["SplitChoice", "split_options"]
+__all__ = ["LOG_TO_SPLIT", "SplitChoice", "split_options"]
 
 _UNSUITED = {"cold-items": "a new item has no interactions, and so no vector to rank it by; evaluate known items"}
 _PER_USER = ("last", "user")
@@ -33,6 +33,14 @@ class _SplitName(click.Choice[str]):
             raise InputError(f"--split {value}: {why} with {', '.join(self.choices)}")
         return super().convert(value, param, ctx)
 
+
+LOG_TO_SPLIT = log_option(
+    "--interactions",
+    type=click.Path(),
+    metavar="FILE",
+    help="Log to train on: Parquet, CSV or JSON, a folder or a glob of them. A part is held out unless --test is "
+    "given.",
+)
 
 _OPTIONS = (
     click.option(

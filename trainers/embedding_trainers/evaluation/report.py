@@ -179,6 +179,11 @@ def _headline(ranking: Ranking, relevant: csr_matrix) -> tuple[metrics.PerUser, 
     return metrics.recall(hits, n_relevant, K), metrics.ndcg(hits, n_relevant, K)
 
 
+def ranked_users(n_ranked: int, n_users: int) -> str:
+    """Say how many test users were ranked for, and of how many if these are a sample."""
+    return f"{n_ranked:,} users" if n_ranked == n_users else f"a random {n_ranked:,} of {n_users:,} users"
+
+
 def _test_users(test: csr_matrix) -> npt.NDArray[np.intp]:
     """The users with a test item, or a random `MAX_TEST_USERS` of them, always the same; ascending."""
     users = np.flatnonzero(np.diff(test.indptr))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedding_trainers.evaluation.report import Report, Segment
+from embedding_trainers.evaluation.report import Report, Segment, ranked_users
 from embedding_trainers.evaluation.segments import ACTIVITY
 
 __all__ = ["report_text"]
@@ -17,9 +17,10 @@ def report_text(name: str, report: Report) -> str:
         name: what was evaluated.
         report: what came out.
     """
+    users = ranked_users(report.n_users, report.of_users)
     lines = [
         f"{name} on {report.method}",
-        f"  {_users(report)}, {report.n_pairs:,} pairs to predict, {report.n_items:,} items ranked for each",
+        f"  {users}, {report.n_pairs:,} pairs to predict, {report.n_items:,} items ranked for each",
         f"  left out: {report.left_out}",
     ]
     for k in report.k:
@@ -35,12 +36,6 @@ def report_text(name: str, report: Report) -> str:
         lines += ["", f"{by:20}{'users':>9}{'items':>12}" + "".join(f"{column:>12}" for column in columns)]
         lines += [_segment_line(segment_name, segment, k) for segment_name, segment in segments.items()]
     return "\n".join(lines)
-
-
-def _users(report: Report) -> str:
-    if report.n_users == report.of_users:
-        return f"{report.n_users:,} users"
-    return f"a random {report.n_users:,} of {report.of_users:,} users"
 
 
 def _metric_line(report: Report, metric: str) -> str:
