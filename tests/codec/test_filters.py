@@ -734,3 +734,12 @@ def test_to_edge_refuses_what_it_does_not_pass_on(filter: models.Filter, named: 
     """A condition is never dropped or guessed at."""
     with pytest.raises(EngineError, match=named):
         to_edge(filter)
+
+
+def test_refuses_what_is_stored_as_one_value() -> None:
+    """A condition on it would find nothing, whatever is in it; what can be asked is listed without it."""
+    translator = QdrantFilterTranslator(TYPES, whole={"tags"})
+    for text in ("tags = 'new'", "tags IS NULL", "tags LIKE 'n%'"):
+        with pytest.raises(FilterError, match=r"'tags' is stored as one value.*filters can use") as caught:
+            translator.translate(parse_filter(text))
+        assert "tags" not in str(caught.value).partition("filters can use")[2]

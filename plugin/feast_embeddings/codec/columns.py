@@ -196,11 +196,26 @@ def _payload_keys(codec: PointCodec, name: str, column: Column) -> dict[str, lis
     value_type = codec.types[name]
     if name in codec.fields:
         return {}
+    if name in codec.whole:
+        return {EXACT + name: _serialized_lists(column, str(codec.lists[name]))}
     if value_type not in (ValueType.FLOAT, ValueType.DOUBLE):
         return {name: _natives(column, value_type)}
     # A null is NaN here, and Feast reads NaN as null.
     floats = column.to_numpy(zero_copy_only=False) if value_type == ValueType.DOUBLE else _float32(column)
     return float_payload(name, floats, ~np.isnan(floats), value_type)
+
+
+def _serialized_lists(column: pa.Array, kind: str) -> list[str | None]:
+    """Serialize each list of a column as Feast's value; None for a null."""
+    texts: list[str | None] = []
+    for elements in column.to_pylist():
+        value = ValueProto()
+        if elements is not None:
+            message = getattr(value, kind)
+            message.SetInParent()  # an empty list is a value, not a null
+            message.val.extend(elements)
+        texts.append(None if elements is None else base64.b64encode(value.SerializeToString()).decode())
+    return texts
 
 
 def _natives(column: pa.Array, value_type: ValueType) -> list[Any]:
@@ -218,7 +233,7 @@ def _proto_keys(codec: PointCodec, name: str, column: list[ValueProto]) -> dict[
             continue
         if kind == scalar:
             natives[i] = getattr(value, kind)
-        elif kind == repeated:
+        elif kind == repeated and name not in codec.whole:
             natives[i] = list(getattr(value, kind).val)
         elif not (name in codec.fields and kind == "float_list_val"):  # those are in the vectors
             exact[i] = base64.b64encode(value.SerializeToString()).decode()

@@ -10,7 +10,7 @@ import difflib
 import math
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -52,11 +52,15 @@ class QdrantFilterTranslator(FilterTranslator):
     Args:
         types: Feast value type by name, of the join keys and features.
         aliases: other names of some of them.
+        whole: the features that are stored as one value, so that no filter can look into them.
     """
 
-    def __init__(self, types: Mapping[str, ValueType], aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, types: Mapping[str, ValueType], aliases: Mapping[str, str] | None = None, whole: Collection[str] = ()
+    ) -> None:
         self._types = types
         self._aliases = aliases or {}
+        self._whole = whole
 
     def translate(self, filters: FilterType) -> models.Filter | None:
         """Translate a filter; None for None.
@@ -99,10 +103,12 @@ class QdrantFilterTranslator(FilterTranslator):
 
     def _type(self, name: str) -> ValueType:
         value_type = self._types.get(name)
-        if value_type in _COMPARED_WITH:
+        names = sorted(n for n, t in self._types.items() if t in _COMPARED_WITH and n not in self._whole)
+        if value_type is not None and name in names:
             return value_type
-        names = sorted(n for n, t in self._types.items() if t in _COMPARED_WITH)
-        if value_type is not None:
+        if name in self._whole:
+            what = f"feature {name!r} is stored as one value, which filters cannot look into"
+        elif value_type is not None:
             what = f"feature {name!r} is of type {value_type.name}, which cannot be filtered on"
         else:
             close = difflib.get_close_matches(name, names, n=1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from feast import ValueType
 
-__all__ = ["EXACT", "float_bits", "float_payload", "from_bits", "json_exact", "native_value"]
+__all__ = ["EXACT", "float_bits", "float_payload", "from_bits", "json_exact"]
 
 # Prefix of the payload key of the exact form of a value.
 EXACT = "_exact_"
@@ -50,12 +49,6 @@ def float_payload(
         bits = float_bits(floats)
         keys[EXACT + name] = [None if is_exact else value for value, is_exact in zip(bits, exact, strict=True)]
     return keys
-
-
-def native_value(name: str, payload: Mapping[str, Any]) -> Any:
-    """Return a join key or feature of a JSON type exactly; None if there is none."""
-    bits = payload.get(EXACT + name)
-    return from_bits(bits) if isinstance(bits, int) else payload.get(name)
 
 
 def from_bits(bits: int) -> float:

@@ -6,14 +6,15 @@ types, for filters, and
 
 * ``_event_timestamp``: microseconds since the epoch;
 * ``_exact_<name>``: for a value that Qdrant's JSON cannot return exactly; for a number its float64 bits as an integer,
-  for all other types Feast's serialized value, base64.
+  for all other types Feast's serialized value, base64. A list with the tag ``unindexed`` has only this form: Qdrant's
+  library looks at every element of a list, which made 20 seen items the greater part of loading a user.
 """
 
 from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from feast import FeatureView, ValueType
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto, encode_entity_key
-from feast_embeddings.codec.collection import VectorField, value_types
+from feast_embeddings.codec.collection import UNINDEXED_TAG, VectorField, value_types
 from feast_embeddings.codec.numbers import EXACT, from_bits
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointId, StoredPoint
 from feast_embeddings.errors import InputError
@@ -116,6 +117,8 @@ class PointCodec:
         # Name -> the field of its value's message, for values stored as JSON.
         self.scalars = {name: _NATIVE_SCALARS.get(value_type) for name, value_type in self.types.items()}
         self.lists = {name: _NATIVE_LISTS.get(value_type) for name, value_type in self.types.items()}
+        # Lists stored as one value, which no filter can look into.
+        self.whole = {field.name for field in view.features if UNINDEXED_TAG in field.tags and self.lists[field.name]}
         # The rows of an embedding view carry their model version.
         self.versioned = "version" in self.types and "space" in self.types
 
@@ -180,6 +183,21 @@ class PointCodec:
             # Protobuf's floats are little-endian, like every machine that Qdrant supports.
             value.ParseFromString(_float_list_header(len(vector)) + vector.tobytes())
         return value
+
+    def payload_keys(self, name: str) -> list[str]:
+        """Return the payload keys that may hold a feature."""
+        return [name, self._exact_keys[name]]
+
+    def native(self, name: str, payload: Mapping[str, Any]) -> Any:
+        """Return a join key or feature of a JSON type exactly, or a list of such; None if there is none."""
+        exact = payload.get(self._exact_keys[name])
+        if exact is None:
+            return payload.get(name)
+        if not isinstance(exact, str):
+            return from_bits(exact)
+        value = ValueProto.FromString(base64.b64decode(exact))
+        kind = value.WhichOneof("val")
+        return list(getattr(value, kind).val) if kind == self.lists[name] else getattr(value, kind)
 
     def entity_key(self, point: StoredPoint) -> EntityKeyProto:
         """Return the entity key of a stored point, with its join keys in Feast's order."""

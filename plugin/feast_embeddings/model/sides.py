@@ -20,7 +20,6 @@ from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
 from feast_embeddings.codec.collection import same_join_keys
 from feast_embeddings.codec.filter_text import parse_filter
 from feast_embeddings.codec.filters import QdrantFilterTranslator
-from feast_embeddings.codec.numbers import native_value
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import CollectionSpec, PointId
 from feast_embeddings.errors import IdTypeError, InputError, MissingSideError
@@ -110,14 +109,15 @@ class Side:
     def translate(self, filter: Filter | None) -> models.Filter | None:
         """Translate a filter to Qdrant's. ``user_id`` and ``item_id`` are the ids, whatever the join key's name."""
         tree = parse_filter(filter) if isinstance(filter, str) else filter
-        return QdrantFilterTranslator(self.codec.types, {f"{self.entity}_id": self.id_name}).translate(tree)
+        names = {f"{self.entity}_id": self.id_name}
+        return QdrantFilterTranslator(self.codec.types, names, self.codec.whole).translate(tree)
 
     def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return the attributes in a payload, None for a missing one."""
         return {
             name: datetime.fromtimestamp(payload[name], UTC)
             if value_type == ValueType.UNIX_TIMESTAMP and name in payload
-            else native_value(name, payload)
+            else self.codec.native(name, payload)
             for name, value_type in self.codec.types.items()
             if name != self.id_name and name not in RESERVED_COLUMNS
         }

@@ -179,7 +179,7 @@ def _search(
     top_k: int,
 ) -> list[_Row]:
     codec, engine = view.codec, view.engine
-    translated = QdrantFilterTranslator(codec.types).translate(filters)
+    translated = QdrantFilterTranslator(codec.types, whole=codec.whole).translate(filters)
     features = [name for name in dict.fromkeys(requested) if name in codec.features]
     texts = [name for name in features if codec.types[name] == ValueType.STRING]
     if text is not None and not texts:

@@ -9,7 +9,6 @@ import pyarrow as pa
 from feast.types import from_feast_to_pyarrow_type
 
 from feast_embeddings.artifact.attributes import TIMESTAMP
-from feast_embeddings.codec.numbers import native_value
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, StoredPoint
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import Filter
@@ -62,7 +61,7 @@ def _column(live: LiveCollection, field: pa.Field, points: Sequence[StoredPoint]
         return pa.FixedSizeListArray.from_arrays(pa.array(live.matrix(points).reshape(-1)), type=field.type)
     if field.name == "event_timestamp":
         return pa.array([point.payload[TIMESTAMP_KEY] for point in points], pa.int64()).cast(field.type)
-    values = [native_value(field.name, point.payload) for point in points]
+    values = [live.side.codec.native(field.name, point.payload) for point in points]
     if pa.types.is_timestamp(field.type):
         return pa.array(values, pa.int64()).cast(pa.timestamp("s", "UTC")).cast(field.type)
     return pa.array(values, field.type)

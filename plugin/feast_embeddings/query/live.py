@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
-from feast_embeddings.engines.engine import CollectionSpec, PointId, ScoredPoint
+from feast_embeddings.engines.engine import CollectionSpec, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch
@@ -128,11 +128,12 @@ class LiveModel:
         k = at_least_one(k, "k")
         users, items = self._same_space()
         name = users.side.field.name
-        points = users.points(user_ids, name, [_SEEN] if exclude_seen else ())
+        codec = users.side.codec
+        exclude_seen = exclude_seen and _SEEN in codec.types
+        points = users.points(user_ids, name, codec.payload_keys(_SEEN) if exclude_seen else ())
         vectors = [None if point is None else point.vectors[name] for point in points]
         seen = [
-            items.side.point_ids(point.payload.get(_SEEN) or [] if exclude_seen and point is not None else [])
-            for point in points
+            items.side.point_ids(_seen(users, point) if exclude_seen and point is not None else ()) for point in points
         ]
         answers = self.rank_vectors(vectors, seen, k, filter=filter, item_ids=item_ids, attributes=attributes)
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
@@ -216,8 +217,9 @@ class LiveModel:
         k = at_least_one(k, "k")
         users, items = self._same_space()
         conditions = users.side.translate(filter)
-        exclude_seen = exclude_seen and _SEEN in users.side.codec.types
-        payload = None if attributes else [users.side.id_name, *([_SEEN] if exclude_seen else [])]
+        codec = users.side.codec
+        exclude_seen = exclude_seen and _SEEN in codec.types
+        payload = None if attributes else [users.side.id_name, *(codec.payload_keys(_SEEN) if exclude_seen else [])]
         name, field = users.side.field.name, items.side.field
         answers: list[Neighbours | None] = []
         for id, point in zip(item_ids, items.points(item_ids, field.name), strict=True):
@@ -232,7 +234,7 @@ class LiveModel:
             while True:  # the lists of seen items are too long to index
                 check_time()
                 found = users.nearest(name, vector, n, filter=conditions, payload=payload)
-                hits = [hit for hit in found if not (exclude_seen and id in (hit.payload.get(_SEEN) or ()))][:k]
+                hits = [hit for hit in found if not (exclude_seen and id in _seen(users, hit))][:k]
                 if len(hits) == k or len(found) < n:
                     break
                 n *= _GROWTH
@@ -249,3 +251,7 @@ class LiveModel:
                 f"{items.spec.space!r}; publish one version of the model to get both from one space"
             )
         return users, items
+
+
+def _seen(users: LiveCollection, point: StoredPoint | ScoredPoint) -> Sequence[Id]:
+    return users.side.codec.native(_SEEN, point.payload) or ()
