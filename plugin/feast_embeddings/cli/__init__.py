@@ -14,8 +14,8 @@ from feast_embeddings.errors import EmbeddingsError
 
 __all__ = ["main", "run"]
 
-# Command -> module that defines it, in the order in which a new user meets them. Modules load on demand, so that
-# --help does not wait for Feast.
+# Command -> module that defines it (and the function there, if it has another name), in the order in which a new user
+# meets them. Modules load on demand, so that --help does not wait for Feast.
 _COMMANDS = {
     "quickstart": "feast_embeddings.cli.quickstart",
     "init": "feast_embeddings.cli.init",
@@ -29,12 +29,16 @@ _COMMANDS = {
     "diff": "feast_embeddings.cli.diff",
     "rollback": "feast_embeddings.cli.versions",
     "prune": "feast_embeddings.cli.versions",
-    "similar-items": "feast_embeddings.cli.query",
-    "similar-users": "feast_embeddings.cli.query",
-    "rank": "feast_embeddings.cli.query",
-    "user-embedding": "feast_embeddings.cli.query",
-    "item-embedding": "feast_embeddings.cli.query",
-    "export": "feast_embeddings.cli.export",
+    "similar-items": "feast_embeddings.cli.asking.query",
+    "similar-users": "feast_embeddings.cli.asking.query",
+    "rank": "feast_embeddings.cli.asking.query",
+    "visitor": "feast_embeddings.cli.asking.audience",
+    "users-for-item": "feast_embeddings.cli.asking.audience",
+    "audience": "feast_embeddings.cli.asking.audience",
+    "list": "feast_embeddings.cli.asking.audience:list_members",
+    "user-embedding": "feast_embeddings.cli.asking.query",
+    "item-embedding": "feast_embeddings.cli.asking.query",
+    "export": "feast_embeddings.cli.asking.export",
     "training-frame": "feast_embeddings.cli.frame",
     "fold-in": "feast_embeddings.cli.fold_in",
     "serve": "feast_embeddings.cli.serve",
@@ -51,7 +55,8 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if module := _COMMANDS.get(cmd_name):
-            command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
+            module, _, name = module.partition(":")
+            command = getattr(importlib.import_module(module), name or cmd_name.replace("-", "_"))
         else:
             found = entry_points(group="feast_embeddings.commands", name=cmd_name)
             command = next((point.load() for point in found), None)

@@ -16,10 +16,23 @@ from feast_embeddings.repo import Repo
 if TYPE_CHECKING:
     from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["json_option", "model_option", "one_model", "open_store", "print_json", "repo_option"]
+__all__ = [
+    "filter_option",
+    "json_option",
+    "k_option",
+    "model_option",
+    "one_model",
+    "open_store",
+    "print_json",
+    "repo_option",
+]
 
 repo_option = click.option("--repo", default=".", show_default=True, metavar="DIR", help="The Feast repo.")
 model_option = click.option("--model", metavar="NAME", help="The model; optional if there is only one.")
+k_option = click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
+filter_option = click.option(
+    "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 Command = Callable[..., Any]

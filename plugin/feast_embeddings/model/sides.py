@@ -60,6 +60,16 @@ class Side:
         self.id_name = id_name(self.view)
         self.field = codec.fields["embedding"]
         self._is_text = codec.types[self.id_name] == ValueType.STRING
+        self._attributes = {
+            name: value_type
+            for name, value_type in codec.types.items()
+            if name != self.id_name and name not in RESERVED_COLUMNS
+        }
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """The attributes given at training, in the order of the view."""
+        return list(self._attributes)
 
     def names(self, columns: Sequence[str]) -> list[str]:
         """Return the names in the view of the columns of a version's table."""
@@ -118,8 +128,7 @@ class Side:
             name: datetime.fromtimestamp(payload[name], UTC)
             if value_type == ValueType.UNIX_TIMESTAMP and name in payload
             else self.codec.native(name, payload)
-            for name, value_type in self.codec.types.items()
-            if name != self.id_name and name not in RESERVED_COLUMNS
+            for name, value_type in self._attributes.items()
         }
 
 

@@ -8,22 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.cli.asking.answers import Shown, shown_options
+from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
-    from feast_embeddings.query.answers import Neighbours
-
-_k = click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
-_filter = click.option(
-    "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
-)
 
 
 def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (json_option, _filter, _k, model_option, repo_option):
-        command = option(command)
-    return command
+    return k_option(filter_option(shown_options(model_option(repo_option(command)))))
 
 
 def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,19 +30,19 @@ def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("item_id")
 @_query_options
-def similar_items(item_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool) -> None:
+def similar_items(item_id: str, k: int, filter: str | None, shown: Shown, model: str | None, repo: str) -> None:
     """Items nearest to ITEM_ID by cosine."""
     store = open_store(repo, model)
-    _print(store.similar_items(store.parse_id("item", item_id), k, filter=filter), as_json)
+    shown.neighbours(store.similar_items(store.parse_id("item", item_id), k, filter=filter))
 
 
 @click.command()
 @click.argument("user_id")
 @_query_options
-def similar_users(user_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool) -> None:
+def similar_users(user_id: str, k: int, filter: str | None, shown: Shown, model: str | None, repo: str) -> None:
     """Users nearest to USER_ID by cosine."""
     store = open_store(repo, model)
-    _print(store.similar_users(store.parse_id("user", user_id), k, filter=filter), as_json)
+    shown.neighbours(store.similar_users(store.parse_id("user", user_id), k, filter=filter))
 
 
 @click.command()
@@ -57,12 +50,12 @@ def similar_users(user_id: str, repo: str, model: str | None, k: int, filter: st
 @_query_options
 @click.option("--include-seen", is_flag=True, help="Include items that the user interacted with in training.")
 def rank(
-    user_id: str, repo: str, model: str | None, k: int, filter: str | None, as_json: bool, include_seen: bool
+    user_id: str, k: int, filter: str | None, include_seen: bool, shown: Shown, model: str | None, repo: str
 ) -> None:
     """Items with the highest score for USER_ID."""
     store = open_store(repo, model)
-    found = store.rank(store.parse_id("user", user_id), k, filter=filter, exclude_seen=not include_seen)
-    _print(found, as_json)
+    user = store.parse_id("user", user_id)
+    shown.neighbours(store.rank(user, k, filter=filter, exclude_seen=not include_seen))
 
 
 @click.command()
@@ -79,15 +72,6 @@ def user_embedding(user_ids: tuple[str, ...], repo: str, model: str | None) -> N
 def item_embedding(item_ids: tuple[str, ...], repo: str, model: str | None) -> None:
     """Vectors of ITEM_IDS, as JSON."""
     _print_embeddings("item", item_ids, repo, model)
-
-
-def _print(found: Neighbours, as_json: bool) -> None:
-    if as_json:
-        print_json({"version": found.version, "neighbours": found.to_dicts()})
-    elif not found.ids:
-        click.echo("none match", err=True)
-    else:
-        click.echo(found.to_pandas().to_string(index=False, float_format=lambda x: f"{x:.4f}"))
 
 
 def _print_embeddings(entity: Entity, texts: tuple[str, ...], repo: str, model: str | None) -> None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.cli.options import json_option, model_option, one_model, open_store, print_json, repo_option
+from feast_embeddings.cli.options import (
+    filter_option,
+    json_option,
+    model_option,
+    one_model,
+    open_store,
+    print_json,
+    repo_option,
+)
 from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
@@ -51,9 +59,7 @@ def _id_name(repo: Repo, artifact: Artifact, entity: Entity) -> str:
 @model_option
 @click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whose vectors.")
 @click.option("--output", required=True, metavar="FILE", help="Parquet file to write.")
-@click.option(
-    "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
-)
+@filter_option
 @click.option("--version", default=LIVE, show_default=True, type=VERSION, help="Another version, as it is on disk.")
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress bar.")

@@ -1,0 +1,1 @@
+"""Commands that ask the live version: one id, many users, everything."""

@@ -1,0 +1,146 @@
+"""How the query commands show what they found: as a table that fits the terminal, as JSON, or in a file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.cli.options import json_option, print_json
+from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.errors import InputError, import_extra
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from feast_embeddings.query.answers import Neighbours
+
+__all__ = ["Shown", "shown_options"]
+
+# A text narrower than this says nothing, so a table of very many columns gets wider than the terminal.
+_NARROWEST = 12
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How to show an answer.
+
+    Args:
+        columns: of the answer, in this order; None for all.
+        output: a .csv, .parquet or .xlsx file instead of the terminal.
+    """
+
+    as_json: bool
+    columns: Sequence[str] | None
+    output: Path | None
+
+    def neighbours(self, found: Neighbours, **facts: Any) -> None:
+        """Show the answer to a query; `facts` are what JSON says beside it."""
+        names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
+        self.show(found.to_dicts(), names, key="neighbours", facts={"version": found.version, **facts})
+
+    def show(self, rows: list[dict[str, Any]], names: Sequence[str], *, key: str, facts: dict[str, Any]) -> None:
+        """Show rows with columns of these names.
+
+        Args:
+            key: what JSON calls the rows.
+            facts: what JSON says beside them.
+
+        Raises:
+            InputError: there is no such column, or the file cannot be written.
+        """
+        columns = list(names)
+        if self.columns is not None:
+            if unknown := [name for name in self.columns if name not in columns]:
+                raise InputError(f"--columns: there is no {unknown[0]!r}; there are {', '.join(columns)}")
+            columns = list(self.columns)
+            rows = [{name: row.get(name) for name in columns} for row in rows]
+        if self.output is not None:
+            _write(self.output, rows, columns)
+            facts = facts | {"rows": len(rows), "output": str(self.output)}
+            if self.as_json:
+                print_json(facts)
+            else:
+                click.echo(f"wrote {len(rows):,} row{'' if len(rows) == 1 else 's'} to {self.output}")
+        elif self.as_json:
+            print_json(facts | {key: rows})
+        elif not rows:
+            click.echo("none match", err=True)
+        else:
+            import pandas as pd
+
+            click.echo(_fitting(pd.DataFrame(rows, columns=columns)))
+
+
+def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=columns)
+    if path.suffix == ".parquet":
+        with new_file(path) as file:
+            frame.to_parquet(file, index=False)
+        return
+    for name in columns:  # a cell holds one value
+        frame[name] = [json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in frame[name]]
+    if path.suffix == ".csv":
+        with new_file(path) as file:
+            frame.to_csv(file, index=False)
+        return
+    import_extra("xlsxwriter", "writing .xlsx files", "excel")
+    for moments in frame.select_dtypes("datetimetz"):  # Excel knows no zones
+        frame[moments] = frame[moments].dt.tz_convert("UTC").dt.tz_localize(None)
+    # A text that begins with = must not become a formula, nor an id a link.
+    options = {"strings_to_formulas": False, "strings_to_urls": False}
+    with new_file(path) as file, pd.ExcelWriter(file, "xlsxwriter", engine_kwargs={"options": options}) as book:
+        frame.to_excel(book, index=False)
+
+
+def _fitting(frame: pd.DataFrame) -> str:
+    """Return the frame as text; for a terminal, with long texts cut so that each row fits one line."""
+    if (width := _terminal_width()) is None:
+        return _text(frame)
+    cells = {
+        name: ["" if value is None else " ".join(str(value).split()) for value in frame[name]]
+        for name in frame.columns
+        if frame[name].map(lambda value: isinstance(value, str | list)).any()
+    }
+    limits = {name: max(map(len, texts)) for name, texts in cells.items()}
+    while True:
+        cut = {
+            name: [text if len(text) <= limits[name] else text[: limits[name] - 1] + "…" for text in texts]
+            for name, texts in cells.items()
+        }
+        shown = _text(frame.assign(**cut))
+        widest = max(limits, key=lambda name: limits[name], default=None)
+        if len(shown.partition("\n")[0]) <= width or widest is None or limits[widest] <= _NARROWEST:
+            return shown
+        limits[widest] = max(_NARROWEST, limits[widest] - 8)
+
+
+def _terminal_width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _text(frame: pd.DataFrame) -> str:
+    return str(frame.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
+
+
+def shown_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--columns``, ``--output`` and ``--json``, which it gets as one argument `shown`."""
+
+    @functools.wraps(command)
+    def wrapped(*given: Any, columns: str | None, output: str | None, as_json: bool, **options: Any) -> Any:
+        chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+        path = None if output is None else output_path("--output", output, ".csv", ".parquet", ".xlsx")
+        return command(*given, shown=Shown(as_json, chosen, path), **options)
+
+    with_columns = click.option("--columns", metavar="A,B", help="Show these columns only, in this order.")
+    with_output = click.option("--output", metavar="FILE", help="Write to this .csv, .parquet or .xlsx file instead.")
+    return with_columns(with_output(json_option(wrapped)))
