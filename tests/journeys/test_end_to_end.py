@@ -202,7 +202,7 @@ def build_by_hand(folder: Path) -> tuple[Path, dict[str, Any]]:
     train = (
         *(EMBEDDINGS, "train", *place, "--interactions", "log/interactions.parquet", "--items", "log/items.parquet"),
         *("--users", "log/users.parquet", "--weight-column", "quantity", "--threads", "1", "--json"),
-        *("--factors", "16", "--param", "iterations=20"),
+        *("--trainer", "bpr", "--factors", "16", "--param", "iterations=20"),
     )
     answers["train"] = [
         json.loads(run(folder, *train, *options).out)

@@ -41,8 +41,8 @@ TEXT_IDS = [
     "é",
 ]
 ALL = "9999"
-QUICK = {"factors": 4, "iterations": 3}
-QUICK_OPTIONS = ["--threads", "1", "--quiet", "--factors", "4", "--param", "iterations=3"]
+QUICK: dict[str, Any] = {"trainer": "bpr", "parameters": {"factors": 4, "iterations": 3}}
+QUICK_OPTIONS = ["--threads", "1", "--quiet", "--trainer", "bpr", "--factors", "4", "--param", "iterations=3"]
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -213,7 +213,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Repo:
         "shop",
         folder / "log.parquet",
         item_attributes=folder / "items.csv",
-        parameters=QUICK,
+        **QUICK,
         options=RunOptions(threads=1),
     )
     publish_artifact(apply(repo, "shop"), training.artifact)
@@ -413,9 +413,7 @@ def test_questions_that_have_no_answer(case: str, shop: Repo, command: Command) 
 def test_ids_that_are_no_whole_numbers(id: str, tmp_path: Path, command: Command) -> None:
     """A model of whole-number ids says what ids it takes, also for numbers beyond 64 bits."""
     repo = init_repo(tmp_path / "repo")
-    train_model(
-        repo.path, "m", pa.table({"user_id": [1], "item_id": [2]}), parameters=QUICK, options=RunOptions(threads=1)
-    )
+    train_model(repo.path, "m", pa.table({"user_id": [1], "item_id": [2]}), **QUICK, options=RunOptions(threads=1))
     publish_artifact(apply(repo, "m"), load_artifact(repo.data, "m"))
     for name in ("rank", "similar-items", "user-embedding"):
         assert_refused(command(name, "--repo", repo.path, "--", id), "whole numbers, got")

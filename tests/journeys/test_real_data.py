@@ -38,6 +38,7 @@ def movies(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo:
         real_data / "ml-100k_interactions.parquet",
         item_attributes=real_data / "ml-100k_items.parquet",
         user_attributes=real_data / "ml-100k_users.parquet",
+        trainer="bpr",
         options=RunOptions(seed=0, threads=1),
         evaluation=False,
     )
@@ -111,7 +112,7 @@ def test_whole_number_ids_of_gowalla(real_data: Path, tmp_path: Path, command: C
     place = ["--repo", repo.path, "--model", "places"]
     trained = command(
         *("train", *place, "--interactions", log, "--threads", "1", "--seed", "0", "--json", "--no-evaluate"),
-        *("--param", "iterations=5", "--factors", "16"),
+        *("--trainer", "bpr", "--param", "iterations=5", "--factors", "16"),
     )
     assert trained.code == 0, trained.err
     apply_and_publish(repo, "places")

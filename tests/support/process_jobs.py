@@ -105,6 +105,7 @@ def train_versions(pipe: Connection, data: Path, first_seed: int) -> None:
             data.parent,
             MODEL,
             data.parent / "log.csv",
+            trainer="bpr",
             parameters={"factors": DIM, "iterations": 1},
             options=RunOptions(seed=seed, threads=1),
             evaluation=False,

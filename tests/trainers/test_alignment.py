@@ -245,7 +245,7 @@ def test_too_few_shared_ids_are_refused(tmp_path: Path, rng: np.random.Generator
 
 # Through `train`, on a generated shop.
 
-SMALL: dict[str, Any] = {"factors": 16, "iterations": 60}
+SMALL: dict[str, Any] = {"trainer": "bpr", "parameters": {"factors": 16, "iterations": 60}}
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory, shop_log: Path) -> dict[s
 
     def run(seed: int, **more: Any) -> Artifact:
         options = RunOptions(seed=seed, threads=1)
-        return train_model(repo, "shop", shop_log, parameters=SMALL, options=options, evaluation=False, **more).artifact
+        return train_model(repo, "shop", shop_log, **SMALL, options=options, evaluation=False, **more).artifact
 
     first = run(1, preparation=Preparation(until=until))
     unaligned = run(2, align_to=None)
@@ -355,7 +355,7 @@ def run(repo: Path, log: Path) -> Train:
 
     def command(*arguments: str, interactions: Path = log) -> str:
         common = ["--repo", str(repo), "--model", "m", "--interactions", str(interactions), "--no-evaluate"]
-        common += ["--quiet", "--threads", "1", "--param", "iterations=30"]
+        common += ["--quiet", "--threads", "1", "--trainer", "bpr", "--param", "iterations=30"]
         result = CliRunner().invoke(train, [*common, *arguments], standalone_mode=False)
         if result.exception:
             raise result.exception

@@ -29,7 +29,7 @@ from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import IdType
 
-FEW = {"factors": 4, "iterations": 3}
+BPR: dict[str, Any] = {"trainer": "bpr", "parameters": {"factors": 4, "iterations": 3}}
 ONE_THREAD = RunOptions(seed=5, threads=1)
 
 
@@ -51,7 +51,7 @@ def test_artifact_holds_the_factors(repo: Path, tmp_path: Path) -> None:
         repo,
         "shop",
         log,
-        parameters=FEW,
+        **BPR,
         options=ONE_THREAD,
         item_attributes=tmp_path / "items.csv",
         user_attributes=tmp_path / "users.jsonl",
@@ -105,9 +105,9 @@ def test_checkerboard(repo: Path, log: Path) -> None:
 
 def test_same_seed_same_bytes(repo: Path, log: Path) -> None:
     """Two runs with one thread and one seed write the same vectors, evaluated or not."""
-    first = train_model(repo, "m", log, parameters=FEW, options=ONE_THREAD).artifact
-    second = train_model(repo, "m", log, parameters=FEW, options=ONE_THREAD, evaluation=False).artifact
-    other = train_model(repo, "m", log, parameters=FEW, options=RunOptions(seed=6, threads=1)).artifact
+    first = train_model(repo, "m", log, **BPR, options=ONE_THREAD).artifact
+    second = train_model(repo, "m", log, **BPR, options=ONE_THREAD, evaluation=False).artifact
+    other = train_model(repo, "m", log, **BPR, options=RunOptions(seed=6, threads=1)).artifact
 
     for entity in ("user", "item"):
         table = first.table(entity)
@@ -119,7 +119,7 @@ def test_same_seed_same_bytes(repo: Path, log: Path) -> None:
 
 def test_metrics(repo: Path, log: Path) -> None:
     """The metrics of the holdout go into the manifest, unless nobody asked for them."""
-    judged = train_model(repo, "m", log, parameters=FEW)
+    judged = train_model(repo, "m", log, **BPR)
     assert judged.evaluation is not None
     assert judged.evaluation.n_users == 50
     assert judged.evaluation.method == "random 20% of each user's items"
@@ -127,7 +127,7 @@ def test_metrics(repo: Path, log: Path) -> None:
     assert names == set(judged.artifact.manifest.metrics)
     assert judged.evaluation.metrics == judged.artifact.manifest.metrics
 
-    plain = train_model(repo, "m", log, parameters=FEW, evaluation=False)
+    plain = train_model(repo, "m", log, **BPR, evaluation=False)
     assert plain.evaluation is None
     assert plain.artifact.manifest.metrics == {}
     assert list(plain.seconds) == ["read", "fit", "align", "write"]
@@ -155,7 +155,7 @@ def test_tiny(repo: Path, tmp_path: Path, users: list[str], items: list[str]) ->
 def test_as_of_without_times(repo: Path, log: Path) -> None:
     """A log without times is as of the training itself."""
     before = datetime.now(UTC)
-    as_of = train_model(repo, "m", log, parameters=FEW).artifact.manifest.as_of
+    as_of = train_model(repo, "m", log, **BPR).artifact.manifest.as_of
 
     assert before <= as_of <= before + timedelta(minutes=1)
 
@@ -191,7 +191,7 @@ def test_as_of_without_times(repo: Path, log: Path) -> None:
 )
 def test_failure_leaves_nothing(repo: Path, log: Path, changes: dict[str, Any], message: str) -> None:
     """Whatever is wrong, the error says it and no version or temporary folder is left."""
-    arguments: dict[str, Any] = {"model": "m", "interactions": log, "parameters": FEW} | changes
+    arguments: dict[str, Any] = {"model": "m", "interactions": log, **BPR} | changes
     for name in ("item_attributes", "user_attributes"):
         if isinstance(arguments.get(name), str):
             (repo / f"{name}.csv").write_text(arguments[name])
@@ -218,18 +218,18 @@ def test_a_column_of_another_type_is_refused_before_the_fit(
         (tmp_path / "items.csv").write_text(f"item_id,price\na,{price}\n")
         return {"interactions": tmp_path / "log.parquet", "item_attributes": tmp_path / "items.csv"}
 
-    train_model(repo, "m", **write("9.5"), parameters=FEW, evaluation=False)
+    train_model(repo, "m", **write("9.5"), **BPR, evaluation=False)
     unable = replace(find_trainer("bpr"), train=lambda *_: pytest.fail("it was fitted"))
     monkeypatch.setattr("embedding_trainers.training.find_trainer", lambda _: unable)
     with pytest.raises(InputError, match=message):
-        train_model(repo, "m", **write(price), reading=Reading(user_ids=ids), parameters=FEW, evaluation=False)
+        train_model(repo, "m", **write(price), reading=Reading(user_ids=ids), **BPR, evaluation=False)
 
 
 def test_a_version_is_read_with_the_types_of_the_one_before(repo: Path, tmp_path: Path) -> None:
     """Numbers of a Parquet log are text where the ids were, and codes that look like numbers stay text."""
     (tmp_path / "log.csv").write_text("user_id,item_id\n007,1\n8,2\n")
     (tmp_path / "items.csv").write_text("item_id,zip,price\n1,01234,1\n2,56789,2\n")
-    files: dict[str, Any] = {"item_attributes": tmp_path / "items.csv", "parameters": FEW, "evaluation": False}
+    files: dict[str, Any] = {"item_attributes": tmp_path / "items.csv", **BPR, "evaluation": False}
     train_model(repo, "m", tmp_path / "log.csv", attribute_types={"price": "float"}, **files)
     (tmp_path / "items.csv").write_text("item_id,zip,price\n1,11234,1\n2,56789,2\n")
     later = train_model(repo, "m", pa.table({"user_id": [7, 8], "item_id": [1, 2]}), **files).artifact

@@ -10,13 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from embedding_trainers import AUTO
 from embedding_trainers.alignment import align, count_shared
-from embedding_trainers.evaluation import measure
+from embedding_trainers.evaluation import measured, score_users
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
-from embedding_trainers.search import Search, find_iterations, tune
+from embedding_trainers.search import Race, Search, find_iterations, race, tune
 from embedding_trainers.trainer import LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
 from feast_embeddings.artifact import Entity
@@ -33,7 +34,7 @@ def train_model(
     columns: Columns | None = None,
     preparation: Preparation | None = None,
     reading: Reading | None = None,
-    trainer: str = "bpr",
+    trainer: str = AUTO,
     parameters: Mapping[str, Any] | None = None,
     options: RunOptions | None = None,
     user_attributes: Source | None = None,
@@ -53,8 +54,8 @@ def train_model(
         columns: names of the columns of `interactions`. The attributes use the same id columns.
         preparation: which of the interactions count, and how much.
         reading: how the values of the log are understood. Types that it does not name are those of the newest version.
-        trainer: name of an installed trainer.
-        parameters: hyper-parameters that differ from the trainer's defaults.
+        trainer: name of an installed trainer; ``auto`` races the cheap ones and takes the winner, see `race`.
+        parameters: hyper-parameters that differ from the trainer's defaults; with ``auto`` only `factors`.
         options: seed, threads, progress.
         user_attributes: a file with a row per user, whose columns go with the embeddings.
         item_attributes: the same for items.
@@ -75,13 +76,12 @@ def train_model(
     """
     options = options or RunOptions()
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
-    method, config = run.method, run.config
     seconds: dict[str, float] = {}
 
     with timed(seconds, "read"):
         log, report = read_log(interactions, run.columns, run.preparation, run.reading)
         ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
-        warnings = log_warnings(log, run.columns, trainer, method)
+        warnings = run.warnings + log_warnings(log, run.columns, run.trainer, run.method)
         attributes, unused = run.read_attributes(
             {"user": user_attributes, "item": item_attributes}, ids, attribute_types
         )
@@ -90,11 +90,15 @@ def train_model(
         summary = log.summary()
         if run.previous and align_to != LATEST:
             run.refuse_too_few(count_shared(run.previous, ids))
-        split = split_interactions(log, seed=options.seed) if evaluation else None
+        split = split_interactions(log, seed=options.seed) if evaluation or run.racers else None
         seen = None
         if search is not None or patience is not None:
             # All that may be looked at before the evaluation; with its times, so that it is split by time again.
-            seen = log if split is None or split.held_back is None else log.where(~split.held_back)
+            seen = log if not evaluation or split is None or split.held_back is None else log.where(~split.held_back)
+        to_race = None
+        if run.racers:
+            # What a search finds for the winner is tested on interactions that neither has seen.
+            to_race = split if seen is None else split_interactions(seen, seed=options.seed)
         if split:
             split = dataclasses.replace(split, held_back=None)
         # From here on only the matrix is needed: a large log takes more memory than all that follows.
@@ -102,9 +106,16 @@ def train_model(
         user_items = log.to_csr()
         del log
         release_freed_memory()
-        if method.uses_weights:
+        if run.method.uses_weights:
             warnings += check_weights(user_items, ids["user"], ids["item"])
-    tuning = stop = judged = None
+    tuning = stop = judged = raced = None
+    shape = LogShape.of(user_items)
+    if to_race is not None:
+        with timed(seconds, "race"):
+            raced = race(run.racers, to_race, options, shape=shape if seen is None else None, incumbent=run.incumbent)
+        run = run.with_trainer(raced.winner)
+        del to_race
+    method, config = run.method, run.config
     if search is not None and seen is not None:
         with timed(seconds, "tune"):
             tuning = tune(method, parameters or {}, seen, options, search)
@@ -113,12 +124,11 @@ def train_model(
         with timed(seconds, "early stop"):
             stop = find_iterations(method, config, seen, options, patience=patience)
             config = stop.config
-    del seen
-    config = method.complete(config, LogShape.of(user_items))
-    if split:
+    config = method.complete(config, shape)
+    if split and evaluation:
         with timed(seconds, "evaluate"):
-            judged = _evaluate(method, config, split, options)
-        del split
+            judged = _evaluate(method, config, split, options, raced if seen is None else None)
+    del seen, split
     with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
     tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"])
@@ -136,13 +146,21 @@ def train_model(
             evaluation=judged,
             report=report,
             schemas=schemas,
+            race=raced,
             tuning=tuning,
         )
-    return Training(artifact, judged, tuning, stop, report, warnings, seconds)
+    return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
 
 
-def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions) -> Evaluation:
+def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions, raced: Race | None) -> Evaluation:
+    """Measure the trainer; `raced` is the race on the same split, which may have trained the same already."""
     if split.n_test_users == 0:
         return Evaluation.impossible("too few interactions to hold any back")
-    found = measure(method.train(split.train, config, options), split.train, split.test)
+    if raced and raced.values and raced.configs[raced.winner.name] == config:
+        scores = raced.values[raced.winner.name]
+    else:
+        scores = score_users(method.train(split.train, config, options), split.train, split.test)
+    if raced:
+        scores = raced.honest_values(scores)
+    found = measured(scores, split.train, split.test)
     return Evaluation(split.method, split.n_test_users, found.n_ranked, found.metrics, found.margins)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from embedding_trainers import AUTO
 from feast_embeddings.errors import EmbeddingsError, InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Folded",
     "KnownSide",
     "LogShape",
+    "RaceEntry",
     "RunOptions",
     "Trainer",
     "TrainerConfig",
@@ -170,6 +172,21 @@ class Folded:
     bias: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class RaceEntry:
+    """How a cheap trainer takes part in the race of ``auto``.
+
+    Attributes:
+        cost: of its training, in multiples of what svd takes on the same log, roughly. Of trainers that rank equally
+            well the one with the lowest cost wins; it is declared, as measured times would change the winner.
+        parameters: hyper-parameters for the race alone that make it short and hardly worse, such as few iterations;
+            the defaults apply to the others. The winner is fitted with its defaults.
+    """
+
+    cost: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
 C = TypeVar("C", bound=TrainerConfig)
 
 
@@ -190,6 +207,8 @@ class Trainer(Generic[C]):
     The matrix holds the summed weights of each pair. A trainer with `uses_weights` False asks only whether a pair
     occurs, and says so here, so that settings that would change nothing are refused.
 
+    `race` makes it a candidate of ``auto``, see `search.racing`; None for one that has to be named.
+
     Stability: stable, see docs/compatibility.md.
     """
 
@@ -198,6 +217,7 @@ class Trainer(Generic[C]):
     fold_in: Callable[[csr_matrix, KnownSide, C, RunOptions], Folded] | None = None
     uses_weights: bool = True
     derive: Callable[[LogShape, C], C] | None = None
+    race: RaceEntry | None = None
 
     def complete(self, config: C, log: LogShape) -> C:
         """Return the config with nothing left to derive from the log; that is what a manifest keeps."""
@@ -235,6 +255,10 @@ def find_trainer(name: str) -> Trainer[Any]:
         InputError: there is no trainer of this name, or two packages bring one.
         EmbeddingsError: it is there and cannot be loaded.
     """
+    if name == AUTO:
+        raise InputError(
+            f"{AUTO!r} is no trainer: train and evaluate choose one by it; name one of {', '.join(known_trainers())}"
+        )
     found = {entry.value: entry for entry in entry_points(group=_GROUP, name=name)}
     if not found:
         raise InputError(f"no trainer {name!r}; installed are {', '.join(known_trainers()) or 'none'}")

@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from embedding_trainers import AUTO
 from embedding_trainers.alignment import Aligned, Tables, too_few
 from embedding_trainers.evaluation.report import ranked_users
 from embedding_trainers.interactions import Columns, LogReport, Preparation, Reading
 from embedding_trainers.interactions.attributes import read_attributes
-from embedding_trainers.interactions.checks import refuse_weights_without_effect
+from embedding_trainers.interactions.checks import refuse_weights_without_effect, weighs
 from embedding_trainers.interactions.column_types import VersionTypes, types_of, types_of_newest
-from embedding_trainers.search import EarlyStop, Tuning
+from embedding_trainers.search import EarlyStop, Race, Racer, Tuning, find_racers
 from embedding_trainers.trainer import Trainer, TrainerConfig, find_trainer
 from feast_embeddings.artifact import (
     ENTITIES,
@@ -78,15 +79,17 @@ class Training:
     Attributes:
         artifact: what it wrote.
         evaluation: None if it was not asked for.
+        race: how the trainer was chosen; None if it was named.
         tuning: None if it was not asked for.
         early_stop: None if it was not asked for.
         log: what became of the rows of the log.
         warnings: what the user should know, a sentence each.
-        seconds: wall time of the steps read, tune, early stop, evaluate, fit, align and write.
+        seconds: wall time of the steps read, race, tune, early stop, evaluate, fit, align and write.
     """
 
     artifact: Artifact
     evaluation: Evaluation | None
+    race: Race | None
     tuning: Tuning | None
     early_stop: EarlyStop | None
     log: LogReport
@@ -99,10 +102,12 @@ class Run:
     """What is trained, in valid arguments; see `open_run`.
 
     Attributes:
-        config: as given, before any search.
+        trainer, method, config: as given, before any search; of the cheapest candidate, before a race.
+        racers: the candidates, if the trainer is to be chosen; see `find_racers`.
         previous: the version to align to, or None.
         new_space: why there is none; empty if there is one.
         newest: types of the newest version.
+        warnings: what the user should know, a sentence each.
     """
 
     repo: Path
@@ -113,10 +118,21 @@ class Run:
     trainer: str
     method: Trainer[Any]
     config: TrainerConfig
+    racers: list[Racer]
     align_to: str | None
     previous: Artifact | None
     new_space: str
     newest: VersionTypes
+    warnings: list[str]
+
+    @property
+    def incumbent(self) -> str | None:
+        """The trainer of the version whose space goes on."""
+        return None if self.previous is None else self.previous.manifest.trainer.name
+
+    def with_trainer(self, chosen: Racer) -> Run:
+        """Return the run with the winner of a race."""
+        return dataclasses.replace(self, trainer=chosen.name, method=chosen.trainer, config=chosen.config)
 
     def read_attributes(
         self,
@@ -191,9 +207,11 @@ class Run:
         evaluation: Evaluation | None,
         report: LogReport,
         schemas: dict[Entity, pa.Schema],
+        race: Race | None = None,
         tuning: Tuning | None = None,
     ) -> Artifact:
         """Write the version."""
+        searched = ({} if tuning is None else tuning.to_json()) | ({} if race is None else {"race": race.to_json()})
         return write_artifact(
             self.repo / "data",
             self.model,
@@ -215,7 +233,7 @@ class Run:
                 "rows": dataclasses.asdict(report),
                 "types": types_of(schemas).to_json(),
             },
-            tuning=None if tuning is None else tuning.to_json(),
+            tuning=searched or None,
         )
 
 
@@ -245,12 +263,19 @@ def open_run(
         user_ids=reading.user_ids or newest.ids.get("user"),
         item_ids=reading.item_ids or newest.ids.get("item"),
     )
-    method = find_trainer(trainer)
-    config = method.configure(parameters or {})
+    racers: list[Racer] = []
+    warnings: list[str] = []
+    if trainer == AUTO:
+        racers, warnings = find_racers(parameters or {}, weighs=columns.weight is not None or weighs(preparation))
+        trainer, method, config = racers[0].name, racers[0].trainer, racers[0].config
+    else:
+        method = find_trainer(trainer)
+        config = method.configure(parameters or {})
+        refuse_weights_without_effect(trainer, method, preparation)
     previous, new_space = _previous(repo / "data", model, align_to, config.factors)
-    refuse_weights_without_effect(trainer, method, preparation)
     return Run(
-        repo, model, columns, preparation, reading, trainer, method, config, align_to, previous, new_space, newest
+        *(repo, model, columns, preparation, reading, trainer, method, config, racers),
+        *(align_to, previous, new_space, newest, warnings),
     )
 
 

@@ -24,7 +24,7 @@ from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, load_artifact
 from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.errors import InputError
 
-FEW = ("--param", "iterations=3", "--factors", "4", "--threads", "1")
+FEW = ("--trainer", "bpr", "--param", "iterations=3", "--factors", "4", "--threads", "1")
 
 
 def run(*arguments: object) -> str:
@@ -66,6 +66,7 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         repo,
         "shop",
         shop / "before.parquet",
+        trainer="bpr",
         parameters={"factors": 4, "iterations": 3},
         options=RunOptions(threads=1),
         user_attributes=shop / "users.parquet",
@@ -137,7 +138,9 @@ def test_train_stores_what_evaluate_reports(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").touch()
     log = shop / "interactions.parquet"
     parameters, options = {"factors": 4, "iterations": 3}, RunOptions(threads=1)
-    metrics = train_model(tmp_path, "m", log, parameters=parameters, options=options).artifact.manifest.metrics
+    metrics = train_model(
+        tmp_path, "m", log, trainer="bpr", parameters=parameters, options=options
+    ).artifact.manifest.metrics
     report = as_json("--interactions", log, *FEW)
 
     assert split_interactions(read_interactions(log), seed=0).method == report["method"]
@@ -221,7 +224,7 @@ def test_events_and_repeats(shop: Path, trained: Path, tmp_path: Path) -> None:
         (["--interactions", "LOG", "--segment", "land", "--users", "USERS"], "--segment 'land': "),
         (["--interactions", "LOG", "--test", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--interactions", "LOG", "--test", "LOG"], "left out are 0 pairs of 0 users and 0 items that training did"),
-        (["--interactions", "LOG", "--param", "rate=1"], "no parameter 'rate'; there are factors"),
+        (["--interactions", "LOG", "--trainer", "als", "--param", "rate=1"], "no parameter 'rate'; there are factors"),
         (["--model", "shop", "--test", "LOG", "--version", "1"], "model 'shop' has no version '1'; it has"),
         (["--model", "shop", "--test", "LOG", "--segment", "land"], "--segment 'land': the users of version"),
     ],

@@ -163,7 +163,7 @@ def test_sections_of_a_model(logged: Path) -> None:
         ('trainer = "als"\nparam = {alpha = 5}', ("--param", "iterations=4"), "als", {"alpha": 5, "iterations": "4"}),
         ('trainer = "als"\nparam = {alpha = 5}', ("--param", "alpha=6"), "als", {"alpha": "6"}),
         ('trainer = "als"\nparam = {alpha = 5}\nfactors = 8', ("--trainer", "svd"), "svd", {"factors": 8}),
-        ("factors = 8", ("--param", "factors=9"), "bpr", {"factors": "9"}),
+        ("factors = 8", ("--param", "factors=9"), "auto", {"factors": "9"}),
         ("param = {iterations = 5}", ("--trainer", "bpr"), "bpr", {"iterations": 5}),
         ('config = "als.toml"', (), "als", {"alpha": 3, "factors": 16}),
         ('config = "als.toml"\nparam = ["alpha=4"]', ("--factors", "2"), "als", {"alpha": "4", "factors": 2}),

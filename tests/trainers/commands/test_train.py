@@ -16,6 +16,8 @@ from feast_embeddings.errors import InputError
 def run(repo: Path, log: Path, *arguments: str) -> str:
     """Run the command to its end and return what it printed on standard output."""
     common = ["--repo", str(repo), "--model", "m", "--interactions", str(log), "--param", "iterations=3"]
+    if not {"--trainer", "--config"} & set(arguments):
+        common += ["--trainer", "bpr"]
     result = CliRunner().invoke(train, [*common, *arguments], catch_exceptions=False, standalone_mode=False)
     if result.exception:
         raise result.exception
@@ -311,6 +313,8 @@ def test_progress_goes_to_standard_error(repo: Path, log: Path) -> None:
         "--interactions",
         str(log),
         "--no-evaluate",
+        "--trainer",
+        "bpr",
         "--param",
         "iterations=3",
     ]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedding_trainers.commands.config_file import DEFAULT_TRAINER, read_config
+from embedding_trainers import AUTO
+from embedding_trainers.commands.config_file import read_config
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.settings import ConfiguredCommand, is_given, model_named, refuse_typed
@@ -194,7 +195,7 @@ def _contenders(trainers: str | None, configs: Sequence[Path]) -> list[Contender
     contenders = [Contender(name, name, {}) for name in names]
     for path in configs:
         parameters = read_config(path)
-        contender = Contender(path.stem, parameters.pop("trainer", DEFAULT_TRAINER), parameters)
+        contender = Contender(path.stem, parameters.pop("trainer", AUTO), parameters)
         if contender.name in {other.name for other in contenders}:
             raise InputError(f"--config {path}: another row of the table is called {path.stem!r}; rename the file")
         contenders.append(contender)

@@ -8,9 +8,7 @@ from typing import Any
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["DEFAULT_TRAINER", "read_config"]
-
-DEFAULT_TRAINER = "bpr"
+__all__ = ["read_config"]
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedding_trainers import AUTO
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed
@@ -112,12 +113,40 @@ def _train(
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
     from embedding_trainers.trainer import LogShape, find_trainer
 
+    if choice.name == AUTO:
+        return _race(source, test, choice)
     trainer = find_trainer(choice.name)
     config = trainer.configure(choice.parameters)
     parts, rows = test.of_log(source, choice.options.seed, uses_weights=trainer.uses_weights)
     config = trainer.complete(config, LogShape.of(parts.train))
     factors = trainer.train(parts.train, config, choice.options)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
+
+
+def _race(
+    source: InteractionSource, test: SplitChoice, choice: TrainerChoice
+) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
+    """Let half of the test users choose the trainer, to evaluate it on the others."""
+    from embedding_trainers.interactions.checks import weighs
+    from embedding_trainers.search import divide_users, find_racers, race
+    from embedding_trainers.trainer import LogShape
+
+    options = choice.options
+    racers, warnings = find_racers(
+        choice.parameters, weighs=source.columns.weight is not None or weighs(source.preparation)
+    )
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    whole, rows = test.of_log(source, options.seed, uses_weights=racers[0].trainer.uses_weights)
+    chosen_on, parts = divide_users(whole, options.seed)
+    raced = race(racers, chosen_on, options)
+    if options.progress:
+        click.echo("\n".join(raced.lines()), err=True)
+    name, trainer = raced.winner.name, raced.winner.trainer
+    config = trainer.complete(raced.winner.config, LogShape.of(parts.train))
+    factors = trainer.train(parts.train, config, options)
+    what = {"trainer": name, "config": config.model_dump(mode="json"), "race": raced.to_json()}
+    return what, factors, parts if raced.laps else whole, rows
 
 
 def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, parts: Split) -> dict[str, pa.Array]:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import click
 
-from embedding_trainers.commands.config_file import DEFAULT_TRAINER
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
@@ -136,7 +135,8 @@ def _sections() -> dict[str, dict[str, Setting]]:
 
 def _replace(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     for name, replaced in _REPLACES.items():
-        default = DEFAULT_TRAINER if name == "trainer" else None
+        # Hyper-parameters next to no trainer are for the one that is named elsewhere.
+        default = above.get(name) if name == "trainer" else None
         if above.get(name) and above[name] != below.get(name, default):
             for other in replaced:
                 below.pop(other, None)

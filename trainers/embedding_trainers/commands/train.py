@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedding_trainers import AUTO
 from embedding_trainers.commands.interaction_options import InteractionSource, interaction_options
 from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, train_option
@@ -154,6 +155,8 @@ def train(
         training = train_model(
             repo, model, source.source, options=choice.options, search=search, patience=patience, **same
         )
+    if training.race and choice.options.progress:
+        click.echo("\n".join(training.race.lines()), err=True)
     for warning in training.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(_as_json(training)) if as_json else _summary(training, repo))
@@ -186,7 +189,8 @@ def _as_json(training: Training) -> dict[str, object]:
 def _summary(training: Training, repo: Path) -> str:
     manifest, evaluation = training.artifact.manifest, training.evaluation
     lines = [
-        f"trained {manifest.model} version {manifest.version} with {manifest.trainer.name}",
+        f"trained {manifest.model} version {manifest.version} with {manifest.trainer.name}"
+        + (f", chosen by {AUTO}: {training.race.reason}" if training.race else ""),
         f"  {manifest.n_users:,} users, {manifest.n_items:,} items, {manifest.n_interactions:,} interactions "
         f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC; {manifest.dim} dimensions",
     ]

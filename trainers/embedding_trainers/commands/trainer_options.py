@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_trainers.commands.config_file import DEFAULT_TRAINER, read_config
+from embedding_trainers import AUTO
+from embedding_trainers.commands.config_file import read_config
 from embedding_trainers.commands.settings import is_given, train_option
 from embedding_trainers.commands.value_types import Pair
 from feast_embeddings.errors import InputError
@@ -31,7 +32,7 @@ class TrainerChoice:
 
 
 _OPTIONS = (
-    train_option("--trainer", metavar="NAME", help=f"[default: from --config, else {DEFAULT_TRAINER}]"),
+    train_option("--trainer", metavar="NAME", help=f"[default: from --config, else {AUTO}]"),
     train_option(
         "--config",
         type=click.Path(path_type=Path),
@@ -110,7 +111,7 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         of_config = parameters.pop("trainer", None)
         if "trainer" in here and of_config and trainer != of_config:
             raise InputError(f"--trainer {trainer}: {config} is for {of_config!r}; leave out one of them")
-        name = of_config or trainer or DEFAULT_TRAINER
+        name = of_config or trainer or AUTO
         # The settings file and --like, then --config, then --factors and --param.
         below = dict((context.default_map or {}).get("params", ())) if "params" in here else {}
         if factors is not None and "factors" not in here:

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from embedding_trainers.evaluation.report import Estimate, K, Report, Segment, evaluate, evaluate_in_detail, measure
+from embedding_trainers.evaluation.report import (
+    Estimate,
+    K,
+    Report,
+    Segment,
+    evaluate,
+    evaluate_in_detail,
+    measure,
+    measured,
+    score_users,
+)
 
-__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure"]
+__all__ = ["Estimate", "K", "Report", "Segment", "evaluate", "evaluate_in_detail", "measure", "measured", "score_users"]

@@ -143,17 +143,26 @@ def measure(
         popularity: users of each item in training, where `train` has only some of them.
         of_users: how many test users there are, where `test` has only a sample of them.
     """
-    users = _test_users(test)
-    if not len(users):
+    if not test.nnz:
         return Measured({}, 0, {})
-    relevant = test[users]
-    found: dict[str, metrics.PerUser] = {}
-    rankings = {
-        "": factors_ranking(factors, train, users, K, progress=False),
-        "popular_": popularity_ranking(train[users], _popularity(train) if popularity is None else popularity, K),
-    }
-    for prefix, ranking in rankings.items():
-        found |= {prefix + name: values for name, values in zip(HEADLINE, _headline(ranking, relevant), strict=True)}
+    scores = score_users(factors, train, test)
+    return measured(scores, train, test, popularity=popularity, of_users=of_users)
+
+
+def measured(
+    scores: metrics.PerUser,
+    train: csr_matrix,
+    test: csr_matrix,
+    *,
+    popularity: npt.NDArray[np.int64] | None = None,
+    of_users: int | None = None,
+) -> Measured:
+    """Return what `measure` does, from what `score_users` returned for these parts."""
+    users = _test_users(test)
+    popularity = _popularity(train) if popularity is None else popularity
+    floor = _headline(popularity_ranking(train[users], popularity, K), test[users])
+    names = [prefix + name for prefix in ("", "popular_") for name in HEADLINE]
+    found = dict(zip(names, [*scores.T, *floor], strict=True))
     means = {name: float(values.mean()) for name, values in found.items()}
     margins = {name: float(1.96 * values.std() / np.sqrt(len(values))) for name, values in found.items()}
     sampled = len(users) < (of_users or np.count_nonzero(np.diff(test.indptr)))

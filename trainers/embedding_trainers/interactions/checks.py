@@ -19,7 +19,14 @@ from feast_embeddings.times import is_future
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["check_weights", "judge_weights", "log_warnings", "refuse_weights_without_effect", "rows_warnings"]
+__all__ = [
+    "check_weights",
+    "judge_weights",
+    "log_warnings",
+    "refuse_weights_without_effect",
+    "rows_warnings",
+    "weighs",
+]
 
 # The trainers count in float32. At 10¹² (svd) and 10²⁰ (als) their vectors became zeros or their equations
 # could not be solved; `python -m tests.benchmarks.weights` prints where. The limits stay well within.
@@ -37,10 +44,7 @@ def refuse_weights_without_effect(trainer: str, method: Trainer[Any], preparatio
     Raises:
         InputError: there are some.
     """
-    if method.uses_weights:
-        return
-    different = len({weight for weight in preparation.event_weights.values() if weight}) > 1
-    if preparation.half_life is not None or different:
+    if not method.uses_weights and weighs(preparation):
         what, instead = (
             ("a half-life", "leave out old interactions with --since")
             if preparation.half_life is not None
@@ -50,6 +54,11 @@ def refuse_weights_without_effect(trainer: str, method: Trainer[Any], preparatio
             f"{trainer} asks only whether a pair occurs, not how much, so {what} would change nothing; {instead}, or "
             "take a trainer that weighs"
         )
+
+
+def weighs(preparation: Preparation) -> bool:
+    """Return whether interactions that count may count differently."""
+    return preparation.half_life is not None or len({w for w in preparation.event_weights.values() if w}) > 1
 
 
 def log_warnings(log: Interactions, columns: Columns, trainer: str, method: Trainer[Any]) -> list[str]:

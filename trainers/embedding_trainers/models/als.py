@@ -14,7 +14,16 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.models.conjugate_gradient import CpuSolver, GpuSolver
 from embedding_trainers.models.device import use_gpu
 from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly
-from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import (
+    Factors,
+    Folded,
+    KnownSide,
+    LogShape,
+    RaceEntry,
+    RunOptions,
+    Trainer,
+    TrainerConfig,
+)
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -159,4 +168,4 @@ def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, o
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-ALS = Trainer(ALSConfig, train_als, fold_in_als, derive=with_alpha)
+ALS = Trainer(ALSConfig, train_als, fold_in_als, derive=with_alpha, race=RaceEntry(cost=2))

@@ -11,7 +11,7 @@ from pydantic import Field
 from embedding_trainers.extra import import_extra
 from embedding_trainers.models.device import refuse_gpu
 from embedding_trainers.models.least_squares import Spectrum, solve_exactly, solve_many
-from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RaceEntry, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -166,4 +166,4 @@ def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, o
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-SVD = Trainer(SVDConfig, train_svd, fold_in_svd)
+SVD = Trainer(SVDConfig, train_svd, fold_in_svd, race=RaceEntry(cost=1))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from embedding_trainers import AUTO
 from embedding_trainers.alignment import align_by
 from embedding_trainers.interactions import Columns, Preparation, Reading
 from embedding_trainers.interactions.checks import judge_weights, rows_warnings
@@ -48,7 +49,7 @@ def train_on_spark(
     columns: Columns | None = None,
     preparation: Preparation | None = None,
     reading: Reading | None = None,
-    trainer: str = TRAINER,
+    trainer: str = AUTO,
     parameters: Mapping[str, Any] | None = None,
     seed: int = 0,
     user_attributes: Source | None = None,
@@ -65,7 +66,7 @@ def train_on_spark(
         session: the session to use; by default the active one, else a new one.
         master: Spark's master, for a new session; by default this machine.
         conf: Spark's settings, for a new session.
-        trainer: only ``als`` is there on Spark.
+        trainer: only ``als`` is there on Spark, so ``auto`` is that.
         seed: of all randomness; results may differ in their last digits between runs.
 
     Raises:
@@ -73,6 +74,7 @@ def train_on_spark(
         EmbeddingsError: Spark failed.
         MissingExtraError: the extra ``spark`` is not installed.
     """
+    trainer = TRAINER if trainer == AUTO else trainer
     if trainer != TRAINER:
         raise InputError(f"trainer {trainer!r}: on Spark there is only {TRAINER}; name it, or train with engine local")
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
@@ -139,7 +141,7 @@ def _train(
     for frame in (rows, *sides.values()):
         frame.unpersist()
     pairs.release()
-    return Training(artifact, judged, None, None, report, warnings, seconds)
+    return Training(artifact, judged, None, None, None, report, warnings, seconds)
 
 
 def _ids(side: DataFrame) -> pa.Array:
