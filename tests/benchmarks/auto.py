@@ -1,4 +1,4 @@
-"""The trainer that `train` chooses beside each single trainer with its defaults, on any logs.
+"""The trainer that `train` chooses next to each single trainer with its defaults, on any logs.
 
     python -m tests.benchmarks.als_defaults --generate FOLDER
     python -m tests.benchmarks.auto gowalla_train.parquet ml-100k_interactions.parquet FOLDER/*.parquet

@@ -22,10 +22,10 @@ from embedding_trainers.interactions import (
 )
 from embedding_trainers.models.bpr import BPRConfig, train_bpr
 from embedding_trainers.models.svd import SVD, SVDConfig
-from embedding_trainers.search import Search, Tuning, tune
+from embedding_trainers.search import Race, Search, Tuning, race, tune
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions, find_trainer
-from feast_embeddings.artifact import list_artifacts, load_artifact
+from feast_embeddings.artifact import ENTITIES, list_artifacts, load_artifact
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import IdType
 
@@ -150,6 +150,9 @@ def test_tiny(repo: Path, tmp_path: Path, users: list[str], items: list[str]) ->
         training.evaluation.metrics,
     ) == ("too few interactions to hold any back", {})
     assert sorted(set(users)) == training.artifact.table("user")["user_id"].to_pylist()
+    assert training.artifact.manifest.trainer.name == "svd"
+    assert training.race is not None
+    assert training.race.reason.startswith("svd is the cheapest; too few interactions for a race: 0 test users")
 
 
 def test_as_of_without_times(repo: Path, log: Path) -> None:
@@ -318,3 +321,62 @@ def test_search_and_early_stop_split_by_time(repo: Path, monkeypatch: pytest.Mon
         np.testing.assert_array_equal(np.sort(log.timestamps), oldest)
     assert len(seen) == 2
     assert len(oldest) == pytest.approx(0.9 * len(users), abs=1)
+
+
+@pytest.mark.parametrize(("timed", "validation"), [(True, "newest 10% of the interactions"), (False, "random 20% of")])
+def test_auto_races_on_the_split_of_the_evaluation(repo: Path, timed: bool, validation: str) -> None:
+    """By time where there are times; the winner is as good as if it had been named, and fitted on the same rows."""
+    rng = np.random.default_rng(0)
+    # Users of two kinds, and each item of one of them, so that there is something to learn.
+    likes = np.add.outer(np.arange(200) % 2, np.arange(40) % 2) % 2 == 0
+    users, items = np.nonzero((rng.random(likes.shape) < 0.6) & likes)
+    table = pa.table({"user_id": users, "item_id": items})
+    if timed:
+        times = (1_700_000_000 + rng.permutation(len(users))).astype("datetime64[s]")
+        table = table.append_column("timestamp", pa.array(times))
+    small: dict[str, Any] = {"parameters": {"factors": 4}, "options": ONE_THREAD, "align_to": None}
+    found, again, unjudged = (
+        train_model(repo, "m", table, evaluation=judged, **small) for judged in (True, True, False)
+    )
+    name = found.artifact.manifest.trainer.name
+    named = train_model(repo, "m", table, trainer=name, **small)
+
+    assert found.race is not None
+    assert found.race.method.startswith(validation)
+    assert {lap.trainer for lap in found.race.laps} == {"als", "softmax", "svd"}
+    assert named.race is None
+    assert named.artifact.manifest.tuning is None
+    assert found.evaluation is not None
+    assert named.evaluation is not None
+    assert found.evaluation.n_users == named.evaluation.n_users
+    assert name in ("als", "svd")  # which race as they are fitted
+    lap = next(lap for lap in found.race.laps if lap.trainer == name)
+    assert (lap.recall, lap.ndcg) == tuple(named.evaluation.metrics[metric] for metric in ("recall@20", "ndcg@20"))
+    honest = found.race.honest_values(found.race.values[name]).mean(axis=0)
+    assert honest.tolist() == pytest.approx([found.evaluation.metrics[metric] for metric in ("recall@20", "ndcg@20")])
+    for training in (again, unjudged, named):
+        assert training.artifact.manifest.trainer == found.artifact.manifest.trainer
+        for entity in ENTITIES:
+            first, second = (each.artifact.table(entity) for each in (found, training))
+            assert vectors(first).tobytes() == vectors(second).tobytes()
+
+
+def test_auto_before_a_search_sees_nothing_of_the_evaluation(
+    repo: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is tuned is another model, and so its test is on interactions that no choice has seen."""
+    raced: list[Split] = []
+
+    def spy(racers: Any, split: Split, options: RunOptions, **more: Any) -> Race:
+        raced.append(split)
+        return race(racers, split, options, **more)
+
+    monkeypatch.setattr("embedding_trainers.train.race", spy)
+    training = train_model(repo, "m", log, parameters={"factors": 4}, options=ONE_THREAD, search=Search(1))
+    judged = split_interactions(read_interactions(log), seed=ONE_THREAD.seed)
+    (split,) = raced
+    assert split.train.shape == split.test.shape == judged.test.shape
+    assert (split.train + split.test).multiply(judged.test).nnz == 0
+    assert split.test.nnz > 0
+    assert training.race is not None
+    assert (training.artifact.manifest.tuning or {})["race"] == training.race.to_json()

@@ -118,6 +118,12 @@ class TrainerTests:
             return
         raise AssertionError("configure took a parameter that the config does not have")
 
+    def test_race(self) -> None:
+        """What a trainer sets for the race of ``auto`` is allowed, and its cost is more than 0."""
+        if (entry := self.trainer.race) is not None:
+            assert entry.cost > 0, f"race: a cost of {entry.cost}, expected more than 0"
+            self.trainer.configure(entry.parameters)
+
     def test_search(self) -> None:
         """The ends of a declared search range are allowed values, and the default lies between them."""
         default = self.trainer.config()

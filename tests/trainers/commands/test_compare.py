@@ -138,6 +138,10 @@ def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> No
         (["--interactions", "LOG", "--trainers", "als,svd,als"], "--trainers: 'als' is named twice"),
         (["--interactions", "LOG", "--trainers", "als,,svd"], "--trainers 'als,,svd': expected names with commas"),
         (["--interactions", "LOG", "--trainers", "sdv"], "no trainer 'sdv'; installed are als, bpr, softmax, svd"),
+        (
+            ["--interactions", "LOG", "--trainers", "auto"],
+            "'auto' is no trainer: train and evaluate choose one by it; ",
+        ),
         (["--interactions", "LOG", "--trainers", "als", "--config", "CONFIG"], "another row of the table is called"),
         (["--interactions", "nowhere.csv", "--trainers", "svd"], "nowhere.csv does not exist"),
         (

@@ -308,3 +308,17 @@ def test_weights_beyond_what_trainers_compute_with(
     assert (answer.code, answer.out) == (2, "")
     assert re.fullmatch(r"error: no pair of user and item has a weight of more than \S+, and .*\n", answer.err)
     assert command(*place, option, "bpr").code == 0
+
+
+def test_auto(shop: Path) -> None:
+    """Half of the test users choose a trainer, which the others test: as they would if it were named."""
+    log = ("--interactions", shop / "interactions.parquet", "--factors", 4, "--threads", 1)
+    found = as_json(*log)
+    named = as_json(*log, "--trainer", found["trainer"])
+
+    assert {lap["trainer"] for lap in found["race"]["trainers"]} == {"als", "softmax", "svd"}
+    assert (found["config"], found["n_items"]) == (named["config"], named["n_items"])
+    assert found["n_users"] == named["n_users"] // 2
+    assert found["method"] == f"{named['method']}, half of the users, as the others chose the trainer"
+    text = run(*log, "--quiet")
+    assert text.startswith(f"{found['trainer']} on {found['method']}")
