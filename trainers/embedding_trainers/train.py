@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +21,8 @@ from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
 from embedding_trainers.search import Race, Search, find_iterations, race, tune
 from embedding_trainers.trainer import LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
-from feast_embeddings.artifact import Entity
+from feast_embeddings.artifact import Artifact, Entity, load_artifact, trained_models
+from feast_embeddings.errors import ArtifactError
 from feast_embeddings.reading import ColumnType, Source
 
 __all__ = ["LATEST", "Evaluation", "Training", "train_model"]
@@ -44,6 +46,7 @@ def train_model(
     align_to: str | None = LATEST,
     search: Search | None = None,
     patience: int | None = None,
+    if_changed: bool = False,
 ) -> Training:
     """Train a new version of a model from an interaction log.
 
@@ -69,6 +72,8 @@ def train_model(
             not looked at.
         patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what
             the evaluation tests on is not looked at.
+        if_changed: train only if the rows, the attributes or an argument differ from those of the newest version, which
+            is returned otherwise.
 
     Raises:
         InputError: an argument or a file cannot be used. Nothing has been written then.
@@ -88,6 +93,10 @@ def train_model(
         warnings += unused
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
         summary = log.summary()
+        settings = (columns, preparation, reading, trainer, parameters, options.seed, evaluation, align_to)
+        request = _request(summary.fingerprint, attributes, *settings, search, patience)
+        if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
+            return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)
         if run.previous and align_to != LATEST:
             run.refuse_too_few(count_shared(run.previous, ids))
         split = split_interactions(log, seed=options.seed) if evaluation or run.racers else None
@@ -145,11 +154,37 @@ def train_model(
             n_interactions=summary.n,
             evaluation=judged,
             report=report,
+            request=request,
             schemas=schemas,
             race=raced,
             tuning=tuning,
         )
     return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
+
+
+def _request(fingerprint: str, attributes: Mapping[Entity, pa.Table | None], *settings: object) -> str:
+    """Return the SHA-256, in hex, of all that a version depends on, except the version that it is aligned to."""
+    digest = hashlib.sha256(f"{fingerprint} {settings!r}".encode())
+    for entity, table in attributes.items():
+        digest.update(f"{entity} {table is None}".encode())
+        if table is not None:
+            digest.update(table.schema.to_string().encode())
+            for name in table.column_names:
+                # Chunks depend on how the table was read.
+                column = table[name].combine_chunks()
+                digest.update(pa.RecordBatch.from_arrays([column], [name]).serialize())
+    return digest.hexdigest()
+
+
+def _newest_of(data: Path, model: str, request: str) -> Artifact | None:
+    """Return the newest version if it came from the same request and is whole."""
+    if model not in trained_models(data):
+        return None
+    try:
+        newest = load_artifact(data, model, LATEST)
+    except ArtifactError:
+        return None
+    return newest if (newest.manifest.interactions or {}).get("request") == request else None
 
 
 def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions, raced: Race | None) -> Evaluation:

@@ -85,6 +85,7 @@ class Training:
         log: what became of the rows of the log.
         warnings: what the user should know, a sentence each.
         seconds: wall time of the steps read, race, tune, early stop, evaluate, fit, align and write.
+        unchanged: whether nothing was trained, because the newest version came from the same.
     """
 
     artifact: Artifact
@@ -95,6 +96,7 @@ class Training:
     log: LogReport
     warnings: list[str]
     seconds: dict[str, float]
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ class Run:
         n_interactions: int,
         evaluation: Evaluation | None,
         report: LogReport,
+        request: str = "",
         schemas: dict[Entity, pa.Schema],
         race: Race | None = None,
         tuning: Tuning | None = None,
@@ -231,6 +234,7 @@ class Run:
                 "preparation": TypeAdapter(Preparation).dump_python(self.preparation, mode="json"),
                 "reading": dataclasses.asdict(self.reading),
                 "rows": dataclasses.asdict(report),
+                "request": request,
                 "types": types_of(schemas).to_json(),
             },
             tuning=searched or None,

@@ -24,6 +24,7 @@ _COMMANDS = {
     "evaluate": "",
     "compare": "",
     "import": "",
+    "refresh": "feast_embeddings.cli.refresh",
     "publish": "feast_embeddings.cli.versions",
     "versions": "feast_embeddings.cli.versions",
     "diff": "feast_embeddings.cli.diff",

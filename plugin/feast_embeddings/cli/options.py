@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "filter_option",
+    "gate_options",
     "json_option",
     "k_option",
     "model_option",
@@ -36,6 +37,38 @@ filter_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 Command = Callable[..., Any]
+
+_GATES = (
+    click.option(
+        "--allow-worse", is_flag=True, help="Publish even if its ranking metric is lower than the live version's."
+    ),
+    click.option("--allow-shrink", is_flag=True, help="Publish even if it has fewer users or items."),
+    click.option(
+        "--allow-new-space", is_flag=True, help="Publish even if its vectors cannot be compared with the live ones."
+    ),
+    click.option("--allow-future", is_flag=True, help="Publish even if its data is dated in the future."),
+    click.option(
+        "--max-metric-drop",
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        show_default=True,
+        help="Largest relative drop of the ranking metric that still passes.",
+    ),
+    click.option(
+        "--max-shrink",
+        type=click.FloatRange(0, 1),
+        default=0.10,
+        show_default=True,
+        help="Largest relative loss of users or items that still passes.",
+    ),
+)
+
+
+def gate_options(command: Command) -> Command:
+    """Give a command the options of the gates; it gets them by the names of `feast_embeddings.publish.gates.Gates`."""
+    for option in reversed(_GATES):
+        command = option(command)
+    return command
 
 
 def one_model(repo: Repo, model: str | None) -> str:

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 from feast_embeddings.artifact import load_artifact, trained_models
-from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.options import gate_options, json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
@@ -20,36 +20,13 @@ if TYPE_CHECKING:
     from feast_embeddings.publish.run import PublishResult
     from feast_embeddings.publish.versions import Version
 
-_share = click.FloatRange(0, 1)
-
 
 @click.command()
 @repo_option
 @model_option
 @click.option("--version", type=VERSION, default="latest", show_default=True, help="The version to make live.")
 @click.option("--dry-run", is_flag=True, help="Check the version and say what would happen; change nothing.")
-@click.option(
-    "--allow-worse", is_flag=True, help="Publish even if its ranking metric is lower than the live version's."
-)
-@click.option("--allow-shrink", is_flag=True, help="Publish even if it has fewer users or items.")
-@click.option(
-    "--allow-new-space", is_flag=True, help="Publish even if its vectors cannot be compared with the live ones."
-)
-@click.option("--allow-future", is_flag=True, help="Publish even if its data is dated in the future.")
-@click.option(
-    "--max-metric-drop",
-    type=_share,
-    default=0.05,
-    show_default=True,
-    help="Largest relative drop of the ranking metric that still passes.",
-)
-@click.option(
-    "--max-shrink",
-    type=_share,
-    default=0.10,
-    show_default=True,
-    help="Largest relative loss of users or items that still passes.",
-)
+@gate_options
 @click.option(
     "--wait-replicas",
     type=click.FloatRange(0),

@@ -76,6 +76,11 @@ __all__ = ["train"]
     "scores do not change. Fails before training if a named version cannot be aligned to.  [default: latest]",
 )
 @train_option("--no-align", is_flag=True, help="Start a new vector space.")
+@click.option(
+    "--if-changed",
+    is_flag=True,
+    help="Train only if the log, the attributes or an option differ from those of the newest version.",
+)
 @train_option(
     "--engine",
     type=click.Choice(["local", "spark"]),
@@ -102,6 +107,7 @@ def train(
     evaluate: bool,
     align_to: str | None,
     no_align: bool,
+    if_changed: bool,
     tune: int | None,
     tune_time: timedelta | None,
     patience: int | None,
@@ -120,17 +126,16 @@ def train(
         raise InputError("--tune-time has no effect without --tune")
 
     on_spark = engine == "spark"
-    _refuse_other_engine(
-        engine,
-        {
+    without_effect: dict[str, object] = {"master": master, "spark_conf": spark_conf}
+    if on_spark:
+        without_effect = {
             "tune": tune,
             "patience": patience,
             "threads": choice.options.threads,
             "device": choice.options.device != "auto",
+            "if_changed": if_changed,
         }
-        if on_spark
-        else {"master": master, "spark_conf": spark_conf},
-    )
+    _refuse_other_engine(engine, without_effect)
     same: dict[str, Any] = {
         "columns": source.columns,
         "preparation": source.preparation,
@@ -153,7 +158,14 @@ def train(
     else:
         search = None if tune is None else Search(tune, tune_time)
         training = train_model(
-            repo, model, source.source, options=choice.options, search=search, patience=patience, **same
+            repo,
+            model,
+            source.source,
+            options=choice.options,
+            search=search,
+            patience=patience,
+            if_changed=if_changed,
+            **same,
         )
     if training.race and choice.options.progress:
         click.echo("\n".join(training.race.lines()), err=True)
@@ -181,6 +193,7 @@ def _as_json(training: Training) -> dict[str, object]:
         and {"method": evaluation.method, "n_users": evaluation.n_ranked, "margins": evaluation.margins},
         "rows": dataclasses.asdict(training.log),
         "warnings": training.warnings,
+        "unchanged": training.unchanged,
         "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
         "seconds": {step: round(seconds, 3) for step, seconds in training.seconds.items()},
     }
@@ -188,6 +201,8 @@ def _as_json(training: Training) -> dict[str, object]:
 
 def _summary(training: Training, repo: Path) -> str:
     manifest, evaluation = training.artifact.manifest, training.evaluation
+    if training.unchanged:
+        return f"nothing new: version {manifest.version} of {manifest.model} was trained on the same, in the same way"
     lines = [
         f"trained {manifest.model} version {manifest.version} with {manifest.trainer.name}"
         + (f", chosen by {AUTO}: {training.race.reason}" if training.race else ""),

@@ -42,7 +42,7 @@ class Shown:
     output: Path | None
 
     def neighbours(self, found: Neighbours, **facts: Any) -> None:
-        """Show the answer to a query; `facts` are what JSON says beside it."""
+        """Show the answer to a query; `facts` are what JSON says with it."""
         names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
         self.show(found.to_dicts(), names, key="neighbours", facts={"version": found.version, **facts})
 
@@ -51,7 +51,7 @@ class Shown:
 
         Args:
             key: what JSON calls the rows.
-            facts: what JSON says beside them.
+            facts: what JSON says with them.
 
         Raises:
             InputError: there is no such column, or the file cannot be written.
