@@ -101,7 +101,9 @@ def test_vectors() -> None:
     """Vectors get length 1, whatever their type; null is zero."""
     for dtype in (pa.list_(pa.float64()), pa.list_(pa.float32(), 2), pa.large_list(pa.int32())):
         column = pa.array([[3, 4], None, [0, 0]], dtype)
-        np.testing.assert_allclose(encode(PrecomputedEncoder(), column), [[0.6, 0.8], [0, 0], [0, 0]], atol=1e-6)
+        np.testing.assert_allclose(
+            encode(PrecomputedEncoder(), column), np.array([[0.6, 0.8], [0, 0], [0, 0]]), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
