@@ -1,0 +1,1 @@
+"""What items and users are, as vectors: encoders of columns, and the map from content to trained vectors."""

@@ -1,0 +1,196 @@
+"""From content to behaviour: one formula for cold and new rows, and the strength of the prior in it.
+
+A row with n interactions, whose own vector is v and whose content says m, gets (n v + τ m) / (n + τ): m without
+interactions, half of each at τ of them, v with many. It needs nothing of the trainer but its vectors and its fold-in,
+and stays in their space. For least squares with the prior in the equations, (A + τ I) x = b + τ m, see
+`tests.benchmarks.cold_start`; for trained rows see `content.trained_rows`.
+
+λ of the map and τ are chosen on trained rows that are held back: λ by the mean square of (m - v) · u over the other
+side's u, where v was trained on all of the row's interactions; τ by the correlation of x · u with v · u for rows folded
+in from a few of them, as such vectors are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedding_trainers.content.ridge import Ridge, fit_ridges
+from embedding_trainers.trainer import Folded, KnownSide
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["Prior", "Trained", "blend", "fit_prior"]
+
+_PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)  # strong ones first, as each starts from the one before
+_STRENGTHS = (0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_UNKNOWN_STRENGTH = 4.0  # where the trainer cannot fold in, or no row has interactions to spare
+# Interactions that a held-back row is folded in from. Not fewer: the other side was trained with these rows too, and a
+# few of it tell more than they would of a new row.
+_GIVEN = (10, 30)
+_HELD_BACK, _MOST_HELD_BACK, _MOST_FOLDED = 0.2, 2000, 300
+_MOST_ROWS, _MOST_TO_CHOOSE = 1 << 18, 20_000
+
+_Floats = npt.NDArray[np.float32]
+_Numbers = npt.NDArray[np.int64]
+FoldIn = Callable[["csr_matrix", KnownSide], Folded]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One side as it was trained, and what it was trained on.
+
+    Attributes:
+        vectors: float32, shape (n, dim).
+        bias: float32, shape (n,).
+        interactions: csr, shape (n, n_known), a row for each.
+        known: the other side, in the same space.
+    """
+
+    vectors: _Floats
+    bias: _Floats
+    interactions: csr_matrix
+    known: KnownSide
+
+    @property
+    def joint(self) -> _Floats:
+        """Vectors and bias side by side."""
+        return np.column_stack([self.vectors, self.bias])
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What content says of a row, and how much that counts.
+
+    Attributes:
+        ridge: from features to a vector and, last, the bias.
+        penalty: λ, as chosen.
+        strength: τ, as chosen: how many interactions content is worth.
+    """
+
+    ridge: Ridge
+    penalty: float
+    strength: float
+
+    def of(self, features: Any) -> Folded:
+        """What content alone says, for each row of features."""
+        return _parted(self.ridge.predict(features))
+
+    def mixed(self, folded: Folded, n_interactions: npt.NDArray[np.integer], features: Any) -> Folded:
+        """What content and behaviour say together; rows without interactions may have any vector."""
+        joint = np.column_stack([folded.factors, folded.bias])
+        return _parted(blend(joint, self.ridge.predict(features), n_interactions, self.strength))
+
+
+def blend(own: _Floats, prior: _Floats, n_interactions: npt.NDArray[np.integer], strength: float) -> _Floats:
+    """(n v + τ m) / (n + τ), for each row."""
+    share = (n_interactions / (n_interactions + strength)).astype(np.float32)[:, None]
+    return np.asarray(share * own + (1 - share) * prior, np.float32)
+
+
+def fit_prior(features: Any, trained: Trained, fold_in: FoldIn | None, *, seed: int = 0) -> Prior:
+    """Fit the map on the trained rows, at the λ and with the τ that are best for rows held back.
+
+    Args:
+        features: csr, shape (n, p): those of the trained rows.
+        trained: the side.
+        fold_in: of its trainer; None if it cannot.
+        seed: of what is held back.
+    """
+    counts = np.diff(trained.interactions.indptr).astype(np.int64)
+    joint, of_scores = trained.joint, _of_scores(trained.known)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(counts))
+    n_held = min(int(len(counts) * _HELD_BACK), _MOST_HELD_BACK)
+    held, rest = order[:n_held], order[n_held:][:_MOST_TO_CHOOSE]
+    if not n_held:
+        (ridge,) = fit_ridges(features, joint, _weights(counts), _PENALTIES[:1])
+        return Prior(ridge, _PENALTIES[0], _UNKNOWN_STRENGTH)
+    ridges = fit_ridges(features[rest], joint[rest], _weights(counts[rest]), _PENALTIES)
+    errors = [_error(each.predict(features[held]), joint[held], of_scores) for each in ridges]
+    best = int(np.argmin(errors))
+    said = ridges[best].predict(features[held])
+    strength = _strength(trained, held, said, of_scores, fold_in, rng)
+    fitted = np.argsort(-counts, kind="stable")[:_MOST_ROWS]  # those of which most is known
+    (ridge,) = fit_ridges(features[fitted], joint[fitted], _weights(counts[fitted]), _PENALTIES[best : best + 1])
+    return Prior(ridge, _PENALTIES[best], strength)
+
+
+def _weights(counts: _Numbers) -> npt.NDArray[np.float64]:
+    """Nearly all rows alike: to count rows of few interactions less found no more on MovieLens."""
+    return counts / (counts + 1)
+
+
+def _of_scores(known: KnownSide) -> npt.NDArray[np.float64]:
+    """C with which dᵀ C d is the mean square of what a difference d in vector and bias changes in scores."""
+    total = np.zeros((known.factors.shape[1] + 1,) * 2)
+    for start in range(0, len(known.factors), 1 << 16):
+        block = known.factors[start : start + (1 << 16)].astype(np.float64)
+        with_one = np.column_stack([block, np.ones(len(block))])
+        total += with_one.T @ with_one
+    return np.asarray(total / len(known.factors))
+
+
+def _error(found: _Floats, wanted: _Floats, of_scores: npt.NDArray[np.float64]) -> float:
+    difference = found.astype(np.float64) - wanted
+    return float(np.einsum("ij,jk,ik->", difference, of_scores, difference))
+
+
+def _strength(
+    trained: Trained,
+    held: _Numbers,
+    said: _Floats,
+    of_scores: npt.NDArray[np.float64],
+    fold_in: FoldIn | None,
+    rng: np.random.Generator,
+) -> float:
+    """The τ that is best for rows folded in from a few of their interactions."""
+    agreement = np.zeros(len(_STRENGTHS))
+    for n in _GIVEN if fold_in is not None else ():
+        rows = _rows_with(trained.interactions, held, 2 * n)[:_MOST_FOLDED]
+        if not len(rows):
+            continue
+        numbers = held[rows]
+        folded = fold_in(_some(trained.interactions, numbers, n, rng), trained.known)  # type: ignore[misc]
+        own, wanted = np.column_stack([folded.factors, folded.bias]), trained.joint[numbers]
+        for i, strength in enumerate(_STRENGTHS):
+            mixed = blend(own, said[rows], np.full(len(rows), n), strength)
+            agreement[i] += _agreement(mixed, wanted, of_scores)
+    return _STRENGTHS[int(np.argmax(agreement))] if agreement.any() else _UNKNOWN_STRENGTH
+
+
+def _agreement(found: _Floats, wanted: _Floats, of_scores: npt.NDArray[np.float64]) -> float:
+    """The mean correlation of the scores of a row, over the other side: with few interactions vectors are short."""
+    means = of_scores[-1, :-1]
+    covariance = of_scores[:-1, :-1] - np.outer(means, means)
+    one, two = (each[:, :-1].astype(np.float64) for each in (found, wanted))
+    both, *squares = (np.einsum("ij,jk,ik->i", a, covariance, b) for a, b in ((one, two), (one, one), (two, two)))
+    return float((both / np.sqrt(np.maximum(squares[0] * squares[1], np.finfo(float).tiny))).mean())
+
+
+def _rows_with(interactions: csr_matrix, rows: _Numbers, least: int) -> _Numbers:
+    return np.flatnonzero(np.diff(interactions.indptr)[rows] >= least)
+
+
+def _some(interactions: csr_matrix, rows: Sequence[int] | _Numbers, n: int, rng: np.random.Generator) -> csr_matrix:
+    """These rows, with n entries each, drawn without putting back."""
+    part = interactions[rows]
+    kept = np.concatenate(
+        [rng.choice(np.arange(start, stop), n, replace=False) for start, stop in pairwise(part.indptr.tolist())]
+    )
+    kept.sort()
+    some: csr_matrix = type(part)(
+        (part.data[kept], part.indices[kept], np.arange(0, len(kept) + 1, n)), shape=part.shape
+    )
+    some.sort_indices()
+    return some
+
+
+def _parted(joint: _Floats) -> Folded:
+    return Folded(np.ascontiguousarray(joint[:, :-1]), np.ascontiguousarray(joint[:, -1]))
