@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -113,6 +114,8 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert client.publish("shop")["changed"] is False
         with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):
             client.rollback("shop")
+        event = {"user_id": "u-1", "item_id": "sku-1", "timestamp": datetime(2020, 1, 1, tzinfo=UTC)}
+        assert client.add_interactions("shop", [event, event]) == 2
         client.create_user_embedding("shop", ["u-1"])
         client.create_item_embedding("shop", ["sku-1"])
     documented = httpx.get(f"{address}/openapi.json").json()["paths"]

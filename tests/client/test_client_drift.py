@@ -173,6 +173,7 @@ ARGUMENTS = {
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
 UNREAD = {
     *(f"{name}.model" for name in ("EmbeddingAnswer", "NeighboursAnswer", "BatchAnswer", "PageAnswer")),
+    *("AddedAnswer.model", "AddedAnswer.duplicates"),
     *("EmbeddingRow.version", "EmbeddingRow.as_of", "VersionsAnswer.model", "VersionsAnswer.live_version"),
 }
 
@@ -227,6 +228,8 @@ def test_python_sends_and_reads_every_field(document: Document) -> None:
         arguments = {name: ARGUMENTS.get(name, True) for name in inspect.signature(make).parameters}
         if make is calls.rank_batch:
             arguments["interactions"] = [arguments["interactions"]]
+        if make is calls.add_interactions:
+            arguments["interactions"] = [{"user_id": "u", "item_id": "i", "weight": 2.0, "timestamp": "t"}]
         call = make(**arguments)
         endpoint = f"{'GET' if call.body is None else 'POST'} {call.path.replace('/shop', '/{model}')}"
         sent.setdefault(endpoint, set()).update(names(call.body))

@@ -17,6 +17,7 @@ export const ENDPOINTS = {
   usersForItem: { method: "POST", path: "/v1/models/{model}/users_for_item" },
   usersForItemBatch: { method: "POST", path: "/v1/models/{model}/users_for_item/batch" },
   retrieve: { method: "POST", path: "/v1/models/{model}/retrieve" },
+  addInteractions: { method: "POST", path: "/v1/models/{model}/interactions", repeatable: false },
   publish: { method: "POST", path: "/v1/models/{model}/publish" },
   rollback: { method: "POST", path: "/v1/models/{model}/rollback", repeatable: false },
 };

@@ -47,7 +47,7 @@ export class EmbeddingTimeoutError extends EmbeddingConnectionError {}
  *
  * Every method rejects with an `EmbeddingServiceError` if the service refuses or does not answer, and with a
  * `TypeError` if a request cannot be sent. Transient failures are retried after 0.1 s, 0.2 s, 0.4 s …, or when the
- * service says, if within 5 s; `rollback` is not, because it would go back once more.
+ * service says, if within 5 s; `rollback` is not, because it would go back once more, nor is `addInteractions`.
  */
 export class EmbeddingClient {
   /**
@@ -81,6 +81,8 @@ export class EmbeddingClient {
   usersForItemBatch(request: BatchAudienceRequest, options?: CallOptions): Promise<BatchAnswer>;
   /** A page of the users or items that pass a filter; pass `cursor` for the next one. */
   retrieve(request: RetrieveRequest, options?: CallOptions): Promise<PageAnswer>;
+  /** Record what users did; the next `rank` takes it into account. Needs a key of scope write. */
+  addInteractions(request: EventsRequest, options?: CallOptions): Promise<AddedAnswer>;
   /** Make a version live, the newest by default; needs a key of scope write. */
   publish(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
   /** Make an older version live again, the one before the live one by default; needs a key of scope write. */
@@ -151,6 +153,29 @@ export interface Interaction {
   itemId: Id;
   /** Weight of such an interaction in training; 1 by default. */
   weight?: number;
+}
+
+export interface UserEvent {
+  userId: Id;
+  itemId: Id;
+  /** On the scale of training; 1 by default. */
+  weight?: number;
+  /** ISO 8601 with a zone; now by default. */
+  timestamp?: string | null;
+  /** An event whose id is there already is not added again, so that a retry is safe. */
+  eventId?: string | null;
+}
+
+export interface EventsRequest {
+  modelName: string;
+  interactions: readonly UserEvent[];
+}
+
+export interface AddedAnswer {
+  model: string;
+  added: number;
+  /** Events whose id was there already. */
+  duplicates: number;
 }
 
 export interface AudienceQuery extends Query {

@@ -77,6 +77,14 @@ test("a listing, page by page, with vectors", { skip }, async () => {
   assert.deepEqual(Object.keys(bare.rows[0]), ["id"]);
 });
 
+test("what users did, once for each event id", { skip }, async () => {
+  const event = { userId: "u-1", itemId: "sku-1", timestamp: "2020-01-01T00:00:00Z", eventId: "from-javascript" };
+  const { added, duplicates } = await client.addInteractions({ modelName, interactions: [event, event] });
+  assert.equal(added + duplicates, 2);
+  assert(added <= 1);
+  await assert.rejects(client.addInteractions({ modelName, interactions: [{ userId: "u-1" }] }), { status: 422 });
+});
+
 test("models, versions, and what makes them live", { skip }, async () => {
   const { models } = await client.models();
   assert.deepEqual(models.map((model) => [model.name, model.liveVersion]), [["shop", expected.version]]);

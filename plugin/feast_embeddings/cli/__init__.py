@@ -42,6 +42,7 @@ _COMMANDS = {
     "export": "feast_embeddings.cli.asking.export",
     "training-frame": "feast_embeddings.cli.frame",
     "fold-in": "feast_embeddings.cli.fold_in",
+    "events": "feast_embeddings.cli.events",
     "serve": "feast_embeddings.cli.serve",
     "api-key": "feast_embeddings.cli.serve",
     "doctor": "feast_embeddings.cli.doctor",

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -242,6 +244,26 @@ def retrieve(
         "return_embeddings": return_embeddings,
     }
     return _call(model, "retrieve", body, lambda a: Rows.of(a, metadata=return_metadata, vectors=return_embeddings))
+
+
+def add_interactions(model: str, interactions: Iterable[Mapping[str, Any]]) -> Call[int]:
+    """Record what users did, and return how many events were new. The next `rank` takes them into account.
+
+    Args:
+        interactions: dictionaries with ``user_id`` and ``item_id``, and if wanted ``weight``, ``timestamp`` (a time
+            with a zone, or text in ISO 8601) and ``event_id``. Those without an id get one, so that a retry adds none
+            twice.
+    """
+
+    def sent(interaction: Mapping[str, Any]) -> dict[str, Any]:
+        event = {"event_id": uuid.uuid4().hex, **interaction}
+        if isinstance(moment := event.get("timestamp"), datetime):
+            event["timestamp"] = moment.isoformat()
+        return event
+
+    return _call(
+        model, "interactions", {"interactions": [sent(each) for each in interactions]}, lambda a: int(a["added"])
+    )
 
 
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:

@@ -89,6 +89,7 @@ class EmbeddingClient:
     users_for_item_batch = _waits(calls.users_for_item_batch)
     lookalike_users = _waits(calls.lookalike_users)
     retrieve = _waits(calls.retrieve)
+    add_interactions = _waits(calls.add_interactions)
     publish = _waits(calls.publish)
     rollback = _waits(calls.rollback)
 
@@ -149,6 +150,7 @@ class AsyncEmbeddingClient:
     users_for_item_batch = _awaits(calls.users_for_item_batch)
     lookalike_users = _awaits(calls.lookalike_users)
     retrieve = _awaits(calls.retrieve)
+    add_interactions = _awaits(calls.add_interactions)
     publish = _awaits(calls.publish)
     rollback = _awaits(calls.rollback)
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
-from feast_embeddings.engines.engine import CollectionSpec, PointId, ScoredPoint, StoredPoint
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
+from feast_embeddings.events import EventLog
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
@@ -34,6 +35,7 @@ class LiveModel:
         sides: users and items, if they are live.
         registered: the sides that the model has.
         visitors: folds into the version of the items.
+        events: what users did since.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class LiveModel:
         model: str,
         sides: Mapping[Entity, LiveCollection],
         visitors: Visitors,
+        events: EventLog,
         registered: Collection[Entity] = ENTITIES,
     ) -> None:
         self.model = model
         self._sides = sides
         self._registered = registered
         self._visitors = visitors
+        self._events = events
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
     @property
@@ -129,14 +133,38 @@ class LiveModel:
         users, items = self._same_space()
         name = users.side.field.name
         codec = users.side.codec
-        exclude_seen = exclude_seen and _SEEN in codec.types
-        points = users.points(user_ids, name, codec.payload_keys(_SEEN) if exclude_seen else ())
+        knows_seen = _SEEN in codec.types
+        points = users.points(user_ids, name, [TIMESTAMP_KEY, *(codec.payload_keys(_SEEN) if knows_seen else ())])
         vectors = [None if point is None else point.vectors[name] for point in points]
-        seen = [
-            items.side.point_ids(_seen(users, point) if exclude_seen and point is not None else ()) for point in points
-        ]
+        histories = [list(_seen(users, point)) if knows_seen and point is not None else [] for point in points]
+        since = [None if point is None else int(point.payload[TIMESTAMP_KEY]) for point in points]
+        for place, history in self._fresh(user_ids, since, histories).items():
+            histories[place] = list(history)
+            # Without the items that it was learned from, a vector cannot be computed again.
+            if since[place] is None or knows_seen:
+                (visitor,) = self._visitors.fold_in([history])
+                vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
+        seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
         answers = self.rank_vectors(vectors, seen, k, filter=filter, item_ids=item_ids, attributes=attributes)
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
+
+    def _fresh(
+        self, user_ids: Sequence[Id], since: Sequence[int | None], seen: Sequence[Sequence[Id]]
+    ) -> dict[int, dict[Id, float]]:
+        """Return the whole history of each user, by position, who did something since their vector was computed.
+
+        Args:
+            since: the event timestamp of each vector, in microseconds; None without one.
+            seen: the items that each was learned from.
+        """
+        events = self._events.of_users(user_ids)
+        found: dict[int, dict[Id, float]] = {}
+        for place, (id, moment) in enumerate(zip(user_ids, since, strict=True) if events else ()):
+            for event in events.get(id, ()):
+                if moment is None or event.timestamp > moment:
+                    history = found.setdefault(place, dict.fromkeys(seen[place], 1.0))
+                    history[event.item_id] = history.get(event.item_id, 0) + event.weight
+        return found
 
     def rank_visitors(
         self,

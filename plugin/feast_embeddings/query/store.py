@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 import pandas as pd
@@ -12,6 +13,7 @@ from feast import FeatureStore, FeatureView
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
 from feast_embeddings.errors import NotPublishedError, UnknownIdError
+from feast_embeddings.events import Added, to_events
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
@@ -237,6 +239,29 @@ class EmbeddingStore:
         """Compute vectors for items newer than the training, from their interactions; see `fold_in_users`."""
         live = self.live_version()
         return fold_in(self.feature_store, self.model, "item", interactions, live=live, **options)
+
+    def add_interactions(self, interactions: Iterable[Mapping[str, Any]]) -> Added:
+        """Record what users did; `rank` takes it into account with its next answer, also for users not trained on.
+
+        The user's vector is then computed by fold-in from what they had seen in training, each item with weight 1, and
+        the events that are newer than their vector. Nothing is written to Qdrant. When this returns, the events are on
+        the disk of the repo.
+
+        Args:
+            interactions: dictionaries with ``user_id`` and ``item_id``, and if wanted ``weight`` (default 1),
+                ``timestamp`` (default now) and ``event_id``: an event whose id is there already is not added again.
+
+        Raises:
+            InputError: a field cannot be used, or an id is not of the type of the model's ids; nothing is added.
+            MissingSideError: the model has no users or no items.
+        """
+        events = to_events(interactions, datetime.now(UTC))
+        ids: dict[Entity, list[Id]] = {"user": [e.user_id for e in events], "item": [e.item_id for e in events]}
+        for entity, given in ids.items():
+            if entity not in self._watch.sides:
+                raise missing_side(self.model, entity)
+            self._watch.sides[entity].point_ids(given)  # raises for an id of another type
+        return self._watch.events.add(events)
 
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""

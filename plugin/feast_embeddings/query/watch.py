@@ -14,6 +14,7 @@ from feast import FeatureStore
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.errors import CursorError, EngineError, FoldInError, NotPublishedError
+from feast_embeddings.events import event_log_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.live import LiveModel
@@ -34,6 +35,7 @@ class LiveWatch:
 
     Attributes:
         sides: the users and the items as registered; looked up again for a new version.
+        events: what users did since the training.
 
     Raises:
         InputError: the model's feature views are not registered, or the online store is a different one.
@@ -44,6 +46,8 @@ class LiveWatch:
         self._model = model
         self._engine = qdrant_store(feature_store).engine(feature_store.config)
         self._guard = threading.Lock()
+        self._data = Path(feature_store.config.repo_path or ".") / "data"
+        self.events = event_log_of(self._data, model)
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._visitors: Visitors | None = None
@@ -77,7 +81,7 @@ class LiveWatch:
                     f"the live {other[0].entity}s of model {self._model!r} were loaded under another join key than "
                     f"{other[0].id_name!r}; run feast-embeddings publish --model {self._model}"
                 )
-            live = LiveModel(self._model, sides, self._visitors_of(sides), self.sides)
+            live = LiveModel(self._model, sides, self._visitors_of(sides), self.events, self.sides)
             if is_current:
                 self._live = live
             return live
@@ -103,8 +107,7 @@ class LiveWatch:
         """Return the visitors of the items' version: the same object while it is live, because it caches its items."""
         version = sides["item"].spec.version if "item" in sides else ""
         if self._visitors is None or self._visitors.version != version:
-            data = Path(self._feature_store.config.repo_path or ".") / "data"
-            self._visitors = Visitors(data, self._model, version)
+            self._visitors = Visitors(self._data, self._model, version)
         return self._visitors
 
     def _look_again(self) -> bool:

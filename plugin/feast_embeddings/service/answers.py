@@ -122,6 +122,12 @@ class PublishAnswer(BaseModel):
     changed: bool = Field(description="False if it was live already.")
 
 
+class AddedAnswer(BaseModel):
+    model: str
+    added: int
+    duplicates: int = Field(description="Events whose id was there already.")
+
+
 def json_response(value: Any) -> Response:
     """Return a JSON response; float32 as the shortest numbers that parse to the same float32, NaN as null."""
     body = orjson.dumps(value, to_jsonable_python, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)

@@ -18,6 +18,7 @@ from feast_embeddings.service.middleware import Gate, KnownHost, OwnOrigin
 from feast_embeddings.service.models import Models
 from feast_embeddings.service.permissions import feast_user
 from feast_embeddings.service.problems import add_handlers
+from feast_embeddings.service.routes.events import add_event_routes
 from feast_embeddings.service.routes.neighbours import add_neighbour_routes
 from feast_embeddings.service.routes.operation import operation_routes
 from feast_embeddings.service.routes.pages import page_routes
@@ -70,6 +71,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
     # Matched in this order, so the most used come first.
     add_vector_routes(model_routes, calls)
     add_neighbour_routes(model_routes, calls)
+    add_event_routes(model_routes, calls)
     add_version_routes(model_routes, calls, settings)
     for routes in (model_routes, operation_routes(models), page_routes()):
         # Not `include_router`, which would replace them by unguarded routes.

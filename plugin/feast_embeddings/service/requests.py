@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from feast_embeddings.codec.filter_text import MAX_CHARACTERS
@@ -17,6 +17,7 @@ __all__ = [
     "BatchSimilarItemsRequest",
     "BatchSimilarUsersRequest",
     "Encoding",
+    "EventsRequest",
     "Interaction",
     "ItemEmbeddingRequest",
     "PublishRequest",
@@ -27,6 +28,7 @@ __all__ = [
     "SimilarItemsRequest",
     "SimilarUsersRequest",
     "UserEmbeddingRequest",
+    "UserEvent",
     "history",
 ]
 
@@ -233,6 +235,33 @@ class RetrieveRequest(Request):
     )
     return_metadata: _Metadata = True
     return_embeddings: Annotated[StrictBool, Field(description="Whether to return the vectors with each row.")] = False
+
+
+class UserEvent(_Closed):
+    """What a user did."""
+
+    user_id: _UserId
+    item_id: _ItemId
+    weight: Annotated[float, Field(strict=True, ge=1e-6, le=1e6, description="Weight on the scale of training.")] = 1.0
+    timestamp: Annotated[
+        AwareDatetime | None, Field(description="When; by default now.", examples=["2026-05-01T12:00:00Z"])
+    ] = None
+    event_id: Annotated[
+        StrictStr | None,
+        Field(min_length=1, max_length=200, description="An event whose id is there already is not added again."),
+    ] = None
+
+
+class EventsRequest(Request):
+    interactions: Annotated[
+        list[UserEvent],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=10_000,
+            examples=[[{"user_id": "u-7", "item_id": "sku-1", "event_id": "click-1"}]],
+        ),
+    ]
 
 
 class PublishRequest(Request):

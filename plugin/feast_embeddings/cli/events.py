@@ -1,0 +1,65 @@
+"""`events`: what users did since the training, as a file to train on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from feast_embeddings.artifact import LATEST, load_artifact, trained_models
+from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.errors import InputError
+from feast_embeddings.events import event_log_of
+from feast_embeddings.repo import Repo
+
+if TYPE_CHECKING:
+    from feast_embeddings.events import Event
+
+
+@click.command()
+@click.option("--output", required=True, metavar="FILE", help="Parquet file to write.")
+@repo_option
+@model_option
+@json_option
+def events(output: str, repo: str, model: str | None, as_json: bool) -> None:
+    """Write the recorded interactions to a Parquet file, with the columns of the log that the model was trained on.
+
+    In the folder of the log, it is part of the next training.
+    """
+    target = output_path("--output", output, ".parquet")
+    opened = Repo.open(repo)
+    name = one_model(opened, model)
+    columns = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "weight": None}
+    if name in trained_models(opened.data):
+        columns |= (load_artifact(opened.data, name, LATEST).manifest.interactions or {}).get("columns", {})
+    log, rows = event_log_of(opened.data, name), 0
+    parts = log.batches()
+    if (first := next(parts, None)) is None:
+        raise InputError(f"no interactions of model {name!r} have been recorded; there is no {log.path}")
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def batch(part: list[Event]) -> pa.RecordBatch:
+        fields = {
+            columns["user"]: pa.array([event.user_id for event in part]),
+            columns["item"]: pa.array([event.item_id for event in part]),
+            columns["timestamp"] or "timestamp": pa.array([event.timestamp for event in part]).cast(
+                pa.timestamp("us", "UTC")
+            ),
+            columns["weight"] or "weight": pa.array([event.weight for event in part]),
+        }
+        return pa.record_batch(fields)
+
+    head = batch(first)
+    with new_file(target) as file, pq.ParquetWriter(file, head.schema) as writer:
+        writer.write_batch(head)
+        rows += head.num_rows
+        for part in parts:
+            writer.write_batch(batch(part))
+            rows += len(part)
+    if as_json:
+        print_json({"model": name, "rows": rows, "output": output})
+    else:
+        click.echo(f"wrote {rows:,} interaction{'' if rows == 1 else 's'} to {output}")

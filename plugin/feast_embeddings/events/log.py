@@ -1,0 +1,106 @@
+"""The events of a model in one SQLite file: durable before the answer, each event id once, read by any process."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from feast_embeddings.arguments import Id
+from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.events.event import Event
+
+__all__ = ["Added", "EventLog", "event_log_of"]
+
+# Ids have no declared type, which would turn the text 007 into a number.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE
+);
+CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
+"""
+_WAIT_SECONDS = 10.0
+_BATCH = 10_000
+# SQLite accepts 32,766 parameters of one statement.
+_ASKED = 10_000
+
+
+class Added(NamedTuple):
+    """How many events were new, and how many were there already."""
+
+    added: int
+    duplicates: int
+
+
+class EventLog:
+    """The events of one model; safe to use from many threads and processes.
+
+    Made by the first `add`. Until then there are no events, and reading creates nothing.
+
+    Raises:
+        EmbeddingsError: from every method: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, events: Sequence[Event]) -> Added:
+        """Append events, all or none; when it returns they survive a crash of the machine."""
+        with self._errors(), closing(self._open("rwc")) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_TABLES)
+            with connection:
+                before = connection.total_changes
+                connection.executemany(
+                    "INSERT INTO events (user_id, item_id, timestamp, weight, event_id) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (event_id) DO NOTHING",
+                    events,
+                )
+                added = connection.total_changes - before
+        return Added(added, len(events) - added)
+
+    def of_users(self, user_ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
+        """Return the events of each of these users that has some, oldest first."""
+        found: dict[Id, list[Event]] = {}
+        if not self.path.exists():
+            return found
+        with self._errors(), closing(self._open("ro")) as connection:
+            for start in range(0, len(user_ids), _ASKED):
+                asked = list(user_ids[start : start + _ASKED])
+                among = f"WHERE user_id IN ({', '.join('?' * len(asked))})"
+                for row in connection.execute(f"{_SELECT} {among} ORDER BY timestamp, position", asked):
+                    found.setdefault(row[0], []).append(Event(*row))
+        return found
+
+    def batches(self) -> Iterator[list[Event]]:
+        """Return all events in the order in which they came."""
+        if not self.path.exists():
+            return
+        with self._errors(), closing(self._open("ro")) as connection:
+            cursor = connection.execute(f"{_SELECT} ORDER BY position")
+            while rows := cursor.fetchmany(_BATCH):
+                yield [Event(*row) for row in rows]
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_WAIT_SECONDS)
+        # A commit returns when the event is on the disk.
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise EmbeddingsError(f"the events in {self.path} cannot be used: {error}") from error
+
+
+_SELECT = "SELECT user_id, item_id, timestamp, weight, event_id FROM events"
+
+
+def event_log_of(data: Path, model: str) -> EventLog:
+    """Return the events of a model in a repo's folder of versions."""
+    return EventLog(data / f"{model}.events.sqlite")

@@ -1,0 +1,33 @@
+"""The endpoint that takes what users did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Response
+
+from feast_embeddings.query.store import EmbeddingStore
+from feast_embeddings.service import answers, requests
+from feast_embeddings.service.access import GuardedRouter
+from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.terms import terms
+
+__all__ = ["add_event_routes"]
+
+
+def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
+    """Add this endpoint to the router of the models."""
+
+    @router.post("/{model}/interactions", responses={200: {"model": answers.AddedAnswer}})
+    @terms("write")
+    async def add_interactions(model: Model, request: requests.EventsRequest) -> Response:
+        """Record what users did; the next `rank` takes it into account, also for users newer than the training.
+
+        They are on disk when the answer comes. Needs a key of scope write.
+        """
+
+        def add(store: EmbeddingStore) -> dict[str, Any]:
+            given = [each.model_dump(exclude_none=True) for each in request.interactions]
+            return {"model": model, **store.add_interactions(given)._asdict()}
+
+        return answers.json_response(await calls.write(model, add))

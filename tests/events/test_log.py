@@ -1,0 +1,162 @@
+"""The event log beside a list, with threads, processes and kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feast_embeddings.errors import EmbeddingsError, InputError
+from feast_embeddings.events import Added, Event, EventLog, to_events
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+US = 1_777_593_600_000_000
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                Event,
+                st.sampled_from(["u", "007", "7", ""]) | st.sampled_from([7, -7, 2**63 - 1]),
+                st.text(max_size=3).filter(lambda text: "\0" not in text) | st.integers(-(2**63), 2**63 - 1),
+                st.integers(0, 5),
+                st.floats(1e-6, 1e6),
+                st.none() | st.sampled_from("abc"),
+            ),
+            max_size=5,
+        ),
+        max_size=5,
+    )
+)
+def test_what_is_added_is_there_once(batches: list[list[Event]]) -> None:
+    """A dictionary model: each event id once, ids of their type, a user's events by time."""
+    with tempfile.TemporaryDirectory() as folder:
+        log, kept, ids = EventLog(Path(folder) / "x.sqlite"), [], set()
+        assert list(log.batches()) == []
+        assert log.of_users(["u"]) == {}
+        assert not log.path.exists()
+        for batch in batches:
+            new = []
+            for event in batch:
+                if event.event_id is None or event.event_id not in ids:
+                    new.append(event)
+                    ids.add(event.event_id)
+            assert log.add(batch) == Added(len(new), len(batch) - len(new))
+            kept += new
+        assert [event for part in log.batches() for event in part] == kept
+        for user in ("u", "007", "7", "", 7, -7, 2**63 - 1):
+            own = sorted(
+                (e for e in kept if (type(e.user_id), e.user_id) == (type(user), user)), key=lambda e: e.timestamp
+            )
+            assert log.of_users([user]) == ({user: own} if own else {})
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    """Threads with their own logs of one file; every tenth event id is sent by all."""
+    path = tmp_path / "x.sqlite"
+
+    def write(writer: int) -> int:
+        log = EventLog(path)
+        return sum(log.add([Event(writer, n, n, 1.0, f"{0 if n % 10 == 0 else writer}-{n}")]).added for n in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        added = sum(pool.map(write, range(1, 5)))
+    kept = [event for part in EventLog(path).batches() for event in part]
+    assert added == len(kept) == 4 * 45 + 5
+    assert len({event.event_id for event in kept}) == len(kept)
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from feast_embeddings.events import Event, EventLog
+log = EventLog(Path(sys.argv[1]))
+for n in range(int(sys.argv[2]), 10**9):
+    log.add([Event("u", n, n, 1.0, str(n))])
+    print(n, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    """SIGKILL in the middle of writes, several times: every number that was printed is there, none twice."""
+    path, last = tmp_path / "x.sqlite", -1
+    for _ in range(5):
+        command = [sys.executable, "-c", _WRITER, str(path), str(last + 1)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(40):
+                last = int(process.stdout.readline())
+            os.kill(process.pid, signal.SIGKILL)
+            last = max([last, *map(int, process.stdout.read().split())])
+        kept = [event.item_id for part in EventLog(path).batches() for event in part]
+        assert kept == list(range(len(kept)))
+        assert len(kept) in (last + 1, last + 2)  # one may have been written and not printed
+        last = len(kept) - 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"user_id": "u", "item_id": 1}, Event("u", 1, US, 1.0, None)),
+        ({"user_id": np.int64(3), "item_id": "i", "weight": np.float32(2)}, Event(3, "i", US, 2.0, None)),
+        ({"user_id": "u", "item_id": "i", "weight": float("nan"), "event_id": None}, Event("u", "i", US, 1.0, None)),
+        ({"user_id": "u", "item_id": "i", "timestamp": "2026-05-01T02:00:00+02:00"}, Event("u", "i", US, 1.0, None)),
+        ({"user_id": "u", "item_id": "i", "timestamp": pd.Timestamp("2026-05-01")}, Event("u", "i", US, 1.0, None)),
+    ],
+)
+def test_what_is_an_event(given: dict[str, Any], expected: Event) -> None:
+    assert to_events([given], NOW) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"item_id": "i"}, "user_id must be text or a whole number, got None"),
+        ({"user_id": 1.5, "item_id": "i"}, "user_id must be text or a whole number, got 1.5"),
+        ({"user_id": True, "item_id": "i"}, "user_id must be"),
+        ({"user_id": "u", "item_id": "i", "weight": 0}, "weight must be a number from 1e-6 to 1e6, got 0"),
+        ({"user_id": "u", "item_id": "i", "weight": "3"}, "weight must be"),
+        ({"user_id": "u", "item_id": "i", "weight": float("inf")}, "weight must be"),
+        ({"user_id": "u", "item_id": "i", "timestamp": "yesterday"}, "timestamp must be a time in ISO 8601"),
+        ({"user_id": "u", "item_id": "i", "timestamp": 5}, "timestamp must be a time, got 5"),
+        ({"user_id": "u", "item_id": "i", "timestamp": pd.NaT}, "timestamp must be a time"),
+        ({"user_id": "u", "item_id": "i", "timestamp": "1970-01-01"}, "before 1990 or in the future"),
+        ({"user_id": "u", "item_id": "i", "timestamp": datetime.now(UTC) + timedelta(days=2)}, "in the future"),
+        ({"user_id": "u", "item_id": "i", "event_id": 7}, "event_id must be text"),
+        ({"user_id": "u", "item_id": "i", "event_id": ""}, "event_id must be text"),
+        ({"user_id": "u", "item_id": "i", "kind": "buy"}, "there is no field 'kind'; there are user_id, item_id"),
+        ("u", "expected a dictionary"),
+    ],
+)
+def test_what_is_none(given: Any, problem: str) -> None:
+    """The position and the field are named."""
+    with pytest.raises(InputError, match=r"interaction 1: ") as caught:
+        to_events([{"user_id": "u", "item_id": "i"}, given], NOW)
+    assert problem in str(caught.value)
+    for whole in ({"user_id": "u"}, "text"):
+        with pytest.raises(InputError, match="a list of dictionaries"):
+            to_events(whole, NOW)  # type: ignore[arg-type]
+
+
+def test_a_damaged_file_is_one_error(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "x.sqlite")
+    log.path.write_bytes(b"not a database" * 1000)
+    calls: list[Callable[[], Any]] = [lambda: log.add([]), lambda: log.of_users(["u"]), lambda: list(log.batches())]
+    for call in calls:
+        with pytest.raises(EmbeddingsError, match=r"the events in .*x.sqlite cannot be used"):
+            call()
