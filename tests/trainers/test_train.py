@@ -343,7 +343,7 @@ def test_auto_races_on_the_split_of_the_evaluation(repo: Path, timed: bool, vali
 
     assert found.race is not None
     assert found.race.method.startswith(validation)
-    assert {lap.trainer for lap in found.race.laps} == {"als", "softmax", "svd"}
+    assert {lap.trainer for lap in found.race.laps} == {"als", "bpr", "softmax", "svd"}
     assert named.race is None
     assert named.artifact.manifest.tuning is None
     assert found.evaluation is not None

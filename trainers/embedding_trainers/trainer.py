@@ -181,10 +181,12 @@ class RaceEntry:
             well the one with the lowest cost wins; it is declared, as measured times would change the winner.
         parameters: hyper-parameters for the race alone that make it short and hardly worse, such as few iterations;
             the defaults apply to the others. The winner is fitted with its defaults.
+        suits: whether it takes part on a log of this shape; None for any. For a trainer that is worth its time on some.
     """
 
     cost: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    suits: Callable[[LogShape], bool] | None = None
 
 
 C = TypeVar("C", bound=TrainerConfig)

@@ -316,7 +316,7 @@ def test_auto(shop: Path) -> None:
     found = as_json(*log)
     named = as_json(*log, "--trainer", found["trainer"])
 
-    assert {lap["trainer"] for lap in found["race"]["trainers"]} == {"als", "softmax", "svd"}
+    assert {lap["trainer"] for lap in found["race"]["trainers"]} == {"als", "bpr", "softmax", "svd"}
     assert (found["config"], found["n_items"]) == (named["config"], named["n_items"])
     assert found["n_users"] == named["n_users"] // 2
     assert found["method"] == f"{named['method']}, half of the users, as the others chose the trainer"

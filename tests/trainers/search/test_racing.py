@@ -11,7 +11,7 @@ import pytest
 from embedding_trainers.interactions import Interactions, Split, split_interactions
 from embedding_trainers.models.softmax import SOFTMAX
 from embedding_trainers.search import Race, Racer, divide_users, find_racers, race
-from embedding_trainers.trainer import Factors, RaceEntry, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import Factors, LogShape, RaceEntry, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import EmbeddingsError, InputError
 
 OPTIONS = RunOptions(seed=3, threads=1)
@@ -200,6 +200,7 @@ def test_racers() -> None:
     racers, warnings = find_racers({"factors": "8"}, weighs=True)
     assert [(each.name, each.config.factors) for each in racers] == [("svd", 8), ("als", 8), ("softmax", 8)]
     assert warnings == []
+    assert [each.name for each in find_racers({}, weighs=False)[0]] == ["svd", "als", "softmax", "bpr"]
     with pytest.raises(InputError, match=r"^parameter 'alpha' belongs to a trainer, and auto races several; name one"):
         find_racers({"alpha": 3}, weighs=False)
     with pytest.raises(InputError, match=r"^parameter factors=0: "):
@@ -225,3 +226,24 @@ def test_who_races(monkeypatch: pytest.MonkeyPatch) -> None:
     installed[:] = ["a", "c"]
     with pytest.raises(InputError, match=r"^no installed trainer takes part in auto; name one with --trainer$"):
         find_racers({}, weighs=True)
+
+
+def test_some_race_on_some_logs() -> None:
+    """A trainer that says which logs suit it is not trained on others; bpr suits short histories."""
+    [bpr] = (each for each in find_racers({}, weighs=False)[0] if each.name == "bpr")
+    assert bpr.entry.suits is not None
+    shape = LogShape(n_users=10, n_items=9, n_pairs=149, weight=1)
+    assert bpr.entry.suits(shape)
+    assert not bpr.entry.suits(replace(shape, n_pairs=150))
+
+    asked = []
+
+    def suits(shape: LogShape) -> bool:
+        asked.append(shape)
+        return False
+
+    away = racer("away", 1, fails(AssertionError()))
+    away = replace(away, entry=replace(away.entry, suits=suits))
+    found = run(away, racer("right", 2, by_period(3)))
+    assert [lap.trainer for lap in found.laps] == ["right"]
+    assert asked == [LogShape.of(SPLIT.train)]

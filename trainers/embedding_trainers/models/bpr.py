@@ -11,7 +11,7 @@ from pydantic import Field
 from embedding_trainers.extra import import_extra
 from embedding_trainers.models import pairwise
 from embedding_trainers.models.device import use_gpu
-from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RaceEntry, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["BPR", "BPRConfig", "fold_in_bpr", "train_bpr"]
 
 _DECAY = 4  # how much more weight late passes have; 2 and 8 did no better
+
+_SHORT_HISTORY = 15  # items a user, on average: below it takes part in races
 
 
 class BPRConfig(TrainerConfig):
@@ -186,4 +188,12 @@ def fold_in_bpr(interactions: csr_matrix, known: KnownSide, config: BPRConfig, o
     return Folded(folded, bias.astype(np.float32))
 
 
-BPR = Trainer(BPRConfig, train_bpr, fold_in_bpr, uses_weights=False)
+# It was best only where histories are short, and elsewhere the race would cost more than the fit of who wins
+# (`tests.benchmarks.auto`). With fewer passes it is still behind there.
+BPR = Trainer(
+    BPRConfig,
+    train_bpr,
+    fold_in_bpr,
+    uses_weights=False,
+    race=RaceEntry(20, {"iterations": 60}, lambda log: log.n_pairs < _SHORT_HISTORY * log.n_users),
+)

@@ -185,8 +185,10 @@ def race(
         role = "the trainer of the version before" if kept else "the cheapest"
         won = kept or racers[0]
         return Race(won, why, [], f"{won.name} is {role}; {why}", {}, {}, [], options.seed)
+    of_part = LogShape.of(train)
     if shape is None or sampled:
-        shape = LogShape.of(train)
+        shape = of_part
+    racers = [racer for racer in racers if racer.entry.suits is None or racer.entry.suits(of_part)] or racers
     masked = type(train)(train.shape, dtype=np.float32) if split.include_seen else train
     configs: dict[str, TrainerConfig] = {}
     values: dict[str, PerUser] = {}
