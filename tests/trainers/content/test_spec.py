@@ -35,7 +35,7 @@ def test_parse() -> None:
         ("title", "with a kind of text, category, list, number, vector; got 'title'"),
         ("title:text,", "got ''"),
         (":text", "got ':text'"),
-        ("titel:text", "no column 'titel'; the columns are title, category, price; did you mean 'title'?"),
+        ("titles:text", "no column 'titles'; the columns are title, category, price; did you mean 'title'?"),
         ("x:text", "no column 'x'; the columns are title, category, price$"),
         ("title:txt", "no kind or encoder 'txt'; there are .*, mine; did you mean 'text'?"),
         ("title:text,title:category", "the column 'title' comes twice, as title:text and title:category"),
