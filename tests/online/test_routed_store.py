@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +42,9 @@ def sections(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The section online_store of the repo as it was."""
     if request.param == "sqlite":
         return dict(SQLITE)
+    if request.param == "redis":
+        pytest.importorskip("redis", reason="Feast's store in Redis needs redis")
+        return {"type": "redis", "connection_string": request.getfixturevalue("redis_server")}
     pytest.importorskip("psycopg_pool", reason="Feast's store in PostgreSQL needs psycopg")
     uri = request.getfixturevalue("postgres")
     user, _, rest = uri.removeprefix("postgresql://").partition(":")
@@ -111,7 +115,11 @@ def answer(feature_store: FeatureStore, features: Any = None) -> bytes:
     return bytes(found.SerializeToString(deterministic=True))
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+# Feast's store in Redis leaves those of an event loop open: connection, socket, transport.
+REDIS = pytest.param("redis", marks=pytest.mark.filterwarnings("ignore::ResourceWarning"))
+
+
+@pytest.fixture(params=["sqlite", "postgres", REDIS])
 def team(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, FeatureStore, dict[str, Any]]]:
     """The repo before, with values in its store."""
     section = sections(request)
@@ -121,7 +129,10 @@ def team(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
     more = pd.DataFrame({"user_id": ["u-1"], "orders": [99], "spend": [0.5], "event_timestamp": [NOW]})
     feature_store.push("push", more, to=PushMode.ONLINE)
     yield tmp_path, feature_store, section
-    gc.collect()  # what is left open is noticed here, not in another test
+    with warnings.catch_warnings():
+        if request.param == "redis":
+            warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # what is left open is noticed here, not in another test
 
 
 def routed(section: dict[str, Any]) -> dict[str, Any]:
