@@ -106,7 +106,7 @@ def count_shared(previous: Artifact, ids: Mapping[Entity, pa.Array]) -> dict[Ent
         ArtifactError: a table of it is damaged.
     """
     return {
-        entity: len(ids[entity]) - _rows_in(previous.table(entity)[f"{entity}_id"], ids[entity]).null_count
+        entity: len(ids[entity]) - _rows_in(_trained(previous, entity)[f"{entity}_id"], ids[entity]).null_count
         for entity in ENTITIES
     }
 
@@ -160,7 +160,7 @@ def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
     """The sums over the shared ids; every other one is of the second half."""
     sides: dict[Entity, Halves] = {}
     for entity, table in tables.items():
-        before = previous.table(entity)
+        before = _trained(previous, entity)
         rows = _rows_in(before[f"{entity}_id"], table.ids)
         new = np.flatnonzero(rows.is_valid())
         old = rows.drop_null().to_numpy()
@@ -170,6 +170,14 @@ def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
         halves = [(new[start::2], old[start::2]) for start in (0, 1)]
         sides[entity] = [sum_up(table.embedding[a], vectors[b], n[a], m[b]) for a, b in halves]
     return sides
+
+
+def _trained(previous: Artifact, entity: Entity) -> pa.Table:
+    """The rows of a version without those of content alone, which say of the space what the others do."""
+    table = previous.table(entity)
+    if entity == "user" or previous.manifest.content is None:
+        return table
+    return table.filter(pc.greater(table["n_interactions"], 0))
 
 
 def _rows_in(known: pa.ChunkedArray, ids: pa.Array) -> pa.Array:

@@ -12,16 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from embedding_trainers import AUTO
-from embedding_trainers.alignment import align, count_shared
+from embedding_trainers.alignment import Aligned, align, count_shared
+from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.evaluation import measured, score_users
+from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
 from embedding_trainers.search import Race, Search, find_iterations, race, tune
-from embedding_trainers.trainer import LogShape, RunOptions, Trainer
+from embedding_trainers.trainer import Folded, KnownSide, LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
-from feast_embeddings.artifact import Artifact, Entity, load_artifact, trained_models
+from feast_embeddings.artifact import Artifact, ContentFile, Entity, load_artifact, trained_models
 from feast_embeddings.errors import ArtifactError
 from feast_embeddings.reading import ColumnType, Source
 
@@ -42,6 +44,7 @@ def train_model(
     user_attributes: Source | None = None,
     item_attributes: Source | None = None,
     attribute_types: Mapping[str, ColumnType] | None = None,
+    content: str | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
     search: Search | None = None,
@@ -63,6 +66,8 @@ def train_model(
         user_attributes: a file with a row per user, whose columns go with the embeddings.
         item_attributes: the same for items.
         attribute_types: types of attributes by name; others are those of the newest version, or as they look.
+        content: columns of the items' file, such as ``title:text,price:number``, or ``auto``: items of the file that
+            have no interaction get the vector that these say, see `embedding_trainers.content`.
         evaluation: first fit without a part of the interactions and see whether it ranks them high. The
             version itself is then fitted on all of them.
         align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
@@ -87,14 +92,14 @@ def train_model(
         log, report = read_log(interactions, run.columns, run.preparation, run.reading)
         ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
         warnings = run.warnings + log_warnings(log, run.columns, run.trainer, run.method)
-        attributes, unused = run.read_attributes(
-            {"user": user_attributes, "item": item_attributes}, ids, attribute_types
+        attributes, catalogue, unused = run.read_attributes(
+            {"user": user_attributes, "item": item_attributes}, ids, attribute_types, content
         )
         warnings += unused
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
         summary = log.summary()
         settings = (columns, preparation, reading, trainer, parameters, options.seed, evaluation, align_to)
-        request = _request(summary.fingerprint, attributes, *settings, search, patience)
+        request = _request(summary.fingerprint, attributes, catalogue, *settings, search, patience)
         if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
             return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)
         if run.previous and align_to != LATEST:
@@ -144,6 +149,10 @@ def train_model(
     refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
+    content_file = None
+    if catalogue is not None:
+        with timed(seconds, "content"):
+            aligned, content_file = _with_content(aligned, catalogue, user_items, method, config, options)
     with timed(seconds, "write"):
         artifact = run.write(
             aligned,
@@ -158,14 +167,38 @@ def train_model(
             schemas=schemas,
             race=raced,
             tuning=tuning,
+            content=content_file,
         )
     return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
 
 
-def _request(fingerprint: str, attributes: Mapping[Entity, pa.Table | None], *settings: object) -> str:
+def _with_content(
+    aligned: Aligned, catalogue: Catalogue, user_items: Any, method: Trainer[Any], config: Any, options: RunOptions
+) -> tuple[Aligned, ContentFile]:
+    """Append the items without interactions."""
+
+    def fold_in(rows: Any, known: KnownSide) -> Folded:
+        assert method.fold_in is not None  # noqa: S101 (else it is not called)
+        with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
+            return method.fold_in(rows, known, config, options)
+
+    tables = dict(aligned.tables)
+    model = catalogue.fitted(tables, user_items, fold_in if method.fold_in else None, options.seed)
+    tables["item"] = catalogue.extended(tables["item"], model)
+    return dataclasses.replace(aligned, tables=tables), catalogue.file(model)
+
+
+def _request(
+    fingerprint: str, attributes: Mapping[Entity, pa.Table | None], catalogue: Catalogue | None, *settings: object
+) -> str:
     """Return the SHA-256, in hex, of all that a version depends on, except the version that it is aligned to."""
     digest = hashlib.sha256(f"{fingerprint} {settings!r}".encode())
-    for entity, table in attributes.items():
+    tables: dict[str, pa.Table | None] = dict(attributes.items())
+    if catalogue is not None:
+        digest.update(catalogue.asked.encode())
+        tables["content"] = catalogue.table
+        tables["cold"] = catalogue.cold_attributes.append_column("", catalogue.cold_ids)
+    for entity, table in tables.items():
         digest.update(f"{entity} {table is None}".encode())
         if table is not None:
             digest.update(table.schema.to_string().encode())

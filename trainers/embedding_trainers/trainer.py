@@ -138,7 +138,8 @@ class KnownSide:
         entity: what these are: items when users are folded in, users when items are.
         factors: float32, shape (n_known, factors).
         bias: float32, shape (n_known,): the item bias; zeros for users.
-        degrees: int64, shape (n_known,): with how many of the other side training saw each.
+        degrees: int64, shape (n_known,): with how many of the other side training saw each. 0 for one whose vector
+            was made of content: new rows may have it, but those without it did not pass it over.
     """
 
     entity: Literal["user", "item"]
@@ -146,6 +147,17 @@ class KnownSide:
     bias: npt.NDArray[np.float32]
     degrees: npt.NDArray[np.int64]
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_] | None:
+        """Which ones training saw; None if it saw all."""
+        # A version of another program may not say how much it saw of any.
+        return None if self.degrees.all() or not self.degrees.any() else self.degrees > 0
+
+    @property
+    def trained_factors(self) -> npt.NDArray[np.float32]:
+        """The factors of those that training saw."""
+        return self.factors if self.trained is None else self.factors[self.trained]
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What follows from this side alone, made for the first fold-in and kept for those that come after it.

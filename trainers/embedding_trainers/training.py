@@ -16,9 +16,10 @@ from pydantic import TypeAdapter
 
 from embedding_trainers import AUTO
 from embedding_trainers.alignment import Aligned, Tables, too_few
+from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.evaluation.report import ranked_users
 from embedding_trainers.interactions import Columns, LogReport, Preparation, Reading
-from embedding_trainers.interactions.attributes import read_attributes
+from embedding_trainers.interactions.attributes import read_attribute_file
 from embedding_trainers.interactions.checks import refuse_weights_without_effect, weighs
 from embedding_trainers.interactions.column_types import VersionTypes, types_of, types_of_newest
 from embedding_trainers.search import EarlyStop, Race, Racer, Tuning, find_racers
@@ -27,6 +28,7 @@ from feast_embeddings.artifact import (
     ENTITIES,
     LATEST,
     Artifact,
+    ContentFile,
     Entity,
     TrainerInfo,
     check_schemas,
@@ -37,7 +39,7 @@ from feast_embeddings.artifact import (
 )
 from feast_embeddings.artifact.id_column import id_names
 from feast_embeddings.errors import ArtifactError, InputError
-from feast_embeddings.reading import ColumnType, Source, source_name
+from feast_embeddings.reading import ColumnType, Source
 
 __all__ = ["LATEST", "Evaluation", "Run", "Training", "open_run", "timed"]
 
@@ -141,28 +143,41 @@ class Run:
         files: Mapping[Entity, Source | None],
         ids: Mapping[Entity, pa.Array],
         types: Mapping[str, ColumnType] | None,
-    ) -> tuple[dict[Entity, pa.Table | None], list[str]]:
+        content: str | None = None,
+    ) -> tuple[dict[Entity, pa.Table | None], Catalogue | None, list[str]]:
         """Read the attributes of users and items, in the order of their ids; and say which rows are of no use.
+
+        Args:
+            content: the columns of the items that are content, see `content_columns`; None if none is.
 
         Raises:
             InputError: a file cannot be used, or `types` names a column that no file has.
         """
         attributes: dict[Entity, pa.Table | None] = dict.fromkeys(ENTITIES)
+        catalogue: Catalogue | None = None
         warnings = []
+        if content is not None and files["item"] is None:
+            raise InputError(f"--content {content}: no catalogue to take it from; name one with --items")
         unused = set(types or ())
         for entity, path in files.items():
             if path is None:
                 continue
             own_name = self.columns.user if entity == "user" else self.columns.item
             all_types = {**self.newest.attributes.get(entity, {}), **(types or {})}
-            table, without = read_attributes(path, id_names(entity, own_name), ids[entity], all_types)
-            attributes[entity] = table
-            unused.difference_update(table.column_names)
-            if without:
-                warnings.append(f"{without:,} {entity}s of {source_name(path)} have no interaction, and get no vector")
+            file = read_attribute_file(path, id_names(entity, own_name), all_types)
+            unused.difference_update(file.columns.column_names)
+            if entity == "item" and content is not None:
+                catalogue = Catalogue.of(file, ids[entity], content)
+                attributes[entity] = catalogue.trained_attributes
+                continue
+            rows = file.rows_of(ids[entity])
+            attributes[entity] = file.served().take(rows)
+            if without := len(file.ids) - (len(rows) - rows.null_count):
+                advice = "; --content auto gives them one" if entity == "item" else ""
+                warnings.append(f"{without:,} {entity}s of {file.name} have no interaction, and get no vector{advice}")
         if unused:
             raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
-        return attributes, warnings
+        return attributes, catalogue, warnings
 
     def check_schemas(
         self, id_types: Mapping[Entity, pa.DataType], attributes: Mapping[Entity, pa.Table | None]
@@ -212,6 +227,7 @@ class Run:
         schemas: dict[Entity, pa.Schema],
         race: Race | None = None,
         tuning: Tuning | None = None,
+        content: ContentFile | None = None,
     ) -> Artifact:
         """Write the version."""
         searched = ({} if tuning is None else tuning.to_json()) | ({} if race is None else {"race": race.to_json()})
@@ -238,6 +254,7 @@ class Run:
                 "types": types_of(schemas).to_json(),
             },
             tuning=searched or None,
+            content=content,
         )
 
 

@@ -6,6 +6,7 @@
       manifest.json    what was trained, on which data, how well, and the checksums of the tables
       users.parquet    user_id, embedding, n_interactions, seen_items, …, version, space
       items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
+      content.parquet  how vectors are made of content, if they are; only the trainers read it
 
 An artifact is written to a temporary sibling and renamed, so it exists completely or not at all, and is never
 changed afterwards. Versions of one model are siblings; together they are the offline history. A table of more than a
@@ -34,6 +35,7 @@ from feast_embeddings.artifact.versions import (
     LATEST,
     PREVIOUS,
     Artifact,
+    ContentFile,
     check_schemas,
     delete_artifacts,
     list_artifacts,
@@ -49,6 +51,7 @@ __all__ = [
     "RESERVED_COLUMNS",
     "Alignment",
     "Artifact",
+    "ContentFile",
     "EmbeddingTable",
     "Entity",
     "FoldedIn",

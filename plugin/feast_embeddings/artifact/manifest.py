@@ -82,6 +82,8 @@ class Manifest(_Frozen):
     """How the log was read: names of its columns, filters and weights. None if not recorded."""
     tuning: dict[str, Any] | None = None
     """How the hyper-parameters were found: objective, holdout, all trials. None if they were given."""
+    content: dict[str, Any] | None = None
+    """What the vectors of items without interactions were made of. None if the version has none such."""
     aligned_to: str | None = None
     """The earlier version into whose space the vectors were rotated; None if they were not."""
     alignment_residual: float | None = None
@@ -93,7 +95,8 @@ class Manifest(_Frozen):
     new_space_reason: str = ""
     """Why the version started a new space; empty if it did not."""
     files: dict[str, FileInfo]
-    """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on."""
+    """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on; and
+    ``content.parquet``, if there is `content`."""
     checksum: str = ""
     """SHA-256 of the file's bytes with this field empty."""
 
@@ -116,7 +119,7 @@ class Manifest(_Frozen):
         pattern = re.compile(rf"{entity}s(-\d{{5}})?\.parquet")
         return {name: info for name, info in sorted(self.files.items()) if pattern.fullmatch(name)}
 
-    def content(self, entity: str) -> str:
+    def hash_of(self, entity: str) -> str:
         """Return a hash of the users' or items' table: equal for equal bytes."""
         hashes = [info.sha256 for info in self.parts(entity).values()]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()

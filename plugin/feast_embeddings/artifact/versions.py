@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ __all__ = [
     "LATEST",
     "PREVIOUS",
     "Artifact",
+    "ContentFile",
     "check_schemas",
     "delete_artifacts",
     "list_artifacts",
@@ -55,8 +56,22 @@ __all__ = [
 ]
 
 
+_CONTENT = "content.parquet"
 # Words that stand for a version on disk.
 LATEST, PREVIOUS = "latest", "previous"
+
+
+@dataclass(frozen=True)
+class ContentFile:
+    """How vectors are made of content: a file of the version, whose bytes only the trainers understand.
+
+    Attributes:
+        described: for the manifest, JSON types only.
+        save: writes one Parquet file.
+    """
+
+    described: dict[str, Any]
+    save: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -78,18 +93,32 @@ class Artifact:
             raise MissingSideError(f"version {self.manifest.version} of model {self.manifest.model!r} has no {entity}s")
         if not parts:
             raise ArtifactError(f"{self.path} has no {entity}s; restore it or train a new version")
-        for name, expected in parts.items():
-            file = self.path / name
-            if not file.is_file():
-                raise ArtifactError(f"{file} is missing from the artifact; restore it or train a new version")
-            if (found := sha256_of(file)) != expected.sha256:
-                raise ArtifactError(
-                    f"{file} was changed after training (sha256 {found[:12]}…, "
-                    f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
-                )
-        files = table_files([self.path / name for name in parts])
+        files = table_files([self._verified(name, expected) for name, expected in parts.items()])
         self._check(entity, files)
         return files
+
+    def content(self) -> Path | None:
+        """Return the file that says how vectors are made of content, verified; None if the version has none.
+
+        Raises:
+            ArtifactError: it is missing, or was changed.
+        """
+        if self.manifest.content is None:
+            return None
+        if (expected := self.manifest.files.get(_CONTENT)) is None:
+            raise ArtifactError(f"{self.path} has no {_CONTENT}; restore it or train a new version")
+        return self._verified(_CONTENT, expected)
+
+    def _verified(self, name: str, expected: FileInfo) -> Path:
+        file = self.path / name
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing from the artifact; restore it or train a new version")
+        if (found := sha256_of(file)) != expected.sha256:
+            raise ArtifactError(
+                f"{file} was changed after training (sha256 {found[:12]}…, "
+                f"manifest says {expected.sha256[:12]}…); restore it or train a new version"
+            )
+        return file
 
     def schema(self, entity: Entity) -> pa.Schema:
         """Return the columns of the users' or items' table, from the file as it is now.
@@ -229,6 +258,7 @@ def write_artifact(
     new_space_reason: str = "",
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
+    content: ContentFile | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Leaves nothing behind on failure.
 
@@ -240,6 +270,7 @@ def write_artifact(
         alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
         space: the space of vectors that were not rotated; by default a new one.
         new_space_reason: why a new space starts.
+        content: how some of the vectors were made of content.
 
     Raises:
         InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
@@ -272,6 +303,11 @@ def write_artifact(
             for entity, table in sides.items():
                 slices = part_slices(len(table.ids))
                 files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
+            if content is not None:
+                content.save(temporary / _CONTENT)
+                fsync(temporary / _CONTENT)
+                rows = pq.read_metadata(temporary / _CONTENT).num_rows
+                files[_CONTENT] = FileInfo(rows=rows, sha256=sha256_of(temporary / _CONTENT))
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 model=model,
@@ -290,6 +326,7 @@ def write_artifact(
                 fingerprint=fingerprint,
                 interactions=interactions,
                 tuning=tuning,
+                content=None if content is None else content.described,
                 files=files,
                 **alignment_fields(alignment, new_space_reason),
             ).signed()

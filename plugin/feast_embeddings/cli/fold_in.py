@@ -16,7 +16,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.query.from_trainers import from_trainers
 
 _SHOWN = 5
-# They add one argument, ``source``: a log that has not been read yet.
+# They add two arguments: ``source``, a log that has not been read yet, and ``items``, a table of new items.
 _log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("options")
 _Configured: type[click.Command] = from_trainers("command")
 
@@ -36,6 +36,7 @@ _Configured: type[click.Command] = from_trainers("command")
 @json_option
 def fold_in(
     source: Any,
+    items: Any,
     repo: str,
     model: str | None,
     entity: str,
@@ -46,17 +47,24 @@ def fold_in(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Compute vectors for users or items that are newer than the training, from their interactions."""
+    """Compute vectors for users or items that are newer than the training.
+
+    They come from interactions; with --items, from the attributes of items, and interactions if there are any.
+    """
     target = None if output is None else output_path("--output", output, ".parquet")
     if target is None and not push:
         raise InputError("name a file with --output, or write into the live collection with --push")
     if update and not push:
         raise InputError("--update has no effect without --push")
+    if items is not None and entity != "item":
+        raise InputError("--items has no effect with --entity user; leave out one of them")
     store = open_store(repo, model)
-    fold = store.fold_in_users if entity == "user" else store.fold_in_items
     into = None if version == LIVE else version_named(Path(repo), store.model, version)
-    log, became = source.read()
-    folded = fold(log, version=into, push=push, update=update, seed=seed)
+    log, became = (None, None) if source is None else source.read()
+    if entity == "user":
+        folded = store.fold_in_users(log, version=into, push=push, update=update, seed=seed)
+    else:
+        folded = store.fold_in_items(log, attributes=items, version=into, push=push, update=update, seed=seed)
     if target is not None:
         import pyarrow.parquet as pq
 
@@ -67,10 +75,10 @@ def fold_in(
     if as_json:
         report = {"entity": entity, "version": version, "space": space, "folded_in": folded.table.num_rows}
         counts = {"known": len(folded.known), "interactions": folded.n_interactions, "unknown": folded.n_unknown}
-        rows = dataclasses.asdict(became)
+        rows = None if became is None else dataclasses.asdict(became)
         print_json({**report, **counts, "missing": missing, "rows": rows, "output": output, "pushed": push})
         return
-    for line in became.lines():
+    for line in [] if became is None else became.lines():
         click.echo(line)
     click.echo(f"{_several(len(folded.ids), entity)} folded into version {version}" + (", and pushed" if push else ""))
     if len(folded.known):

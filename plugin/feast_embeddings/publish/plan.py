@@ -89,7 +89,7 @@ def plan_publish(
             version=manifest.version,
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
-        ).model_copy(update={"fingerprint": manifest.content(entity), "verified": False})
+        ).model_copy(update={"fingerprint": manifest.hash_of(entity), "verified": False})
         collections = engine.collections(side.alias)
         reasons = {name: why_unreadable(engine, name) for name in collections}
         unreadable |= {name: reason for name, reason in reasons.items() if reason}

@@ -26,6 +26,7 @@ def fold_in(
     entity: Entity,
     interactions: Any,
     *,
+    attributes: Any = None,
     live: str | None,
     version: str | None = None,
     push: bool = False,
@@ -36,6 +37,8 @@ def fold_in(
 
     Args:
         interactions: a file, or anything else that the trainers read as a log, with all interactions of each id.
+            None for items of which there are only attributes.
+        attributes: of items, a file or a table with a row for each; None to go by interactions alone.
         live: the live version; None if there is none.
         version: the version to fold into; None for the live one.
         push: also write the vectors into the live collection, where the newest event timestamp of an id wins.
@@ -57,7 +60,11 @@ def fold_in(
             f"vectors of version {version} cannot be pushed: {live or 'none'} is live; fold into the live version"
         )
     artifact = load_artifact(Path(feature_store.config.repo_path or ".") / "data", model, version)
-    folded: FoldedIn = from_trainers("fold_in")(artifact, entity, interactions, seed=seed)
+    folded: FoldedIn
+    if attributes is None:
+        folded = from_trainers("fold_in")(artifact, entity, interactions, seed=seed)
+    else:
+        folded = from_trainers("new_items")(artifact, attributes, interactions, seed=seed)
     if push:
         _push(feature_store, model, folded, version, update=update)
     return folded

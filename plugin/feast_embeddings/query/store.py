@@ -12,7 +12,7 @@ from feast import FeatureStore, FeatureView
 
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
-from feast_embeddings.errors import NotPublishedError, UnknownIdError
+from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.events import Added, to_events
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
@@ -235,10 +235,19 @@ class EmbeddingStore:
         live = self.live_version()
         return fold_in(self.feature_store, self.model, "user", interactions, live=live, **options)
 
-    def fold_in_items(self, interactions: Any, **options: Unpack[FoldInOptions]) -> FoldedIn:
-        """Compute vectors for items newer than the training, from their interactions; see `fold_in_users`."""
+    def fold_in_items(
+        self, interactions: Any = None, *, attributes: Any = None, **options: Unpack[FoldInOptions]
+    ) -> FoldedIn:
+        """Compute vectors for items newer than the training, from interactions, attributes or both.
+
+        Attributes need a version that was trained with ``--content``; see `fold_in_users` for the options.
+        """
+        if interactions is None and attributes is None:
+            raise InputError("fold_in_items: expected interactions, attributes or both, got neither")
         live = self.live_version()
-        return fold_in(self.feature_store, self.model, "item", interactions, live=live, **options)
+        return fold_in(
+            self.feature_store, self.model, "item", interactions, attributes=attributes, live=live, **options
+        )
 
     def add_interactions(self, interactions: Iterable[Mapping[str, Any]]) -> Added:
         """Record what users did; `rank` takes it into account with its next answer, also for users not trained on.

@@ -136,7 +136,7 @@ def test_warnings(repo: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(train, [str(argument) for argument in arguments], catch_exceptions=False)
     assert json.loads(done.stdout)["warnings"] == [
         "user 'bot' has 5,000 rows, 100% of all; leave bots out with --max-user-interactions",
-        f"2 items of {items} have no interaction, and get no vector",
+        f"2 items of {items} have no interaction, and get no vector; --content auto gives them one",
     ]
     assert "warning: user 'bot' has 5,000 rows" in done.stderr
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from embedding_trainers.commands.settings import LIKE, log_option
+from embedding_trainers.commands.settings import LIKE, is_given, log_option
 from embedding_trainers.commands.value_types import DURATION, EVENT_WEIGHTS, TIME
 from feast_embeddings.errors import InputError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedding_trainers.interactions import Columns, Interactions, LogReport, Preparation, Reading
     from feast_embeddings.reading import Source
 
-__all__ = ["QUERY", "InteractionSource", "interaction_options", "reading_options"]
+__all__ = ["QUERY", "InteractionSource", "fold_in_options", "interaction_options", "reading_options"]
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,38 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
         command(source=replace(source_of(interactions), query=query, repo=others.get("repo")), **others)
 
     return _LOG(QUERY(reading_options(with_source)))
+
+
+def fold_in_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `interaction_options`, and ``--items``, with which a log need not be there.
+
+    The command gets the arguments ``source``, None without a log, and ``items``, None without that option.
+    """
+
+    @functools.wraps(command)
+    def with_source(
+        interactions: str | None,
+        items: str | None,
+        query: str | None,
+        source_of: Callable[[str], InteractionSource],
+        **others: Any,
+    ) -> None:
+        source = replace(source_of(interactions or ""), query=query, repo=others.get("repo"))
+        if interactions is None and items is None:
+            raise InputError("name a log with --interactions, or a table of new items with --items")
+        # A log in embeddings.toml is that of the training, not that of new items.
+        has_log = items is None or is_given(click.get_current_context(), "interactions")
+        command(source=source if has_log else None, items=source.table(items), **others)
+
+    log = log_option("--interactions", type=click.Path(), metavar="FILE", help=_LOG_HELP)
+    new = click.option(
+        "--items",
+        type=click.Path(),
+        metavar="FILE",
+        help="New items with their attributes, one row each, for a version trained with --content: their interactions, "
+        "if there are any, are in --interactions.",
+    )
+    return log(new(QUERY(reading_options(with_source))))
 
 
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -15,7 +15,9 @@ from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.settings import ConfiguredCommand, log_option
 
 if TYPE_CHECKING:
+    from embedding_trainers.content.guess import Guess
     from embedding_trainers.interactions.profile import Profile
+    from feast_embeddings.reading import Source
 
 __all__ = ["profile"]
 
@@ -48,10 +50,26 @@ def profile(
 
     source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
     found = profile_log(source.source, source.columns, source.reading, source.table(items))
-    click.echo(json.dumps(dataclasses.asdict(found)) if as_json else _text(found, str(source.source)))
+    catalogue = source.table(items)
+    guess = None if catalogue is None else _guess(catalogue, source.columns.item)
+    if as_json:
+        content = None if guess is None else {column.name: column.how for column in guess.content}
+        left_out = None if guess is None else guess.left_out
+        click.echo(json.dumps(dataclasses.asdict(found) | {"content": content, "not_content": left_out}))
+        return
+    click.echo(_text(found, str(source.source), guess))
 
 
-def _text(found: Profile, name: str) -> str:
+def _guess(items: Source, own_name: str) -> Guess:
+    from embedding_trainers.content.guess import guess_content
+    from feast_embeddings.artifact.id_column import id_names
+    from feast_embeddings.reading import read_table
+
+    table = read_table(items, ids=(names := id_names("item", own_name)))
+    return guess_content(table.drop_columns([name for name in names if name in table.column_names]))
+
+
+def _text(found: Profile, name: str, guess: Guess | None) -> str:
     from embedding_trainers.interactions.profile import several
 
     lines = [
@@ -84,9 +102,13 @@ def _text(found: Profile, name: str) -> str:
         lines.append(f"  weights: {w['min']:g} to {w['max']:g}, median {w['median']:g}; {w['zeros']:,.0f} are 0")
     if found.without_interactions is not None:
         lines.append(
-            f"  catalogue: {found.without_interactions:,} items without a row, which get no vector; "
+            f"  catalogue: {found.without_interactions:,} items without a row, which get no vector without "
+            f"--content; "
             f"{found.not_in_catalogue:,} items of the log are not in it"
         )
+    if guess is not None:
+        lines.append("  content: " + (",".join(map(str, guess.content)) or "no column"))
+        lines += [f"    not {column}: {why}" for column, why in guess.left_out.items()]
     if found.suggestions:
         lines.append("suggested for train:")
         lines += [f"  {option}\n    {why}" for option, why in found.suggestions]

@@ -46,6 +46,12 @@ __all__ = ["train"]
     help="Types of attributes: text, int, float, bool or time, e.g. price=float,zip=text.  [default: as in the "
     "previous version; else what all values of a CSV column look like]",
 )
+@train_option(
+    "--content",
+    metavar="NAME:KIND,…",
+    help="Also give items of --items without interactions a vector, from these columns; kinds are text, category, "
+    "list, number and vector, e.g. title:text,price:number. auto guesses them.  [default: none, no vector]",
+)
 @trainer_options
 @train_option(
     "--evaluate/--no-evaluate",
@@ -103,6 +109,7 @@ def train(
     users: str | None,
     items: str | None,
     attribute_types: dict[str, ColumnType] | None,
+    content: str | None,
     choice: TrainerChoice,
     evaluate: bool,
     align_to: str | None,
@@ -126,6 +133,7 @@ def train(
         raise InputError("--tune-time has no effect without --tune")
 
     on_spark = engine == "spark"
+    content = None if content == "none" else content
     without_effect: dict[str, object] = {"master": master, "spark_conf": spark_conf}
     if on_spark:
         without_effect = {
@@ -134,6 +142,7 @@ def train(
             "threads": choice.options.threads,
             "device": choice.options.device != "auto",
             "if_changed": if_changed,
+            "content": content,
         }
     _refuse_other_engine(engine, without_effect)
     same: dict[str, Any] = {
@@ -165,6 +174,7 @@ def train(
             search=search,
             patience=patience,
             if_changed=if_changed,
+            content=content,
             **same,
         )
     if training.race and choice.options.progress:
@@ -209,6 +219,11 @@ def _summary(training: Training, repo: Path) -> str:
         f"  {manifest.n_users:,} users, {manifest.n_items:,} items, {manifest.n_interactions:,} interactions "
         f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC; {manifest.dim} dimensions",
     ]
+    if content := manifest.content:
+        columns = ", ".join(f"{column['name']}:{column['encoder']}" for column in content["columns"])
+        lines.append(
+            f"  {content['items']:,} of {manifest.n_items:,} items by content alone, without interactions: {columns}"
+        )
     lines += [f"  {line}" for line in training.log.lines()]
     if evaluation and evaluation.metrics:
         scores = ", ".join(

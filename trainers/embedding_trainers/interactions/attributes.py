@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,30 +14,60 @@ from feast_embeddings.artifact.id_column import id_column_in
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType, Source, missing_column, read_table, source_name
 
-__all__ = ["read_attributes"]
+__all__ = ["AttributeFile", "read_attribute_file", "read_attributes"]
 
 
-def read_attributes(
-    source: Source, id_names: tuple[str, ...], ids: pa.Array, types: Mapping[str, ColumnType] | None = None
-) -> tuple[pa.Table, int]:
+@dataclass(frozen=True)
+class AttributeFile:
+    """A table with one row per user or item.
+
+    Attributes:
+        name: of the file, in errors.
+        ids: distinct, as text, shape (n,).
+        columns: the others, as they were read; row i belongs to ids[i].
+    """
+
+    name: str
+    ids: pa.Array
+    columns: pa.Table
+
+    def rows_of(self, ids: pa.Array) -> pa.Array:
+        """The row of each of these ids, null where there is none. Ids are compared as text.
+
+        Raises:
+            InputError: there is a row for none of them.
+        """
+        rows = pc.index_in(ids.cast(pa.string()), value_set=self.ids)
+        if rows.null_count == len(rows):
+            raise InputError(
+                f"{self.name}: none of its ids (e.g. {self.ids[0].as_py()!r}) is among those of the interactions "
+                f"(e.g. {ids[0].as_py()!r}); check that both files use the same ids"
+            )
+        return rows
+
+    def served(self, leave_out: Collection[str] = ()) -> pa.Table:
+        """The columns in the types that can be served, but for those left out; in the order of the file.
+
+        Raises:
+            InputError: one cannot be served.
+        """
+        # Errors count rows in the order of the file.
+        kept = [name for name in self.columns.column_names if name not in leave_out]
+        return normalise_attributes(self.columns.select(kept), source=self.name)
+
+
+def read_attribute_file(
+    source: Source, id_names: tuple[str, ...], types: Mapping[str, ColumnType] | None = None
+) -> AttributeFile:
     """Read a table with one row per user or item.
-
-    Ids are compared as text, so 7 in one file and "7" in the other are the same id. Rows of other ids are
-    left out; ids without a row get nulls.
 
     Args:
         source: a file, a folder or a glob, or another one of docs/input.md.
         id_names: the names that the column of ids may have; `source` has one of them.
-        ids: the vocabulary, string or int64, shape (n,).
         types: what columns are to be; the others as they are, or as they look in CSV.
 
-    Returns:
-        The other columns of `source`, in the types that can be served; row i belongs to ids[i]. And how many rows of
-        the file are of other ids.
-
     Raises:
-        InputError: the file cannot be read, an id is null or occurs twice, the file knows none of the ids,
-            or a column cannot be served.
+        InputError: the file cannot be read, has no rows, or an id is null or occurs twice.
     """
     if types is not None:
         types = {name: wanted for name, wanted in types.items() if name not in id_names}
@@ -56,12 +87,25 @@ def read_attributes(
         raise InputError(
             f"{what}: {len(keys) - distinct:,} of {len(keys):,} rows repeat an id, e.g. {example.as_py()!r}"
         )
-    rows = pc.index_in(ids.cast(pa.string()), value_set=keys)
-    if rows.null_count == len(rows):
-        raise InputError(
-            f"{what}: none of its ids (e.g. {keys[0].as_py()!r}) is among those of the interactions "
-            f"(e.g. {ids[0].as_py()!r}); check that both files use the same ids"
-        )
-    # In the order of the file, which errors count in.
-    attributes = normalise_attributes(table.drop_columns([id_column]), source=str(path)).take(rows)
-    return attributes, len(keys) - (len(rows) - rows.null_count)
+    return AttributeFile(str(path), keys, table.drop_columns([id_column]))
+
+
+def read_attributes(
+    source: Source, id_names: tuple[str, ...], ids: pa.Array, types: Mapping[str, ColumnType] | None = None
+) -> tuple[pa.Table, int]:
+    """Read the attributes of these users or items; rows of other ids are left out, ids without a row get nulls.
+
+    Args:
+        source, id_names, types: see `read_attribute_file`.
+        ids: the vocabulary, string or int64, shape (n,).
+
+    Returns:
+        The columns, in the types that can be served; row i belongs to ids[i]. And how many rows of the file are of
+        other ids.
+
+    Raises:
+        InputError: the file cannot be used, knows none of the ids, or a column cannot be served.
+    """
+    file = read_attribute_file(source, id_names, types)
+    rows = file.rows_of(ids)
+    return file.served().take(rows), len(file.ids) - (len(rows) - rows.null_count)

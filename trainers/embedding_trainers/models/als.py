@@ -157,13 +157,18 @@ def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, o
 
     Args:
         interactions: shape (n_new, n_known); see `Trainer`.
-        known: the other side; its bias and counts play no part.
+        known: the other side; its bias plays no part.
         config: as trained.
         options: not used.
     """
-    spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
+    spectrum = known.kept("spectrum", lambda: Spectrum.of(known.trained_factors))
     folded = solve_exactly(
-        interactions, known.factors, spectrum, alpha=_alpha(config), regularization=config.regularization
+        interactions,
+        known.factors,
+        spectrum,
+        alpha=_alpha(config),
+        regularization=config.regularization,
+        in_spectrum=known.trained,
     )
     return Folded(folded, np.zeros(len(folded), np.float32))
 

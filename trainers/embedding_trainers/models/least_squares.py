@@ -84,7 +84,13 @@ class Spectrum:
 
 
 def solve_exactly(
-    weights: csr_matrix, known: _Floats, spectrum: Spectrum, *, alpha: float, regularization: float
+    weights: csr_matrix,
+    known: _Floats,
+    spectrum: Spectrum,
+    *,
+    alpha: float,
+    regularization: float,
+    in_spectrum: npt.NDArray[np.bool_] | None = None,
 ) -> _Floats:
     """The vector of each row, for few rows: in float64, and depending on that row alone.
 
@@ -96,13 +102,16 @@ def solve_exactly(
     A row with more entries than dimensions is solved as it stands.
 
     Args:
-        spectrum: of `known`; the others, and the result, are those of `solve_many`.
+        spectrum: of `known`, or of those `in_spectrum`; the others, and the result, are those of `solve_many`.
+        in_spectrum: which of the known ones count for rows without them too, shape (n_known,); None for all.
     """
     dim = known.shape[1]
     solved = np.empty((weights.shape[0], dim))
     for block in padded_rows(weights):
         z, more = known[block.columns] @ spectrum.directions, alpha * block.weights.astype(np.float64)
         right = np.where(more > 0, 1 + more, 0)[..., None]
+        if in_spectrum is not None:
+            more = np.where(in_spectrum[block.columns], more, right[..., 0])
         ridge = row_regularization(block.weights.sum(axis=1), alpha, regularization)
         diagonal = spectrum.values + ridge[:, None]
         if block.columns.shape[1] < dim:

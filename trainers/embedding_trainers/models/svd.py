@@ -157,9 +157,17 @@ def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, o
         options: not used.
     """
     if known.entity == "item":
-        spectrum = known.kept("spectrum", lambda: Spectrum.of(known.factors))
-        regularization = config.regularization * float(spectrum.values.sum()) / len(known.factors)
-        folded = solve_exactly(interactions, known.factors, spectrum, alpha=config.alpha, regularization=regularization)
+        trained = known.trained_factors
+        spectrum = known.kept("spectrum", lambda: Spectrum.of(trained))
+        regularization = config.regularization * float(spectrum.values.sum()) / len(trained)
+        folded = solve_exactly(
+            interactions,
+            known.factors,
+            spectrum,
+            alpha=config.alpha,
+            regularization=regularization,
+            in_spectrum=known.trained,
+        )
     else:
         degrees = np.asarray(interactions.sum(axis=1), np.float32).ravel()
         folded = _item_vectors(interactions @ known.factors, degrees, config)

@@ -105,7 +105,7 @@ def _train(
         as_of, n_rows, fingerprint = _facts(rows, types)
         warnings = _warnings(pairs, n_rows, as_of)
         ids = {entity: _ids(pairs.sides[entity]) if files[entity] else pa.array([]) for entity in ENTITIES}
-        attributes, unused = run.read_attributes(files, ids, attribute_types)
+        attributes, _, unused = run.read_attributes(files, ids, attribute_types)
         warnings += unused
         schemas = run.check_schemas(types, attributes)
         if run.previous and run.align_to != LATEST:

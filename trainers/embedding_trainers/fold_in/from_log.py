@@ -1,7 +1,4 @@
-"""Fold-in: vectors for new users or items from their interactions, without training again.
-
-The plugin finds `fold_in` and `FoldIn` by the entry-point group ``feast_embeddings.fold_in``.
-"""
+"""Vectors for new users or items from their interactions."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ from feast_embeddings.reading import Source
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["FoldIn", "fold_in"]
+__all__ = ["FoldIn", "fold_in", "known_ids", "typed_ids"]
 
 _OTHER: dict[Entity, Entity] = {"user": "item", "item": "user"}
 
@@ -145,8 +142,8 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     version, same = FoldIn(artifact, entity), artifact.verified(entity)
     ids, numbers = _side(log, entity)
     other_ids, other_numbers = _side(log, version.other)
-    ids = _typed(ids, same.schema.field(f"{entity}_id").type, entity, manifest.version)
-    other_ids = _typed(other_ids, version.ids.type, version.other, manifest.version)
+    ids = typed_ids(ids, same.schema.field(f"{entity}_id").type, entity, manifest.version)
+    other_ids = typed_ids(other_ids, version.ids.type, version.other, manifest.version)
 
     columns = version.numbers(other_ids)[other_numbers]
     is_known = columns >= 0
@@ -168,11 +165,11 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
         _lists(matrix.indptr, version.ids.take(pa.array(matrix.indices))),
         log.as_of or datetime.now(UTC),
     )
-    completed, known_ids = _completed(table, same, entity)
+    completed = _completed(table, same, entity)
     return FoldedIn(
         entity=entity,
         table=completed,
-        known=known_ids,
+        known=known_ids(artifact, same, entity, completed[f"{entity}_id"].combine_chunks()),
         missing=ids.filter(pa.array(~np.isin(np.arange(len(ids)), with_vector))),
         n_interactions=len(log),
         n_unknown=int((~is_known).sum()),
@@ -183,7 +180,15 @@ def _side(log: Interactions, entity: Entity) -> tuple[pa.Array, npt.NDArray[np.i
     return (log.users, log.user_numbers) if entity == "user" else (log.items, log.item_numbers)
 
 
-def _typed(ids: pa.Array, dtype: pa.DataType, entity: Entity, version: str) -> pa.Array:
+def known_ids(artifact: Artifact, files: TableFiles, entity: Entity, ids: pa.Array) -> pa.Array:
+    """Those of the ids that a version was trained on: rows of content alone were not."""
+    trained = files.read([f"{entity}_id", "n_interactions"])
+    if artifact.manifest.content is not None:
+        trained = trained.filter(pc.greater(trained["n_interactions"], 0))
+    return ids.filter(pc.is_in(ids, value_set=trained[f"{entity}_id"]))
+
+
+def typed_ids(ids: pa.Array, dtype: pa.DataType, entity: Entity, version: str) -> pa.Array:
     """The ids of a log in the type of the version's: a CSV file does not say whether 7 is a number or text."""
     if (typed := exact_cast(ids, dtype)) is not None:
         return typed
@@ -250,10 +255,10 @@ def _table(
     return to_arrow(entity, check_table(entity, learned), stamp, datetime.now(UTC), manifest.version, manifest.space_id)
 
 
-def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> tuple[pa.Table, pa.Array]:
-    """The rows with the columns of the version's table in their order, and the ids that it was trained on.
+def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> pa.Table:
+    """The rows with the columns of the version's table in their order.
 
-    Those keep their attributes, and what they had seen stays seen.
+    Those that it has keep their attributes, and what they had seen stays seen.
     """
     ids = table[f"{entity}_id"].combine_chunks()
     known = (batch.filter(pc.is_in(batch[f"{entity}_id"], value_set=ids)) for batch in files.batches())
@@ -263,7 +268,7 @@ def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> tuple[pa.T
     columns = {name: table[name] if name in table.column_names else before[name] for name in trained.column_names}
     if "seen_items" in columns:
         columns["seen_items"] = _union(table["seen_items"], before["seen_items"])
-    return pa.table(columns, schema=trained.schema), ids.filter(places.is_valid())
+    return pa.table(columns, schema=trained.schema)
 
 
 def _union(*columns: pa.ChunkedArray) -> pa.Array:

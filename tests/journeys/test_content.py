@@ -1,0 +1,154 @@
+"""Content as users meet it: cold items are trained, published, filtered and ranked; new ones are pushed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from tests.conftest import Command
+
+from embedding_trainers.content.model import ContentModel
+from embedding_trainers.train import train_model
+from embedding_trainers.trainer import Folded, RunOptions
+from feast_embeddings import EmbeddingStore, embedding_views, publish_artifact
+from feast_embeddings.artifact import Artifact
+from feast_embeddings.errors import InputError
+from feast_embeddings.repo import Repo, init_repo
+
+CATEGORIES, ITEMS, COLD, USERS = 5, 60, 10, 80
+
+
+@dataclass(frozen=True)
+class Served:
+    """A published shop in which users buy of one category only; the last items were never bought."""
+
+    repo: Repo
+    artifact: Artifact
+    items: pa.Table
+
+    @property
+    def store(self) -> EmbeddingStore:
+        return EmbeddingStore(self.repo.feature_store(), "shop")
+
+
+def category_of(ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
+    return np.array([int(str(each).rpartition("-")[2]) % CATEGORIES for each in ids])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """Trained by svd, in a second."""
+    folder = tmp_path_factory.mktemp("content")
+    rng = np.random.default_rng(4)
+    likes = np.arange(USERS)[:, None] % CATEGORIES == np.arange(ITEMS) % CATEGORIES
+    users, items = np.nonzero(likes & (rng.random(likes.shape) < 0.6) & (np.arange(ITEMS) < ITEMS - COLD))
+    log = pa.table({"user_id": [f"u-{n}" for n in users], "item_id": [f"sku-{n}" for n in items]})
+    catalogue = pa.table(
+        {
+            "item_id": [f"sku-{n}" for n in range(ITEMS)],
+            "category": [f"c{n % CATEGORIES}" for n in range(ITEMS)],
+            "price": rng.uniform(1, 50, ITEMS).round(2),
+        }
+    )
+    pq.write_table(catalogue, folder / "items.parquet")
+    repo = init_repo(folder / "repo")
+    artifact = train_model(
+        repo.path,
+        "shop",
+        log,
+        trainer="svd",
+        parameters={"factors": 8},
+        options=RunOptions(threads=1),
+        item_attributes=folder / "items.parquet",
+        content="category:category,price:number",
+        evaluation=False,
+    ).artifact
+    feature_store = repo.feature_store()
+    feature_store.apply(list(embedding_views("shop", repo.data).by_name().values()))
+    publish_artifact(feature_store, artifact)
+    return Served(repo, artifact, catalogue)
+
+
+def test_cold_items_are_served(served: Served) -> None:
+    """Each has the vector that the model says of it, to the bit, and ranks by its category."""
+    store, cold = served.store, [f"sku-{n}" for n in range(ITEMS - COLD, ITEMS)]
+    path = served.artifact.content()
+    assert path is not None
+    rows = served.items.take(pc.index_in(pa.array(cold), value_set=served.items["item_id"].combine_chunks()))
+    said = ContentModel.load(path).of(rows)
+    assert store.item_embeddings(cold).vectors.tobytes() == said.factors.tobytes()
+    of_content = store.rank("u-3", ITEMS, filter="source = 'content'")
+    assert sorted(of_content.ids) == sorted(cold)
+    first = of_content.ids[: COLD // CATEGORIES]
+    assert (category_of(first) == 3).all()
+    near = store.similar_items("sku-59", 5)
+    assert (category_of(near.ids) == 4).all()
+    assert set(store.rank("u-3", ITEMS, filter="source = 'behaviour'").ids).isdisjoint(cold)
+
+
+def test_new_items_are_pushed(served: Served, command: Command, tmp_path: Path) -> None:
+    """By attributes alone they are what the model says; with clicks what it mixes; both are found at once."""
+    (tmp_path / "new.csv").write_text("item_id,category,price\nnew-2,c2,10.5\nnew-3,c3,20\n")
+    log = pa.table({"user_id": [f"u-{n}" for n in range(1, USERS, CATEGORIES)]})
+    log = log.append_column("item_id", pa.repeat("new-3", len(log)))
+    pq.write_table(log, tmp_path / "clicks.parquet")
+    arguments = ("fold-in", "--repo", served.repo.path, "--entity", "item", "--items", tmp_path / "new.csv")
+
+    answer = command(*arguments, "--push", "--json")
+    assert answer.code == 0, answer.err
+    assert (json.loads(answer.out)["folded_in"], json.loads(answer.out)["rows"]) == (2, None)
+    path = served.artifact.content()
+    assert path is not None
+    model = ContentModel.load(path)
+    new = pa.table({"category": ["c2", "c3"], "price": [10.5, 20.0]})
+    said = model.of(new)
+    assert served.store.item_embeddings(["new-2", "new-3"]).vectors.tobytes() == said.factors.tobytes()
+    near = served.store.similar_items("new-2", 5)
+    assert (category_of(near.ids) == 2).all()
+    wanted = "source = 'content' AND category = 'c3'"
+    assert "new-3" in served.store.rank("u-3", ITEMS, filter=wanted).ids
+
+    clicks = served.store.fold_in_items(log)
+    answer = command(*arguments, "--interactions", tmp_path / "clicks.parquet", "--push")
+    assert answer.code == 0, answer.err
+    own = Folded(np.zeros((2, 8), np.float32), np.zeros(2, np.float32))
+    own.factors[1], own.bias[1] = clicks.vectors[0], clicks.table["bias"][0].as_py()
+    mixed = model.mixed(own, np.array([0, len(log)]), new)
+    assert served.store.item_embeddings(["new-2", "new-3"]).vectors.tobytes() == mixed.factors.tobytes()
+    assert served.store.rank("u-3", ITEMS, filter="source = 'both'").ids == ["new-3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("item_id,price\nx,1\n", (), "has no column 'category', which version "),
+        ("item_id,category,price,colour\nx,c1,1,red\n", (), "has a column 'colour', which the items of version "),
+        ("item_id,category,price\nx,c1,1\n", ("--entity", "user"), "--items has no effect with --entity user"),
+        ("item_id,category,price\nsku-1,c1,1\n", ("--push",), "1 of 1 items were in the training of version"),
+    ],
+)
+def test_new_items_refused(
+    served: Served, command: Command, tmp_path: Path, content: str, options: tuple[str, ...], message: str
+) -> None:
+    """One line, exit code 2."""
+    (tmp_path / "new.csv").write_text(content)
+    common = ("fold-in", "--repo", served.repo.path, "--entity", "item", "--items", tmp_path / "new.csv")
+    answer = command(*common, "--output", tmp_path / "out.parquet", *options)
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert message in answer.err
+
+
+def test_clicks_of_other_items_are_refused(served: Served, tmp_path: Path) -> None:
+    """They would have no attributes."""
+    new = pa.table({"item_id": ["x"], "category": ["c1"], "price": [1.0]})
+    log = pa.table({"user_id": ["u-1", "u-1"], "item_id": ["x", "other"]})
+    with pytest.raises(InputError, match=r"1 items of the interactions are not in .*, e\.g\. 'other'; add their rows"):
+        served.store.fold_in_items(log, attributes=new)

@@ -1,0 +1,113 @@
+"""New items by their attributes: vectors from content alone, or from content and the first interactions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding_trainers.content.catalogue import SOURCE
+from embedding_trainers.content.model import ContentModel
+from embedding_trainers.fold_in.from_log import fold_in, known_ids, typed_ids
+from embedding_trainers.interactions.attributes import AttributeFile, read_attribute_file
+from embedding_trainers.interactions.column_types import types_of_version
+from embedding_trainers.trainer import Folded
+from feast_embeddings.artifact import (
+    RESERVED_COLUMNS,
+    Artifact,
+    EmbeddingTable,
+    FoldedIn,
+    check_table,
+    to_arrow,
+)
+from feast_embeddings.artifact.id_column import id_names
+from feast_embeddings.errors import InputError
+from feast_embeddings.reading import Source
+
+__all__ = ["fold_in_new_items"]
+
+
+def fold_in_new_items(artifact: Artifact, items: Source, interactions: Any = None, *, seed: int = 0) -> FoldedIn:
+    """Make vectors of items with their attributes, and with what is known of their interactions.
+
+    Args:
+        artifact: a version that was trained with content.
+        items: a table with a row for each new item, and the columns that were content in the training.
+        interactions: all interactions of these items, see `fold_in`; None if there are none yet.
+        seed: of what randomness there is.
+
+    Raises:
+        InputError: a table cannot be used, or the version was trained without content.
+        ArtifactError: the version is damaged.
+        MissingExtraError: what an encoder needs is not installed.
+    """
+    manifest = artifact.manifest
+    if (path := artifact.content()) is None:
+        raise InputError(
+            f"version {manifest.version} was trained without --content, so that attributes alone make no vector; "
+            "train with --content auto, or fold in from interactions"
+        )
+    model, files = ContentModel.load(path), artifact.verified("item")
+    types = types_of_version(artifact).attributes.get("item", {})
+    file = read_attribute_file(items, id_names("item", manifest.log_column("item")), types)
+    attributes = _attributes(file, model, files.schema, manifest.version)
+    ids = typed_ids(file.ids, files.schema.field("item_id").type, "item", manifest.version)
+    n, as_of, n_rows, n_unknown = np.zeros(len(ids), np.int64), datetime.now(UTC), 0, 0
+    own = Folded(np.zeros((len(ids), manifest.dim), np.float32), np.zeros(len(ids), np.float32))
+    if interactions is not None:
+        folded = fold_in(artifact, "item", interactions, seed=seed)
+        strangers = pc.index_in(pa.concat_arrays([folded.table["item_id"].combine_chunks(), folded.missing]), ids)
+        if strangers.null_count:
+            example = [*folded.ids, *folded.missing.to_pylist()][strangers.to_pylist().index(None)]
+            raise InputError(
+                f"{strangers.null_count:,} items of the interactions are not in {file.name}, e.g. {example!r}; add "
+                "their rows, or leave their interactions out"
+            )
+        places = strangers[: len(folded.table)].to_numpy()
+        own.factors[places], own.bias[places] = folded.vectors, folded.table["bias"].to_numpy()
+        n[places] = folded.table["n_interactions"].to_numpy()
+        as_of = folded.table["event_timestamp"][0].as_py()
+        n_rows, n_unknown = folded.n_interactions, folded.n_unknown
+    said = model.mixed(own, n, file.columns)
+    made = check_table("item", EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=said.bias))
+    stamp = max(as_of, manifest.as_of)
+    table = to_arrow("item", made, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
+    attributes[SOURCE] = pa.array(np.where(n > 0, "both", "content"))
+    columns: dict[str, Any] = {
+        field.name: table[field.name]
+        if field.name in table.column_names
+        else attributes[field.name].cast(field.type)
+        if field.name in attributes
+        else pa.nulls(len(ids), field.type)
+        for field in files.schema
+    }
+    return FoldedIn(
+        entity="item",
+        table=pa.table(columns, schema=files.schema),
+        known=known_ids(artifact, files, "item", ids),
+        missing=ids.slice(0, 0),
+        n_interactions=n_rows,
+        n_unknown=n_unknown,
+    )
+
+
+def _attributes(file: AttributeFile, model: ContentModel, schema: pa.Schema, version: str) -> dict[str, Any]:
+    """The columns of a file that the version serves."""
+    content = {column.name: column for column in model.features.columns}
+    names = file.columns.column_names
+    if lacking := [name for name in content if name not in names]:
+        raise InputError(
+            f"{file.name} has no column {lacking[0]!r}, which version {version} makes vectors of; its columns are "
+            f"{', '.join(names) or 'none'}"
+        )
+    served = [name for name in schema.names if name not in RESERVED_COLUMNS and name != SOURCE]
+    if extra := [name for name in names if name not in served and name not in content]:
+        raise InputError(
+            f"{file.name} has a column {extra[0]!r}, which the items of version {version} have not; they have "
+            f"{', '.join(served)}. Leave it out"
+        )
+    table = file.served(leave_out={name for name in names if name not in served})
+    return dict(zip(table.column_names, table.columns, strict=True))
