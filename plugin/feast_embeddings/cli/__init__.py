@@ -39,6 +39,8 @@ _COMMANDS = {
     "list": "feast_embeddings.cli.asking.audience:list_members",
     "user-embedding": "feast_embeddings.cli.asking.query",
     "item-embedding": "feast_embeddings.cli.asking.query",
+    "inspect": "feast_embeddings.cli.analysis.inspect",
+    "segments": "feast_embeddings.cli.analysis.segments",
     "export": "feast_embeddings.cli.asking.export",
     "training-frame": "feast_embeddings.cli.frame",
     "fold-in": "feast_embeddings.cli.fold_in",
