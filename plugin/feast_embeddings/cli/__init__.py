@@ -41,6 +41,7 @@ _COMMANDS = {
     "item-embedding": "feast_embeddings.cli.asking.query",
     "inspect": "feast_embeddings.cli.analysis.inspect",
     "segments": "feast_embeddings.cli.analysis.segments",
+    "map": "feast_embeddings.cli.analysis.map",
     "export": "feast_embeddings.cli.asking.export",
     "training-frame": "feast_embeddings.cli.frame",
     "fold-in": "feast_embeddings.cli.fold_in",
