@@ -42,6 +42,7 @@ _COMMANDS = {
     "inspect": "feast_embeddings.cli.analysis.inspect",
     "segments": "feast_embeddings.cli.analysis.segments",
     "map": "feast_embeddings.cli.analysis.map",
+    "explain": "feast_embeddings.cli.analysis.explain",
     "export": "feast_embeddings.cli.asking.export",
     "training-frame": "feast_embeddings.cli.frame",
     "fold-in": "feast_embeddings.cli.fold_in",
