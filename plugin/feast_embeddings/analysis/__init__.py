@@ -1,0 +1,1 @@
+"""A look at the live vectors: one id, segments, maps, and why two are near."""

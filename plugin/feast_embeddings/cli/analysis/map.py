@@ -1,0 +1,131 @@
+"""`map`: the live users or items as points in the plane, as a page, a picture or a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.cli.options import (
+    filter_option,
+    json_option,
+    model_option,
+    open_store,
+    print_json,
+    repo_option,
+)
+from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.errors import InputError, import_extra
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from feast_embeddings.analysis.members import Members
+    from feast_embeddings.artifact import Entity
+
+
+@click.command()
+@click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whom to draw.")
+@click.option("--output", required=True, metavar="FILE", help="The .html, .png or .parquet file to write.")
+@click.option("--color", metavar="ATTRIBUTE", help="Colour the points by this attribute.")
+@click.option("--title", metavar="ATTRIBUTE", help="What to show of a point; by default title or name.")
+@click.option("--previous", metavar="FILE", help="A .parquet file that this command wrote: start from that map.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
+@filter_option
+@json_option
+@model_option
+@repo_option
+def map(
+    entity: Entity,
+    output: str,
+    color: str | None,
+    title: str | None,
+    previous: str | None,
+    seed: int,
+    filter: str | None,
+    as_json: bool,
+    model: str | None,
+    repo: str,
+) -> None:
+    """Draw the live users or items as a map, on which like vectors are near."""
+    target = output_path("--output", output, ".html", ".png", ".parquet")
+    store = open_store(repo, model)
+
+    from feast_embeddings.analysis.maps import places_of
+    from feast_embeddings.analysis.members import read_members
+
+    members = read_members(store, entity, filter)
+    colours = _column(members, "--color", color)
+    names = members.table.column_names
+    titles = _column(members, "--title", title or next((name for name in ("title", "name") if name in names), None))
+    earlier = None if previous is None else _read(previous, members)
+    places = places_of(members, previous=earlier, seed=seed)
+    with new_file(target) as file:
+        if target.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            pq.write_table(pa.table({members.id_name: members.ids, "x": places[:, 0], "y": places[:, 1]}), file)
+        else:
+            from feast_embeddings.analysis.map_page import group_names, map_page
+
+            groups = group_names([f"all {entity}s"] * len(members) if colours is None else colours)
+            heading = f"{len(members):,} {entity}s of {store.model}, version {members.version}" + (
+                f", by {color}" if color else ""
+            )
+            if target.suffix == ".html":
+                ids = members.ids.to_pylist()
+                texts = [str(id if text is None else text) for id, text in zip(ids, titles or ids, strict=True)]
+                file.write(map_page(places, ids, texts, groups, heading).encode("utf-8", "replace"))
+            else:
+                _draw(places, groups, heading, file)
+    if as_json:
+        print_json({"version": members.version, "entity": entity, "rows": len(members), "output": output})
+    else:
+        click.echo(f"wrote {len(members):,} {entity}s to {target}")
+
+
+def _column(members: Members, option: str, name: str | None) -> list[Any] | None:
+    from feast_embeddings.analysis.members import attribute_names
+
+    if name is None:
+        return None
+    if name not in (known := [*attribute_names(members), members.id_name]):
+        raise InputError(f"{option}: {members.entity}s have no {name!r}; they have {', '.join(known)}")
+    return list(members.table[name].to_pylist())
+
+
+def _read(path: str, members: Members) -> dict[Any, tuple[float, float]]:
+    from feast_embeddings.reading import read_table
+
+    if not path.endswith(".parquet"):
+        raise InputError(f"--previous {path}: expected a .parquet file that map wrote")
+    table = read_table(path)
+    import pyarrow as pa
+
+    floats = {name for name in table.column_names if pa.types.is_floating(table[name].type)}
+    if members.id_name not in table.column_names or {"x", "y"} - floats:
+        raise InputError(
+            f"--previous {path}: expected the columns {members.id_name}, x and y (decimal numbers), as map writes "
+            f"them; there are {', '.join(table.column_names)}"
+        )
+    x, y = (table[name].fill_null(float("nan")).to_pylist() for name in ("x", "y"))
+    return dict(zip(table[members.id_name].to_pylist(), zip(x, y, strict=True), strict=True))
+
+
+def _draw(
+    places: npt.NDArray[np.float64], groups: tuple[list[str], npt.NDArray[np.uint8]], heading: str, file: Any
+) -> None:
+    figure = import_extra("matplotlib.figure", "drawing a map", "charts").Figure(figsize=(12, 9), layout="constrained")
+    colours = import_extra("matplotlib", "drawing a map", "charts").colormaps["tab20"]
+    axes = figure.subplots()
+    names, numbers = groups
+    for number, name in enumerate(names):
+        own = places[numbers == number]
+        label = name[:40].replace("$", r"\$").lstrip("_") or "none"  # a dollar sign is no formula, and _ hides a label
+        axes.scatter(*own.T, s=max(1, 40 / len(places) ** 0.25), linewidths=0, color=colours(number % 20), label=label)
+    axes.set(xticks=[], yticks=[], title=heading.replace("$", r"\$"), aspect="equal")
+    if len(names) > 1:
+        figure.legend(loc="outside right upper", markerscale=2)
+    figure.savefig(file, format="png", dpi=150)

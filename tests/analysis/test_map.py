@@ -1,0 +1,106 @@
+"""Maps: like vectors are near, an earlier map is kept, and the page shows any text as text, without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tests.conftest import Command
+from tests.support.browser import browsing
+from tests.support.shop import Shop
+
+from feast_embeddings.analysis.map_page import OTHER, group_names, map_page
+from feast_embeddings.analysis.maps import places_of
+from feast_embeddings.analysis.members import Members
+
+HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>"
+
+
+def members_of(vectors: npt.NDArray[np.float64]) -> Members:
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    ids = pa.array([f"i{row:03}" for row in range(len(unit))])
+    return Members("item", "item_id", ids, np.ones(len(unit), np.float32), unit, pa.table({"item_id": ids}), "v", "")
+
+
+def test_an_earlier_map_is_kept(rng: np.random.Generator) -> None:
+    """After a small change the points move far less than on a map that starts anew, and groups stay together."""
+    labels = np.repeat(np.arange(4), 40)
+    vectors = np.eye(8)[labels] * 3 + rng.normal(0, 0.5, (160, 8))
+    first = places_of(members_of(vectors[:-5]))
+    centres = np.array([first[labels[:-5] == label].mean(axis=0) for label in range(4)])
+    nearest = np.linalg.norm(first[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == labels[:-5]).all()
+
+    changed = members_of(vectors + rng.normal(0, 0.05, vectors.shape))
+    earlier = dict(zip(changed.ids.to_pylist(), map(tuple, first.tolist()), strict=False))
+    kept, anew = places_of(changed, previous=earlier), places_of(changed)
+    moves = [np.linalg.norm(places[:-5] - first, axis=1).mean() for places in (kept, anew)]
+    assert moves[0] < moves[1] / 2
+    # New points are with their group.
+    assert (np.linalg.norm(kept[-5:, None] - centres, axis=2).argmin(axis=1) == 3).all()
+    assert (places_of(changed, previous=earlier) == kept).all()
+
+
+def test_groups() -> None:
+    """All values, the most common first; or the first nineteen and the rest."""
+    names, numbers = group_names(["b", None, "a", "b"])
+    assert (names, numbers.tolist()) == (["b", "a", "none"], [0, 2, 1, 0])
+    names, numbers = group_names([0, *range(25)])
+    assert (len(names), names[0], names[-1], numbers.tolist().count(19)) == (20, "0", OTHER, 6)
+
+
+def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> None:
+    """Every live id has a place; the picture and the page are of the kind that their names say."""
+    where = ("--entity", "item", "--repo", common_shop.repo.path)
+    table, page, picture = (tmp_path / f"map.{ending}" for ending in ("parquet", "html", "png"))
+    assert command("map", "--output", table, *where).code == 0
+    written = pq.read_table(table)
+    assert sorted(written["item_id"].to_pylist()) == sorted(f"sku-{i}" for i in range(40))
+    assert np.isfinite(written["x"].to_numpy()).all()
+    ran = command("map", "--output", page, "--color", "category", "--previous", table, "--json", *where)
+    assert json.loads(ran.out)["rows"] == 40
+    text = page.read_text()
+    assert "Item 39" in text
+    assert re.findall(r"(?:https?:)?//[\w.]+\.\w+", text) == []
+    assert command("map", "--output", picture, "--color", "category", "--previous", table, *where).code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for options, problem in [
+        (("--color", "colour"), "items have no 'colour'; they have title, category"),
+        (("--previous", page), "expected a .parquet file that map wrote"),
+        (("--filter", "price < 2"), "a map needs at least 10 items"),
+    ]:
+        ran = command("map", "--output", tmp_path / "x.html", *options, *where)
+        assert (ran.code, problem in ran.err) == (2, True), ran.err
+        assert not (tmp_path / "x.html").exists()
+
+
+def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Text of the data is shown, never run; search, the legend and keys work; no error on the console."""
+    labels = np.repeat(np.arange(3), 100)
+    places = np.array([[0, 0], [6, 2], [2, 7]])[labels] + rng.normal(0, 1, (300, 2))
+    titles = [HOSTILE if row == 7 else f"Title {row}" for row in range(300)]
+    groups = group_names([HOSTILE if label == 2 else f"Group {label}" for label in labels])
+    page = tmp_path / "map.html"
+    page.write_text(map_page(places, list(range(300)), titles, groups, f"Map of {HOSTILE}"))
+    with browsing(tmp_path) as browser:
+        for width, scheme in [(1200, "light"), (1200, "dark"), (380, "light")]:
+            browser.appearance(width=width, height=700, scheme=scheme)
+            browser.open(page.as_uri())
+            browser.wait("document.querySelector('#said').textContent === '300 of 300'")
+            browser.screenshot(tmp_path / f"{width}-{scheme}.png")
+        assert browser.text("h1") == f"Map of {HOSTILE}"
+        assert {text.strip() for text in browser.texts("label")} == {"Group 0", "Group 1", HOSTILE}
+        assert browser.run("return document.querySelectorAll('img').length") == 0
+        browser.press("/", "onerror")
+        browser.wait("document.querySelector('#said').textContent === '1 of 300'")
+        browser.run("document.querySelector('#search').value = ''; document.querySelector('#search').oninput()")
+        browser.click("label")
+        browser.wait("document.querySelector('#said').textContent === '200 of 300'")
+        assert browser.run("return document.title") == f"Map of {HOSTILE}"
+        # Without a graphics card, Chromium says that it draws by itself.
+        assert [message for message in browser.log() if "WebGL" not in message] == []

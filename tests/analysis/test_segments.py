@@ -1,0 +1,148 @@
+"""Segments of vectors whose segments are known, and what the command reads and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.conftest import Command
+from tests.support.shop import Shop
+
+from feast_embeddings.analysis.members import Members
+from feast_embeddings.analysis.segments import segment
+from feast_embeddings.analysis.traits import Values, seen_values, traits_of
+from feast_embeddings.errors import InputError
+
+SIZES = (60, 45, 30, 20)
+
+
+def members_of(labels: npt.NDArray[np.int64], ids: list[str] | None = None) -> Members:
+    """Items around one direction for each label, with the label's letter as category."""
+    rng = np.random.default_rng(0)
+    vectors = np.eye(8)[labels] * 5 + rng.normal(0, 0.5, (len(labels), 8))
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    names = pa.array(ids or [f"i{row:03}" for row in range(len(labels))])
+    table = pa.table(
+        {
+            "item_id": names,
+            "category": [f"c{label}" for label in labels],
+            "title": [f"title {row}" for row in range(len(labels))],
+            "n_interactions": labels + 7,
+        }
+    )
+    return Members("item", "item_id", names, np.ones(len(labels), np.float32), unit, table, "v", "2026-05-01T12:00:00Z")
+
+
+@pytest.fixture
+def planted() -> npt.NDArray[np.int64]:
+    """The segment of each, in no order."""
+    return np.random.default_rng(1).permutation(np.repeat(np.arange(len(SIZES)), SIZES))
+
+
+def test_planted_segments_are_found(planted: npt.NDArray[np.int64]) -> None:
+    """The number, the members, sizes in order, and the names."""
+    found = segment(members_of(planted))
+    assert found.numbers.tolist() == (planted + 1).tolist()
+    assert [(each.number, each.size, each.name, each.median_interactions) for each in found.segments] == [
+        (n + 1, size, f"category c{n}", n + 7) for n, size in enumerate(SIZES)
+    ]
+    assert found.moved is None
+    best = max(found.tried, key=lambda choice: choice.score)
+    assert (best.k, best.stability) == (len(SIZES), 1.0)
+    for n, each in enumerate(found.segments):
+        (trait,) = each.traits
+        assert trait.share == 1
+        assert trait.lift == pytest.approx(sum(SIZES) / SIZES[n])
+
+
+def test_earlier_numbers_stay(planted: npt.NDArray[np.int64]) -> None:
+    """Whatever the earlier numbers were; a segment that is new gets a number that was never used."""
+    members = members_of(planted)
+    ids = members.ids.to_pylist()
+    numbers = np.array([3, 1, 9, 2])
+    earlier = dict(zip(ids, numbers[planted].tolist(), strict=True))
+    found = segment(members, 4, previous=earlier)
+    assert found.numbers.tolist() == numbers[planted].tolist()
+    assert (found.moved, found.kept) == (0, len(ids))
+    # Those of the second were elsewhere, one of the first too; the last are new.
+    of = [np.flatnonzero(planted == label) for label in range(4)]
+    changed = earlier | {ids[of[0][0]]: 1}
+    for row in of[3]:
+        del changed[ids[row]]
+    found = segment(members, 4, previous=changed)
+    assert found.numbers.tolist() == np.array([3, 1, 9, 10])[planted].tolist()
+    assert (found.moved, found.kept) == (1, len(ids) - len(of[3]) - 1)
+
+
+def test_too_few_vectors() -> None:
+    with pytest.raises(InputError, match="4 distinct vectors are needed, there are 3"):
+        segment(members_of(np.array([0, 1, 2])), 4)
+
+
+def test_lift_of_values() -> None:
+    """Of 3 and 2 rows; a value of one row, and one that is as common in all, is no trait."""
+    rows = np.array([0, 1, 2, 3, 4, 0, 3])
+    values = Values("tag", rows, pa.array(["a", "a", "b", "b", "b", "x", "x"]))
+    first, second = traits_of(np.array([0, 0, 0, 1, 1]), 2, iter([values]))
+    # 4 values in the first, 2 of them a, which is 2 of 7 in all; 3 in the second, 2 of them b, 3 of 7 in all.
+    assert [(t.value, t.share) for t in first] == [("a", 0.5)]
+    assert first[0].lift == pytest.approx(0.5 / (2 / 7))
+    assert [(t.value, t.share) for t in second] == [("b", 2 / 3)]
+    assert second[0].lift == pytest.approx(14 / 9)
+
+
+def test_what_users_have_seen() -> None:
+    """Items by id, and the values of known items, a list of them giving several."""
+    items = members_of(np.array([0, 1, 0, 1]), ["a", "b", "c", "d"])
+    tags = pa.array([["x", "y"], [], None, ["x"]])
+    items = Members(**(items.__dict__ | {"table": items.table.append_column("tags", tags)}))
+    names = pa.array(["u", "v", "w"])
+    users = Members(
+        "user",
+        "user_id",
+        names,
+        np.ones(3, np.float32),
+        np.ones((3, 1), np.float32),
+        pa.table({"user_id": names, "seen_items": pa.array([["a", "gone", "d"], None, ["d", "a"]])}),
+        "v",
+        "",
+    )
+    found = {
+        v.attribute: list(zip(v.rows.tolist(), v.values.to_pylist(), strict=True)) for v in seen_values(users, items)
+    }
+    assert found == {
+        "saw": [(0, "a"), (0, "gone"), (0, "d"), (2, "d"), (2, "a")],
+        "saw category": [(0, "c0"), (0, "c1"), (2, "c1"), (2, "c0")],
+        "saw tags": [(0, "x"), (0, "y"), (0, "x"), (2, "x"), (2, "x"), (2, "y")],
+    }
+
+
+def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> None:
+    """Each live id is in the file once; the same run again moves no one, and gives the same bytes."""
+    where = ("--repo", common_shop.repo.path)
+    target, again = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    for entity, count in [("item", 40), ("user", 20)]:
+        ran = command("segments", "--entity", entity, "-k", 3, "--output", target, "--json", *where)
+        report = json.loads(ran.out)
+        assert [(each["number"]) for each in report["segments"]] == [1, 2, 3]
+        written = pq.read_table(target)
+        sizes = np.bincount(written["segment"].to_numpy(), minlength=4)[1:]
+        assert sizes.tolist() == [each["size"] for each in report["segments"]]
+        assert len(set(written[f"{entity}_id"].to_pylist())) == report["rows"] == count
+        assert command("segments", "--entity", entity, "-k", 3, "--output", again, *where).code == 0
+        assert again.read_bytes() == target.read_bytes()
+        ran = command("segments", "--entity", entity, "-k", 3, "--previous", target, *where)
+        assert ran.out.endswith(f"0 of {count} {entity}s in both results moved to another segment\n")
+    ran = command("segments", "--entity", "item", "-k", 3, "--output", tmp_path / "s.png", *where)
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    ran = command("segments", "--entity", "item", "-k", 3, "--previous", target, *where)
+    assert (ran.code, "expected the columns item_id and segment" in ran.err) == (2, True)
+    assert command("segments", "--entity", "item", "-k", 1, *where).code == 2
+    assert command("segments", "--entity", "item", "-k", "few", *where).code == 2
+    ran = command("segments", "--entity", "item", "--filter", "category = 'none'", *where)
+    assert (ran.code, "no item of model 'shop' has a vector" in ran.err) == (2, True)
