@@ -98,7 +98,10 @@ def train_model(
         warnings += unused
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
         summary = log.summary()
-        settings = (columns, preparation, reading, trainer, parameters, options.seed, evaluation, align_to)
+        # Types of ids are part of the fingerprint, and a version is read with those of the one before.
+        as_read = dataclasses.replace(run.reading, user_ids=None, item_ids=None)
+        candidates = [racer.config for racer in run.racers] or [run.config]
+        settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)
         request = _request(summary.fingerprint, attributes, catalogue, *settings, search, patience)
         if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
             return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)

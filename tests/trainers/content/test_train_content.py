@@ -139,7 +139,7 @@ def test_the_next_version_is_aligned_by_what_was_trained(repo: Path, files: tupl
     ("content", "changed", "message"),
     [
         ("auto", {"item_attributes": None}, "--content auto: no catalogue to take it from; name one with --items"),
-        ("titles:text", {}, "--content: no column 'titel'; the columns are title; did you mean 'title'?"),
+        ("titles:text", {}, "--content: no column 'titles'; the columns are title; did you mean 'title'?"),
         ("title", {}, "expected COLUMN:KIND"),
     ],
 )
