@@ -44,7 +44,7 @@ def places_of(members: Members, *, previous: Mapping[Any, tuple[float, float]] |
     options: dict[str, Any] = {} if fresh else {"early_exaggeration_iter": 0, "n_iter": 100, "learning_rate": 100}
     method = open_tsne.TSNE(
         perplexity=min(_PERPLEXITY, (len(members) - 1) / 3),
-        # Unit vectors are by distance in the order of their cosines, and the exact search takes no others.
+        # The distances of unit vectors are in the order of their cosines.
         metric="euclidean",
         initialization="pca" if fresh else _start(members, old, has_place),
         random_state=seed,
