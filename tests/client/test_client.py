@@ -116,6 +116,8 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             client.rollback("shop")
         event = {"user_id": "u-1", "item_id": "sku-1", "timestamp": datetime(2020, 1, 1, tzinfo=UTC)}
         assert client.add_interactions("shop", [event, event]) == 2
+        with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
+            client.add_items("shop", {"sku-new": {"title": "new"}})
         client.create_user_embedding("shop", ["u-1"])
         client.create_item_embedding("shop", ["sku-1"])
     documented = httpx.get(f"{address}/openapi.json").json()["paths"]

@@ -168,12 +168,12 @@ PYTHON = {name: call for name, call in vars(calls).items() if inspect.isfunction
 PYTHON = {name: call for name, call in PYTHON.items() if call.__module__ == calls.__name__}
 ARGUMENTS = {
     "model": "shop", "user_id": "u", "item_id": "i", "user_ids": ["u"], "item_ids": ["i"], "entity": "item",
-    "limit": 1, "filter": "f", "cursor": "c", "version": "v", "interactions": {"i": 2.0},
+    "limit": 1, "filter": "f", "cursor": "c", "version": "v", "interactions": {"i": 2.0}, "items": {"i": {}},
 }  # fmt: skip
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
 UNREAD = {
     *(f"{name}.model" for name in ("EmbeddingAnswer", "NeighboursAnswer", "BatchAnswer", "PageAnswer")),
-    *("AddedAnswer.model", "AddedAnswer.duplicates"),
+    *("AddedAnswer.model", "AddedAnswer.duplicates", "NewItemsAnswer.model", "NewItemsAnswer.version"),
     *("EmbeddingRow.version", "EmbeddingRow.as_of", "VersionsAnswer.model", "VersionsAnswer.live_version"),
 }
 

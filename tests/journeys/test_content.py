@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Command
+from tests.support.asking import Asking
 
 from embedding_trainers.content.model import ContentModel
 from embedding_trainers.train import train_model
@@ -22,6 +23,8 @@ from feast_embeddings import EmbeddingStore, embedding_views, publish_artifact
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo, init_repo
+from feast_embeddings.service.app import create_app
+from feast_embeddings.service.settings import ServiceSettings
 
 CATEGORIES, ITEMS, COLD, USERS = 5, 60, 10, 80
 
@@ -152,3 +155,32 @@ def test_clicks_of_other_items_are_refused(served: Served, tmp_path: Path) -> No
     log = pa.table({"user_id": ["u-1", "u-1"], "item_id": ["x", "other"]})
     with pytest.raises(InputError, match=r"1 items of the interactions are not in .*, e\.g\. 'other'; add their rows"):
         served.store.fold_in_items(log, attributes=new)
+
+
+def test_new_items_over_http(served: Served) -> None:
+    """The answer is the library's; what cannot be used is refused, and adds nothing."""
+    service = Asking(create_app(ServiceSettings(repo=served.repo.path, allow_writes=True)))
+    path = "/v1/models/shop/items"
+    sent = [{"item_id": f"web-{n}", "metadata": {"category": f"c{n}", "price": 9.5 + n}} for n in range(3)]
+    answer = service.post(path, {"items": sent})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"model": "shop", "version": served.artifact.manifest.version, "added": 3}
+    table = pa.table({"item_id": ["web-1"], "category": ["c1"], "price": [10.5]})
+    expected = served.store.fold_in_items(attributes=table)
+    found = served.store.item_embeddings(["web-1"])
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    near = service.post("/v1/models/shop/similar_items", {"item_id": "web-1", "return_metadata": True}).json()
+    assert {row["metadata"]["category"] for row in near["results"][:5]} == {"c1"}
+    good = {"item_id": "web-9", "metadata": {"category": "c1", "price": 1}}
+    for bad, problem in [
+        ({"item_id": "web-8", "metadata": {"category": "c1"}}, None),  # a missing value is a null
+        ({"item_id": "web-8", "metadata": {"category": "c1", "price": "much"}}, "have no common type"),
+        ({"item_id": "web-8", "metadata": {"category": "c1", "price": 1, "colour": "red"}}, "colour"),
+        ({"item_id": "sku-1", "metadata": {"category": "c1", "price": 1}}, "in the training"),
+        ({"item_id": "web-8", "metadata": {"category": "c1", "price": 1, "item_id": "x"}}, "the id is the key"),
+        (good, "an item_id twice"),
+        ({"item_id": 8, "metadata": {"category": "c1", "price": 1}}, "are text, got 8"),
+    ]:
+        answer = service.post(path, {"items": [good, bad]})
+        assert answer.status_code == (200 if problem is None else 422), answer.text
+        assert (problem or "") in answer.text

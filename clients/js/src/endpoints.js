@@ -18,6 +18,7 @@ export const ENDPOINTS = {
   usersForItemBatch: { method: "POST", path: "/v1/models/{model}/users_for_item/batch" },
   retrieve: { method: "POST", path: "/v1/models/{model}/retrieve" },
   addInteractions: { method: "POST", path: "/v1/models/{model}/interactions", repeatable: false },
+  addItems: { method: "POST", path: "/v1/models/{model}/items" },
   publish: { method: "POST", path: "/v1/models/{model}/publish" },
   rollback: { method: "POST", path: "/v1/models/{model}/rollback", repeatable: false },
 };

@@ -83,6 +83,8 @@ export class EmbeddingClient {
   retrieve(request: RetrieveRequest, options?: CallOptions): Promise<PageAnswer>;
   /** Record what users did; the next `rank` takes it into account. Needs a key of scope write. */
   addInteractions(request: EventsRequest, options?: CallOptions): Promise<AddedAnswer>;
+  /** Make items searchable that the training did not know, by their attributes. Needs a key of scope write. */
+  addItems(request: NewItemsRequest, options?: CallOptions): Promise<NewItemsAnswer>;
   /** Make a version live, the newest by default; needs a key of scope write. */
   publish(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
   /** Make an older version live again, the one before the live one by default; needs a key of scope write. */
@@ -176,6 +178,23 @@ export interface AddedAnswer {
   added: number;
   /** Events whose id was there already. */
   duplicates: number;
+}
+
+export interface NewItem {
+  itemId: Id;
+  /** Its attributes, under the names and with the types of the training. */
+  metadata: Attributes;
+}
+
+export interface NewItemsRequest {
+  modelName: string;
+  items: readonly NewItem[];
+}
+
+export interface NewItemsAnswer {
+  model: string;
+  version: string;
+  added: number;
 }
 
 export interface AudienceQuery extends Query {

@@ -7,7 +7,7 @@ const FREE = new Set(["metadata", "metrics"]);
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
 /** A request as JSON; leaves out what is undefined. */
-export function toJson(value) {
+export function toJson(value, free = false) {
   if (typeof value === "bigint") {
     return String(value);
   }
@@ -15,11 +15,15 @@ export function toJson(value) {
     throw new TypeError(`${value} may not be the number that was meant: give whole numbers beyond 2^53 as BigInt`);
   }
   if (Array.isArray(value)) {
-    return `[${value.map(toJson).join()}]`;
+    return `[${value.map((element) => toJson(element, free)).join()}]`;
   }
   if (value !== null && typeof value === "object") {
     const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-    return `{${fields.map(([name, field]) => `${JSON.stringify(snake(name))}:${toJson(field)}`).join()}}`;
+    const parts = fields.map(([name, field]) => {
+      const written = JSON.stringify(free ? name : snake(name));
+      return `${written}:${toJson(field, free || FREE.has(name))}`;
+    });
+    return `{${parts.join()}}`;
   }
   return JSON.stringify(value) ?? "null";
 }

@@ -85,6 +85,11 @@ test("what users did, once for each event id", { skip }, async () => {
   await assert.rejects(client.addInteractions({ modelName, interactions: [{ userId: "u-1" }] }), { status: 422 });
 });
 
+test("new items by their attributes, if the training knew content", { skip }, async () => {
+  const items = [{ itemId: "sku-new", metadata: { title: "new", listPrice: 1 } }];
+  await assert.rejects(client.addItems({ modelName, items }), (error) => /without --content/.test(error.detail));
+});
+
 test("models, versions, and what makes them live", { skip }, async () => {
   const { models } = await client.models();
   assert.deepEqual(models.map((model) => [model.name, model.liveVersion]), [["shop", expected.version]]);

@@ -266,6 +266,13 @@ def add_interactions(model: str, interactions: Iterable[Mapping[str, Any]]) -> C
     )
 
 
+def add_items(model: str, items: Mapping[Id, Mapping[str, Any]]) -> Call[int]:
+    """Make items searchable that the training did not know, and return how many: ids with their attributes."""
+    ids = id_list(items, "items")
+    sent = [{"item_id": id, "metadata": dict(metadata)} for id, metadata in zip(ids, items.values(), strict=True)]
+    return _call(model, "items", {"items": sent}, lambda a: int(a["added"]))
+
+
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
     """Make a version live, by default the newest; needs a key of scope write."""
     return _call(model, "publish", {"version": version}, dict)

@@ -90,6 +90,7 @@ class EmbeddingClient:
     lookalike_users = _waits(calls.lookalike_users)
     retrieve = _waits(calls.retrieve)
     add_interactions = _waits(calls.add_interactions)
+    add_items = _waits(calls.add_items)
     publish = _waits(calls.publish)
     rollback = _waits(calls.rollback)
 
@@ -151,6 +152,7 @@ class AsyncEmbeddingClient:
     lookalike_users = _awaits(calls.lookalike_users)
     retrieve = _awaits(calls.retrieve)
     add_interactions = _awaits(calls.add_interactions)
+    add_items = _awaits(calls.add_items)
     publish = _awaits(calls.publish)
     rollback = _awaits(calls.rollback)
 

@@ -20,6 +20,7 @@ from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBat
 from feast_embeddings.query.collection import read_cursor
 from feast_embeddings.query.fold_in import fold_in
 from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.new_items import items_table
 from feast_embeddings.query.options import AudienceOptions, FoldInOptions, QueryOptions, RankOptions, VersionOptions
 from feast_embeddings.query.watch import LiveWatch
 
@@ -271,6 +272,21 @@ class EmbeddingStore:
                 raise missing_side(self.model, entity)
             self._watch.sides[entity].point_ids(given)  # raises for an id of another type
         return self._watch.events.add(events)
+
+    def add_items(self, items: Mapping[Id, Mapping[str, Any]]) -> FoldedIn:
+        """Make items searchable that the training did not know, by what content says of them.
+
+        Args:
+            items: attributes by id, under the names and with the types of the training. A missing one is a null.
+
+        Raises:
+            InputError: the version was trained without ``--content`` or knows one of the items, or an attribute cannot
+                be used; nothing is added.
+        """
+        if "item" not in self._watch.sides:
+            raise missing_side(self.model, "item")
+        self._watch.sides["item"].point_ids(items)  # raises for an id of another type
+        return self.fold_in_items(attributes=items_table(items), push=True)
 
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""

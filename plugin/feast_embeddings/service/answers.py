@@ -128,6 +128,12 @@ class AddedAnswer(BaseModel):
     duplicates: int = Field(description="Events whose id was there already.")
 
 
+class NewItemsAnswer(BaseModel):
+    model: str
+    version: str
+    added: int
+
+
 def json_response(value: Any) -> Response:
     """Return a JSON response; float32 as the shortest numbers that parse to the same float32, NaN as null."""
     body = orjson.dumps(value, to_jsonable_python, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)

@@ -20,6 +20,8 @@ __all__ = [
     "EventsRequest",
     "Interaction",
     "ItemEmbeddingRequest",
+    "NewItem",
+    "NewItemsRequest",
     "PublishRequest",
     "Query",
     "RankRequest",
@@ -260,6 +262,32 @@ class EventsRequest(Request):
             min_length=1,
             max_length=10_000,
             examples=[[{"user_id": "u-7", "item_id": "sku-1", "event_id": "click-1"}]],
+        ),
+    ]
+
+
+class NewItem(_Closed):
+    """An item that the training did not know."""
+
+    item_id: _ItemId
+    metadata: Annotated[
+        dict[str, Any],
+        Field(
+            max_length=200,
+            description="Its attributes, under the names and with the types of the training.",
+            examples=[{"title": "A warm jacket", "category": "Clothing"}],
+        ),
+    ]
+
+
+class NewItemsRequest(Request):
+    items: Annotated[
+        list[NewItem],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=1_000,
+            examples=[[{"item_id": "sku-new", "metadata": {"title": "A warm jacket", "category": "Clothing"}}]],
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""The endpoint that takes what users did."""
+"""The endpoints that take what is newer than the training: what users did, and items by their attributes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Response
 
+from feast_embeddings.errors import InputError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.access import GuardedRouter
@@ -16,7 +17,7 @@ __all__ = ["add_event_routes"]
 
 
 def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
-    """Add this endpoint to the router of the models."""
+    """Add these endpoints to the router of the models."""
 
     @router.post("/{model}/interactions", responses={200: {"model": answers.AddedAnswer}})
     @terms("write")
@@ -29,5 +30,23 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
         def add(store: EmbeddingStore) -> dict[str, Any]:
             given = [each.model_dump(exclude_none=True) for each in request.interactions]
             return {"model": model, **store.add_interactions(given)._asdict()}
+
+        return answers.json_response(await calls.write(model, add))
+
+    @router.post("/{model}/items", responses={200: {"model": answers.NewItemsAnswer}})
+    @terms("write", timed=False)
+    async def add_items(model: Model, request: requests.NewItemsRequest) -> Response:
+        """Make items searchable that the training did not know, by their attributes; needs `train --content`.
+
+        Their vectors are what content says of them. Needs a key of scope write.
+        """
+
+        def add(store: EmbeddingStore) -> dict[str, Any]:
+            items = {item.item_id: item.metadata for item in request.items}
+            if len(items) < len(request.items):
+                raise InputError("items has an item_id twice; send each item once")
+            folded = store.add_items(items)
+            version = folded.table["version"][0].as_py()
+            return {"model": model, "version": version, "added": folded.table.num_rows}
 
         return answers.json_response(await calls.write(model, add))
