@@ -201,7 +201,7 @@ def test_racers() -> None:
     assert [(each.name, each.config.factors) for each in racers] == [("svd", 8), ("als", 8), ("softmax", 8)]
     assert warnings == []
     assert [each.name for each in find_racers({}, weighs=False)[0]] == ["svd", "als", "softmax", "bpr"]
-    with pytest.raises(InputError, match=r"^parameter 'alpha' belongs to a trainer, and auto races several; name one"):
+    with pytest.raises(InputError, match=r"^no parameter 'alpha' with auto, only factors; name its trainer"):
         find_racers({"alpha": 3}, weighs=False)
     with pytest.raises(InputError, match=r"^parameter factors=0: "):
         find_racers({"factors": 0}, weighs=False)

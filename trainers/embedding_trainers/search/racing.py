@@ -135,7 +135,7 @@ def find_racers(parameters: Mapping[str, Any], *, weighs: bool) -> tuple[list[Ra
         InputError: a parameter cannot be used, or no trainer takes part.
     """
     if other := next((name for name in parameters if name != "factors"), None):
-        raise InputError(f"parameter {other!r} belongs to a trainer, and {AUTO} races several; name one with --trainer")
+        raise InputError(f"no parameter {other!r} with {AUTO}, only factors; name its trainer with --trainer")
     factors = {"factors": TrainerConfig().factors, **parameters}
     racers, warnings = [], []
     for name in installed_trainers():
