@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,3 +161,23 @@ def test_a_damaged_file_is_one_error(tmp_path: Path) -> None:
     for call in calls:
         with pytest.raises(EmbeddingsError, match=r"the events in .*x.sqlite cannot be used"):
             call()
+
+
+def test_read_only_mount(tmp_path: Path) -> None:
+    """Events are read where nothing can be written, and adding is one error."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    event = Event("u", "i", 1, 1.0, None)
+    EventLog(folder / "x.sqlite").add([event])
+    program = shutil.which("mount")
+    done = program and subprocess.run([program, "--bind", "-o", "ro", folder, folder], capture_output=True, check=False)
+    if not done or done.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        log = EventLog(folder / "x.sqlite")
+        assert log.of_users(["u"]) == {"u": [event]}
+        assert list(log.batches()) == [[event]]
+        with pytest.raises(EmbeddingsError, match="cannot be used"):
+            log.add([event])
+    finally:
+        subprocess.run(["umount", folder], check=True)

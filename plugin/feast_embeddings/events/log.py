@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -85,9 +86,17 @@ class EventLog:
                 yield [Event(*row) for row in rows]
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_WAIT_SECONDS)
-        # A commit returns when the event is on the disk.
-        connection.execute("PRAGMA synchronous = FULL")
+        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        # SQLite would make files next to it even to read; where it cannot, the file has to be complete by itself.
+        if mode == "ro" and not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
+            address += "&immutable=1"
+        connection = sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS)
+        try:
+            # A commit returns when the event is on the disk.
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
