@@ -170,6 +170,7 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
     """No documented endpoint admits a user without permissions, or a request without a token."""
     stranger = provider.token("stranger")
     example: dict[str, Any] = {"user_id": "u-1", "item_id": "sku-1", "user_ids": ["u-1"], "item_ids": ["sku-1"]}
+    example |= {"interactions": [{"user_id": "u-1", "item_id": "sku-1"}], "items": [{"item_id": "x", "metadata": {}}]}
     bodies = {
         "create_user_embedding": ["user_ids"],
         "create_item_embedding": ["item_ids"],
@@ -181,6 +182,8 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
         "similar_users/batch": ["user_ids"],
         "rank/batch": ["user_ids"],
         "users_for_item/batch": ["item_ids"],
+        "interactions": ["interactions"],
+        "items": ["items"],
         "publish": [],
         "rollback": [],
     }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,9 @@ def test_preparation(repo: Path, tmp_path: Path) -> None:
         "user_id": ["a", "b"],
         "n_interactions": [2, 2],
     }
-    assert artifact.manifest.interactions == {
+    recorded = dict(artifact.manifest.interactions or {})
+    assert re.fullmatch("[0-9a-f]{64}", recorded.pop("request"))
+    assert recorded == {
         "columns": {"user": "user_id", "item": "item_id", "timestamp": None, "weight": None, "event": "what"},
         "preparation": {
             "since": "2024-01-01T00:00:00Z",
