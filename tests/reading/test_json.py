@@ -195,3 +195,13 @@ def test_whole_numbers_that_pandas_wrote_as_real_ones(tmp_path: Path) -> None:
     assert read_table(path, ids=("item_id",), types={"x": "int"})["x"].to_pylist() == [1, None]
     with pytest.raises(InputError, match=r"not a whole number, first in row 1: '1\.5'"):
         read_table(write(tmp_path / "t.csv", "item_id,x\na,1.5\n"), types={"x": "int"})
+
+
+@pytest.mark.parametrize("text", ['[{"user_id":"a"},"q"]', "[1, 2]", '[["a", "x"]]'])
+def test_an_array_of_other_than_objects_is_bad_input(tmp_path: Path, text: str) -> None:
+    """One error of ours that names the file, also if the wanted column is in none of the objects."""
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json.*JSON"):
+        read_table(tmp_path / "a.json", ids=["item_id"])
+    with pytest.raises(InputError, match=r"a\.json.*JSON"):
+        scan(tmp_path / "a.json")

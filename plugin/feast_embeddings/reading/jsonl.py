@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.expressions import identifier, quoted
+from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import Compression, DataFile
 from feast_embeddings.reading.lines import TextLines, is_utf8, look_at, opened, start_of
 from feast_embeddings.reading.relation import BadRow, path_literal
@@ -92,10 +93,14 @@ class JsonRelation:
 
     def _has(self, column: str) -> bool:
         """Return whether any object has a column that the first ones lack. This reads the file."""
-        found = self._connection.execute(
-            f"SELECT 1 FROM {self.source([column])} WHERE {self.sql_of(column)} IS NOT NULL LIMIT 1"  # noqa: S608
-        ).fetchall()
-        return bool(found)
+        query = f"SELECT 1 FROM {self.source([column])} WHERE {self.sql_of(column)} IS NOT NULL LIMIT 1"  # noqa: S608
+        try:
+            return bool(self._connection.execute(query).fetchall())
+        except duckdb.Error as error:
+            raise InputError(
+                f"{self.name} cannot be read as JSON: {first_line(error)}; expected objects, one per line or all in "
+                "an array"
+            ) from None
 
     @functools.cached_property
     def not_objects(self) -> npt.NDArray[np.int64]:
