@@ -103,9 +103,9 @@ class QdrantFilterTranslator(FilterTranslator):
 
     def _type(self, name: str) -> ValueType:
         value_type = self._types.get(name)
-        names = sorted(n for n, t in self._types.items() if t in _COMPARED_WITH and n not in self._whole)
-        if value_type is not None and name in names:
+        if value_type in _COMPARED_WITH and name not in self._whole:
             return value_type
+        names = sorted(n for n, t in self._types.items() if t in _COMPARED_WITH and n not in self._whole)
         if name in self._whole:
             what = f"feature {name!r} is stored as one value, which filters cannot look into"
         elif value_type is not None:

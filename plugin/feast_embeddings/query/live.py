@@ -13,7 +13,7 @@ from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
-from feast_embeddings.events import EventLog
+from feast_embeddings.events import Event, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
@@ -136,9 +136,14 @@ class LiveModel:
         knows_seen = _SEEN in codec.types
         points = users.points(user_ids, name, [TIMESTAMP_KEY, *(codec.payload_keys(_SEEN) if knows_seen else ())])
         vectors = [None if point is None else point.vectors[name] for point in points]
-        histories = [list(_seen(users, point)) if knows_seen and point is not None else [] for point in points]
+        events = self._events.of_users(user_ids)
+        # Decoded only where it is needed, as each answer would wait for it.
+        histories = [
+            list(_seen(users, point)) if knows_seen and point is not None and (exclude_seen or id in events) else []
+            for id, point in zip(user_ids, points, strict=True)
+        ]
         since = [None if point is None else int(point.payload[TIMESTAMP_KEY]) for point in points]
-        for place, history in self._fresh(user_ids, since, histories).items():
+        for place, history in _fresh(events, user_ids, since, histories).items():
             histories[place] = list(history)
             # Without the items that it was learned from, a vector cannot be computed again.
             if since[place] is None or knows_seen:
@@ -147,24 +152,6 @@ class LiveModel:
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
         answers = self.rank_vectors(vectors, seen, k, filter=filter, item_ids=item_ids, attributes=attributes)
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
-
-    def _fresh(
-        self, user_ids: Sequence[Id], since: Sequence[int | None], seen: Sequence[Sequence[Id]]
-    ) -> dict[int, dict[Id, float]]:
-        """Return the whole history of each user, by position, who did something since their vector was computed.
-
-        Args:
-            since: the event timestamp of each vector, in microseconds; None without one.
-            seen: the items that each was learned from.
-        """
-        events = self._events.of_users(user_ids)
-        found: dict[int, dict[Id, float]] = {}
-        for place, (id, moment) in enumerate(zip(user_ids, since, strict=True) if events else ()):
-            for event in events.get(id, ()):
-                if moment is None or event.timestamp > moment:
-                    history = found.setdefault(place, dict.fromkeys(seen[place], 1.0))
-                    history[event.item_id] = history.get(event.item_id, 0) + event.weight
-        return found
 
     def rank_visitors(
         self,
@@ -283,3 +270,25 @@ class LiveModel:
 
 def _seen(users: LiveCollection, point: StoredPoint | ScoredPoint) -> Sequence[Id]:
     return users.side.codec.native(_SEEN, point.payload) or ()
+
+
+def _fresh(
+    events: Mapping[Id, Sequence[Event]],
+    user_ids: Sequence[Id],
+    since: Sequence[int | None],
+    seen: Sequence[Sequence[Id]],
+) -> dict[int, dict[Id, float]]:
+    """Return the whole history of each user, by position, who did something since their vector was computed.
+
+    Args:
+        events: of those users that have some.
+        since: the event timestamp of each vector, in microseconds; None without one.
+        seen: the items that each was learned from.
+    """
+    found: dict[int, dict[Id, float]] = {}
+    for place, (id, moment) in enumerate(zip(user_ids, since, strict=True) if events else ()):
+        for event in events.get(id, ()):
+            if moment is None or event.timestamp > moment:
+                history = found.setdefault(place, dict.fromkeys(seen[place], 1.0))
+                history[event.item_id] = history.get(event.item_id, 0) + event.weight
+    return found
