@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from feast_embeddings.cli.options import json_option, print_json, repo_option
+from feast_embeddings.cli.options import json_option, max_age_option, print_json, repo_option
 from feast_embeddings.repo import Repo
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -18,14 +18,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @click.command()
 @repo_option
 @click.option("--key-file", type=click.Path(path_type=Path), help="File of API keys of the service.")
-@click.option(
-    "--max-age",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    metavar="DAYS",
-    help="Oldest acceptable age of the newest interaction behind the live version, in days.",
-)
+@max_age_option
 @json_option
 def doctor(repo: str, key_file: Path | None, max_age: float, as_json: bool) -> None:
     """Find problems of the repo and say how to fix them. Changes nothing; the exit code is 1 if there is a problem."""

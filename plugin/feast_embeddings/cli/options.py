@@ -21,6 +21,8 @@ __all__ = [
     "gate_options",
     "json_option",
     "k_option",
+    "keep_option",
+    "max_age_option",
     "model_option",
     "one_model",
     "open_store",
@@ -33,6 +35,21 @@ model_option = click.option("--model", metavar="NAME", help="The model; optional
 k_option = click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many.")
 filter_option = click.option(
     "--filter", metavar="CONDITION", help="Condition on attributes, e.g. \"category = 'Books' AND price < 20\"."
+)
+keep_option = click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="How many versions to keep in addition to the live one.",
+)
+max_age_option = click.option(
+    "--max-age",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="DAYS",
+    help="Oldest acceptable age of the newest interaction behind the live version, in days.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 

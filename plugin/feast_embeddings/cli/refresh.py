@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feast_embeddings.artifact import load_artifact
-from feast_embeddings.cli.options import gate_options, json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.options import (
+    gate_options,
+    json_option,
+    keep_option,
+    max_age_option,
+    model_option,
+    one_model,
+    print_json,
+    repo_option,
+)
 from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.errors import EmbeddingsError, GateError, WriterLockedError
 from feast_embeddings.files import writer_lock
@@ -68,21 +77,8 @@ class _TrainFailedError(Exception):
 @repo_option
 @model_option
 @gate_options
-@click.option(
-    "--keep",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    help="How many versions Qdrant keeps in addition to the live one.",
-)
-@click.option(
-    "--max-age",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    metavar="DAYS",
-    help="Oldest acceptable age of the newest interaction behind the live version, in days.",
-)
+@keep_option
+@max_age_option
 @click.option("--textfile", metavar="FILE", help="Write metrics to this .prom file, for Prometheus' node exporter.")
 @json_option
 @click.argument("train_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRAIN_OPTIONS…]")

@@ -9,7 +9,15 @@ import click
 from tqdm import tqdm
 
 from feast_embeddings.artifact import load_artifact, trained_models
-from feast_embeddings.cli.options import gate_options, json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.options import (
+    gate_options,
+    json_option,
+    keep_option,
+    model_option,
+    one_model,
+    print_json,
+    repo_option,
+)
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
@@ -168,13 +176,7 @@ def rollback(repo: str, model: str | None, version: str | None, as_json: bool) -
 @click.command()
 @repo_option
 @model_option
-@click.option(
-    "--keep",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    help="How many versions to keep in addition to the live one.",
-)
+@keep_option
 @click.option("--artifacts", is_flag=True, help="Also delete from disk, and from the history of training frames.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @json_option
