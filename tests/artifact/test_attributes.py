@@ -48,14 +48,16 @@ def test_layouts(column: pa.Array) -> None:
         (pa.array([2**64 - 1, 1], pa.uint64()), ["18446744073709551615", "1"]),
         (pa.array([Decimal(1200)], pa.decimal128(5, -2)), [1200]),
         (pa.array([Decimal(10**40)], pa.decimal256(50, 0)), [str(10**40)]),
-        (pa.array([1999], pa.timestamp("ns", "America/New_York")), [datetime(1970, 1, 1, microsecond=1, tzinfo=UTC)]),
+        (pa.array([1999], pa.timestamp("ns", "America/New_York")), [datetime(1970, 1, 1, tzinfo=UTC)]),
+        (pa.array([-1], pa.timestamp("us")), [datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)]),
+        (pa.array([1_999_999, None], pa.timestamp("us")), [datetime(1970, 1, 1, second=1, tzinfo=UTC), None]),
         (pa.array([10**9], pa.timestamp("s")), [datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)]),
-        (pa.array([datetime.max]), [datetime.max.replace(tzinfo=UTC)]),
+        (pa.array([datetime.max]), [datetime.max.replace(tzinfo=UTC, microsecond=0)]),
     ],
     ids=str,
 )
 def test_numbers_and_times(column: pa.Array, expected: list[Any]) -> None:
-    """Whole numbers beyond 64 bits are text; times are cut to microseconds."""
+    """Whole numbers beyond 64 bits are text; times are cut to whole seconds, as Feast serves them."""
     assert served(column).to_pylist() == expected
 
 

@@ -298,7 +298,7 @@ BAD_TRAINING: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "broken JSON": (
         {"log.jsonl": '{"user_id": "u-1", "item_id": "a"}\n{"user_id"'},
         [],
-        ["1 not a JSON object (row 2)"],
+        ["1 not a JSON object in UTF-8 (row 2)"],
     ),
     "unknown ending": ({"log.xlsx": "PK"}, [], ["cannot tell the format from the name"]),
     "until when": ({"log.csv": OK}, ["--until", "soon"], ["'soon' is not a time"]),

@@ -24,17 +24,24 @@ N_ITEMS, N_USERS, DIM, K = 3000, 128, 16, 10
 ITEMS = "embeddings_shop_item_embeddings"
 
 
-def write(repo: Repo, n_items: int, spread: float = 1.0) -> Artifact:
-    """A version whose items are in 20 clusters, and its users in others: the narrower, the harder for a graph."""
+def write(repo: Repo, n_items: int, spread: float = 1.0, *, cancelling: bool = False) -> Artifact:
+    """A version whose items are in 20 clusters, and its users in others: the narrower, the harder for a graph.
+
+    Scores of `cancelling` vectors are sums of large numbers that are all but zero.
+    """
     rng = np.random.default_rng(0)
 
     def table(n: int, bias: bool) -> EmbeddingTable:
         centres = rng.standard_normal((20, DIM))[np.arange(n) * 20 // n]
+        embedding = (centres + spread * rng.standard_normal((n, DIM))).astype(np.float32)
+        if cancelling:
+            half = 1e4 * embedding[:, : DIM // 2]
+            embedding = np.hstack([half, -half[:, ::-1] if bias else half[:, ::-1]])
         return EmbeddingTable(
             ids=pa.array(np.arange(n)),
-            embedding=(centres + spread * rng.standard_normal((n, DIM))).astype(np.float32),
+            embedding=embedding,
             n_interactions=np.ones(n, dtype=np.int64),
-            bias=rng.standard_normal(n).astype(np.float32) if bias else None,
+            bias=(0 if cancelling else 1) * rng.standard_normal(n).astype(np.float32) if bias else None,
         )
 
     return write_artifact(
@@ -85,6 +92,12 @@ def test_without_graphs_every_vector_is_looked_at(tmp_path: Path, monkeypatch: p
     for one, true in zip(many, true_lists(artifact), strict=True):
         assert one is not None
         assert sorted(one.ids) == sorted(true)
+
+
+def test_scores_that_cancel_out_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the order of a sum changes is relative to its terms, not to the sum."""
+    repo, feature_store = shop(tmp_path, monkeypatch, hnsw_m=0)
+    assert set(publish_any(feature_store, write(repo, 4, cancelling=True)).recall["item"].values()) == {1.0}
 
 
 def test_a_graph_that_finds_too_little_is_searched_for_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,22 @@ def test_a_stray_quote_is_one_bad_row(tmp_path: Path, stray: str, rows: int) -> 
         faults.settle("log.csv", "error")
 
 
+@pytest.mark.parametrize("value", ['"a"z', '"a"z"b"', '"a" z'])
+def test_text_after_a_closing_quote_is_one_bad_row(tmp_path: Path, value: str) -> None:
+    """It is neither dropped nor joined to the value."""
+    path = write(tmp_path / "log.csv", f"user_id,item_id\nb,x\n{value},x\nc,y\n")
+    rows, faults, _ = scan(path, time=None)
+    assert rows == [("b", "x"), ("c", "y")]
+    with pytest.raises(InputError, match=r"1 with text after a closing quote, or .* \(line 3 "):
+        faults.settle("log.csv", "error")
+
+
+def test_blanks_around_a_quoted_value_are_not_part_of_it(tmp_path: Path) -> None:
+    """As docs/input.md says; within the quotes they are."""
+    path = write(tmp_path / "log.csv", 'user_id,item_id\n"a" ,x\n "b",x\n"  c ", x \n')
+    assert scan(path, time=None)[0] == [("a", "x"), ("b", "x"), ("  c ", " x ")]
+
+
 def test_quotes_within_values_are_characters(tmp_path: Path) -> None:
     """Inches in a value without quotes do not open one."""
     log = write(tmp_path / "log.csv", 'user_id,title,item_id\na,5" screen,1\nb,say "hi",2\nc,6" and 7",3\n')

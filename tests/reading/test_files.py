@@ -96,6 +96,58 @@ def test_partitions(tmp_path: Path) -> None:
     assert read_table(tmp_path / "items", ids=("item_id",))["year"].to_pylist() == [2024, 2025]
 
 
+@pytest.mark.parametrize(
+    ("value", "column", "place"),
+    [
+        ("view", pa.array(["view", "buy"]), 2),
+        ("01", pa.array([1, 2]), 2),
+        ("1", pa.array([1.5, 1.0]), 1),
+        ("2024-01-01", pa.array([date(2024, 1, 1), None]), 2),
+        ("__HIVE_DEFAULT_PARTITION__", pa.array([None, "x"]), 2),
+    ],
+    ids=str,
+)
+def test_a_column_that_contradicts_its_folder(tmp_path: Path, value: str, column: pa.Array, place: int) -> None:
+    """Neither of them is taken in silence; where they agree, there is nothing to say."""
+    ids = pa.array(["a", "b"])
+    for name, own in (("bad", column), ("good", column.take(pa.array([2 - place, 2 - place])))):
+        path = tmp_path / name / f"event={value}" / "part.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table({"user_id": ids, "item_id": ids, "event": own}), path)
+    with pytest.raises(InputError, match=f"part.parquet row {place}: column 'event' is .*, but the folder says"):
+        scan(tmp_path / "bad", time=None, event="event")
+    with pytest.raises(InputError, match=f"part.parquet row {place}: column 'event' is .*, but the folder says"):
+        read_table(tmp_path / "bad")
+    assert read_table(tmp_path / "good").num_rows == 2
+
+
+def test_types_that_duckdb_would_read_as_others(tmp_path: Path) -> None:
+    """Decimals of more than 38 digits are no floats, and durations no numbers."""
+    digits = decimal.Decimal(10**40 + 1)
+    columns = {
+        "user_id": pa.array([decimal.Decimal(1), digits], pa.decimal256(50, 0)),
+        "item_id": pa.array(["x", "y"]),
+        "real": pa.array([decimal.Decimal("1.5"), None], pa.decimal256(50, 1)),
+        "timestamp": pa.array([1_704_067_200, 1_704_067_201], pa.duration("s")),
+    }
+    pq.write_table(pa.table(columns), path := tmp_path / "log.parquet")
+    assert scan(path, time=None)[0] == [("1", "x"), (str(digits), "y")]
+    with pytest.raises(InputError, match=r"'timestamp': expected a timestamp.* but the type is INTERVAL"):
+        scan(path)
+    assert scan(path, columns=("real",), time=None)[1].counts == {
+        "whose real is neither text nor a whole number": 1,
+        "without real": 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["User_ID", "userId", "USER ID", "user-id"])
+def test_a_name_that_is_spelled_otherwise(tmp_path: Path, name: str) -> None:
+    """The error guesses it."""
+    path = write(tmp_path / "log.csv", f"{name},item_id\na,x\n")
+    with pytest.raises(InputError, match=f"no column 'user_id'.*did you mean '{name}'"):
+        scan(path, time=None)
+
+
 def test_integers_of_any_width_are_one(tmp_path: Path) -> None:
     """No file decides the type of the next."""
     parquet(tmp_path / "a.parquet", user_id=pa.array([1], pa.int32()), item_id=["x"], w=[1])

@@ -64,9 +64,9 @@ def test_lines_that_are_no_objects(tmp_path: Path) -> None:
 
     assert rows == [("1", "2")]
     assert (faults.rows, faults.bad) == (7, 6)
-    assert faults.counts == {"not a JSON object": 5, "without user_id": 1}
+    assert faults.counts == {"not a JSON object in UTF-8": 5, "without user_id": 1}
     with pytest.raises(
-        InputError, match=r"5 not a JSON object \(row 2, row 3, row 4, …\); 1 without user_id \(row 6\)"
+        InputError, match=r"5 not a JSON object in UTF-8 \(row 2, row 3, row 4, …\); 1 without user_id \(row 6\)"
     ):
         faults.settle("log", "error")
 
@@ -108,6 +108,26 @@ def test_whole_numbers_beyond_64_bits(tmp_path: Path) -> None:
     """They are their text."""
     log = write(tmp_path / "log.jsonl", '{"user_id": 123456789012345678901234567890, "item_id": 1}\n')
     assert scan(log)[0] == [("123456789012345678901234567890", "1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.jsonl", '{{"user_id": "a", "item_id": "x"}}\n{second}\n'),
+        ("log.jsonl", "1\n{second}\n"),
+        ("log.json", '[{{"user_id": "a", "item_id": "x"}}, {second}]'),
+    ],
+)
+def test_a_key_twice_in_one_object(tmp_path: Path, name: str, text: str) -> None:
+    """Readers differ in which value counts, so it is an error; a key that is not read is none of the log's business."""
+    twice = '{"user_id": "a", "item_id": "x", "item_id": "y", "page": 1, "page": 1}'
+    path = write(tmp_path / name, text.format(second=twice))
+    with pytest.raises(InputError, match="row 2 has the key 'item_id' more than once"):
+        scan(path, time=None)
+    with pytest.raises(InputError, match=r"row 2 has the key '(item_id|page)' more than once"):
+        read_table(path)
+    other = write(tmp_path / f"other-{name}", text.format(second='{"user_id": "b", "item_id": "y", "p": 1, "p": 2}'))
+    assert scan(other, time=None)[0][-1] == ("b", "y")
 
 
 def test_a_column_that_comes_late(tmp_path: Path) -> None:
@@ -154,8 +174,8 @@ def test_lines_that_are_not_utf_8(tmp_path: Path) -> None:
     content = text.encode("latin-1")
     for name, written in (("log.jsonl", content), ("log.jsonl.gz", gzip.compress(content))):
         rows, faults, _ = scan(write(tmp_path / name, written))
-        assert (rows, faults.counts) == ([("a", "1"), ("b", "1")], {"not a JSON object": 2})
-        with pytest.raises(InputError, match=r"2 not a JSON object \(row 2, row 3\)"):
+        assert (rows, faults.counts) == ([("a", "1"), ("b", "1")], {"not a JSON object in UTF-8": 2})
+        with pytest.raises(InputError, match=r"2 not a JSON object in UTF-8 \(row 2, row 3\)"):
             faults.settle("log", "error")
 
 
@@ -178,7 +198,7 @@ def test_tables_without_a_column(tmp_path: Path, text: str) -> None:
     [
         ('{"item_id": 1, "x": 1, "X": 2}', "keys that differ only in case: 'x', 'X'; rename one"),
         ('{"item_id": 1, "": 2}', "a key without a name"),
-        ('{"item_id": 1}\n{"item_id": "\\ud83d"}', r"1 of 2 rows cannot be used: 1 not a JSON object \(row 2"),
+        ('{"item_id": 1}\n{"item_id": "\\ud83d"}', r"1 of 2 rows cannot be used: 1 not a JSON object in UTF-8 \(row 2"),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:

@@ -166,6 +166,8 @@ class Run:
             all_types = {**self.newest.attributes.get(entity, {}), **(types or {})}
             file = read_attribute_file(path, id_names(entity, own_name), all_types)
             unused.difference_update(file.columns.column_names)
+            if cut := file.cut_times():
+                warnings.append(f"{file.name}: the times of {', '.join(cut)} are cut to whole seconds, as in Feast")
             if entity == "item" and content is not None:
                 catalogue = Catalogue.of(file, ids[entity], content)
                 attributes[entity] = catalogue.trained_attributes

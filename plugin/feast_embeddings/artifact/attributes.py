@@ -134,7 +134,9 @@ def _cast(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
 
 
 def _times(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
-    """Convert to microseconds in UTC, truncated; a time without a zone is UTC, as everywhere in Feast."""
+    """Convert to whole seconds in UTC, rounded down: Feast's type holds no more, and values must be the same online
+    and offline. A time without a zone is UTC, as everywhere in Feast.
+    """
     zone = column.type.tz if pa.types.is_timestamp(column.type) else None
     is_finer = column.type == pa.timestamp("ns", zone)
     times = column.cast(pa.timestamp("us", zone), safe=not is_finer).cast(pa.int64())
@@ -144,7 +146,7 @@ def _times(column: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
             f"{what}: {pc.sum(outside).as_py():,} times before the year 1 or after the year 9999, first in row "
             f"{place + 1}; correct them, or leave the column out"
         )
-    return times.cast(TIMESTAMP)
+    return pc.floor_temporal(times.cast(TIMESTAMP), unit="second")
 
 
 def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:

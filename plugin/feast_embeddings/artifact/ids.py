@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_object_dtype, is_string_dtype
@@ -24,10 +25,12 @@ def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:
     column = column.infer_objects()
     # pandas stores a column without ids as NaN, and whole numbers with missing values as floats.
     is_real = is_float_dtype(column.dtype) and not column.isna().all()
-    if is_bool_dtype(column.dtype) or (is_real and (is_text or not _is_whole(column))):
+    if is_bool_dtype(column.dtype) or (is_real and (is_text or not _whole(column).all())):
+        kind = "true and false" if is_bool_dtype(column.dtype) else "real numbers"
+        row = int(np.argmax(column.notna())) if is_text or kind != "real numbers" else int(np.argmin(_whole(column)))
         raise InputError(
-            f"{name} holds {'true and false' if is_bool_dtype(column.dtype) else 'real numbers'}; "
-            f"expected {'text' if is_text else 'whole numbers'}"
+            f"{name} holds {kind}, as {column.iloc[row]!s} in row {row + 1}; expected "
+            f"{'text' if is_text else 'whole numbers'}"
         )
     try:
         if not is_text:
@@ -52,7 +55,9 @@ def _refuse_other_spellings(column: pd.Series[Any], name: str) -> None:
         )
 
 
-def _is_whole(column: pd.Series[Any]) -> bool:
-    numbers = column.dropna().to_numpy(dtype=np.float64)
-    # Beyond it, not every whole number is a float.
-    return bool((np.abs(numbers) < 2.0**53).all() and (numbers == np.round(numbers)).all())
+def _whole(column: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Return which values are whole numbers, or missing."""
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    # Beyond 2^53, not every whole number is a float.
+    whole: npt.NDArray[np.bool_] = np.isnan(numbers) | ((np.abs(numbers) < 2.0**53) & (numbers == np.round(numbers)))
+    return whole

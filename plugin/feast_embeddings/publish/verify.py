@@ -218,9 +218,12 @@ def _search(
         ids = [id for batch in encode_table(target.side.codec, target.side.renamed(asked)) for id in batch.ids]
     k = min(_K, target.rows.num_rows - (skip is not None))
     least = kth_best_scores(target.rows, queries, k, bias, cosine=cosine, datatype=datatype, skip=skip)
-    slack = 0.0
-    if datatype == "float16" and queries.shape[1] < _LANES:
-        slack = _HALF_ROUNDING * (1.0 if cosine else _largest_norm(target.rows, bias))
+    dim = queries.shape[1]
+    # Qdrant and numpy sum in different orders, which matters most where the products cancel out.
+    rounding = dim * float(np.finfo(np.float32).eps)
+    if datatype == "float16" and dim < _LANES:
+        rounding += _HALF_ROUNDING
+    slack = rounding * (1.0 if cosine else _largest_norm(target.rows, bias))
     return _Search(name, queries, ids, k, least, cosine, slack)
 
 
@@ -244,7 +247,7 @@ def _recall(engine: Engine, collection: str, search: _Search, ef: int, enough: i
         hits = engine.query(collection, search.name, query, limit=limit, search_ef=ef, enough_ef=enough)
         hits = [hit for hit in hits if hit.id != skipped][: search.k]
         scores = [hit.score for hit in hits] if rescored else _score(engine, collection, search, query, hits)
-        # Ties count as found; the tolerance is because Qdrant and numpy sum in different orders.
+        # Ties count as found.
         slack = search.slack * (1.0 if search.cosine else float(np.linalg.norm(query)))
         found += sum(score >= least - 1e-5 * abs(least) - slack for score in scores)
     return float(found / (search.k * len(search.queries)))

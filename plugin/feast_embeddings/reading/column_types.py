@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
+from feast_embeddings.reading.expressions import iso_time
 from feast_embeddings.reading.faults import shortened
 
 ColumnType = Literal["text", "int", "float", "bool", "time"]
@@ -59,7 +60,7 @@ def plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> 
     if not all_match(_TIME):
         return "text"
     connection.register("column", pa.table({"x": values}))
-    found = connection.execute('SELECT bool_and(TRY_CAST(x AS TIMESTAMPTZ) IS NOT NULL) FROM "column"').fetchall()
+    found = connection.execute(f'SELECT bool_and(({iso_time("x")}) IS NOT NULL) FROM "column"').fetchall()  # noqa: S608
     return "time" if found[0][0] else "text"
 
 
@@ -73,6 +74,10 @@ def converted(
     target = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "time": "TIMESTAMPTZ"}[wanted]
     is_text = pa.types.is_string(column.type)
     value = f"TRY_CAST(x AS {target})"
+    if wanted == "time" and is_text:
+        value = iso_time("x")
+    if wanted in ("int", "float", "bool") and is_text:
+        value = f"CASE WHEN NOT contains(x, '_') THEN {value} END"  # DuckDB reads 1_0 as 10
     if wanted == "int" and is_text:
         # DuckDB would round 1.5; pandas writes 1.0 for a whole number if another is missing.
         value = f"CASE WHEN regexp_full_match(x, '[+-]?[0-9]+(\\.0*)?') THEN {value} END"

@@ -23,7 +23,7 @@ _HEADER_BYTES = 1 << 20
 _KINDS = {
     "MISSING COLUMNS": "with too few values",
     "TOO MANY COLUMNS": "with too many values",
-    "UNQUOTED VALUE": "with a quote that is never closed",
+    "UNQUOTED VALUE": "with text after a closing quote, or a quote that is never closed",
     "INVALID ENCODING": "not UTF-8",
     "INVALID STATE": "with a stray quote",
 }

@@ -34,6 +34,8 @@ LAST_TIME = 253_402_300_799_999_999
 # Dates and times in digits only would be milliseconds of the years 2600 to 2635.
 IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
 _DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
+# The end of a time in capitals: a zone that means the same everywhere, or an offset that some clock has.
+_ZONE = "[0-9. ](UTC|GMT|[A-Z]+/[A-Z0-9_/+-]+)$|[ T][0-9:.]+[+-](0?[0-9]|1[0-4])(:?[0-5][0-9]){0,2}$"
 # In addition to DuckDB's own cast, which reads most of ISO 8601 with or without a zone.
 _MORE_FORMS = (
     "%Y%m%dT%H%M%S%z",
@@ -182,7 +184,7 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
             f"type is {column.type}"
         )
     of_form = "" if form is None else f" of the form {form}"
-    absent = f"{text} IS NULL OR {text} IN ('', 'nan')"
+    absent = f"{text} IS NULL OR {text} = {quoted('nan' if base in ('FLOAT', 'DOUBLE') else '')}"
     in_digits = f"whose {column.name} is a date in digits (give its format with --time-format, e.g. %Y%m%d)"
     last = min(LAST_TIME, LAST_TIME if latest is None else latest)
     why = "after the year 9999" if last == LAST_TIME else "in the future (--allow-future keeps them)"
@@ -208,15 +210,21 @@ def number_expression(column: Column) -> Expression:
     if base not in (*numbers, "TEXT", "JSON", "VARCHAR", "ENUM", NULL):
         raise InputError(f"column {column.name!r}: weights must be numbers, but the type is {column.type}")
     text, result = column.text, column.result
-    value = f"CAST({column.sql} AS DOUBLE)" if base in numbers else f"TRY_CAST({text} AS DOUBLE)"
+    # DuckDB reads 1_0 as 10.
+    written = f"CASE WHEN NOT contains({text}, '_') THEN TRY_CAST({text} AS DOUBLE) END"
+    value = f"CAST({column.sql} AS DOUBLE)" if base in numbers else written
     # Trainers use float32.
-    finite = f"isfinite({result}) AND TRY_CAST({result} AS FLOAT) IS NOT NULL"
+    kept = f"TRY_CAST({result} AS FLOAT)"
+    outside = f"NOT isfinite({result}) OR {kept} IS NULL OR ({kept} = 0 AND {result} > 0)"
+    bad = f"({result} IS NULL OR {result} < 0 OR {outside})"
     fault = _faults(
         (f"{result} IS NULL AND ({text} IS NULL OR {text} = '')", _absent(column)),
-        (f"{result} IS NULL OR NOT ({finite})", _fault(f"whose {column.name} is not a finite number", text)),
+        (f"{result} IS NULL OR NOT isfinite({result})", _fault(f"whose {column.name} is not a finite number", text)),
         (f"{result} < 0", _fault(f"whose {column.name} is negative", text)),
+        (f"{kept} IS NULL", _fault(f"whose {column.name} is too large for float32 (3.4e38)", text)),
+        (f"{kept} = 0 AND {result} > 0", _fault(f"whose {column.name} is too small for float32 (1.4e-45)", text)),
     )
-    return Expression(value, f"({result} IS NULL OR {result} < 0 OR NOT ({finite}))", fault)
+    return Expression(value, bad, fault)
 
 
 def text_expression(column: Column, known: Collection[str]) -> Expression:
@@ -279,11 +287,21 @@ def _of_number(sql: str, dtype: str) -> tuple[str, str]:
     return f"CASE {values} END", f"CAST(CASE {units} END AS TINYINT)"
 
 
-def _of_text(text: str) -> tuple[str, str]:
+def iso_time(text: str) -> str:
+    """Return SQL for the time in a text, null if it is not ISO 8601 with ``Z``, ``UTC``, an offset, a place or none."""
     # Also accept a comma before the fraction, and a space before the offset.
     neat = f"regexp_replace(replace(upper(trim({text})), ',', '.'), ' ([+-][0-9:]+)$', '\\1')"
     forms = "[" + ", ".join(map(quoted, _MORE_FORMS)) + "]"
-    iso = f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), TRY_CAST({neat} AS TIMESTAMPTZ), try_strptime({neat}, {forms}))"
+    parsed = (
+        f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), TRY_CAST({neat} AS TIMESTAMPTZ), try_strptime({neat}, {forms}))"
+    )
+    # DuckDB takes BST for Bangladesh, and an offset of 99 hours as it is.
+    has_zone = f"regexp_matches({neat}, '[A-Z]{{2,}}|[ T][0-9:.]+[+-]')"
+    return f"CASE WHEN NOT {has_zone} OR regexp_matches({neat}, {quoted(_ZONE)}) THEN {parsed} END"
+
+
+def _of_text(text: str) -> tuple[str, str]:
+    iso = iso_time(text)
     whole, whole_unit = _of_number(f"TRY_CAST(regexp_extract(trim({text}), '^[0-9]+$') AS HUGEINT)", "HUGEINT")
     real, real_unit = _of_number(f"TRY_CAST(regexp_extract(trim({text}), '^[0-9]+[.][0-9]*$') AS DOUBLE)", "DOUBLE")
     unit = f"CASE WHEN {iso} IS NOT NULL THEN 0::TINYINT ELSE coalesce({whole_unit}, {real_unit}) END"

@@ -21,6 +21,7 @@ from feast_embeddings.reading.relation import BadRow, path_literal
 
 # JSON has no list of columns: this many objects are searched for them.
 _SAMPLED_OBJECTS = 20_480
+NOT_AN_OBJECT = "not a JSON object in UTF-8"
 _NO_COLUMN = "feast-embeddings: no such column"
 _LEAST_OBJECT = 16 << 20
 _ARRAY_OBJECT = 64 << 20
@@ -81,6 +82,9 @@ class JsonRelation:
         twins = [column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1]
         if twins:
             raise InputError(f"{self.name} has keys that differ only in case: {twins[0]!r}, {twins[1]!r}; rename one")
+        for column in columns:
+            if (row := self._repeated.get(column)) is not None:
+                raise InputError(f"{self.name} row {row} has the key {column!r} more than once; keep the right one")
         # DuckDB 2.0 reads a single column in another way, which is limited to 128 nested lists.
         listed = ", ".join(f"{quoted(column)}: 'JSON'" for column in [*columns, _NO_COLUMN])
         return f"read_json({path_literal(self._path)}, columns = {{{listed}}}, {self._options})"
@@ -101,6 +105,25 @@ class JsonRelation:
                 f"{self.name} cannot be read as JSON: {first_line(error)}; expected objects, one per line or all in "
                 "an array"
             ) from None
+
+    @functools.cached_property
+    def _repeated(self) -> dict[str, int]:
+        """Return the keys that an object has more than once, each with its first row; DuckDB takes the first value."""
+        usual = ", ".join(quoted(name) for name in self.names)
+        try:
+            rows = self._connection.execute(
+                "SELECT number, keys FROM (SELECT row_number() OVER () AS number, json_keys(json) AS keys "  # noqa: S608
+                f"FROM read_json_objects({path_literal(self._path)}, {self._options})) "
+                f"WHERE keys <> [{usual}]::VARCHAR[] AND len(keys) > len(list_distinct(keys)) "
+                "ORDER BY number LIMIT 1000"
+            ).fetchall()
+        except duckdb.Error:
+            return {}  # the scan names the fault
+        repeated: dict[str, int] = {}
+        for number, keys in rows:
+            for key in {key for key in keys if keys.count(key) > 1}:
+                repeated.setdefault(key, number)
+        return repeated
 
     @functools.cached_property
     def not_objects(self) -> npt.NDArray[np.int64]:

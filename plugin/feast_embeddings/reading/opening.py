@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading.delimited import DelimitedRelation
-from feast_embeddings.reading.expressions import quoted
+from feast_embeddings.reading.expressions import NULL, quoted
 from feast_embeddings.reading.faults import first_line
 from feast_embeddings.reading.files import DataFile, Format
 from feast_embeddings.reading.jsonl import JsonRelation
@@ -76,7 +78,7 @@ def open_relations(
     for file in found:
         with read_errors(str(file), _FORMATS[file.format].format):
             if file.format == "parquet":
-                relation: Relation = ParquetRelation(connection, file)
+                relation: Relation = _parquet(connection, file, exits)
             elif file.format == "csv":
                 relation = DelimitedRelation(connection, file, scratch)
             else:
@@ -100,6 +102,42 @@ def refuse_twins(relation: Relation, column: str) -> None:
         raise InputError(f"{relation.name} has two columns {column!r}; rename one")
 
 
+def refuse_contradiction(
+    connection: duckdb.DuckDBPyConnection, relation: Relation, file: DataFile | None, column: str
+) -> None:
+    """Raise `InputError` if a column of a file has another value than the folder of the same name."""
+    if file is None or column not in file.partitions or (dtype := relation.type_of(column)) in (None, NULL):
+        return
+    value = file.partitions[column]
+    said = "NULL::VARCHAR" if value is None else quoted(value)
+    own = relation.sql_of(column)
+    if dtype == "JSON":
+        own = f"({own} ->> '$')"
+    elif dtype != "TEXT":
+        said = f"TRY_CAST({said} AS {dtype})"
+    with read_errors(relation.name, relation.format):
+        other = connection.execute(
+            f"SELECT number, CAST(own AS VARCHAR) FROM (SELECT row_number() OVER () AS number, {own} AS own "  # noqa: S608
+            f"FROM {relation.source([column])}) WHERE own IS DISTINCT FROM {said} ORDER BY number LIMIT 1"
+        ).fetchone()
+    if other:
+        raise InputError(
+            f"{relation.name} row {other[0]}: column {column!r} is {other[1]!r:.80}, but the folder says "
+            f"{value!r:.80}; correct one of them, or leave the column out of the file"
+        )
+
+
+def _parquet(connection: duckdb.DuckDBPyConnection, file: DataFile, exits: ExitStack) -> Relation:
+    parquet = exits.enter_context(pq.ParquetFile(file.path))
+    schema = parquet.schema_arrow
+    # DuckDB reads these as floats and as whole numbers.
+    if not any(pa.types.is_decimal256(dtype) or pa.types.is_duration(dtype) for dtype in schema.types):
+        parquet.close()
+        return ParquetRelation(connection, file)
+    batches = pa.RecordBatchReader.from_batches(schema, parquet.iter_batches())
+    return StreamRelation(connection, batches, str(file))
+
+
 def source_name(source: Source) -> str:
     """Return the name of a source for errors."""
     return str(source) if isinstance(source, Path | str | Location) else f"the {type(source).__name__}"
@@ -111,7 +149,8 @@ def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
         return InputError(
             f"{source} has no columns; expected {name!r}, in JSON in objects, one per line or all in an array"
         )
-    close = difflib.get_close_matches(name, names, n=1)
+    plain = {re.sub("[^a-z0-9]", "", known.lower()): known for known in names}
+    close = [plain[key] for key in difflib.get_close_matches(re.sub("[^a-z0-9]", "", name.lower()), plain, n=1)]
     guess = f"; did you mean {close[0]!r}?" if close else ""
     columns = ", ".join(map(repr, names))
     return InputError(f"{source} has no column {name!r}; its columns are {columns}{guess}")

@@ -200,8 +200,8 @@ def _readable(dtype: pa.DataType) -> pa.DataType:
     if pa.types.is_decimal(dtype) and dtype.scale < 0:
         digits = dtype.precision - dtype.scale
         return pa.decimal128(digits, 0) if digits <= 38 else pa.string()
-    if pa.types.is_decimal256(dtype) and dtype.precision <= 38:
-        return pa.decimal128(dtype.precision, dtype.scale)
     if pa.types.is_decimal256(dtype):
-        return pa.string()
+        # Real numbers must not look like text, which could be an id. More than 38 digits before the point are an error.
+        is_real = 0 < dtype.scale < 38
+        return pa.decimal128(min(38, dtype.precision), dtype.scale) if is_real or dtype.precision <= 38 else pa.string()
     return dtype

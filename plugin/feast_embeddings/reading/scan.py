@@ -31,7 +31,7 @@ from feast_embeddings.reading.expressions import (
 )
 from feast_embeddings.reading.faults import MOST_EXAMPLES, Faults, first_line
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.jsonl import JsonRelation
+from feast_embeddings.reading.jsonl import NOT_AN_OBJECT, JsonRelation
 from feast_embeddings.reading.opening import (
     Source,
     column_of,
@@ -39,6 +39,7 @@ from feast_embeddings.reading.opening import (
     missing_column,
     open_relations,
     read_errors,
+    refuse_contradiction,
     refuse_twins,
     source_name,
 )
@@ -150,8 +151,9 @@ class Scan:
             elif column.required:
                 relation, file = self._relations[0]
                 raise missing_column(self.name, column.name, [*relation.names, *(file.partitions if file else ())])
-            for relation, _ in self._relations:
+            for relation, file in self._relations:
                 refuse_twins(relation, column.name)
+                refuse_contradiction(self._connection, relation, file, column.name)
         return present
 
     def _column(self, relation: Relation, file: DataFile | None, name: str, place: int) -> tuple[Column, str]:
@@ -257,7 +259,7 @@ class Scan:
         texts = fault.take(pa.array(bad))
         if isinstance(relation, JsonRelation):
             broken = np.isin(bad + start + 1, relation.not_objects)
-            texts = pc.if_else(pa.array(broken), f"not a JSON object{SEPARATOR}", texts)
+            texts = pc.if_else(pa.array(broken), f"{NOT_AN_OBJECT}{SEPARATOR}", texts)
         self.faults.bad += len(bad)
         pieces = pc.list_flatten(pc.split_pattern(texts, RECORD))
         kinds = pc.list_element(pc.split_pattern(pieces, SEPARATOR, max_splits=1), 0)

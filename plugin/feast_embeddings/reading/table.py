@@ -18,7 +18,7 @@ from feast_embeddings.reading.column_types import ColumnType, converted, plaines
 from feast_embeddings.reading.expressions import NULL, Column, id_expression, id_kind
 from feast_embeddings.reading.faults import Faults, first_line
 from feast_embeddings.reading.files import DataFile
-from feast_embeddings.reading.jsonl import JsonRelation
+from feast_embeddings.reading.jsonl import NOT_AN_OBJECT, JsonRelation
 from feast_embeddings.reading.opening import (
     Source,
     column_of,
@@ -26,6 +26,7 @@ from feast_embeddings.reading.opening import (
     missing_column,
     open_relations,
     read_errors,
+    refuse_contradiction,
     refuse_twins,
     source_name,
 )
@@ -110,6 +111,7 @@ def _read(
 ) -> pa.Table:
     for column in columns:
         refuse_twins(relation, column)
+        refuse_contradiction(connection, relation, file, column)
     with read_errors(relation.name, relation.format):
         present = {column: found for column in columns if (found := column_of(relation, file, column))}
         chosen = [column for column in present if relation.type_of(column)]
@@ -122,14 +124,15 @@ def _read(
     left_out = relation.bad_rows(len(table))
     faults.rows += len(table) + len(left_out)
     broken = relation.not_objects if isinstance(relation, JsonRelation) else np.empty(0, np.int64)
-    left_out += [BadRow("not a JSON object", f"row {row}", "") for row in broken.tolist()]
+    left_out += [BadRow(NOT_AN_OBJECT, f"row {row}", "") for row in broken.tolist()]
     for column in wishes.ids:
         if column in table.column_names and table[column].null_count:
             absent = np.setdiff1d(np.flatnonzero(pc.is_null(table[column])) + 1, broken)
             if len(absent):
                 what = f"{relation.name}: column {column!r}"
                 raise InputError(
-                    f"{what}: {len(absent):,} of {len(table):,} rows have no id, the first is row {absent[0]}"
+                    f"{what}: {len(absent):,} of {len(table):,} rows have no id (text, or a whole number), the "
+                    f"first is row {absent[0]}"
                 )
     faults.bad += len(left_out)
     for row in left_out:

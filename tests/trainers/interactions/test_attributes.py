@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedding_trainers.interactions.attributes import read_attributes
+from embedding_trainers.interactions.attributes import read_attribute_file, read_attributes
 from feast_embeddings.errors import InputError
 
 
@@ -46,7 +47,10 @@ def test_table_of_ids_only(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("itemid,x\n1,2\n", "has no column 'item_id'; its columns are 'itemid', 'x'; did you mean 'itemid'?"),
-        ("item_id,x\n1,2\n,3\n", "column 'item_id': 1 of 2 rows have no id, the first is row 2"),
+        (
+            "item_id,x\n1,2\n,3\n",
+            "column 'item_id': 1 of 2 rows have no id (text, or a whole number), the first is row 2",
+        ),
         ("item_id,x\n1,2\n3,4\n3,5\n", "column 'item_id': 1 of 3 rows repeat an id, e.g. '3'"),
         (
             "item_id,x\nsku-1,2\n",
@@ -72,3 +76,13 @@ def test_rows_of_errors_are_those_of_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"item_id": ["c", "b", "a"], "sizes": [[1], [2, None], [3]]}), path)
     with pytest.raises(InputError, match="first in row 2;"):
         read_attributes(path, ("item_id",), pa.array(["a", "b", "c"]))
+
+
+def test_times_are_cut_to_whole_seconds(tmp_path: Path) -> None:
+    """As Feast serves them; the columns where that loses something are known."""
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,added,sold\na,2024-01-01T00:00:01.5Z,2024-01-01\nb,,2024-01-02\n")
+    file = read_attribute_file(path, ("item_id",))
+    assert file.cut_times() == ["added"]
+    added = file.served()["added"].to_pylist()
+    assert added == [datetime(2024, 1, 1, second=1, tzinfo=UTC), None]

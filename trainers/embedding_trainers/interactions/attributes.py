@@ -45,6 +45,14 @@ class AttributeFile:
             )
         return rows
 
+    def cut_times(self) -> list[str]:
+        """The columns of times with fractions of a second, which `served` cuts off."""
+        return [
+            name
+            for name, column in zip(self.columns.column_names, self.columns.columns, strict=True)
+            if pa.types.is_timestamp(column.type) and pc.any(pc.greater(pc.subsecond(column), 0)).as_py()
+        ]
+
     def served(self, leave_out: Collection[str] = ()) -> pa.Table:
         """The columns in the types that can be served, but for those left out; in the order of the file.
 
