@@ -177,6 +177,36 @@ def test_splits(shop: Path, split: str, method: str) -> None:
     assert [line.split()[0] for line in text.splitlines() if line.startswith("recall")] == ["recall@1", "recall@5"]
 
 
+@pytest.mark.parametrize(("split", "table"), [("cold-items", "--items"), ("cold-users", "--users")])
+def test_hidden_items_and_users(shop: Path, split: str, table: str) -> None:
+    """The report says what was hidden, and content counts where its table is named."""
+    entity = split.removeprefix("cold-").removesuffix("s")
+    log = ("--interactions", shop / "interactions.parquet", "--split", split, *FEW)
+    with_content = (*log, table, shop / f"{entity}s.parquet")
+    found, bare = as_json(*with_content), as_json(*log)
+    hidden = 20 if entity == "item" else 60
+    assert (found["entity"], found["n_hidden"], found["trainer"]) == (entity, hidden, "bpr")
+    assert found["content"]
+    assert bare["content"] == []
+    assert bare["strength"] is None
+    assert [row["given"] for row in found["rows"]][:3] == [0, 1, 2]
+    assert [row["given"] for row in bare["rows"]][:2] == [1, 2]
+    assert set(bare["rows"][0]["scores"]) == {"behaviour", "popular", "random"}
+    assert as_json(*with_content, "--content", "none") == bare
+    text = run(*with_content)
+    assert f"bpr on {hidden} hidden {entity}s" in text
+    assert f"content: {','.join(found['content'])}" in text
+
+
+def test_auto_on_hidden_items(shop: Path) -> None:
+    """The race decides which trainer is tried on them."""
+    found = as_json(
+        *("--interactions", shop / "interactions.parquet", "--split", "cold-users", "--factors", "4", "--threads", "1")
+    )
+    assert found["trainer"] in ("als", "svd", "softmax", "bpr")
+    assert found["rows"][0]["given"] == 1
+
+
 def test_events_and_repeats(shop: Path, trained: Path, tmp_path: Path) -> None:
     """Testing on purchases is as a file of purchases; a version and its trainer agree on repeats."""
     events = ("--event-column", "event", "--event-weights", "view=1,buy=1", "--test-events", "buy")
@@ -212,7 +242,11 @@ def test_events_and_repeats(shop: Path, trained: Path, tmp_path: Path) -> None:
         (["--model", "shop", "--test", "LOG", "--trainer", "bpr"], "--trainer has no effect with --model"),
         (["--interactions", "LOG", "--version", "1"], "--version works only with --model"),
         (["--interactions", "LOG", "--test", "LOG", "--split", "time"], "name one of --test, --split and --split-at"),
-        (["--interactions", "LOG", "--split", "cold-items"], "--split cold-items: a new item has no interactions"),
+        (["--model", "shop", "--test", "LOG", "--split", "cold-items"], "so it needs --interactions"),
+        (["--interactions", "LOG", "--split", "cold-items", "--k", "5"], "--k has no effect with --split cold-items"),
+        (["--interactions", "LOG", "--split", "cold-users", "--test", "LOG"], "--test has no effect with --split cold"),
+        (["--interactions", "LOG", "--items", "USERS"], "--items has no effect without --split cold-items or cold"),
+        (["--interactions", "LOG", "--split", "cold-users", "--users", "USERS", "--content", "land:text"], "'land'"),
         (["--interactions", "LOG", "--split", "last", "--include-seen"], "--include-seen: --split last holds out all"),
         (["--interactions", "LOG", "--test-events", "buy"], "name it (--event-column)"),
         (["--interactions", "LOG", "--split-at", "now"], "'now' is not a time"),

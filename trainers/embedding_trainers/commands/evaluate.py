@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from embedding_trainers.interactions import LogReport, Split
+    from embedding_trainers.search import Racer
     from embedding_trainers.trainer import Factors
+    from feast_embeddings.artifact import Entity
     from feast_embeddings.reading import Source
 
 __all__ = ["evaluate"]
@@ -40,7 +42,15 @@ SourceOf = Callable[[str], InteractionSource]
 @click.option("--version", type=VERSION, default="latest", show_default=True, help="The version of --model.")
 @repo_option("Feast repo.")
 @click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
-@log_option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment.")
+@log_option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment and cold-users.")
+@log_option("--items", type=click.Path(), metavar="FILE", help="Attributes of items, for cold-items.")
+@log_option(
+    "--content",
+    default="auto",
+    show_default=True,
+    metavar="SPEC",
+    help="Which of their columns are content, as in train; none leaves them out.",
+)
 @click.option(
     "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
 )
@@ -56,6 +66,8 @@ def evaluate(
     test: SplitChoice,
     k: str,
     users: str | None,
+    items: str | None,
+    content: str,
     segments: tuple[str, ...],
     query: str | None,
     source_of: SourceOf,
@@ -83,6 +95,19 @@ def evaluate(
             "name either --interactions, to train and evaluate, or --model, to evaluate a version; both together only "
             "with --like, which is then a version of that model"
         )
+    if test.cold is not None:
+        if interactions is None:
+            raise InputError(f"--split {test.split} trains, so it needs --interactions")
+        refuse_typed(
+            ("test", "split_at", "k", "segments", "test_events", "include_seen"),
+            f"has no effect with --split {test.split}",
+        )
+        source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
+        _evaluate_cold(
+            source, test.cold, source.table(items if test.cold == "item" else users), content, choice, as_json
+        )
+        return
+    refuse_typed(("items", "content"), "has no effect without --split cold-items or cold-users")
     if not segments and not is_given(context, "users"):
         users = None  # of the settings: no attribute is asked for
     if interactions is not None:
@@ -123,20 +148,55 @@ def _train(
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
 
 
+def _evaluate_cold(
+    source: InteractionSource, entity: Entity, table: Source | None, content: str, choice: TrainerChoice, as_json: bool
+) -> None:
+    """Evaluate on hidden items or users, and print what came out."""
+    from embedding_trainers.content.catalogue import content_columns
+    from embedding_trainers.evaluation.cold import Catalogue, evaluate_cold
+    from embedding_trainers.evaluation.cold_text import cold_text
+    from embedding_trainers.interactions import split_interactions
+    from embedding_trainers.interactions.attributes import read_attribute_file
+    from embedding_trainers.interactions.checks import check_weights
+    from embedding_trainers.search import race
+    from embedding_trainers.trainer import find_trainer
+    from feast_embeddings.artifact.id_column import id_names
+
+    log, rows = source.read()
+    name, matrix = choice.name, log.to_csr()
+    if name == AUTO:
+        winner = race(_racers(source, choice), split_interactions(log, seed=choice.options.seed), choice.options).winner
+        name, trainer, config = winner.name, winner.trainer, winner.config
+    else:
+        trainer = find_trainer(name)
+        config = trainer.configure(choice.parameters)
+    if trainer.uses_weights:
+        for warning in check_weights(matrix, log.users, log.items):
+            click.echo(f"warning: {warning}", err=True)
+    catalogue = None
+    if table is not None and content != "none":
+        ids, own = (log.items, source.columns.item) if entity == "item" else (log.users, source.columns.user)
+        file = read_attribute_file(table, id_names(entity, own))
+        found = file.rows_of(ids).fill_null(-1).to_numpy(zero_copy_only=False)
+        catalogue = Catalogue(file.columns, found, content_columns(file, content))
+    report = evaluate_cold(entity, matrix, trainer, config, catalogue, choice.options)
+    if as_json:
+        what = {"trainer": name, "config": config.model_dump(mode="json"), "interactions": dataclasses.asdict(rows)}
+        click.echo(json.dumps(what | dataclasses.asdict(report)))
+        return
+    for line in rows.lines():
+        click.echo(f"interactions: {line}")
+    click.echo(cold_text(name, report))
+
+
 def _race(
     source: InteractionSource, test: SplitChoice, choice: TrainerChoice
 ) -> tuple[dict[str, Any], Factors, Split, dict[str, LogReport]]:
     """Let half of the test users choose the trainer, to evaluate it on the others."""
-    from embedding_trainers.interactions.checks import weighs
-    from embedding_trainers.search import divide_users, find_racers, race
+    from embedding_trainers.search import divide_users, race
     from embedding_trainers.trainer import LogShape
 
-    options = choice.options
-    racers, warnings = find_racers(
-        choice.parameters, weighs=source.columns.weight is not None or weighs(source.preparation)
-    )
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+    options, racers = choice.options, _racers(source, choice)
     whole, rows = test.of_log(source, options.seed, uses_weights=racers[0].trainer.uses_weights)
     chosen_on, parts = divide_users(whole, options.seed)
     raced = race(racers, chosen_on, options)
@@ -147,6 +207,18 @@ def _race(
     factors = trainer.train(parts.train, config, options)
     what = {"trainer": name, "config": config.model_dump(mode="json"), "race": raced.to_json()}
     return what, factors, parts if raced.laps else whole, rows
+
+
+def _racers(source: InteractionSource, choice: TrainerChoice) -> list[Racer]:
+    from embedding_trainers.interactions.checks import weighs
+    from embedding_trainers.search import find_racers
+
+    racers, warnings = find_racers(
+        choice.parameters, weighs=source.columns.weight is not None or weighs(source.preparation)
+    )
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return racers
 
 
 def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, parts: Split) -> dict[str, pa.Array]:

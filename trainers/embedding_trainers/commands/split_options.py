@@ -19,19 +19,12 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from embedding_trainers.interactions import Interactions, LogReport, Split
     from embedding_trainers.trainer import Factors
-    from feast_embeddings.artifact import Artifact
+    from feast_embeddings.artifact import Artifact, Entity
 
 __all__ = ["LOG_TO_SPLIT", "SplitChoice", "split_options"]
 
-_UNSUITED = {"cold-items": "a new item has no interactions, and so no vector to rank it by; evaluate known items"}
 _PER_USER = ("last", "user")
-
-
-class _SplitName(click.Choice[str]):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if why := _UNSUITED.get(value):
-            raise InputError(f"--split {value}: {why} with {', '.join(self.choices)}")
-        return super().convert(value, param, ctx)
+_COLD: dict[str, Entity] = {"cold-items": "item", "cold-users": "user"}
 
 
 LOG_TO_SPLIT = log_option(
@@ -51,11 +44,12 @@ _OPTIONS = (
     ),
     click.option(
         "--split",
-        type=_SplitName(["auto", "time", "last", "user"]),
+        type=click.Choice(["auto", "time", "last", "user", *_COLD]),
         default="auto",
         show_default=True,
         help="What to hold out: the newest tenth, the newest item of each user, a fifth of each user's items; "
-        "auto is time if at least 100 users return, else user.",
+        "auto is time if at least 100 users return, else user. cold-items and cold-users hide a fifth of the items or "
+        "users, which evaluate folds in from few interactions, and from the content of --items or --users.",
     ),
     click.option("--split-at", type=TIME, metavar="TIME", help="Hold out interactions after TIME."),
     click.option(
@@ -88,6 +82,11 @@ class SplitChoice:
     events: tuple[str, ...]
     include_seen: bool
 
+    @property
+    def cold(self) -> Entity | None:
+        """What is hidden from training; None if interactions are."""
+        return _COLD.get(self.split)
+
     def of_log(self, source: InteractionSource, seed: int, *, uses_weights: bool) -> tuple[Split, dict[str, LogReport]]:
         """Read the log, and split it or read the file to test on; and say what became of the rows.
 
@@ -104,6 +103,8 @@ class SplitChoice:
 
         if len([given for given in (self.file, self.at, self.split != "auto") if given]) > 1:
             raise InputError("name one of --test, --split and --split-at")
+        if self.cold:
+            raise InputError(f"--split {self.split} is for evaluate, and with neither --test-events nor --include-seen")
         if self.include_seen and self.split in _PER_USER:
             raise InputError(
                 f"--include-seen: --split {self.split} holds out all interactions of a user with an item, so nothing "
