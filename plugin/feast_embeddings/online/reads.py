@@ -1,21 +1,32 @@
-"""Reads by entity key, without the call: what to request from an engine, and how to decode its answer."""
+"""Read rows by entity key from the live collection of a feature view.
+
+Users and items of a model must not be of two versions, so all reads of a request use one look-up of the live
+collections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 
 from feast_embeddings._feast.private import EntityKeyProto, ValueProto
 from feast_embeddings.codec.rows import PointCodec, point_ids
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, StoredPoint
+from feast_embeddings.engines.dropped import ask_live, ask_live_on_loop
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine, StoredPoint
+from feast_embeddings.engines.server.on_loop import AsyncServer
 
-__all__ = ["KeyRead", "ReadRow"]
+__all__ = ["KeyRead", "ReadRow", "live_of_request", "read_live", "read_live_on_loop", "reading_live"]
 
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
+# The live collections, for all reads of one request.
+_LIVE: ContextVar[Mapping[str, str] | None] = ContextVar("live", default=None)
+
 
 class KeyRead:
-    """A read of features of one view by entity key.
+    """What to request from an engine, and how to decode its answer.
 
     Args:
         names: the features; None for all.
@@ -52,3 +63,43 @@ class KeyRead:
             else self._codec.decode(point, self._names)
             for point in points
         ]
+
+
+def read_live(engine: Engine, alias: str, read: KeyRead) -> list[ReadRow]:
+    """Read from the collection behind an alias; (None, None) for each key if there is none."""
+
+    def rows(live: Mapping[str, str]) -> list[ReadRow]:
+        if (collection := live.get(alias)) is None:
+            return read.nothing()
+        spec = engine.describe(collection) if read.has_vectors else None
+        return read.rows(engine.retrieve(collection, read.ids, vectors=read.vectors(spec)))
+
+    return ask_live(engine.aliases, rows) if (looked_up := _LIVE.get()) is None else rows(looked_up)
+
+
+async def read_live_on_loop(server: AsyncServer, alias: str, read: KeyRead) -> list[ReadRow]:
+    """`read_live`, without blocking the event loop."""
+
+    async def rows(live: Mapping[str, str]) -> list[ReadRow]:
+        if (collection := live.get(alias)) is None:
+            return read.nothing()
+        spec = await server.describe(collection) if read.has_vectors else None
+        return read.rows(await server.retrieve(collection, read.ids, vectors=read.vectors(spec)))
+
+    looked_up = _LIVE.get()
+    return await (ask_live_on_loop(server.aliases, rows) if looked_up is None else rows(looked_up))
+
+
+def live_of_request() -> Mapping[str, str] | None:
+    """Return the live collections that all reads of this request use; None outside of one."""
+    return _LIVE.get()
+
+
+@contextlib.contextmanager
+def reading_live(live: Mapping[str, str]) -> Iterator[None]:
+    """Let all reads in the block use these live collections."""
+    token = _LIVE.set(live)
+    try:
+        yield
+    finally:
+        _LIVE.reset(token)
