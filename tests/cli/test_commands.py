@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
@@ -55,3 +56,27 @@ def test_a_command_of_another_package(monkeypatch: pytest.MonkeyPatch, command: 
 
     assert command("--help").out.splitlines()[-1].split() == ["colours", "Name", "a", "colour."]
     assert command("colours").out == "blue\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("not_installed:go", "not_installed:go cannot be imported (No module named 'not_installed'): "),
+        ("json:gone", "json:gone cannot be imported (module 'json' has no attribute 'gone'): "),
+        ("json:dumps", "json:dumps is no click command: "),
+    ],
+)
+def test_a_broken_command_of_another_package(
+    value: str, error: str, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    """The list has it, and all others; called, it says what is wrong."""
+    point = EntryPoint("broken", value, "feast_embeddings.commands")
+    monkeypatch.setattr("feast_embeddings.cli.commands._of_packages", lambda: {"broken": point})
+
+    listed = command("--help")
+    assert (listed.code, listed.err) == (0, "")
+    assert re.search(r"^  doctor ", listed.out, re.MULTILINE)
+    assert listed.out.splitlines()[-1].split()[:3] == ["broken", "Broken:", value]
+    called = command("broken", "--help")
+    assert (called.code, called.out) == (1, "")
+    assert called.err.startswith(f"error: {error}")

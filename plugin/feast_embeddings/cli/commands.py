@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import importlib
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, cast
 
 import click
+
+from feast_embeddings.errors import EmbeddingsError
 
 __all__ = ["Commands"]
 
@@ -78,12 +80,27 @@ def _of_packages() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group="feast_embeddings.commands")}
 
 
-def _load(name: str) -> Any:
+def _load(name: str) -> click.Command:
+    """Import a command.
+
+    Raises:
+        EmbeddingsError: another package declares it, and it cannot be imported, or is none.
+    """
     module, _ = _COMMANDS.get(name, ("", ""))
-    if not module:
-        return _of_packages()[name].load()
-    module, _, function = module.partition(":")
-    return getattr(importlib.import_module(f"feast_embeddings.cli.{module}"), function or name.replace("-", "_"))
+    if module:
+        module, _, function = module.partition(":")
+        home = importlib.import_module(f"feast_embeddings.cli.{module}")
+        return cast("click.Command", getattr(home, function or name.replace("-", "_")))
+    point = _of_packages()[name]
+    try:
+        found = point.load()
+    except Exception as error:
+        if isinstance(error, EmbeddingsError):
+            raise
+        raise EmbeddingsError(f"{point.value} cannot be imported ({error}): install its package again") from error
+    if not isinstance(found, click.Command):
+        raise EmbeddingsError(f"{point.value} is no click command: correct the entry point {name!r} of its package")
+    return found
 
 
 class _Listed(click.Command):
@@ -92,8 +109,7 @@ class _Listed(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        command: click.Command = _load(str(self.name))
-        return command.make_context(info_name, args, parent, **extra)
+        return _load(str(self.name)).make_context(info_name, args, parent, **extra)
 
 
 class Commands(click.Group):
@@ -104,7 +120,14 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module, about = _COMMANDS.get(cmd_name, ("", ""))
-        if module or (about and cmd_name in _of_packages()):
-            return _Listed(cmd_name, help=about)
-        found = _load(cmd_name) if cmd_name in _of_packages() else None
-        return found if isinstance(found, click.Command) else None
+        if not module and cmd_name not in _of_packages():
+            return None
+        return _Listed(cmd_name, help=about or _help_of(cmd_name))
+
+
+def _help_of(name: str) -> str | None:
+    """Return the help of another package's command; one that is broken must not take the list with it."""
+    try:
+        return _load(name).help
+    except EmbeddingsError as error:
+        return f"Broken: {error}"
