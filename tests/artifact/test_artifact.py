@@ -25,7 +25,7 @@ from feast_embeddings.artifact import (
     trained_models,
     write_artifact,
 )
-from feast_embeddings.artifact import versions as artifact_module
+from feast_embeddings.artifact import new_version as artifact_module
 from feast_embeddings.artifact.history import folder_of_source, history_folder, history_source
 from feast_embeddings.errors import ArtifactError, InputError
 

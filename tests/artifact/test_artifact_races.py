@@ -18,7 +18,7 @@ from tests.support import process_jobs as jobs
 from tests.support.job import Job
 
 from feast_embeddings.artifact import ENTITIES, delete_artifacts, list_artifacts, load_artifact, version_folders
-from feast_embeddings.artifact import versions as artifact_module
+from feast_embeddings.artifact import new_version as artifact_module
 from feast_embeddings.artifact.history import history_folder
 from feast_embeddings.publish.versions import list_versions
 from feast_embeddings.repo import init_repo

@@ -74,8 +74,9 @@ def version_options() -> dict[str, list[str]]:
     """Each command's options and arguments that take a version."""
     found: dict[str, list[str]] = {}
     for name in main.list_commands(Context(main)):
-        command = main.get_command(Context(main), name)
-        assert command is not None
+        listed = main.get_command(Context(main), name)
+        assert listed is not None
+        command = listed.make_context(name, [], resilient_parsing=True).command
         if taken := [str(option.name) for option in command.params if option.type is VERSION]:
             found[name] = taken
         others = [option for option in command.params if option.type is not VERSION]

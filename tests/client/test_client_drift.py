@@ -2,151 +2,67 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT
+from tests.client.js_types import DECLARATIONS, Document, Schema, endpoints_of_client, page
 
 from feast_embeddings.client import calls
-from feast_embeddings.repo import init_repo
-from feast_embeddings.service import ServiceSettings, create_app
-
-JS = ROOT / "clients" / "js" / "src"
-Schema = dict[str, Any]
-
-
-class Document:
-    """The OpenAPI document: endpoints as ``POST /v1/…``, and the schema of what each takes and gives."""
-
-    def __init__(self, openapi: Schema) -> None:
-        self.schemas: dict[str, Schema] = openapi["components"]["schemas"]
-        self.endpoints: dict[str, tuple[str | None, str]] = {}
-        for path, methods in openapi["paths"].items():
-            if path.startswith("/v1/"):
-                for method, operation in methods.items():
-                    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-                    answer = operation["responses"]["200"]["content"]["application/json"]
-                    taken = self.name(body["schema"]) if body else None
-                    self.endpoints[f"{method.upper()} {path}"] = taken, self.name(answer["schema"])
-
-    def name(self, schema: Schema) -> str:
-        return str(schema["$ref"].rsplit("/", 1)[1])
-
-    def parts(self, name: str) -> set[str]:
-        """The schemas that this one is made of, itself among them."""
-        found, left = set[str](), {name}
-        while left:
-            found |= left
-            left = set(re.findall(r"schemas/(\w+)", str([self.fields(part) for part in left]))) - found
-        return found
-
-    def fields(self, name: str) -> dict[str, Schema]:
-        found: dict[str, Schema] = self.schemas[name]["properties"]
-        return found
 
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> Document:
     """Of the service."""
-    repo = init_repo(tmp_path_factory.mktemp("repo"))
-    return Document(create_app(ServiceSettings(repo=repo.path)).openapi())
-
-
-# --- JavaScript: index.d.ts says what methods take and give, endpoints.js what they ask.
-
-Fields = dict[str, tuple[bool, str]]
-"""Name -> whether it may be left out, and its type."""
-
-
-def camel(name: str) -> str:
-    return re.sub("_([a-z])", lambda match: match[1].upper(), name)
-
-
-def js_endpoints() -> dict[str, tuple[str, set[str]]]:
-    """Method -> endpoint, and the fields of the request that the client fills in itself."""
-    row = re.compile(r'(\w+): \{ method: "(\w+)", path: "(\S+)"(?:, body: \{ (\w+): "\w+" \})?(?:, \w+: false)? \}')
-    table = (JS / "endpoints.js").read_text().split("{", 1)[1]
-    found = {m[1]: (f"{m[2]} {m[3]}", {m[4]} - {None}) for m in row.finditer(table)}
-    assert len(found) == table.count("method:")
-    return found
-
-
-class Declarations:
-    """The interfaces and methods of index.d.ts."""
-
-    def __init__(self) -> None:
-        text = re.sub(r"/\*\*.*?\*/", "", (JS / "index.d.ts").read_text(), flags=re.DOTALL)
-        interfaces = re.finditer(r"interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)
-        self._interfaces = {m[1]: (m[2], m[3]) for m in interfaces}
-        signature = re.compile(r"^  (\w+)\(request\??: (\S+), options\?: CallOptions\): Promise<(\w+)>;$", re.MULTILINE)
-        self.methods = {m[1]: (m[2], m[3]) for m in signature.finditer(text)}
-
-    def fields(self, name: str) -> Fields:
-        base, body = self._interfaces[name]
-        own = re.findall(r"^  (?:readonly )?(\w+)(\??): (.+);$", body, re.MULTILINE)
-        assert len(own) == sum(bool(line.strip()) for line in body.splitlines()), name
-        inherited = self.fields(base) if base else {}
-        return inherited | {field: (bool(mark), kind) for field, mark, kind in own}
-
-
-def typescript(name: str, schema: Schema, request: bool) -> str:
-    """The type that a field must be declared with."""
-    if name == "vector":
-        return "Float32Array | null"
-    if "$ref" in schema:
-        return str(schema["$ref"].rsplit("/", 1)[1])
-    if "enum" in schema:
-        return " | ".join(f'"{value}"' for value in schema["enum"])
-    if "anyOf" in schema:
-        parts = list(dict.fromkeys(typescript("", part, request) for part in schema["anyOf"]))
-        return " | ".join(["Id", *parts[2:]] if parts[:2] == ["string", "number"] else parts)
-    if schema["type"] == "array":
-        items = typescript("", schema["items"], request)
-        return f"readonly {f'({items})' if ' ' in items else items}[]" if request else f"{items}[]"
-    if schema["type"] == "object":
-        return "Attributes" if schema["additionalProperties"] is True else "Record<string, number>"
-    return {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}[
-        schema["type"]
-    ]
-
-
-def declared_as(document: Document, name: str, request: bool) -> Fields:
-    """How an interface for this schema must read."""
-    required = document.schemas[name].get("required", ())
-    return {
-        camel(field): (field not in required, typescript(field, schema, request))
-        for field, schema in document.fields(name).items()
-    }
+    return Document.of_service(tmp_path_factory.mktemp("repo"))
 
 
 def test_javascript_has_a_method_for_each_endpoint(document: Document) -> None:
-    """No more and no fewer, and each of them has types."""
-    endpoints = js_endpoints()
+    """No more and no fewer, and each of them is declared to take and give what its endpoint does."""
+    endpoints = endpoints_of_client()
     assert sorted(endpoint for endpoint, _ in endpoints.values()) == sorted(document.endpoints)
-    assert Declarations().methods.keys() == endpoints.keys()
+    signature = re.compile(r"^  (\w+)\(request\??: (\S+), options\?: CallOptions\): Promise<(\w+)>;$", re.MULTILINE)
+    without_body = {"models": "{}", "versions": "VersionsRequest"}
+    assert {m[1]: (m[2], m[3]) for m in signature.finditer(DECLARATIONS.read_text())} == {
+        method: (taken or without_body[method], given)
+        for method, (endpoint, _) in endpoints.items()
+        for taken, given in [document.endpoints[endpoint]]
+    }
 
 
-@pytest.mark.parametrize("method", js_endpoints())
-def test_javascript_types_are_the_documents(document: Document, method: str) -> None:
-    """What a method takes and gives: every field, whether it may be left out, and its type."""
-    declarations = Declarations()
-    endpoint, own = js_endpoints()[method]
-    taken, given = document.endpoints[endpoint]
-    request, answer = declarations.methods[method]
+def test_javascript_types_are_the_documents(document: Document) -> None:
+    """index.d.ts is up to date; python -m tests.client.js_types makes its types again."""
+    text = DECLARATIONS.read_text()
+    assert page(text, document) == text
 
-    expected: Fields = {"modelName": (False, "string")} if "{model}" in endpoint else {}
-    if taken is not None:
-        expected |= declared_as(document, taken, request=True)
-    found = declarations.fields(request) if request != "{}" else {}
-    assert found == {field: kind for field, kind in expected.items() if field not in own}
-    for part in document.parts(taken) - {taken} if taken else ():
-        assert declarations.fields(part) == declared_as(document, part, request=True), part
 
-    assert answer == given
-    for part in document.parts(given):
-        assert declarations.fields(part) == declared_as(document, part, request=False), part
+@pytest.mark.parametrize("change", ["renamed", "optional", "of another type", "gone"])
+def test_javascript_types_follow_the_document(document: Document, change: str) -> None:
+    """A change of a request's field is one of its declaration."""
+    schemas = copy.deepcopy(document.schemas)
+    changed = Document({"components": {"schemas": schemas}, "paths": {}})
+    changed.endpoints = document.endpoints
+    fields = schemas["NewItem"]["properties"]
+    declared = {
+        "renamed": "  newItemId?: Id;\n",
+        "optional": "  itemId?: Id;\n",
+        "of another type": "  itemId: boolean;\n",
+        "gone": "",
+    }[change]
+    if change == "renamed":
+        fields = {"new_item_id": fields.pop("item_id"), **fields}
+    elif change == "optional":
+        schemas["NewItem"]["required"] = ["metadata"]
+    elif change == "of another type":
+        fields["item_id"] = {"type": "boolean"}
+    else:
+        del fields["item_id"]
+    schemas["NewItem"]["properties"] = fields
+    text, old = DECLARATIONS.read_text(), "export interface NewItem {\n  itemId: Id;\n"
+    assert old in text
+    assert page(text, changed) == text.replace(old, f"export interface NewItem {{\n{declared}")
 
 
 def test_javascript_leaves_names_alone_that_are_data(document: Document) -> None:
@@ -157,7 +73,7 @@ def test_javascript_leaves_names_alone_that_are_data(document: Document) -> None
         for name, field in schema.get("properties", {}).items()
         if any("additionalProperties" in part for part in [field, *field.get("anyOf", ())])
     }
-    declared = re.search(r"FREE = new Set\(\[(.*?)\]\)", (JS / "wire.js").read_text())
+    declared = re.search(r"FREE = new Set\(\[(.*?)\]\)", DECLARATIONS.with_name("wire.js").read_text())
     assert declared is not None
     assert set(re.findall(r'"(\w+)"', declared[1])) == free
 

@@ -53,6 +53,12 @@ assert online["embedding"] == [[1.0, 2.0, 1.0]]
 """
 
 
+NOT_FOR_HELP = (
+    *("feast", "typeguard", "qdrant_client", "qdrant_edge", "duckdb"),
+    *("numpy", "pandas", "pyarrow", "pydantic", "scipy", "portalocker", "httpx", "fastapi"),
+)
+
+
 def loaded_by(script: str, names: tuple[str, ...], *arguments: str) -> list[str]:
     """Which of these modules a fresh interpreter has loaded after a script."""
     report = f"\nimport sys\nprint('loaded', *(name for name in {names!r} if name in sys.modules))"
@@ -77,14 +83,37 @@ def test_serving_needs_nothing_of_training(tmp_path: Path) -> None:
         "from feast_embeddings.artifact import write_artifact",
         "from feast_embeddings.client import EmbeddingClient",
         "from feast_embeddings.cli import main; main(['api-key', 'web'], standalone_mode=False)",
-        "from feast_embeddings.cli import main; main(['--help'], standalone_mode=False)",
-        "from feast_embeddings.cli import main; main(['init', '--help'], standalone_mode=False)",
-        "from feast_embeddings.cli import main; main(['rank', '--help'], standalone_mode=False)",
     ],
 )
 def test_what_must_be_quick_does_not_import_feast(script: str) -> None:
-    """Importing the package, writing artifacts and asking for help do not wait for Feast or Qdrant."""
+    """Importing the package and writing artifacts do not wait for Feast or Qdrant."""
     assert loaded_by(script, ("feast", "qdrant_client", "qdrant_edge", *TRAINING_ONLY[:3])) == []
+
+
+HELP = """
+import contextlib, io, sys
+from click import Context
+from feast_embeddings.cli import main, run
+
+def help_of(*command):
+    sys.argv = ["feast-embeddings", *command, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        run()
+    assert printed.getvalue().startswith(f"Usage: {' '.join(sys.argv[:-1])} "), printed.getvalue()
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "modules"),
+    [
+        ("help_of()", (*NOT_FOR_HELP, "embedding_trainers", "feast_embeddings.cli.options")),
+        ("for name in main.list_commands(Context(main)): help_of(name)", NOT_FOR_HELP),
+    ],
+    ids=["of all", "of each"],
+)
+def test_help_imports_nothing_heavy(asked: str, modules: tuple[str, ...]) -> None:
+    """The list of the commands imports no command; a command's help neither Feast, nor Qdrant, nor arrays."""
+    assert loaded_by(f"{HELP}\n{asked}", modules) == []
 
 
 def test_a_process_that_writes_points_imports_the_engine_only() -> None:

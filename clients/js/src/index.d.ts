@@ -95,143 +95,7 @@ export interface VersionsRequest {
   modelName: string;
 }
 
-export interface UserEmbeddingRequest {
-  modelName: string;
-  userIds: readonly Id[];
-}
-
-export interface ItemEmbeddingRequest {
-  modelName: string;
-  itemIds: readonly Id[];
-}
-
-export interface Query {
-  modelName: string;
-  /** How many results, best first; 10 by default. */
-  limit?: number;
-  /** Condition on attributes, as in SQL: `category = 'Books' AND price < 20`. */
-  filter?: string | null;
-  /** Whether to return the attributes with each result. */
-  returnMetadata?: boolean;
-}
-
-export interface SimilarItemsRequest extends Query {
-  itemId: Id;
-}
-
-export interface BatchSimilarItemsRequest extends Query {
-  itemIds: readonly Id[];
-}
-
-export interface SimilarUsersRequest extends Query {
-  userId: Id;
-}
-
-export interface BatchSimilarUsersRequest extends Query {
-  userIds: readonly Id[];
-}
-
-export interface RankQuery extends Query {
-  /** Whether to leave out items that the user or visitor interacted with; by default unless `itemIds` is given. */
-  excludeSeen?: boolean | null;
-  /** Rank only these items. */
-  itemIds?: readonly Id[] | null;
-}
-
-export interface RankRequest extends RankQuery {
-  /** The user to rank for. */
-  userId?: Id;
-  /** Or the interactions of a visitor without an id. Unknown items are in `missing`. */
-  interactions?: readonly Interaction[];
-}
-
-export interface BatchRankRequest extends RankQuery {
-  userIds?: readonly Id[];
-  /** Or the interactions of each of many visitors; their ids in the answer are their positions, from 0. */
-  interactions?: readonly (readonly Interaction[])[];
-}
-
-export interface Interaction {
-  itemId: Id;
-  /** Weight of such an interaction in training; 1 by default. */
-  weight?: number;
-}
-
-export interface UserEvent {
-  userId: Id;
-  itemId: Id;
-  /** On the scale of training; 1 by default. */
-  weight?: number;
-  /** ISO 8601 with a zone; now by default. */
-  timestamp?: string | null;
-  /** An event whose id is there already is not added again, so that a retry is safe. */
-  eventId?: string | null;
-}
-
-export interface EventsRequest {
-  modelName: string;
-  interactions: readonly UserEvent[];
-}
-
-export interface AddedAnswer {
-  model: string;
-  added: number;
-  /** Events whose id was there already. */
-  duplicates: number;
-}
-
-export interface NewItem {
-  itemId: Id;
-  /** Its attributes, under the names and with the types of the training. */
-  metadata: Attributes;
-}
-
-export interface NewItemsRequest {
-  modelName: string;
-  items: readonly NewItem[];
-}
-
-export interface NewItemsAnswer {
-  model: string;
-  version: string;
-  added: number;
-}
-
-export interface AudienceQuery extends Query {
-  /** Whether to leave out users who interacted with the item in training; true by default. */
-  excludeSeen?: boolean;
-}
-
-export interface AudienceRequest extends AudienceQuery {
-  /** The item to find users for. */
-  itemId?: Id;
-  /** Or the users to find similar users for. */
-  userIds?: readonly Id[];
-}
-
-export interface BatchAudienceRequest extends AudienceQuery {
-  itemIds: readonly Id[];
-}
-
-export interface RetrieveRequest {
-  modelName: string;
-  entity: "user" | "item";
-  /** As in `Query`. */
-  filter?: string | null;
-  /** Most rows of a page; 100 by default. */
-  limit?: number;
-  /** `nextCursor` of the previous page. */
-  cursor?: string | null;
-  /** Whether to return the attributes with each row; true by default. */
-  returnMetadata?: boolean;
-  /** Whether to return the vectors with each row. */
-  returnEmbeddings?: boolean;
-}
-
-export interface PublishRequest {
-  modelName: string;
-  version?: string | null;
-}
+// Made by `python -m tests.client.js_types`.
 
 export interface ModelsAnswer {
   models: ModelRow[];
@@ -269,10 +133,18 @@ export interface Training {
   nUsers: number;
   nItems: number;
   nInteractions: number;
-  /** Ranking quality on held-out interactions; `popular_…` is the quality of the most popular items. */
+  /**
+   * Ranking quality on held-out interactions; `popular_…` is the quality of the most popular items. Empty if not
+   * evaluated.
+   */
   metrics: Record<string, number>;
   /** Which interactions were held out; empty if none were. */
   evaluatedOn: string;
+}
+
+export interface UserEmbeddingRequest {
+  modelName: string;
+  userIds: readonly Id[];
 }
 
 /** Embeddings in the order of the request. */
@@ -298,13 +170,32 @@ export interface EmbeddingRow {
   eventTimestamp: string | null;
 }
 
+export interface ItemEmbeddingRequest {
+  modelName: string;
+  itemIds: readonly Id[];
+}
+
+export interface SimilarItemsRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  itemId: Id;
+}
+
 /** Results, best first. */
 export interface NeighboursAnswer {
   model: string;
   version: string;
   /** `limit` results, or fewer if fewer match. */
   results: Result[];
-  /** Ids of the request that have no embedding. */
+  /** Ids of the request that have no embedding, users or items. */
   missing: Id[];
 }
 
@@ -316,6 +207,20 @@ export interface Result {
   metadata?: Attributes | null;
 }
 
+export interface BatchSimilarItemsRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  itemIds: readonly Id[];
+}
+
 /** Results in the order of the request, all of one version. */
 export interface BatchAnswer {
   model: string;
@@ -325,9 +230,146 @@ export interface BatchAnswer {
 }
 
 export interface BatchResult {
+  /** As in the request; for a visitor, the position, from 0. */
   id: Id;
   /** null for an id that has no embedding. */
   results: Result[] | null;
+}
+
+export interface SimilarUsersRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  userId: Id;
+}
+
+export interface BatchSimilarUsersRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  userIds: readonly Id[];
+}
+
+export interface RankRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /**
+   * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
+   * `itemIds` is given.
+   */
+  excludeSeen?: boolean | null;
+  /** Rank only these items. */
+  itemIds?: readonly Id[] | null;
+  /** The user to rank for. */
+  userId?: Id;
+  /** Or all interactions of a visitor without an id. Unknown items are in `missing`. */
+  interactions?: readonly Interaction[];
+}
+
+/** An interaction of a visitor with an item. */
+export interface Interaction {
+  itemId: Id;
+  /** Weight of such an interaction in training; 1 by default. */
+  weight?: number;
+}
+
+export interface BatchRankRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /**
+   * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
+   * `itemIds` is given.
+   */
+  excludeSeen?: boolean | null;
+  /** Rank only these items. */
+  itemIds?: readonly Id[] | null;
+  /** The users. */
+  userIds?: readonly Id[];
+  /** Or the interactions of each of many visitors. */
+  interactions?: readonly (readonly Interaction[])[];
+}
+
+export interface AudienceRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** Whether to leave out users who interacted with the item in training; true by default. */
+  excludeSeen?: boolean;
+  /** The item to find users for. */
+  itemId?: Id;
+  /** Or the users to find similar users for. */
+  userIds?: readonly Id[];
+}
+
+export interface BatchAudienceRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** Whether to leave out users who interacted with the item in training; true by default. */
+  excludeSeen?: boolean;
+  itemIds: readonly Id[];
+}
+
+export interface RetrieveRequest {
+  modelName: string;
+  entity: "user" | "item";
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** How many results, best first; 100 by default. */
+  limit?: number;
+  /** `nextCursor` of the previous page. */
+  cursor?: string | null;
+  /** Whether to return the attributes with each result; true by default. */
+  returnMetadata?: boolean;
+  /** Whether to return the vectors with each row; false by default. */
+  returnEmbeddings?: boolean;
 }
 
 /** One page of a listing; all pages are of one version. */
@@ -343,6 +385,54 @@ export interface PageRow {
   id: Id;
   metadata?: Attributes | null;
   vector?: Float32Array | null;
+}
+
+export interface EventsRequest {
+  modelName: string;
+  interactions: readonly UserEvent[];
+}
+
+/** What a user did. */
+export interface UserEvent {
+  userId: Id;
+  itemId: Id;
+  /** Weight on the scale of training; 1 by default. */
+  weight?: number;
+  /** When, in ISO 8601 with a zone; now by default. */
+  timestamp?: string | null;
+  /** An event whose id is there already is not added again, so that a retry is safe. */
+  eventId?: string | null;
+}
+
+export interface AddedAnswer {
+  model: string;
+  added: number;
+  /** Events whose id was there already. */
+  duplicates: number;
+}
+
+export interface NewItemsRequest {
+  modelName: string;
+  items: readonly NewItem[];
+}
+
+/** An item that the training did not know. */
+export interface NewItem {
+  itemId: Id;
+  /** Its attributes, under the names and with the types of the training. */
+  metadata: Attributes;
+}
+
+export interface NewItemsAnswer {
+  model: string;
+  version: string;
+  added: number;
+}
+
+export interface PublishRequest {
+  modelName: string;
+  /** The version to make live. */
+  version?: string | null;
 }
 
 export interface PublishAnswer {

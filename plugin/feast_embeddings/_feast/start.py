@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.abc import MetaPathFinder
 from typing import Any
-
-import typeguard
 
 __all__ = ["skip_type_checks"]
 
@@ -15,8 +14,21 @@ def skip_type_checks() -> None:
 
     They take two thirds of the time of its import (tests/benchmarks/start.py).
     """
-    if "feast" not in sys.modules:
-        typeguard.typechecked = _unchecked
+    if "feast" not in sys.modules and _BEFORE_FEAST not in sys.meta_path:
+        sys.meta_path.insert(0, _BEFORE_FEAST)
+
+
+class _BeforeFeast(MetaPathFinder):
+    """Finds nothing, but is asked before Feast is imported: help, which needs no Feast, does not wait for typeguard."""
+
+    def find_spec(self, fullname: str, *_: Any) -> None:
+        if fullname == "feast":
+            import typeguard
+
+            typeguard.typechecked = _unchecked
+
+
+_BEFORE_FEAST = _BeforeFeast()
 
 
 def _unchecked(target: Any = None, **_options: Any) -> Any:

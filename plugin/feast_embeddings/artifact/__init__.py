@@ -22,6 +22,7 @@ from __future__ import annotations
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS, normalise_attributes
 from feast_embeddings.artifact.manifest import FORMAT_VERSION, Alignment, Manifest, TrainerInfo
 from feast_embeddings.artifact.model_folder import trained_models, validate_model_name, version_folders
+from feast_embeddings.artifact.new_version import ContentFile, check_schemas, write_artifact
 from feast_embeddings.artifact.table import (
     ENTITIES,
     EmbeddingTable,
@@ -35,12 +36,9 @@ from feast_embeddings.artifact.versions import (
     LATEST,
     PREVIOUS,
     Artifact,
-    ContentFile,
-    check_schemas,
     delete_artifacts,
     list_artifacts,
     load_artifact,
-    write_artifact,
 )
 
 __all__ = [

@@ -1,77 +1,37 @@
-"""Versions on disk: write one atomically, find, read and delete them."""
+"""Versions on disk: find, read and delete them."""
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feast_embeddings.artifact.history import check_columns, check_sides, refresh_history
-from feast_embeddings.artifact.manifest import (
-    FORMAT_VERSION,
-    Alignment,
-    FileInfo,
-    Manifest,
-    TrainerInfo,
-    alignment_fields,
-    read_manifest,
-)
-from feast_embeddings.artifact.model_folder import (
-    time_after,
-    trained_models,
-    validate_model_name,
-    version_at,
-    version_folders,
-    writing,
-)
-from feast_embeddings.artifact.table import EmbeddingTable, Entity, check_table, to_arrow
-from feast_embeddings.artifact.table_files import (
-    TableFiles,
-    fsync,
-    part_slices,
-    sha256_of,
-    table_files,
-    write_durably,
-    write_parts,
-)
+from feast_embeddings.artifact.history import refresh_history
+from feast_embeddings.artifact.manifest import FileInfo, Manifest, read_manifest
+from feast_embeddings.artifact.model_folder import trained_models, validate_model_name, version_folders, writing
+from feast_embeddings.artifact.table import Entity
+from feast_embeddings.artifact.table_files import TableFiles, sha256_of, table_files
 from feast_embeddings.errors import ArtifactError, InputError, MissingSideError
 
 __all__ = [
+    "CONTENT",
     "LATEST",
     "PREVIOUS",
     "Artifact",
-    "ContentFile",
-    "check_schemas",
     "delete_artifacts",
     "list_artifacts",
     "load_artifact",
-    "write_artifact",
 ]
 
-
-_CONTENT = "content.parquet"
+CONTENT = "content.parquet"
 # Words that stand for a version on disk.
 LATEST, PREVIOUS = "latest", "previous"
-
-
-@dataclass(frozen=True)
-class ContentFile:
-    """How vectors are made of content: a file of the version, whose bytes only the trainers understand.
-
-    Attributes:
-        described: for the manifest, JSON types only.
-        save: writes one Parquet file.
-    """
-
-    described: dict[str, Any]
-    save: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -105,9 +65,9 @@ class Artifact:
         """
         if self.manifest.content is None:
             return None
-        if (expected := self.manifest.files.get(_CONTENT)) is None:
-            raise ArtifactError(f"{self.path} has no {_CONTENT}; restore it or train a new version")
-        return self._verified(_CONTENT, expected)
+        if (expected := self.manifest.files.get(CONTENT)) is None:
+            raise ArtifactError(f"{self.path} has no {CONTENT}; restore it or train a new version")
+        return self._verified(CONTENT, expected)
 
     def _verified(self, name: str, expected: FileInfo) -> Path:
         file = self.path / name
@@ -226,116 +186,3 @@ def load_artifact(data: Path, model: str, version: str | None = None) -> Artifac
     if version not in versions:
         raise InputError(f"model {model!r} has no version {version!r}; it has {', '.join(versions[-5:])}")
     return Artifact(folder / version, read_manifest(folder / version))
-
-
-def check_schemas(data: Path, model: str, schemas: Mapping[Entity, pa.Schema]) -> None:
-    """Check that tables with these columns can become a version, before anything is computed for it.
-
-    Raises:
-        InputError: a column's type is incompatible with that in an earlier version, two names differ only in case, or
-            earlier versions have other sides.
-    """
-    folders = version_folders(data, model)
-    check_sides(folders, model, schemas)
-    check_columns(folders, schemas)
-
-
-def write_artifact(
-    data: Path,
-    model: str,
-    *,
-    users: EmbeddingTable | None,
-    items: EmbeddingTable | None,
-    as_of: datetime,
-    trainer: TrainerInfo,
-    seed: int | None,
-    metrics: dict[str, float],
-    evaluated_on: str = "",
-    fingerprint: str,
-    n_interactions: int,
-    alignment: Alignment | None = None,
-    space: str | None = None,
-    new_space_reason: str = "",
-    interactions: dict[str, Any] | None = None,
-    tuning: dict[str, Any] | None = None,
-    content: ContentFile | None = None,
-) -> Artifact:
-    """Write a new version of a model and return it. Leaves nothing behind on failure.
-
-    The version is the time of writing, or a millisecond after the newest version if the clock is behind that, so
-    versions always sort by age.
-
-    Args:
-        users, items: None for a model that has only the other side.
-        alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
-        space: the space of vectors that were not rotated; by default a new one.
-        new_space_reason: why a new space starts.
-        content: how some of the vectors were made of content.
-
-    Raises:
-        InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
-    """
-    folder = data / validate_model_name(model)
-    created_at = datetime.now(UTC)
-    given: dict[Entity, EmbeddingTable | None] = {"user": users, "item": items}
-    sides = {entity: check_table(entity, table) for entity, table in given.items() if table}
-
-    def space_id() -> str:
-        return alignment.space_id if alignment else space or f"{model}-{version_at(created_at)}"
-
-    def part(entity: Entity, rows: slice) -> pa.Table:
-        return to_arrow(entity, sides[entity].part(rows), as_of, created_at, version_at(created_at), space_id())
-
-    # Before the folder is made, so that a failure leaves nothing.
-    schemas = {entity: part(entity, slice(0, 0)).schema for entity in sides}
-    check_schemas(data, model, schemas)
-    folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder):
-        existing = version_folders(data, model)
-        check_schemas(data, model, schemas)  # again, against versions written since
-        if existing and version_at(created_at) <= existing[-1].name:
-            created_at = time_after(existing[-1])
-        version = version_at(created_at)
-        temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        try:
-            files: dict[str, FileInfo] = {}
-            for entity, table in sides.items():
-                slices = part_slices(len(table.ids))
-                files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
-            if content is not None:
-                content.save(temporary / _CONTENT)
-                fsync(temporary / _CONTENT)
-                rows = pq.read_metadata(temporary / _CONTENT).num_rows
-                files[_CONTENT] = FileInfo(rows=rows, sha256=sha256_of(temporary / _CONTENT))
-            manifest = Manifest(
-                format_version=FORMAT_VERSION,
-                model=model,
-                version=version,
-                space_id=space_id(),
-                as_of=as_of,
-                created_at=created_at,
-                trainer=trainer,
-                seed=seed,
-                dim=next(iter(sides.values())).embedding.shape[1],
-                n_users=0 if users is None else len(users.ids),
-                n_items=0 if items is None else len(items.ids),
-                n_interactions=n_interactions,
-                metrics=metrics,
-                evaluated_on=evaluated_on,
-                fingerprint=fingerprint,
-                interactions=interactions,
-                tuning=tuning,
-                content=None if content is None else content.described,
-                files=files,
-                **alignment_fields(alignment, new_space_reason),
-            ).signed()
-            write_durably(temporary / "manifest.json", manifest.to_bytes())
-            target = folder / version
-            temporary.rename(target)
-            fsync(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        refresh_history(folder, version_folders(data, model))
-    return Artifact(target, manifest)

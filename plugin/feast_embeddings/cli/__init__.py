@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from importlib.metadata import entry_points
 
 import click
 
 from feast_embeddings._feast.start import skip_type_checks
+from feast_embeddings.cli.commands import Commands
 from feast_embeddings.errors import EmbeddingsError
 
 __all__ = ["main", "run"]
 
-# Command -> module that defines it (and the function there, if it has another name), in the order in which a new user
-# meets them. Modules load on demand, so that --help does not wait for Feast.
-_COMMANDS = {
-    "quickstart": "feast_embeddings.cli.quickstart",
-    "init": "feast_embeddings.cli.init",
-    "profile": "",  # comes with the trainers, by entry point, as do the next four
-    "train": "",
-    "evaluate": "",
-    "compare": "",
-    "import": "",
-    "refresh": "feast_embeddings.cli.refresh",
-    "publish": "feast_embeddings.cli.versions",
-    "versions": "feast_embeddings.cli.versions",
-    "diff": "feast_embeddings.cli.diff",
-    "rollback": "feast_embeddings.cli.versions",
-    "prune": "feast_embeddings.cli.versions",
-    "similar-items": "feast_embeddings.cli.asking.query",
-    "similar-users": "feast_embeddings.cli.asking.query",
-    "rank": "feast_embeddings.cli.asking.query",
-    "visitor": "feast_embeddings.cli.asking.audience",
-    "users-for-item": "feast_embeddings.cli.asking.audience",
-    "audience": "feast_embeddings.cli.asking.audience",
-    "list": "feast_embeddings.cli.asking.audience:list_members",
-    "user-embedding": "feast_embeddings.cli.asking.query",
-    "item-embedding": "feast_embeddings.cli.asking.query",
-    "inspect": "feast_embeddings.cli.analysis.inspect",
-    "segments": "feast_embeddings.cli.analysis.segments",
-    "map": "feast_embeddings.cli.analysis.map",
-    "explain": "feast_embeddings.cli.analysis.explain",
-    "export": "feast_embeddings.cli.asking.export",
-    "training-frame": "feast_embeddings.cli.frame",
-    "fold-in": "feast_embeddings.cli.fold_in",
-    "events": "feast_embeddings.cli.events",
-    "serve": "feast_embeddings.cli.serve",
-    "api-key": "feast_embeddings.cli.serve",
-    "doctor": "feast_embeddings.cli.doctor",
-    "plan": "feast_embeddings.cli.plan",
-}
-
-
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        others = (point.name for point in entry_points(group="feast_embeddings.commands"))
-        return [*_COMMANDS, *sorted(set(others) - set(_COMMANDS))]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if module := _COMMANDS.get(cmd_name):
-            module, _, name = module.partition(":")
-            command = getattr(importlib.import_module(module), name or cmd_name.replace("-", "_"))
-        else:
-            found = entry_points(group="feast_embeddings.commands", name=cmd_name)
-            command = next((point.load() for point in found), None)
-        return command if isinstance(command, click.Command) else None
-
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )

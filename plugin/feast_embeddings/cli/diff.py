@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.repo import Repo
@@ -41,6 +40,8 @@ def diff(
 
     A version is its name, or live, latest or previous.
     """
+    from feast_embeddings.artifact import load_artifact
+
     opened = Repo.open(repo)
     name = one_model(opened, model)
     artifacts = [load_artifact(opened.data, name, version_named(opened.path, name, word)) for word in (old, new)]

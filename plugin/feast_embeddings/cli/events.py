@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from feast_embeddings.artifact import LATEST, load_artifact, trained_models
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.errors import InputError
-from feast_embeddings.events import event_log_of
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
@@ -28,6 +26,10 @@ def events(output: str, repo: str, model: str | None, as_json: bool) -> None:
     In the folder of the log, it is part of the next training.
     """
     target = output_path("--output", output, ".parquet")
+
+    from feast_embeddings.artifact import LATEST, load_artifact, trained_models
+    from feast_embeddings.events import event_log_of
+
     opened = Repo.open(repo)
     name = one_model(opened, model)
     columns = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "weight": None}

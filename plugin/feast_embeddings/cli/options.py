@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic_core import to_jsonable_python
 
-from feast_embeddings.artifact import trained_models, validate_model_name
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
@@ -94,6 +92,8 @@ def one_model(repo: Repo, model: str | None) -> str:
     Raises:
         InputError: the name is invalid, or none is given and the repo does not have exactly one model.
     """
+    from feast_embeddings.artifact import trained_models, validate_model_name
+
     if model is not None:
         return validate_model_name(model)
     models = trained_models(repo.data)
@@ -114,5 +114,7 @@ def open_store(path: str, model: str | None) -> EmbeddingStore:
 
 def print_json(value: Any) -> None:
     """Print one JSON document; times in ISO 8601, null for NaN and infinity, which JSON does not have."""
+    from pydantic_core import to_jsonable_python
+
     plain = to_jsonable_python(value, inf_nan_mode="null", fallback=str)
     click.echo(json.dumps(plain, ensure_ascii=False, allow_nan=False))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from feast_embeddings.errors import InputError
-from feast_embeddings.files import written_whole
 
 __all__ = ["new_file", "output_path"]
 
@@ -36,6 +35,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         InputError: the file cannot be written in its folder.
     """
+    from feast_embeddings.files import written_whole
+
     with ExitStack() as stack:
         try:
             file = stack.enter_context(written_whole(path))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import (
     gate_options,
     json_option,
@@ -29,7 +28,6 @@ from feast_embeddings.cli.options import (
 )
 from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.errors import EmbeddingsError, GateError, WriterLockedError
-from feast_embeddings.files import writer_lock
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
@@ -98,6 +96,8 @@ def refresh(
     where it stopped. Exit codes: 0 live, or nothing new; 1 failed; 2 bad input; 3 refused by a gate, and the live
     version stays; 4 another refresh of the model is running.
     """
+    from feast_embeddings.files import writer_lock
+
     target = None if textfile is None else output_path("--textfile", textfile, ".prom")
     opened = Repo.open(repo)
     name = one_model(opened, model)
@@ -135,6 +135,7 @@ def _refresh(
         trained = _train(repo, run.model, train_options)
         step.said = f"nothing new since {trained['version']}" if trained["unchanged"] else f"trained {_told(trained)}"
 
+    from feast_embeddings.artifact import load_artifact
     from feast_embeddings.doctor import examine
     from feast_embeddings.publish.gates import Gates
     from feast_embeddings.publish.run import publish_artifact

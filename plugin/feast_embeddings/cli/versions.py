@@ -6,9 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from tqdm import tqdm
 
-from feast_embeddings.artifact import load_artifact, trained_models
 from feast_embeddings.cli.options import (
     gate_options,
     json_option,
@@ -64,9 +62,13 @@ def publish(
 
     Refuses a version that looks worse than the live one, unless a flag allows it; then nothing is loaded.
     """
+    from feast_embeddings.artifact import load_artifact
+
     opened = Repo.open(repo)
     name = one_model(opened, model)
     artifact = load_artifact(opened.data, name, version_named(opened.path, name, version))
+
+    from tqdm import tqdm
 
     from feast_embeddings.publish.checks import check_room, check_rows
     from feast_embeddings.publish.gates import Gates, refuse_failed
@@ -121,6 +123,8 @@ def publish(
 @json_option
 def versions(repo: str, model: str | None, as_json: bool) -> None:
     """List the versions of a model, or of all: live, kept in Qdrant, and on disk."""
+    from feast_embeddings.artifact import trained_models
+
     opened = Repo.open(repo)
     names = trained_models(opened.data) if model is None else []
     several = len(names) > 1

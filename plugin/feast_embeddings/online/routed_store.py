@@ -23,14 +23,8 @@ from feast_embeddings._feast.other_store import open_store, settings_of, with_se
 from feast_embeddings._feast.private import EntityKeyProto
 from feast_embeddings.codec.rows import FeastRow
 from feast_embeddings.errors import InputError
-from feast_embeddings.online.key_read import ReadRow
-from feast_embeddings.online.store import (
-    Progress,
-    QdrantEmbeddingOnlineStore,
-    QdrantEmbeddingOnlineStoreConfig,
-    live_of_request,
-    reading_live,
-)
+from feast_embeddings.online.reads import ReadRow, live_of_request, reading_live
+from feast_embeddings.online.store import Progress, QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.online.view_tables import MODEL_TAG
 
 __all__ = ["RoutedOnlineStore", "RoutedOnlineStoreConfig"]

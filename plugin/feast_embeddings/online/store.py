@@ -12,12 +12,10 @@ Feast finds the configuration class by the name of the store class, in the same 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +36,16 @@ from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import InputError
 from feast_embeddings.online.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
-from feast_embeddings.online.key_read import KeyRead, ReadRow
 from feast_embeddings.online.open_engine import open_engine
+from feast_embeddings.online.reads import KeyRead, ReadRow, read_live, read_live_on_loop, reading_live
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.online.table_names import rename_tables, table_id
 from feast_embeddings.online.view_tables import drop_tables, valid_from
 from feast_embeddings.online.writes import write_live, write_live_on_loop
 
-__all__ = [
-    "Progress",
-    "QdrantEmbeddingOnlineStore",
-    "QdrantEmbeddingOnlineStoreConfig",
-    "live_of_request",
-    "reading_live",
-]
+__all__ = ["Progress", "QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
 
 Progress = Callable[[int], Any] | None
-
-# The live collections, for all reads of one request.
-_LIVE: ContextVar[Mapping[str, str] | None] = ContextVar("live", default=None)
 
 
 class QdrantEmbeddingOnlineStoreConfig(OnlineStoreSettings):
@@ -172,44 +161,33 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         requested_features: list[str] | None = None,
     ) -> list[ReadRow]:
         """Read features by entity key, in the order of the keys; (None, None) for a key not stored, or expired."""
-        engine, read = self.engine(config), self._key_read(config, table, entity_keys, requested_features)
-
-        def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
-            live = aliases.get(table_id(config, table))
-            if live is None:
-                return read.nothing()
-            spec = engine.describe(live) if read.has_vectors else None
-            return read.rows(engine.retrieve(live, read.ids, vectors=read.vectors(spec)))
-
-        return ask_live(engine.aliases, rows) if (looked_up := _LIVE.get()) is None else rows(looked_up)
+        read = self._key_read(config, table, entity_keys, requested_features)
+        return read_live(self.engine(config), table_id(config, table), read)
 
     def _key_read(
         self, config: RepoConfig, view: FeatureView, keys: list[EntityKeyProto], names: list[str] | None
     ) -> KeyRead:
         return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
-    # Users and items of a model must not be of two versions, so all reads of a request use one look-up of the live
-    # collections, and all are repeated if one of those is dropped.
-
     def answer(self, config: RepoConfig, read: Callable[[], None]) -> None:
-        """Run all reads of a request."""
+        """Run all reads of a request; all again if one of their live collections is dropped."""
 
-        def read_live(live: Mapping[str, str]) -> None:
+        def read_all(live: Mapping[str, str]) -> None:
             with reading_live(live):
                 read()
 
-        ask_live(self.engine(config).aliases, read_live)
+        ask_live(self.engine(config).aliases, read_all)
 
     async def answer_on_loop(self, config: RepoConfig, read: Callable[[], Awaitable[None]]) -> None:
         """Run all reads of a request, without blocking the event loop."""
         engine, server = await self._open(config)
 
-        async def read_live(live: Mapping[str, str]) -> None:
+        async def read_all(live: Mapping[str, str]) -> None:
             with reading_live(live):
                 await read()
 
         aliases = functools.partial(asyncio.to_thread, engine.aliases) if server is None else server.aliases
-        await ask_live_on_loop(aliases, read_live)
+        await ask_live_on_loop(aliases, read_all)
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -228,16 +206,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         if server is None:
             return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
         read = self._key_read(config, table, entity_keys, requested_features)
-
-        async def rows(aliases: Mapping[str, str]) -> list[ReadRow]:
-            live = aliases.get(table_id(config, table))
-            if live is None:
-                return read.nothing()
-            spec = await server.describe(live) if read.has_vectors else None
-            return read.rows(await server.retrieve(live, read.ids, vectors=read.vectors(spec)))
-
-        looked_up = _LIVE.get()
-        return await (ask_live_on_loop(server.aliases, rows) if looked_up is None else rows(looked_up))
+        return await read_live_on_loop(server, table_id(config, table), read)
 
     async def online_write_batch_async(
         self,
@@ -345,18 +314,3 @@ def _encoded(codec: PointCodec, rows: list[FeastRow]) -> tuple[PointBatch, Count
     """Encode rows as points, and count them by version."""
     batch = encode_rows(codec, rows)
     return batch, Counter(str(payload.get("version", "")) for payload in batch.payloads)
-
-
-def live_of_request() -> Mapping[str, str] | None:
-    """Return the live collections that all reads of this request use; None outside of one."""
-    return _LIVE.get()
-
-
-@contextlib.contextmanager
-def reading_live(live: Mapping[str, str]) -> Iterator[None]:
-    """Let all reads in the block use these live collections."""
-    token = _LIVE.set(live)
-    try:
-        yield
-    finally:
-        _LIVE.reset(token)

@@ -43,7 +43,7 @@ Vector = list[float] | str
 
 class EmbeddingRow(BaseModel):
     id: str | int
-    vector: Vector | None = Field(description="null for an id that has no embedding")
+    vector: Vector | None = Field(description="Bit for bit as trained; null for an id that has no embedding.")
     version: str
     as_of: str
     event_timestamp: str | None
@@ -78,7 +78,7 @@ class NeighboursAnswer(BaseModel):
 
 class BatchResult(BaseModel):
     id: str | int = Field(description="As in the request; for a visitor, the position, from 0.")
-    results: list[Result] | None = Field(description="null for an id that has no embedding")
+    results: list[Result] | None = Field(description="null for an id that has no embedding.")
 
 
 class BatchAnswer(BaseModel):

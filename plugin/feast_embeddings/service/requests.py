@@ -153,7 +153,7 @@ class _RankQuery(Query):
         StrictBool | None,
         Field(
             description="Whether to leave out items that the user interacted with in training, or the visitor did. "
-            "True by default, unless item_ids is given."
+            "True by default, unless `item_ids` is given."
         ),
     ] = None
     item_ids: Annotated[
@@ -246,11 +246,16 @@ class UserEvent(_Closed):
     item_id: _ItemId
     weight: Annotated[float, Field(strict=True, ge=1e-6, le=1e6, description="Weight on the scale of training.")] = 1.0
     timestamp: Annotated[
-        AwareDatetime | None, Field(description="When; by default now.", examples=["2026-05-01T12:00:00Z"])
+        AwareDatetime | None,
+        Field(description="When, in ISO 8601 with a zone; now by default.", examples=["2026-05-01T12:00:00Z"]),
     ] = None
     event_id: Annotated[
         StrictStr | None,
-        Field(min_length=1, max_length=200, description="An event whose id is there already is not added again."),
+        Field(
+            min_length=1,
+            max_length=200,
+            description="An event whose id is there already is not added again, so that a retry is safe.",
+        ),
     ] = None
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feast_embeddings.artifact import load_artifact
 from feast_embeddings.cli.options import (
     filter_option,
     json_option,
@@ -84,6 +83,8 @@ def export(
     import pyarrow as pa
     import pyarrow.parquet as pq
     from tqdm import tqdm
+
+    from feast_embeddings.artifact import load_artifact
 
     if version == LIVE:
         store = open_store(repo, model)

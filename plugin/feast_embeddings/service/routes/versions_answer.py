@@ -28,7 +28,7 @@ class Training(BaseModel):
         description="Ranking quality on held-out interactions; `popular_…` is the quality of the most popular items. "
         "Empty if not evaluated."
     )
-    evaluated_on: str = Field(description="Which interactions were held out.")
+    evaluated_on: str = Field(description="Which interactions were held out; empty if none were.")
 
     @classmethod
     def of(cls, manifest: Manifest) -> Training:
