@@ -136,6 +136,16 @@ export interface RankQuery extends Query {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
+  /** Items to leave out, in addition to seen ones. */
+  excludeIds?: readonly Id[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many items of one value of it: `{ category: 2 }`. */
+  maxPer?: Record<string, number> | null;
+  /** From 0, the default, for the order of score, to 1: how much less an item counts the more it is like those before it. */
+  diversity?: number;
+  /** What someone without an embedding gets: nothing, by default, or items by their number of interactions. */
+  fallback?: "popular" | "none";
 }
 
 export interface RankRequest extends RankQuery {
@@ -306,6 +316,8 @@ export interface NeighboursAnswer {
   results: Result[];
   /** Ids of the request that have no embedding. */
   missing: Id[];
+  /** How someone without an embedding was answered, if a fallback was requested. */
+  fallback: "popular" | null;
 }
 
 export interface Result {
@@ -326,8 +338,10 @@ export interface BatchAnswer {
 
 export interface BatchResult {
   id: Id;
-  /** null for an id that has no embedding. */
+  /** null for an id that has no embedding, without a fallback. */
   results: Result[] | null;
+  /** How someone without an embedding was answered, if a fallback was requested. */
+  fallback: "popular" | null;
 }
 
 /** One page of a listing; all pages are of one version. */
