@@ -11,7 +11,7 @@ import numpy as np
 
 from feast_embeddings.errors import InputError
 
-__all__ = ["Id", "Interactions", "at_least_one", "history", "id_list"]
+__all__ = ["Id", "Interactions", "at_least", "at_least_one", "history", "id_list"]
 
 Id = str | int
 # Interactions of a visitor: items, one entry per interaction, or items with weights.
@@ -46,17 +46,22 @@ def history(interactions: Interactions, name: str) -> dict[Id, float]:
 
 
 def at_least_one(n: int, name: str) -> int:
-    """Check a number of results.
+    """Check a number of results; raises as `at_least` does."""
+    return at_least(1, n, name)
+
+
+def at_least(least: int, n: int, name: str) -> int:
+    """Check a whole number.
 
     Raises:
-        InputError: it is not a whole number from 1 to 2**63 - 1; `name` is the caller's name for it.
+        InputError: it is not a whole number from `least` to 2**63 - 1; `name` is the caller's name for it.
     """
     try:
         plain = index(n)
     except TypeError:
         plain = 2**63
     if isinstance(n, bool) or plain >= 2**63:
-        raise InputError(f"{name} must be a whole number of at least 1 and below 2**63, got {n!r:.40}")
-    if plain < 1:
-        raise InputError(f"{name} must be at least 1, got {n!r:.40}")
+        raise InputError(f"{name} must be a whole number of at least {least} and below 2**63, got {n!r:.40}")
+    if plain < least:
+        raise InputError(f"{name} must be at least {least}, got {n!r:.40}")
     return plain

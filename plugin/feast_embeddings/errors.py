@@ -8,6 +8,7 @@
     │   ├── IdTypeError            an id that no user or item of the model can have
     │   ├── CursorError            a cursor that did not come with a page, or whose version is gone
     │   ├── FilterError            a filter that cannot be parsed or applied
+    │   ├── OptionError            an option of a query that cannot be used, or not with this model
     │   ├── MissingSideError       users asked of a model that has only items, or the reverse
     │   ├── GateError              a version that a gate refuses
     │   └── MetricError            a distance that Qdrant does not have
@@ -44,6 +45,7 @@ __all__ = [
     "MissingExtraError",
     "MissingSideError",
     "NotPublishedError",
+    "OptionError",
     "OutOfTimeError",
     "UnknownIdError",
     "VersionMismatchError",
@@ -89,6 +91,14 @@ class CursorError(InputError):
 
 class FilterError(InputError):
     """The filter does not match the supported grammar, or names a feature that cannot be filtered on."""
+
+
+class OptionError(InputError):
+    """An option of a query cannot be used, or not with this model; `option` is its name."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class MissingSideError(InputError):

@@ -160,3 +160,44 @@ def test_a_terminal_gets_lines_that_fit(command: Command, odd: str, monkeypatch:
     assert max(map(len, lines)) <= 60
     assert len(lines) == 4
     assert "…" in "".join(lines)
+
+
+def test_a_shaped_ranking(command: Command, repo: str, store: EmbeddingStore) -> None:
+    """For a user and for a stranger, who is told so on standard error, as the same call in Python."""
+    words = ["--exclude", "sku-9", "--exclude", "sku-38", "--offset", 2, "--max-per", "category=4", "--diversity", 0.3]
+    for user, fallback in [("u-3", None), ("stranger", "popular")]:
+        ran = command("rank", user, "--repo", repo, "-k", 5, "--json", "--fallback", "popular", *words)
+        expected = store.rank(
+            user,
+            5,
+            exclude_ids=["sku-9", "sku-38"],
+            offset=2,
+            max_per={"category": 4},
+            diversity=0.3,
+            fallback="popular",
+        )
+        assert len(expected) == 5
+        assert json.loads(ran.out) == {
+            "version": expected.version,
+            "fallback": fallback,
+            "neighbours": rows(expected),
+        }
+        plain = command("rank", user, "--repo", repo, "--fallback", "popular")
+        assert ("popular items instead" in plain.err) == (fallback is not None)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--max-per", "category"], "--max-per: expected an attribute and a number, as category=2, got 'category'"),
+        (["--max-per", "category=-1"], "--max-per: expected an attribute and a number"),
+        (["--max-per", "category=0"], "max_per of 'category' must be at least 1"),
+        (["--max-per", "colour=1"], "items have no attribute 'colour'"),
+        (["--diversity", "2"], "--diversity"),
+        (["--offset", "-1"], "--offset"),
+        (["--fallback", "newest"], "--fallback"),
+    ],
+)
+def test_a_ranking_of_no_sense_is_refused(command: Command, repo: str, words: list[str], problem: str) -> None:
+    ran = command("rank", "u-3", "--repo", repo, *words)
+    assert (ran.code, ran.out, problem in ran.err, "Traceback" in ran.err) == (2, "", True, False), ran.err

@@ -128,6 +128,22 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert {name for name in vars(client_class) if not name.startswith("_")} - {"close"} == public
 
 
+def test_a_shaped_ranking_is_the_librarys(address: str, store: EmbeddingStore) -> None:
+    """All options, for a user and for a stranger; the answer says who got the fallback."""
+    options: dict[str, Any] = {"exclude_ids": ["sku-9"], "offset": 2, "max_per": {"category": 4}, "diversity": 0.3}
+    expected = store.rank_batch(["u-3", "stranger"], 5, fallback="popular", **options).answers
+    with EmbeddingClient(address, api_key=KEY) as client:
+        batch = client.rank_batch("shop", ["u-3", "stranger"], limit=5, fallback="popular", **options)
+        singles = [client.rank("shop", id, limit=5, fallback="popular", **options) for id in batch.ids]
+        assert (batch.missing, singles[1].missing) == (["stranger"], ["stranger"])
+        for found in (batch.answers, singles):
+            assert [one and one.ids for one in found] == [one and one.ids for one in expected]
+            assert [one and one.fallback for one in found] == [None, "popular"]
+        with pytest.raises(EmbeddingServiceError, match="items have no attribute 'colour'") as refused:
+            client.rank("shop", "u-3", max_per={"colour": 1})
+        assert list(refused.value.errors) == ["max_per"]
+
+
 def test_the_same_to_be_awaited(address: str, store: EmbeddingStore) -> None:
     """Many at once over one client."""
 

@@ -75,6 +75,17 @@ def test_its_own_tests(node: str, shop: Shop, environment: dict[str, str], tmp_p
         "similarItems": neighbours(store.similar_items("sku-3", 7, filter="price < 20")),
         "similarUsers": neighbours(store.similar_users("u-3", 7)),
         "rank": neighbours(store.rank("u-3", 7)),
+        "shaped": neighbours(
+            store.rank(
+                "stranger",
+                5,
+                exclude_ids=["sku-39"],
+                offset=1,
+                max_per={"category": 3},
+                diversity=0.3,
+                fallback="popular",
+            )
+        ),
         "usersForItem": neighbours(store.users_for_item("sku-3", 7, exclude_seen=False)),
         "lookalikeUsers": store.lookalike_users(["u-1", "u-2"], 3).ids,
         "items": {
@@ -119,7 +130,13 @@ def neighbours(found: Neighbours) -> dict[str, Any]:
         {"id": id, "score": score, "metadata": attributes}
         for id, score, attributes in zip(found.ids, found.scores.tolist(), found.attributes, strict=True)
     ]
-    return {"model": "shop", "version": found.version, "results": results, "missing": []}
+    return {
+        "model": "shop",
+        "version": found.version,
+        "results": results,
+        "missing": found.missing,
+        "fallback": found.fallback,
+    }
 
 
 def encoded(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:

@@ -111,7 +111,7 @@ def test_a_visitor_gets_what_fold_in_and_numpy_give(
     for number, (row, history) in enumerate(zip(rows, visitors, strict=True)):
         assert row["id"] == number
         assert_ranked(row["results"], expected(artifact, history, without=history)[:7])
-    assert last == {"id": len(visitors), "results": None}
+    assert last == {"id": len(visitors), "results": None, "fallback": None}
     assert batch["missing"] == ["lost-0", "lost-3", "lost-6", "lost-9", "lost-x"]
     assert batch["version"] == artifact.manifest.version
 

@@ -16,6 +16,7 @@ from feast_embeddings.arguments import Id
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import DEFAULT_EF, Hnsw
 from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.ranking import rank_vectors
 from feast_embeddings.repo import init_repo
 
 N, DIM, CLUSTERS = 1500, 8, 12
@@ -58,12 +59,12 @@ def test_exactly_as_many_as_match(live: LiveModel, data: st.DataObject) -> None:
     near = data.draw(st.integers(0, N - 1), label="near")
     (point,) = items.points([near], "embedding")
     assert point is not None
-    (found,) = live.rank_vectors(
+    (found,) = rank_vectors(
+        items,
         [point.vectors["embedding"][:DIM]],
         [items.side.point_ids(excluded.tolist())],
         k,
         filter="category = 'Toys'" if toys else None,
-        item_ids=None,
         attributes=False,
     )
     assert found is not None

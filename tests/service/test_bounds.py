@@ -52,6 +52,7 @@ NAMES = ", ".join(f'"f{i}": 1' for i in range(N))
         ("create_item_embedding", json.dumps({"item_ids": ["x" * 1025] * 1000}), 2),
         ("rank", json.dumps({"user_id": "u", "item_ids": [{}] * N}), 2),
         ("rank", json.dumps({"interactions": [{}] * N}), 1),
+        ("rank", json.dumps({"user_id": "u", "max_per": {f"a{i}": 0 for i in range(N)}}), 1),
         ("rank/batch", json.dumps({"interactions": [[{}] * 20] * 200}), 1),
         ("users_for_item", json.dumps({"user_ids": [None] * N}), 2),
         ("similar_items", "{" + NAMES + "}", 4),

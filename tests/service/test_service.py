@@ -140,7 +140,10 @@ def test_answers_are_the_librarys(
 
     shared = {key: value for key, value in body.items() if key != name}
     batch = asked(service, f"{path}/batch", **{f"{name}s": [body[name], "no-user"]}, limit=7, **shared)
-    assert batch["answers"] == [{"id": body[name], "results": bare}, {"id": "no-user", "results": None}]
+    assert batch["answers"] == [
+        {"id": body[name], "results": bare, "fallback": None},
+        {"id": "no-user", "results": None, "fallback": None},
+    ]
     assert batch["missing"] == ["no-user"]
 
 
@@ -232,6 +235,16 @@ def test_what_operators_ask(service: Asking, shop: Shop) -> None:
         ("rank", {"user_id": "u-1", "item_ids": [1]}, 422, "item_ids"),
         ("rank", {"user_id": 1, "item_ids": ["sku-1"]}, 422, "user_id"),
         ("rank", {"user_id": "u-1", "item_ids": []}, 422, "item_ids"),
+        ("rank", {"user_id": "u-1", "exclude_ids": [1]}, 422, "exclude_ids"),
+        ("rank", {"user_id": "u-1", "exclude_ids": ["sku-1"] * 501}, 413, "exclude_ids"),
+        ("rank", {"user_id": "u-1", "offset": -1}, 422, "offset"),
+        ("rank", {"user_id": "u-1", "limit": 51, "offset": 50}, 422, "offset"),
+        ("rank", {"user_id": "u-1", "max_per": {"colour": 1}}, 422, "max_per"),
+        ("rank", {"user_id": "u-1", "max_per": {"category": 0}}, 422, "max_per"),
+        ("rank", {"interactions": [{"item_id": "sku-1"}], "max_per": {"category": 1.5}}, 422, "max_per"),
+        ("rank", {"user_id": "u-1", "diversity": 1.1}, 422, "diversity"),
+        ("rank/batch", {"user_ids": ["u-1"], "fallback": "newest"}, 422, "fallback"),
+        ("similar_items", {"item_id": "sku-1", "offset": 1}, 422, "offset"),
         ("retrieve", {"entity": "shop"}, 422, "entity"),
         ("retrieve", {"entity": "item", "cursor": "x"}, 422, "cursor"),
         ("rank", {"interactions": []}, 422, "interactions"),
@@ -247,6 +260,38 @@ def test_bad_input_names_the_field(service: Asking, path: str, body: dict[str, A
     found = problem(service.post(f"{MODEL}/{path}", body), status)
     assert {error["field"].split(".")[0] for error in found["errors"]} == {field}
     assert field in found["detail"]
+
+
+SHAPED: dict[str, Any] = {
+    "exclude_ids": ["sku-9", "no-item"],
+    "offset": 2,
+    "max_per": {"category": 4},
+    "diversity": 0.3,
+    "fallback": "popular",
+}
+
+
+def test_a_shaped_ranking_is_the_librarys(service: Asking, store: EmbeddingStore) -> None:
+    """For a user and for a stranger, alone and in a batch; the answer says who got the fallback."""
+    users = ["u-3", "stranger"]
+    expected = store.rank_batch(users, 5, **SHAPED).answers
+    rows = [
+        [{"id": id, "score": score} for id, score in zip(answer.ids, answer.scores.tolist(), strict=True)]
+        for answer in expected
+        if answer is not None
+    ]
+    assert [len(row) for row in rows] == [5, 5]
+    singles = [asked(service, "rank", user_id=user, limit=5, **SHAPED) for user in users]
+    assert [single["results"] for single in singles] == rows
+    assert [(single["fallback"], single["missing"]) for single in singles] == [(None, []), ("popular", ["stranger"])]
+    batch = asked(service, "rank/batch", user_ids=users, limit=5, **SHAPED)
+    assert batch["answers"] == [
+        {"id": "u-3", "results": rows[0], "fallback": None},
+        {"id": "stranger", "results": rows[1], "fallback": "popular"},
+    ]
+    assert batch["missing"] == ["stranger"]
+    unanswered = asked(service, "rank", user_id="stranger", limit=5)
+    assert (unanswered["results"], unanswered["fallback"]) == ([], None)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,8 @@ export interface NeighboursAnswer {
   results: Result[];
   /** Ids of the request that have no embedding, users or items. */
   missing: Id[];
+  /** How someone without an embedding was answered, if a fallback was requested; else null. */
+  fallback: string | null;
 }
 
 export interface Result {
@@ -232,8 +234,10 @@ export interface BatchAnswer {
 export interface BatchResult {
   /** As in the request; for a visitor, the position, from 0. */
   id: Id;
-  /** null for an id that has no embedding. */
+  /** null for an id that has no embedding, without a fallback. */
   results: Result[] | null;
+  /** How someone without an embedding was answered, if a fallback was requested; else null. */
+  fallback: string | null;
 }
 
 export interface SimilarUsersRequest {
@@ -282,6 +286,22 @@ export interface RankRequest {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
+  /** Items to leave out, in addition to seen ones. */
+  excludeIds?: readonly Id[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many items of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less an item counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0
+   * by default.
+   */
+  diversity?: number;
+  /**
+   * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
+   * then their score; "none" by default.
+   */
+  fallback?: "popular" | "none";
   /** The user to rank for. */
   userId?: Id;
   /** Or all interactions of a visitor without an id. Unknown items are in `missing`. */
@@ -313,6 +333,22 @@ export interface BatchRankRequest {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
+  /** Items to leave out, in addition to seen ones. */
+  excludeIds?: readonly Id[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many items of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less an item counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0
+   * by default.
+   */
+  diversity?: number;
+  /**
+   * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
+   * then their score; "none" by default.
+   */
+  fallback?: "popular" | "none";
   /** The users. */
   userIds?: readonly Id[];
   /** Or the interactions of each of many visitors. */

@@ -1,7 +1,7 @@
 /** The service's JSON: its names are snake_case, its vectors float32, and its ids may be 64-bit whole numbers. */
 
 // What these hold has names that are data.
-const FREE = new Set(["metadata", "metrics"]);
+const FREE = new Set(["max_per", "metadata", "metrics"]);
 
 // Strings, so that what looks like a number in one is left alone; and numbers.
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
@@ -21,7 +21,7 @@ export function toJson(value, free = false) {
     const fields = Object.entries(value).filter(([, field]) => field !== undefined);
     const parts = fields.map(([name, field]) => {
       const written = JSON.stringify(free ? name : snake(name));
-      return `${written}:${toJson(field, free || FREE.has(name))}`;
+      return `${written}:${toJson(field, free || FREE.has(snake(name)))}`;
     });
     return `{${parts.join()}}`;
   }

@@ -221,6 +221,8 @@ test("names go out in snake_case, ids as they are, and nothing that was left out
   assert.equal(requests[1].body, '{"user_id":7,"exclude_seen":null,"item_ids":[1]}');
   await client().rank({ modelName: "shop", interactions: [{ itemId: "a" }, { itemId: "b", weight: 0.5 }] });
   assert.equal(requests[2].body, '{"interactions":[{"item_id":"a"},{"item_id":"b","weight":0.5}]}');
+  await client().rank({ modelName: "shop", userId: 7, excludeIds: ["a"], maxPer: { shopShelf: 2 } });
+  assert.equal(requests[3].body, '{"user_id":7,"exclude_ids":["a"],"max_per":{"shopShelf":2}}');
 });
 
 test("a number that is not what was meant is not sent", async () => {

@@ -51,14 +51,27 @@ test("neighbours, rankings and audiences are the library's", { skip }, async () 
     const ids = itemId ? { itemIds: [itemId, "no-user"] } : { userIds: [userId, "no-user"] };
     const batch = await client[`${method}Batch`]({ modelName, limit: 7, returnMetadata: true, ...ids, ...more });
     assert.deepEqual(batch.answers, [
-      { id: itemId ?? userId, results: answer.results },
-      { id: "no-user", results: null },
+      { id: itemId ?? userId, results: answer.results, fallback: null },
+      { id: "no-user", results: null, fallback: null },
     ]);
     assert.deepEqual(batch.missing, ["no-user"]);
   }
   const reranked = await client.rank({ modelName, userId: "u-3", itemIds: ["sku-3", "sku-9", "x"] });
   assert.deepEqual(reranked.results.map((row) => row.id).sort(), ["sku-3", "sku-9"]);
   assert.deepEqual(reranked.missing, ["x"]);
+  const shaped = await client.rank({
+    modelName,
+    userId: "stranger",
+    limit: 5,
+    returnMetadata: true,
+    excludeIds: ["sku-39"],
+    offset: 1,
+    maxPer: { category: 3 },
+    diversity: 0.3,
+    fallback: "popular",
+  });
+  assert.deepEqual(shaped, expected.shaped);
+  assert.equal(shaped.fallback, "popular");
   const alike = await client.usersForItem({ modelName, userIds: ["u-1", "u-2"], limit: 3 });
   assert.deepEqual(alike.results.map((row) => row.id), expected.lookalikeUsers);
 });

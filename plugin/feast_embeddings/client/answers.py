@@ -66,6 +66,7 @@ class Neighbours:
         metadata: per id its attributes, if they were requested.
         missing: ids of the query that have no embedding.
         version: the model version that answered.
+        fallback: how someone without an embedding was answered, e.g. ``popular``; None for an answer by vector.
     """
 
     ids: list[Id]
@@ -73,9 +74,18 @@ class Neighbours:
     metadata: list[dict[str, Any]] | None
     missing: list[Id]
     version: str
+    fallback: str | None = None
 
     @classmethod
-    def of(cls, results: list[dict[str, Any]], missing: list[Id], version: str, *, metadata: bool) -> Neighbours:
+    def of(
+        cls,
+        results: list[dict[str, Any]],
+        missing: list[Id],
+        version: str,
+        fallback: str | None,
+        *,
+        metadata: bool,
+    ) -> Neighbours:
         """Decode the results of an answer."""
         return cls(
             ids=[row["id"] for row in results],
@@ -83,6 +93,7 @@ class Neighbours:
             metadata=[row["metadata"] for row in results] if metadata else None,
             missing=missing,
             version=version,
+            fallback=fallback,
         )
 
 
@@ -102,7 +113,9 @@ class NeighboursBatch:
         return cls(
             ids=[row["id"] for row in answer["answers"]],
             answers=[
-                None if row["results"] is None else Neighbours.of(row["results"], [], version, metadata=metadata)
+                None
+                if row["results"] is None
+                else Neighbours.of(row["results"], [], version, row["fallback"], metadata=metadata)
                 for row in answer["answers"]
             ],
             missing=answer["missing"],

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from feast_embeddings.arguments import Id, id_list
@@ -20,6 +20,7 @@ __all__ = ["Call"]
 T = TypeVar("T")
 
 Interactions = Iterable[Id] | Mapping[Any, float]
+Fallback = Literal["popular", "none"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ def _interactions(interactions: Interactions) -> list[dict[str, Any]]:
     return [{"item_id": id} for id in ids]
 
 
+def _shaping(
+    exclude_ids: Iterable[Id] | None,
+    offset: int,
+    max_per: Mapping[str, int] | None,
+    diversity: float,
+    fallback: Fallback,
+) -> dict[str, Any]:
+    """Return the fields that differ from their defaults."""
+    return {
+        "exclude_ids": None if exclude_ids is None else id_list(exclude_ids, "exclude_ids"),
+        "offset": offset or None,
+        "max_per": None if max_per is None else dict(max_per),
+        "diversity": diversity or None,
+        "fallback": None if fallback == "none" else fallback,
+    }
+
+
 def _call(model: str, name: str, body: dict[str, Any], read: Callable[[Any], T]) -> Call[T]:
     sent = {key: value for key, value in body.items() if value is not None}
     return Call(f"/v1/models/{quote(model, safe='')}/{name}", sent, read)
@@ -57,7 +75,7 @@ def _query(
         model,
         name,
         body,
-        lambda a: Neighbours.of(a["results"], a["missing"], a["version"], metadata=return_metadata),
+        lambda a: Neighbours.of(a["results"], a["missing"], a["version"], a["fallback"], metadata=return_metadata),
     )
 
 
@@ -137,6 +155,11 @@ def rank(
     interactions: Interactions | None = None,
     item_ids: Iterable[Id] | None = None,
     exclude_seen: bool | None = None,
+    exclude_ids: Iterable[Id] | None = None,
+    offset: int = 0,
+    max_per: Mapping[str, int] | None = None,
+    diversity: float = 0.0,
+    fallback: Fallback = "none",
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -148,12 +171,18 @@ def rank(
             in `missing`.
         exclude_seen: leave out items that the user interacted with in training, or the visitor did; by default
             unless `item_ids` is given.
+        exclude_ids: items to leave out, in addition to seen ones.
+        offset: how many of the first to skip, for pages.
+        max_per: attribute -> at most how many items of one value.
+        diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
+        fallback: what someone without an embedding gets: ``popular`` items, or none.
     """
     more = {
         "user_id": None if user_id is None else id_list([user_id], "user_id")[0],
         "interactions": None if interactions is None else _interactions(interactions),
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
+        **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
     return _query(model, "rank", limit, filter, return_metadata, **more)
 
@@ -165,6 +194,11 @@ def rank_batch(
     interactions: Iterable[Interactions] | None = None,
     item_ids: Iterable[Id] | None = None,
     exclude_seen: bool | None = None,
+    exclude_ids: Iterable[Id] | None = None,
+    offset: int = 0,
+    max_per: Mapping[str, int] | None = None,
+    diversity: float = 0.0,
+    fallback: Fallback = "none",
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -175,6 +209,7 @@ def rank_batch(
         "interactions": None if interactions is None else [_interactions(each) for each in interactions],
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
+        **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
     return _batch(model, "rank", limit, filter, return_metadata, **more)
 

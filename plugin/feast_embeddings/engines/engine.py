@@ -237,6 +237,25 @@ class Engine(Protocol):
         """
         ...
 
+    def highest(
+        self,
+        collection: str,
+        key: str,
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+        payload: Sequence[str] | None = None,
+    ) -> list[StoredPoint]:
+        """Return the points with the highest whole number under a payload key, the highest first.
+
+        Points without one are left out.
+
+        Args:
+            key: one of the spec's payload indexes.
+            payload: the keys to return with each, at least `key`; None returns all.
+        """
+        ...
+
     def page(
         self,
         collection: str,

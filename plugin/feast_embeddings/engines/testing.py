@@ -256,6 +256,27 @@ class EngineTests:
         assert {point.id for point in found} == set(ids(0, 3))
         assert all((point.payload, point.vectors) == ({}, {}) for point in found)
 
+    @pytest.mark.parametrize("indexed", [True, False])
+    def test_the_highest_come_first(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator, indexed: bool
+    ) -> None:
+        """With an index or before it is built, under a filter or not; without those that have no number."""
+        batch = make_batch(random_vectors(rng, 50))
+        numbers = rng.permutation(50).tolist()
+        for payload, number in zip(batch.payloads, numbers, strict=True):
+            del payload["n"]
+            if number >= 5:
+                payload["n"] = number
+        alias = new_alias()
+        engine.create(alias + "_a", make_spec(alias), [batch], wait_for_indexes=indexed)
+        even = models.Filter(must=[models.FieldCondition(key="category", match=models.MatchValue(value="even"))])
+        order = sorted((i for i in range(50) if numbers[i] >= 5), key=lambda i: -numbers[i])
+        for filter, allowed in [(None, order), (even, [i for i in order if not i % 2])]:
+            for limit in (7, 50):
+                found = engine.highest(alias + "_a", "n", limit=limit, filter=filter, payload=["n"])
+                assert [point.id for point in found] == [batch.ids[i] for i in allowed[:limit]]
+                assert [point.payload for point in found] == [{"n": numbers[i]} for i in allowed[:limit]]
+
     def test_a_collection_without_vectors(self, engine: Engine, new_alias: NewAlias) -> None:
         """Rows of a view without vectors are written, overwritten and read."""
         alias = new_alias()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ class Neighbours:
         attributes: per id, the attributes given at training; empty if they were not requested.
         version: the model version that answered.
         missing: ids of the query that this version does not know, if it could be answered without them.
+        fallback: how it was answered for someone without a vector; None for an answer by vector. Scores of
+            ``"popular"`` are numbers of interactions in training.
     """
 
     id_name: str
@@ -35,6 +37,7 @@ class Neighbours:
     attributes: list[dict[str, Any]]
     version: str
     missing: list[Id] = field(default_factory=list)
+    fallback: Literal["popular"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +60,8 @@ class NeighboursBatch:
 
     Attributes:
         ids: as requested, n of them; for visitors, who have no ids, their positions from 0.
-        answers: per id; None for an id without an embedding, and for a visitor whose items are all unknown.
+        answers: per id; without a fallback None for an id without an embedding, and for a visitor whose items are all
+            unknown.
         version: the model version that answered.
         unknown: for visitors, the items that the version does not know.
     """
@@ -72,7 +76,8 @@ class NeighboursBatch:
         """The ids that have no embedding."""
         if self.unknown is not None:
             return self.unknown
-        return [id for id, answer in zip(self.ids, self.answers, strict=True) if answer is None]
+        answers = zip(self.ids, self.answers, strict=True)
+        return [id for id, answer in answers if answer is None or answer.fallback is not None]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from feast_embeddings.engines.engine import (
     StoredPoint,
     no_more_than_there_are,
 )
-from feast_embeddings.errors import CursorError
+from feast_embeddings.errors import CursorError, OptionError
 from feast_embeddings.model.sides import Side
 from feast_embeddings.query.answers import Embeddings, Neighbours, Page
 from feast_embeddings.times import from_microseconds
@@ -124,6 +124,64 @@ class LiveCollection:
             payload=payload,
             exact=True,
         )
+
+    def popular(
+        self,
+        k: int,
+        *,
+        filter: models.Filter | None,
+        excluded: Sequence[PointId] = (),
+        only: Sequence[PointId] | None = None,
+        payload: Sequence[str] | None = None,
+    ) -> list[ScoredPoint]:
+        """Return the k points with the most interactions, which are their scores; the arguments are as in `nearest`.
+
+        Raises:
+            OptionError: none of the collection's points has any.
+        """
+        name, codec = "n_interactions", self.side.codec
+        keys = codec.payload_keys(name) if name in codec.types else []
+        conditions = models.Filter(
+            must=[
+                *([] if filter is None else [filter]),
+                *([] if only is None else [models.HasIdCondition(has_id=list(only))]),
+            ],
+            must_not=[models.HasIdCondition(has_id=list(excluded))] if excluded else None,
+        )
+        k = no_more_than_there_are(k, self._engine, self.collection)
+
+        def most(k: int, conditions: models.Filter | None) -> list[ScoredPoint]:
+            wanted = None if payload is None else [*payload, *keys]
+            found = self._engine.highest(self.collection, name, limit=k, filter=conditions, payload=wanted)
+            return [ScoredPoint(p.id, float(codec.native(name, p.payload)), p.payload) for p in found]
+
+        hits = most(k, conditions) if keys else []
+        # A filter may leave only items without interactions, but without any at all no item is popular.
+        if not (hits and hits[0].score > 0) and not (keys and any(hit.score > 0 for hit in most(1, None))):
+            raise OptionError(
+                "fallback",
+                f"fallback 'popular': version {self.spec.version} has no {self.side.entity} with a number of "
+                "interactions; train or import one with n_interactions, or leave the fallback out",
+            )
+        if len(hits) < k:  # rows that were pushed without a number
+            uncounted = [models.IsEmptyCondition(is_empty=models.PayloadField(key=name))]
+            rest, _ = self._engine.page(
+                self.collection,
+                limit=k - len(hits),
+                start=None,
+                payload=payload,
+                vectors=[],
+                filter=models.Filter(must=[conditions, *uncounted]),
+            )
+            hits += [ScoredPoint(point.id, 0.0, point.payload) for point in rest]
+        return hits
+
+    def directions(self, ids: Sequence[PointId]) -> npt.NDArray[np.float64]:
+        """Return the vectors of points as unit vectors, float64 (n, dim); zeros for a point without one."""
+        points = self._engine.retrieve(self.collection, ids, vectors=[self.side.field.name], payload=())
+        vectors = np.nan_to_num(self.matrix(points).astype(np.float64))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(lengths > 0, lengths, 1)
 
     def neighbours(
         self, hits: Sequence[ScoredPoint], *, attributes: bool, missing: list[Id] | None = None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointId, ScoredPoint, StoredPoint
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.events import Event, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
@@ -19,6 +19,8 @@ from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBat
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.export import export_side
+from feast_embeddings.query.options import RankingOptions
+from feast_embeddings.query.ranking import rank_vectors
 from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveModel"]
@@ -123,12 +125,10 @@ class LiveModel:
         user_ids: Sequence[Id],
         k: int,
         *,
-        filter: Filter | None = None,
         exclude_seen: bool = True,
-        item_ids: Iterable[Id] | None = None,
-        attributes: bool = True,
+        **options: Unpack[RankingOptions],
     ) -> NeighboursBatch:
-        """Find the k items with the highest score for each user, among all items or these."""
+        """Find the k items with the highest score for each user."""
         k = at_least_one(k, "k")
         users, items = self._same_space()
         name = users.side.field.name
@@ -150,7 +150,12 @@ class LiveModel:
                 (visitor,) = self._visitors.fold_in([history])
                 vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
-        answers = self.rank_vectors(vectors, seen, k, filter=filter, item_ids=item_ids, attributes=attributes)
+        answers = [
+            answer if vector is not None or answer is None else replace(answer, missing=[id, *answer.missing])
+            for id, vector, answer in zip(
+                user_ids, vectors, rank_vectors(items, vectors, seen, k, **options), strict=True
+            )
+        ]
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
 
     def rank_visitors(
@@ -158,10 +163,8 @@ class LiveModel:
         histories: Sequence[Mapping[Id, float]],
         k: int,
         *,
-        filter: Filter | None = None,
         exclude_seen: bool = True,
-        item_ids: Iterable[Id] | None = None,
-        attributes: bool = True,
+        **options: Unpack[RankingOptions],
     ) -> NeighboursBatch:
         """Find the k items with the highest score for each visitor, given as items with weights."""
         k = at_least_one(k, "k")
@@ -169,55 +172,17 @@ class LiveModel:
         # Including items newer than the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
-        found = self.rank_vectors(
-            [visitor.vector for visitor in visitors],
-            seen if exclude_seen else [[] for _ in visitors],
-            k,
-            filter=filter,
-            item_ids=item_ids,
-            attributes=attributes,
-        )
+        vectors = [visitor.vector for visitor in visitors]
+        found = rank_vectors(items, vectors, seen if exclude_seen else [[] for _ in visitors], k, **options)
         answers = [
-            answer and replace(answer, missing=list(dict.fromkeys([*visitor.unknown, *answer.missing])))
+            # Not by its truth: an answer without results is false.
+            None
+            if answer is None
+            else replace(answer, missing=list(dict.fromkeys([*visitor.unknown, *answer.missing])))
             for answer, visitor in zip(found, visitors, strict=True)
         ]
         unknown = dict.fromkeys(id for visitor in visitors for id in visitor.unknown)
         return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, list(unknown))
-
-    def rank_vectors(
-        self,
-        vectors: Sequence[npt.NDArray[np.float32] | None],
-        excluded: Sequence[Sequence[PointId]],
-        k: int,
-        *,
-        filter: Filter | None,
-        item_ids: Iterable[Id] | None,
-        attributes: bool,
-    ) -> list[Neighbours | None]:
-        """Find the k items with the highest score for each user vector of this version's space, float32 (dim,).
-
-        Args:
-            vectors: one per user; None gives None.
-            excluded: per user, the points of items to leave out.
-        """
-        items = self.side("item")
-        side, field = items.side, items.side.field
-        conditions = side.translate(filter)
-        among = None if item_ids is None else list(item_ids)
-        only = None if among is None else side.point_ids(among)
-        payload = None if attributes else [side.id_name]
-        answers: list[Neighbours | None] = []
-        for vector, left_out in zip(vectors, excluded, strict=True):
-            check_time()
-            if vector is None:
-                answers.append(None)
-                continue
-            query = vector if field.bias is None else np.append(vector, np.float32(1))
-            hits = items.nearest(field.name, query, k, filter=conditions, excluded=left_out, only=only, payload=payload)
-            # If all given items have come back, none is unknown.
-            missing = items.unknown(among) if among is not None and len(hits) < len(set(only or ())) else []
-            answers.append(items.neighbours(hits, attributes=attributes, missing=missing))
-        return answers
 
     def users_for_item(
         self,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypedDict
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypedDict
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.model.sides import Filter
 
-__all__ = ["AudienceOptions", "FoldInOptions", "QueryOptions", "RankOptions", "VersionOptions"]
+__all__ = [
+    "AudienceOptions",
+    "Fallback",
+    "FoldInOptions",
+    "QueryOptions",
+    "RankOptions",
+    "RankingOptions",
+    "ShapingOptions",
+    "VersionOptions",
+]
+
+Fallback = Literal["popular", "none"]
 
 
 class QueryOptions(TypedDict, total=False):
@@ -35,14 +46,39 @@ class AudienceOptions(QueryOptions, total=False):
     exclude_seen: bool
 
 
-class RankOptions(AudienceOptions, total=False):
-    """Options of rankings of items.
+class ShapingOptions(TypedDict, total=False):
+    """Options that turn a ranking into what is shown; see `feast_embeddings.query.shaping`.
+
+    Attributes:
+        offset: how many of the first to skip, for pages: ``k=10, offset=10`` is the second half of ``k=20``.
+        max_per: attribute -> at most how many items of one value, e.g. ``{"category": 2}``; a list counts for each of
+            its elements, and items without a value are not limited.
+        diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
+            It reorders the first `feast_embeddings.query.shaping.CANDIDATES`.
+    """
+
+    offset: int
+    max_per: Mapping[str, int] | None
+    diversity: float
+
+
+class RankingOptions(QueryOptions, ShapingOptions, total=False):
+    """Options of rankings of items, whoever they are for.
 
     Attributes:
         item_ids: rank only these items; those that the version does not know are in `missing`.
+        exclude_ids: items to leave out, in addition to seen ones; those that the version does not know change nothing.
+        fallback: what someone without a vector gets: ``"none"``, by default, or ``"popular"``: items by their number
+            of interactions in training, which is then their score.
     """
 
     item_ids: Iterable[Id] | None
+    exclude_ids: Iterable[Id] | None
+    fallback: Fallback
+
+
+class RankOptions(AudienceOptions, RankingOptions, total=False):
+    """Options of rankings for someone with a history."""
 
 
 class VersionOptions(TypedDict, total=False):

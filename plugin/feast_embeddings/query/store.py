@@ -84,10 +84,12 @@ class EmbeddingStore:
         """Find the k items with the highest score for a user: ``user · item + item bias``.
 
         Args:
-            options: `filter`, `attributes`, `exclude_seen`, `item_ids`; see `RankOptions`.
+            options: `filter`, `attributes`, `exclude_seen`, `item_ids`, `exclude_ids`, `offset`, `max_per`,
+                `diversity`, `fallback`; see `RankOptions`.
 
         Raises:
-            UnknownIdError: the live version has no such user.
+            UnknownIdError: the live version has no such user, and `fallback` is not ``"popular"``.
+            OptionError: `max_per`, `diversity` or `fallback` cannot be used with this model.
             VersionMismatchError: users and items are of different spaces, so scores would be meaningless.
             FilterError, NotPublishedError: as in `similar_items`.
         """
@@ -110,7 +112,7 @@ class EmbeddingStore:
             UnknownIdError: the live version knows none of the items.
             FoldInError: the version is not on this disk, or its trainer is not installed or cannot fold in.
             InputError: the weights give no vector.
-            VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
+            OptionError, VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
         """
         found = self.rank_visitors([interactions], k, **options)
         (answer,) = found.answers
@@ -320,6 +322,10 @@ class EmbeddingStore:
 
 
 def _listed(options: RankOptions) -> RankOptions:
-    """Return the options with the items as a list, which can be read more than once."""
-    ids = options.get("item_ids")
-    return options if ids is None else {**options, "item_ids": id_list(ids, "item_ids")}
+    """Return the options with the items as lists, which can be read more than once."""
+    listed = options.copy()
+    if (ids := options.get("item_ids")) is not None:
+        listed["item_ids"] = id_list(ids, "item_ids")
+    if (ids := options.get("exclude_ids")) is not None:
+        listed["exclude_ids"] = id_list(ids, "exclude_ids")
+    return listed

@@ -6,7 +6,7 @@ import io
 from binascii import b2a_base64
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
@@ -67,6 +67,12 @@ class Result(BaseModel):
     metadata: Attributes | None = Field(default=None, description="The attributes, if requested.")
 
 
+_Fallback = Annotated[
+    Literal["popular"] | None,
+    Field(description="How someone without an embedding was answered, if a fallback was requested; else null."),
+]
+
+
 class NeighboursAnswer(BaseModel):
     """Results, best first."""
 
@@ -74,11 +80,13 @@ class NeighboursAnswer(BaseModel):
     version: str
     results: list[Result] = Field(description="`limit` results, or fewer if fewer match.")
     missing: list[str | int] = Field(description="Ids of the request that have no embedding, users or items.")
+    fallback: _Fallback
 
 
 class BatchResult(BaseModel):
     id: str | int = Field(description="As in the request; for a visitor, the position, from 0.")
-    results: list[Result] | None = Field(description="null for an id that has no embedding.")
+    results: list[Result] | None = Field(description="null for an id that has no embedding, without a fallback.")
+    fallback: _Fallback
 
 
 class BatchAnswer(BaseModel):
@@ -143,14 +151,22 @@ def json_response(value: Any) -> Response:
 def neighbours_response(model: str, found: Neighbours, *, metadata: bool) -> Response:
     """A `NeighboursAnswer`."""
     return json_response(
-        {"model": model, "version": found.version, "results": _results(found, metadata), "missing": found.missing}
+        {
+            "model": model,
+            "version": found.version,
+            "results": _results(found, metadata),
+            "missing": found.missing,
+            "fallback": found.fallback,
+        }
     )
 
 
 def batch_response(model: str, batch: NeighboursBatch, *, metadata: bool) -> Response:
     """A `BatchAnswer`."""
     answers = [
-        {"id": id, "results": None if found is None else _results(found, metadata)}
+        {"id": id, "results": None, "fallback": None}
+        if found is None
+        else {"id": id, "results": _results(found, metadata), "fallback": found.fallback}
         for id, found in zip(batch.ids, batch.answers, strict=True)
     ]
     return json_response({"model": model, "version": batch.version, "answers": answers, "missing": batch.missing})

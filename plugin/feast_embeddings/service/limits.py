@@ -74,8 +74,8 @@ class LimitedRequest(Request):
 
     def _check_length(self, body: bytes) -> None:
         """Raise a problem if there are more values than any request may have: parsing blocks other requests."""
-        # An interaction is an object of two values, and other ids may come in addition.
-        most = 4 * self._settings.max_ids + 2 * self._settings.max_queries + _OTHER_VALUES
+        # An interaction is an object of two values, and two lists of other ids may come in addition.
+        most = 5 * self._settings.max_ids + 2 * self._settings.max_queries + _OTHER_VALUES
         if _has_more_values(body, most):
             text = f"more than {most:,} values are too many; split the request"
             raise ProblemError(413, f"body: {text}", [FieldError(field="body", message=text)])
@@ -93,6 +93,13 @@ class LimitedRequest(Request):
         limit = sent.get("limit", 10)
         if not isinstance(limit, int):
             return
+        # To skip results is as much work as to return them.
+        offset = sent.get("offset", 0)
+        if isinstance(offset, int) and offset > 0:
+            if limit + offset > settings.max_limit:
+                text = f"at most {settings.max_limit:,} with limit, got {limit + offset:,}"
+                raise ProblemError(422, f"offset: {text}", [FieldError(field="offset", message=text)])
+            limit += offset
         if limit > settings.max_limit:
             text = f"at most {settings.max_limit:,}, got {limit:,}"
             raise ProblemError(422, f"limit: {text}", [FieldError(field="limit", message=text)])

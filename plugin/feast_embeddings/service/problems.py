@@ -23,6 +23,7 @@ from feast_embeddings.errors import (
     InputError,
     MissingSideError,
     NotPublishedError,
+    OptionError,
     OutOfTimeError,
     VersionMismatchError,
 )
@@ -157,8 +158,10 @@ def _blamed(error: InputError, sent: dict[str, Any]) -> str:
         return "filter"
     if isinstance(error, CursorError):
         return "cursor"
+    if isinstance(error, OptionError):
+        return error.option
     if isinstance(error, IdTypeError):
-        names = (f"{error.entity}_id", f"{error.entity}_ids", "interactions")
+        names = (f"{error.entity}_id", f"{error.entity}_ids", "exclude_ids", "interactions")
         return next((name for name in names if error.id in _ids(sent.get(name))), f"{error.entity}_ids")
     return next((name for name in ("version", "interactions") if name in sent), "body")
 

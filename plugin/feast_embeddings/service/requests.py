@@ -5,10 +5,20 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from feast_embeddings.codec.filter_text import MAX_CHARACTERS
+from feast_embeddings.query.options import Fallback
 
 __all__ = [
     "AudienceRequest",
@@ -66,6 +76,8 @@ _Encoding = Annotated[
 
 # At most this many unknown fields are named.
 _NAMED = 3
+# At most this many attributes limit a ranking.
+_ATTRIBUTES = 8
 
 
 class _Closed(BaseModel):
@@ -148,6 +160,13 @@ class BatchSimilarUsersRequest(Query):
     user_ids: _UserIds
 
 
+def _few_attributes(sent: Any) -> Any:
+    """Refuse too many before each of them is an error of its own."""
+    if isinstance(sent, dict) and len(sent) > _ATTRIBUTES:
+        raise ValueError(f"at most {_ATTRIBUTES} attributes are allowed, got {len(sent):,}")
+    return sent
+
+
 class _RankQuery(Query):
     exclude_seen: Annotated[
         StrictBool | None,
@@ -159,10 +178,52 @@ class _RankQuery(Query):
     item_ids: Annotated[
         _Ids | None, Field(min_length=1, description="Rank only these items.", examples=[["sku-1", "sku-2"]])
     ] = None
+    exclude_ids: Annotated[
+        _Ids | None, Field(description="Items to leave out, in addition to seen ones.", examples=[["sku-3"]])
+    ] = None
+    offset: Annotated[
+        int, Field(strict=True, ge=0, lt=2**62, description="How many of the first to skip.", examples=[0])
+    ] = 0
+    max_per: Annotated[
+        dict[StrictStr, Annotated[int, Field(strict=True, ge=1, lt=2**62)]] | None,
+        Field(
+            max_length=_ATTRIBUTES,
+            description="Attribute, and at most how many items of one value of it.",
+            examples=[{"category": 2}],
+        ),
+        BeforeValidator(_few_attributes),
+    ] = None
+    diversity: Annotated[
+        float,
+        Field(
+            strict=True,
+            ge=0,
+            le=1,
+            description="How much less an item counts the more it is like those before it: 0 for the order of score, "
+            "1 for likeness alone.",
+            examples=[0.3],
+        ),
+    ] = 0.0
+    fallback: Annotated[
+        Fallback,
+        Field(
+            description="What someone without an embedding gets: no results, or items by their number of interactions "
+            "in training, which is then their score."
+        ),
+    ] = "none"
 
     def options(self) -> dict[str, Any]:
         exclude_seen = self.item_ids is None if self.exclude_seen is None else self.exclude_seen
-        return super().options() | {"exclude_seen": exclude_seen, "item_ids": self.item_ids}
+        shaping = {name: getattr(self, name) for name in ("offset", "max_per", "diversity", "fallback")}
+        return (
+            super().options()
+            | shaping
+            | {
+                "exclude_seen": exclude_seen,
+                "item_ids": self.item_ids,
+                "exclude_ids": self.exclude_ids,
+            }
+        )
 
 
 class RankRequest(_RankQuery):

@@ -46,6 +46,12 @@ class Shown:
         names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
         self.show(found.to_dicts(), names, key="neighbours", facts={"version": found.version, **facts})
 
+    def ranking(self, found: Neighbours, **facts: Any) -> None:
+        """Show items for someone, and say so if they are a fallback."""
+        if found.fallback is not None and not self.as_json:
+            click.echo(f"no vector in version {found.version}: {found.fallback} items instead", err=True)
+        self.neighbours(found, **facts, fallback=found.fallback)
+
     def show(self, rows: list[dict[str, Any]], names: Sequence[str], *, key: str, facts: dict[str, Any]) -> None:
         """Show rows with columns of these names.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
+from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, repo_option
 from feast_embeddings.errors import InputError
 
@@ -77,6 +78,7 @@ def users_for_item(
 @k_option
 @filter_option
 @click.option("--include-seen", is_flag=True, help="Include ITEM_IDS.")
+@ranking_options
 @shown_options
 @model_option
 @repo_option
@@ -89,6 +91,7 @@ def visitor(
     shown: Shown,
     model: str | None,
     repo: str,
+    **given: Unpack[Given],
 ) -> None:
     """Items with the highest score for a visitor without an id, who interacted with ITEM_IDS."""
     if weights and len(weights) != len(item_ids):
@@ -98,10 +101,10 @@ def visitor(
     history: dict[Id, float] = dict.fromkeys(ids, 0.0)
     for id, weight in zip(ids, weights or [1.0] * len(ids), strict=True):
         history[id] += weight
-    found = store.rank_visitor(history, k, filter=filter, exclude_seen=not include_seen)
+    found = store.rank_visitor(history, k, **to_options(store, filter, include_seen, given))
     if found.missing and not shown.as_json:
         click.echo(f"not known to version {found.version}: {_some(found.missing)}", err=True)
-    shown.neighbours(found, missing=found.missing)
+    shown.ranking(found, missing=found.missing)
 
 
 @click.command(name="list")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
+from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 
 if TYPE_CHECKING:
@@ -49,13 +50,21 @@ def similar_users(user_id: str, k: int, filter: str | None, shown: Shown, model:
 @click.argument("user_id")
 @_query_options
 @click.option("--include-seen", is_flag=True, help="Include items that the user interacted with in training.")
+@ranking_options
 def rank(
-    user_id: str, k: int, filter: str | None, include_seen: bool, shown: Shown, model: str | None, repo: str
+    user_id: str,
+    k: int,
+    filter: str | None,
+    include_seen: bool,
+    shown: Shown,
+    model: str | None,
+    repo: str,
+    **given: Unpack[Given],
 ) -> None:
     """Items with the highest score for USER_ID."""
     store = open_store(repo, model)
     user = store.parse_id("user", user_id)
-    shown.neighbours(store.rank(user, k, filter=filter, exclude_seen=not include_seen))
+    shown.ranking(store.rank(user, k, **to_options(store, filter, include_seen, given)))
 
 
 @click.command()

@@ -8,8 +8,10 @@ shard that the pointer does not name; the next writer deletes it.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,7 @@ from feast_embeddings.engines.engine import (
     scored_points,
     stored_points,
 )
-from feast_embeddings.engines.payload import payload_keys
+from feast_embeddings.engines.payload import payload_key, payload_keys
 from feast_embeddings.errors import EngineError, WriterLockedError
 
 __all__ = ["EmbeddedEngine"]
@@ -153,6 +155,37 @@ class EmbeddedEngine:
         filter: models.Filter | None = None,
     ) -> Page:
         return _page(self._shard_for(collection, filter), collection, limit, start, payload, vectors, filter)
+
+    def highest(
+        self,
+        collection: str,
+        key: str,
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+        payload: Sequence[str] | None = None,
+    ) -> list[StoredPoint]:
+        # As if the filter read the key, which it does in effect.
+        has_key = models.Filter(
+            must=None if filter is None else [filter],
+            must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=payload_key(key)))],
+        )
+        self._shard_for(collection, has_key)
+        # Qdrant orders by an index only. Looked up before the shard, as a newer one has no fewer.
+        unindexed = self._folder.pointer().collection(collection).unindexed({key})
+        shard = self._shards.of(collection)
+        if unindexed:
+            pages = all_pages(lambda start: _page(shard, collection, _CHUNK, start, payload, [], has_key))
+            return heapq.nlargest(limit, chain.from_iterable(pages), key=lambda point: int(point.payload[key]))
+        request = edge.ScrollRequest(
+            limit=limit,
+            filter=None if filter is None else to_edge(filter),
+            with_payload=payload_keys(payload),
+            order_by=edge.OrderBy(payload_key(key), edge.Direction.Desc),
+        )
+        with engine_errors(f"read from {collection!r}"):
+            records, _ = shard.scroll(request)
+        return all_points(records)
 
     def count(self, collection: str) -> int:
         with engine_errors(f"count {collection!r}"):

@@ -24,7 +24,7 @@ from feast_embeddings.engines.engine import (
     scored_points,
     stored_points,
 )
-from feast_embeddings.engines.payload import payload_keys
+from feast_embeddings.engines.payload import payload_key, payload_keys
 from feast_embeddings.engines.server.catalog import Catalog, metadata_of, spec_in
 from feast_embeddings.engines.server.cluster import ClusterView
 from feast_embeddings.engines.server.describer import Describer
@@ -264,6 +264,27 @@ class ServerEngine:
             consistency=self._storage.consistency,
         )
         return all_points(records), None if following is None else plain_id(following)
+
+    def highest(
+        self,
+        collection: str,
+        key: str,
+        *,
+        limit: int,
+        filter: models.Filter | None = None,
+        payload: Sequence[str] | None = None,
+    ) -> list[StoredPoint]:
+        records, _ = self._ask(
+            f"read from {collection!r}",
+            self._client.scroll,
+            collection,
+            scroll_filter=filter,
+            limit=limit,
+            order_by=models.OrderBy(key=payload_key(key), direction=models.Direction.DESC),
+            **wanted(payload, ()),
+            consistency=self._storage.consistency,
+        )
+        return all_points(records)
 
     def count(self, collection: str) -> int:
         return self._ask(f"count {collection!r}", self._client.count, collection, exact=True).count

@@ -51,6 +51,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
         """Find the items with the highest score for a user: user · item + bias. With `item_ids`, rerank these items.
 
         With `interactions` instead of a user, rank for a visitor without an id: the version's trainer folds them in.
+        Always in this order: `filter`, score, leave out, `max_per`, `diversity`, `offset` and `limit`.
         """
         r = request
         _only_one("user_id", r.user_id, "interactions", r.interactions)
@@ -135,7 +136,9 @@ def _single(model: str, found: NeighboursBatch, metadata: bool) -> Response:
     if answer is None:
         missing = found.missing
         MISSING.labels(model).inc(len(missing))
-        return answers.json_response({"model": model, "version": found.version, "results": [], "missing": missing})
+        return answers.json_response(
+            {"model": model, "version": found.version, "results": [], "missing": missing, "fallback": None}
+        )
     return _answer(model, answer, metadata)
 
 

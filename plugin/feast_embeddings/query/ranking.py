@@ -1,0 +1,79 @@
+"""Rank items for user vectors, and by popularity for those who have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Unpack, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from feast_embeddings.arguments import Id
+from feast_embeddings.engines.engine import PointId
+from feast_embeddings.errors import OptionError
+from feast_embeddings.model.sides import Filter
+from feast_embeddings.query.answers import Neighbours
+from feast_embeddings.query.collection import LiveCollection
+from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.options import Fallback, ShapingOptions
+from feast_embeddings.query.shaping import Search, Shaping, shape
+
+__all__ = ["rank_vectors"]
+
+
+def rank_vectors(
+    items: LiveCollection,
+    vectors: Sequence[npt.NDArray[np.float32] | None],
+    excluded: Sequence[Sequence[PointId]],
+    k: int,
+    *,
+    filter: Filter | None = None,
+    item_ids: Iterable[Id] | None = None,
+    exclude_ids: Iterable[Id] | None = None,
+    attributes: bool = True,
+    fallback: Fallback = "none",
+    **options: Unpack[ShapingOptions],
+) -> list[Neighbours | None]:
+    """Find the k items with the highest score for each user vector of the items' space, float32 (dim,).
+
+    Args:
+        vectors: one per user; None gives None, or the fallback.
+        excluded: per user, the points of items to leave out.
+    """
+    side, field = items.side, items.side.field
+    shaping = Shaping(side, k, **options)
+    if fallback not in get_args(Fallback):
+        raise OptionError("fallback", f"fallback must be 'popular' or 'none', got {fallback!r:.40}")
+    conditions = side.translate(filter)
+    among = None if item_ids is None else list(item_ids)
+    only = None if among is None else side.point_ids(among)
+    never = side.point_ids(exclude_ids or ())
+    payload = None if attributes else [side.id_name, *shaping.payload]
+
+    def ranked(vector: npt.NDArray[np.float32] | None, seen: Sequence[PointId]) -> Neighbours | None:
+        check_time()
+        left_out = [*seen, *never] if never else seen
+        if vector is not None:
+            query = vector if field.bias is None else np.append(vector, np.float32(1))
+            best: Search = partial(
+                items.nearest,
+                field.name,
+                query,
+                filter=conditions,
+                excluded=left_out,
+                only=only,
+                payload=payload,
+            )
+        elif fallback == "none":
+            return None
+        else:
+            best = partial(items.popular, filter=conditions, excluded=left_out, only=only, payload=payload)
+        hits = shape(best, shaping, items.directions)
+        # If all given items have come back, none is unknown.
+        missing = items.unknown(among) if among is not None and len(hits) < len(set(only or ())) else []
+        found = items.neighbours(hits, attributes=attributes, missing=missing)
+        return found if vector is not None else replace(found, fallback="popular")
+
+    return [ranked(vector, seen) for vector, seen in zip(vectors, excluded, strict=True)]
