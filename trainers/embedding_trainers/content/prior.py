@@ -139,7 +139,7 @@ def _of_scores(known: KnownSide) -> npt.NDArray[np.float64]:
 
 def _error(found: _Floats, wanted: _Floats, of_scores: npt.NDArray[np.float64]) -> float:
     difference = found.astype(np.float64) - wanted
-    return float(np.einsum("ij,jk,ik->", difference, of_scores, difference))
+    return float(((difference @ of_scores) * difference).sum())
 
 
 def _strength(
@@ -170,7 +170,8 @@ def _agreement(found: _Floats, wanted: _Floats, of_scores: npt.NDArray[np.float6
     means = of_scores[-1, :-1]
     covariance = of_scores[:-1, :-1] - np.outer(means, means)
     one, two = (each[:, :-1].astype(np.float64) for each in (found, wanted))
-    both, *squares = (np.einsum("ij,jk,ik->i", a, covariance, b) for a, b in ((one, two), (one, one), (two, two)))
+    of_one, of_two = one @ covariance, two @ covariance
+    both, *squares = ((a * b).sum(axis=1) for a, b in ((of_one, two), (of_one, one), (of_two, two)))
     return float((both / np.sqrt(np.maximum(squares[0] * squares[1], np.finfo(float).tiny))).mean())
 
 

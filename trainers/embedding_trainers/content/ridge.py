@@ -50,12 +50,16 @@ class _Centred:
 
     def times(self, right: _Doubles) -> _Doubles:
         """X B."""
-        return np.asarray(self.features @ right - self.means @ right)
+        found = np.asarray(self.features @ right)
+        found -= self.means @ right
+        return found
 
     def transposed_times(self, right: _Doubles) -> _Doubles:
         """Xᵀ W R."""
         weighted = self.weights[:, None] * right
-        return np.asarray(self.features.T @ weighted - np.outer(self.means, weighted.sum(axis=0)))
+        found = np.asarray(self.features.T @ weighted)
+        found -= np.outer(self.means, weighted.sum(axis=0))
+        return found
 
 
 def fit_ridges(features: Any, vectors: _Floats, weights: npt.NDArray[Any], penalties: Sequence[float]) -> list[Ridge]:
@@ -103,9 +107,13 @@ def _by_rows(x: _Centred, targets: _Doubles, penalties: Sequence[float]) -> Iter
 
 
 def _by_conjugate_gradient(x: _Centred, targets: _Doubles, penalties: Sequence[float]) -> Iterator[_Doubles]:
-    """The same equations, all columns in step; each λ starts from what the one before found."""
-    right = x.transposed_times(targets)
-    enough = _SOLVED**2 * np.maximum((right * right).sum(axis=0), np.finfo(float).tiny)
+    """The same equations, all columns in step; each λ starts from what the one before found.
+
+    In float32, which is exact enough for `_SOLVED` and takes half the time.
+    """
+    x = _Centred(x.features.astype(np.float32), x.weights.astype(np.float32), x.means.astype(np.float32))
+    right = x.transposed_times(targets.astype(np.float32))
+    enough = _SOLVED**2 * np.maximum((right * right).sum(axis=0), np.finfo(np.float32).tiny)
     found = np.zeros_like(right)
     for penalty in penalties:
         residual = right - x.transposed_times(x.times(found)) - penalty * found
@@ -115,9 +123,9 @@ def _by_conjugate_gradient(x: _Centred, targets: _Doubles, penalties: Sequence[f
             if (squares <= enough).all():
                 break
             image = x.transposed_times(x.times(direction)) + penalty * direction
-            step = squares / np.maximum((direction * image).sum(axis=0), np.finfo(float).tiny)
+            step = squares / np.maximum((direction * image).sum(axis=0), np.finfo(np.float32).tiny)
             found += step * direction
             residual -= step * image
             before, squares = squares, (residual * residual).sum(axis=0)
-            direction = residual + squares / np.maximum(before, np.finfo(float).tiny) * direction
+            direction = residual + squares / np.maximum(before, np.finfo(np.float32).tiny) * direction
         yield found.copy()
