@@ -50,6 +50,8 @@ def test_commands(shop: Shop, versions: list[Artifact], tmp_path: Path, command:
 
     labels, out = tmp_path / "labels.parquet", tmp_path / "frame.parquet"
     pd.DataFrame({"user_id": ["u-1"], "event_timestamp": [AS_OF + pd.Timedelta(days=1)]}).to_parquet(labels)
+    moved = ("cohorts", *place, "--entity", "item", "--by", "category", "--json", "--since")
+    assert json.loads(command(*moved, "previous").out)["cohorts"] == json.loads(command(*moved, second).out)["cohorts"]
     for word, expected in (("live", first), ("previous", second), ("latest", third), (second, second)):
         answer = command("training-frame", *place, "--entities", labels, "--output", out, "--version", word)
         assert answer.code == 0, answer.err

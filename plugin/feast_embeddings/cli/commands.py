@@ -59,6 +59,10 @@ _COMMANDS = {
         "analysis.segments",
         "Divide the live users or items into segments by the direction of their vectors.",
     ),
+    "cohorts": (
+        "analysis.cohorts",
+        "Compare groups of the live users or items: how far apart their vectors are, and what sets them apart.",
+    ),
     "map": ("analysis.map", "Draw the live users or items as a map, on which like vectors are near."),
     "explain": ("analysis.explain", "Say why ID and OTHER_ID are near, or which of a user's items speak for an item."),
     "export": ("asking.export", "Write all live vectors of users or items, with their attributes, to a Parquet file."),

@@ -1,0 +1,155 @@
+"""`cohorts`: how groups of users or items differ in the space, and how they moved."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.cli.options import (
+    filter_option,
+    json_option,
+    model_option,
+    open_store,
+    print_json,
+    repo_option,
+)
+from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.cli.version_words import VERSION, version_named
+from feast_embeddings.errors import InputError, MissingSideError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from feast_embeddings.analysis.cohorts import Cohorts
+    from feast_embeddings.analysis.members import Members
+    from feast_embeddings.artifact import Entity
+    from feast_embeddings.query.store import EmbeddingStore
+
+
+@click.command()
+@click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whom to compare.")
+@click.option(
+    "--by",
+    required=True,
+    metavar="NAME|FILE",
+    help="An attribute, of times by month; or a table with the ids and a column cohort, such as segments writes.",
+)
+@click.option("--since", type=VERSION, help="Also say how far each cohort moved since this version.")
+@click.option("--output", metavar="FILE", help="Write a .png picture of the distances.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
+@filter_option
+@json_option
+@model_option
+@repo_option
+def cohorts(
+    entity: Entity,
+    by: str,
+    since: str | None,
+    output: str | None,
+    seed: int,
+    filter: str | None,
+    as_json: bool,
+    model: str | None,
+    repo: str,
+) -> None:
+    """Compare groups of the live users or items: how far apart their vectors are, and what sets them apart.
+
+    Distances are between means of vectors of length 1, from 0 to 2. Next to each stands how far
+    random groups of that size are from the others.
+    """
+    target = None if output is None else output_path("--output", output, ".png")
+    store = open_store(repo, model)
+
+    from feast_embeddings.analysis.cohort_picture import draw_cohorts
+    from feast_embeddings.analysis.cohorts import compare_cohorts, labels_by
+    from feast_embeddings.analysis.members import read_members
+    from feast_embeddings.analysis.traits import seen_values
+
+    members = read_members(store, entity, filter)
+    is_file = Path(by).suffix in (".parquet", ".csv") or Path(by).exists()
+    labels = _from_file(by, members) if is_file else labels_by(members, by)
+    earlier = None if since is None else _vectors(store, repo, entity, since, members)
+    seen = None
+    if entity == "user":
+        with suppress(MissingSideError):  # users alone
+            seen = seen_values(members, read_members(store, "item"))
+    found = compare_cohorts(members, labels, by, seed=seed, earlier=earlier, seen=seen)
+    if target is not None:
+        with new_file(target) as file:
+            draw_cohorts(members, found, file)
+    if as_json:
+        report = dataclasses.asdict(found) | {"distances": found.distances.tolist()}
+        print_json({"version": members.version, "entity": entity, **report, "since": since, "output": output})
+        return
+    _print(members, found)
+    if target is not None:
+        click.echo(f"wrote {target}")
+
+
+def _print(members: Members, found: Cohorts) -> None:
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for each in found.cohorts:
+        row = {
+            found.by: each.name,
+            "size": each.size,
+            "share": f"{each.share:.1%}",
+            "distance": f"{each.distance:.3f}",
+            "by chance": f"{each.chance:.3f}",
+            "p": f"{each.p:.3f}",
+        }
+        if each.nearest is not None:
+            row["nearest"] = each.nearest
+        if each.moved is not None:
+            row["moved"] = f"{each.moved:.3f}"
+        rows.append(row | {"set apart by": ", ".join(f"{trait} ×{trait.lift:.1f}" for trait in each.traits[:4])})
+    click.echo(pd.DataFrame(rows).fillna("").to_string(index=False))
+    if found.without:
+        click.echo(f"{found.without:,} {members.entity}s are in no cohort of two or more")
+
+
+def _from_file(path: str, members: Members) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from feast_embeddings.reading import read_table
+
+    table = read_table(path, ids=(members.id_name,))
+    names = [name for name in ("cohort", "segment") if name in table.column_names]
+    if members.id_name not in table.column_names or not names:
+        raise InputError(
+            f"--by {path}: expected the columns {members.id_name} and cohort (or segment); there are "
+            f"{', '.join(table.column_names)}"
+        )
+    ids = table[members.id_name].combine_chunks()
+    if pc.count_distinct(ids).as_py() != len(ids):
+        raise InputError(f"--by {path}: an id occurs twice; give each one cohort")
+    places = pc.index_in(members.ids.cast(pa.string()), value_set=ids)
+    if places.null_count == len(places):
+        raise InputError(f"--by {path}: none of its ids is a live {members.entity} with a vector")
+    return table[names[0]].combine_chunks().cast(pa.string()).take(places)
+
+
+def _vectors(store: EmbeddingStore, repo: str, entity: Entity, since: str, members: Members) -> dict[Any, Any]:
+    """Return the unit vectors of an earlier version by id."""
+    import numpy as np
+
+    from feast_embeddings.artifact import embedding_matrix, load_artifact
+    from feast_embeddings.repo import Repo
+
+    opened = Repo.open(repo)
+    versions = [
+        load_artifact(opened.data, store.model, version_named(opened.path, store.model, word))
+        for word in (members.version, since)
+    ]
+    if versions[0].manifest.space_id != versions[1].manifest.space_id:
+        raise InputError(f"--since {since}: its vectors are of another space, so nothing moved from there to here")
+    table = versions[1].table(entity)
+    vectors = embedding_matrix(table)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1), 1e-30)[:, None]
+    return dict(zip(table[f"{entity}_id"].to_pylist(), unit, strict=True))
