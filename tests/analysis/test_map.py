@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.conftest import Command
-from tests.support.browser import browsing
+from tests.support.browser import Browser, browsing
 from tests.support.shop import Shop
 
 from feast_embeddings.analysis.map_page import OTHER, group_names, map_page
@@ -79,6 +79,23 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
         assert not (tmp_path / "x.html").exists()
 
 
+def saved(browser: Browser) -> list[str]:
+    """The lines of the file that the page offers to download."""
+    browser.run(
+        "URL.createObjectURL = (blob) => { window.saved = null; blob.text().then((text) => { window.saved = text; }); "
+        "return '#'; }; document.querySelector('#save').click();"
+    )
+    return str(browser.wait("window.saved")).splitlines()
+
+
+def drag(browser: Browser, corners: list[tuple[int, int]]) -> None:
+    """Move the mouse along these, with its button down."""
+    first, *others = ({"type": "pointerMove", "duration": 20, "x": x, "y": y} for x, y in corners)
+    steps = [first, {"type": "pointerDown", "button": 0}, *others, {"type": "pointerUp", "button": 0}]
+    mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+    browser.do("actions", {"actions": [mouse]})
+
+
 def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None:
     """Text of the data is shown, never run; search, the legend and keys work; no error on the console."""
     labels = np.repeat(np.arange(3), 100)
@@ -86,7 +103,9 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
     titles = [HOSTILE if row == 7 else f"Title {row}" for row in range(300)]
     groups = group_names([HOSTILE if label == 2 else f"Group {label}" for label in labels])
     page = tmp_path / "map.html"
-    page.write_text(map_page(places, list(range(300)), titles, groups, f"Map of {HOSTILE}"))
+    members = members_of(np.eye(3)[labels] + rng.normal(0, 0.3, (300, 3)))
+    segments = labels + 1, {1: HOSTILE, 2: "second", 3: "third"}
+    page.write_text(map_page(members, places, titles, groups, f"Map of {HOSTILE}", segments))
     with browsing(tmp_path) as browser:
         for width, scheme in [(1200, "light"), (1200, "dark"), (380, "light")]:
             browser.appearance(width=width, height=700, scheme=scheme)
@@ -94,13 +113,29 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
             browser.wait("document.querySelector('#said').textContent === '300 of 300'")
             browser.screenshot(tmp_path / f"{width}-{scheme}.png")
         assert browser.text("h1") == f"Map of {HOSTILE}"
-        assert {text.strip() for text in browser.texts("label")} == {"Group 0", "Group 1", HOSTILE}
+        assert {text.strip() for text in browser.texts("#legend label")} == {"Group 0", "Group 1", HOSTILE}
+        assert browser.texts("#names span") == [HOSTILE, "second", "third"]
         assert browser.run("return document.querySelectorAll('img').length") == 0
         browser.press("/", "onerror")
         browser.wait("document.querySelector('#said').textContent === '1 of 300'")
+        browser.press("Enter")
+        browser.wait("!document.querySelector('#near').hidden")
+        scores = members.unit.astype(np.float64) @ members.unit[7]
+        nearest = np.argsort(-np.delete(scores, 7), kind="stable")[:10]
+        expected = [row + (row >= 7) for row in nearest.tolist()]
+        found = browser.run("return [...document.querySelectorAll('#near button')].map((each) => each.title)")
+        assert found == [str(members.ids[row].as_py()) for row in [7, *expected]]
+        assert browser.text("#said") == "11 of 300"
+        assert saved(browser) == ["item_id", *(str(members.ids[row].as_py()) for row in sorted([7, *expected]))]
         browser.run("document.querySelector('#search').value = ''; document.querySelector('#search').oninput()")
-        browser.click("label")
+        browser.click("#legend label")
         browser.wait("document.querySelector('#said').textContent === '200 of 300'")
+        browser.click("#legend label")
+        browser.click("#select")
+        browser.press("0")
+        drag(browser, [(0, 0), (379, 0), (379, 699), (0, 699), (0, 0)])
+        browser.wait("document.querySelector('#said').textContent === '300 of 300'")
+        assert len(saved(browser)) == 301
         assert browser.run("return document.title") == f"Map of {HOSTILE}"
         # Without a graphics card, Chromium says that it draws by itself.
         assert [message for message in browser.log() if "WebGL" not in message] == []

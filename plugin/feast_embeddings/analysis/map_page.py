@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from feast_embeddings.analysis.members import Members
+
 __all__ = ["OTHER", "group_names", "map_page"]
 
 OTHER = "other"
@@ -28,20 +30,31 @@ def group_names(values: list[Any]) -> tuple[list[str], npt.NDArray[np.uint8]]:
 
 
 def map_page(
-    places: npt.NDArray[np.float64], ids: list[Any], titles: list[str], groups: tuple[list[str], Any], heading: str
+    members: Members,
+    places: npt.NDArray[np.float64],
+    titles: list[str],
+    groups: tuple[list[str], Any],
+    heading: str,
+    segments: tuple[npt.NDArray[np.int64], dict[int, str]] | None = None,
 ) -> str:
     """Return the page.
 
     Args:
+        members: n users or items.
+        places: shape (n, 2).
         titles: what to say of each point, next to its id.
         groups: as `group_names` returns them.
+        segments: the number of each member's segment, and the name of each, to write in their midst.
     """
     low, high = places.min(axis=0), places.max(axis=0)
     scaled = (places - (low + high) / 2) / max(float((high - low).max()) / 1.9, 1e-12)
     names, numbers = groups
     data = {
-        "ids": [str(id) for id in ids],
+        "id": members.id_name,
+        "ids": [str(id) for id in members.ids.to_pylist()],
         "titles": titles,
+        "labels": _labels(scaled, segments),
+        "vectors": base64.b64encode(np.rint(members.unit * 32767).astype("<i2").tobytes()).decode(),
         "groups": names,
         "places": base64.b64encode(scaled.astype("<f4").tobytes()).decode(),
         "numbers": base64.b64encode(numbers.tobytes()).decode(),
@@ -51,3 +64,15 @@ def map_page(
     template = files("feast_embeddings.analysis").joinpath("map.html").read_text("utf-8")
     before, after = template.split("/*DATA*/")
     return before.replace("HEADING", escape(heading)) + text + after
+
+
+def _labels(
+    places: npt.NDArray[np.float64], segments: tuple[npt.NDArray[np.int64], dict[int, str]] | None
+) -> list[tuple[float, float, str]]:
+    """Return the place and name of each segment: its member that is nearest to the median, so that it is among them."""
+    labels = []
+    for number, name in segments[1].items() if segments is not None else ():
+        own = places[segments[0] == number]  # type: ignore[index]
+        x, y = own[np.linalg.norm(own - np.median(own, axis=0), axis=1).argmin()]
+        labels.append((float(x), float(y), name))
+    return labels

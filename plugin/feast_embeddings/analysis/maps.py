@@ -20,7 +20,7 @@ _PERPLEXITY = 30
 # Of the start of a map: small, so that the points can pass each other.
 _SPREAD = 1e-4
 _THREADS = 2
-# Threads of a smaller map wait for each other longer than they work.
+# Threads of a smaller map wait for each other longer than they work, and interpolation takes longer than a tree.
 _FEW = 5000
 
 
@@ -49,6 +49,7 @@ def places_of(members: Members, *, previous: Mapping[Any, tuple[float, float]] |
         initialization="pca" if fresh else _start(members, old, has_place),
         random_state=seed,
         n_jobs=_THREADS if len(members) > _FEW else 1,
+        negative_gradient_method="fft" if len(members) > _FEW else "bh",
         **options,
     )
     return np.asarray(method.fit(members.unit), np.float64)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--color", metavar="ATTRIBUTE", help="Colour the points by this attribute.")
 @click.option("--title", metavar="ATTRIBUTE", help="What to show of a point; by default title or name.")
 @click.option("--previous", metavar="FILE", help="A .parquet file that this command wrote: start from that map.")
+@click.option("--names/--no-names", default=True, help="Whether a page names the segments that it shows.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
 @filter_option
 @json_option
@@ -42,6 +43,7 @@ def map(
     color: str | None,
     title: str | None,
     previous: str | None,
+    names: bool,
     seed: int,
     filter: str | None,
     as_json: bool,
@@ -57,8 +59,8 @@ def map(
 
     members = read_members(store, entity, filter)
     colours = _column(members, "--color", color)
-    names = members.table.column_names
-    titles = _column(members, "--title", title or next((name for name in ("title", "name") if name in names), None))
+    known = members.table.column_names
+    titles = _column(members, "--title", title or next((name for name in ("title", "name") if name in known), None))
     earlier = None if previous is None else _read(previous, members)
     places = places_of(members, previous=earlier, seed=seed)
     with new_file(target) as file:
@@ -77,13 +79,27 @@ def map(
             if target.suffix == ".html":
                 ids = members.ids.to_pylist()
                 texts = [str(id if text is None else text) for id, text in zip(ids, titles or ids, strict=True)]
-                file.write(map_page(places, ids, texts, groups, heading).encode("utf-8", "replace"))
+                named = _segments(members, seed) if names else None
+                page = map_page(members, places, texts, groups, heading, named)
+                file.write(page.encode("utf-8", "replace"))
             else:
                 _draw(places, groups, heading, file)
     if as_json:
         print_json({"version": members.version, "entity": entity, "rows": len(members), "output": output})
     else:
         click.echo(f"wrote {len(members):,} {entity}s to {target}")
+
+
+def _segments(members: Members, seed: int) -> tuple[npt.NDArray[np.int64], dict[int, str]] | None:
+    """Return the segments of `segments -k auto`, named by their first traits; None if vectors are too few or alike."""
+    from feast_embeddings.analysis.segments import segment
+
+    try:
+        found = segment(members, seed=seed)
+    except InputError:
+        return None
+    words = {each.number: ", ".join(str(trait.value) for trait in each.traits[:2]) for each in found.segments}
+    return found.numbers, {number: name for number, name in words.items() if name}
 
 
 def _column(members: Members, option: str, name: str | None) -> list[Any] | None:
