@@ -13,7 +13,6 @@ from feast_embeddings.analysis.members import attribute_names, read_members
 from feast_embeddings.errors import InputError, MissingSideError, UnknownIdError
 
 if TYPE_CHECKING:
-    from feast_embeddings.analysis.members import Members
     from feast_embeddings.arguments import Id
     from feast_embeddings.artifact import Entity
     from feast_embeddings.query.store import EmbeddingStore
@@ -49,7 +48,7 @@ def explain_nearness(store: EmbeddingStore, entity: Entity, first: Id, second: I
         UnknownIdError: the live version does not have one of them.
     """
     members = read_members(store, entity)
-    a, b = _row(members, first), _row(members, second)
+    a, b = members.row_of(first), members.row_of(second)
     cosines = members.unit @ members.unit[a]
     rows = members.table.take([a, b]).to_pylist()
     shared = {}
@@ -92,7 +91,7 @@ def explain_score(store: EmbeddingStore, user: Id, item: Id) -> tuple[float, lis
         FoldInError: the version cannot fold in here.
     """
     users = read_members(store, "user")
-    seen = users.table.slice(_row(users, user), 1).to_pylist()[0].get("seen_items") or []
+    seen = users.table.slice(users.row_of(user), 1).to_pylist()[0].get("seen_items") or []
     seen = (
         [id for id, found in zip(seen, store.item_embeddings(seen).found.tolist(), strict=True) if found]
         if seen
@@ -108,13 +107,6 @@ def explain_score(store: EmbeddingStore, user: Id, item: Id) -> tuple[float, lis
         raise UnknownIdError(f"item {item!r} has no embedding in version {found.version} of model {store.model!r}")
     added = [(id, scores[0] - score) for id, score in zip(seen, scores[1:], strict=True)]
     return scores[0], sorted(added, key=lambda pair: -pair[1])
-
-
-def _row(members: Members, id: Id) -> int:
-    row = int(pc.index(members.ids, id).as_py())
-    if row < 0:
-        raise UnknownIdError(f"{members.entity} {id!r} has no embedding in version {members.version}")
-    return row
 
 
 def _count_items(store: EmbeddingStore) -> int:

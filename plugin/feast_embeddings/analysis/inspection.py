@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from feast_embeddings.analysis.members import Members, attribute_names, read_members
-from feast_embeddings.errors import UnknownIdError
 
 if TYPE_CHECKING:
     from feast_embeddings.arguments import Id
@@ -71,9 +69,7 @@ def inspect_member(store: EmbeddingStore, entity: Entity, id: Id, *, k: int = 5,
         NotPublishedError, MissingSideError: as in `EmbeddingStore.export`.
     """
     members = read_members(store, entity)
-    row = pc.index(members.ids, id).as_py()
-    if row < 0:
-        raise UnknownIdError(f"{entity} {id!r} has no embedding in version {members.version} of model {store.model!r}")
+    row = members.row_of(id)
     similar = store.similar_users if entity == "user" else store.similar_items
     # A vector of length 0 has no direction.
     nearest = similar(id, k).to_dicts() if members.norms[row] > 0 and len(members) > 1 else []

@@ -10,19 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.artifact import Entity, embedding_matrix
-from feast_embeddings.errors import InputError
+from feast_embeddings.artifact import RESERVED_COLUMNS, Entity, embedding_matrix
+from feast_embeddings.errors import InputError, UnknownIdError
 
 if TYPE_CHECKING:
     from feast_embeddings.model.sides import Filter
     from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["OWN_COLUMNS", "Members", "attribute_names", "read_members"]
-
-# What is not an attribute.
-OWN_COLUMNS = frozenset(
-    {"embedding", "bias", "n_interactions", "seen_items", "event_timestamp", "created_timestamp", "version", "space"}
-)
+__all__ = ["Members", "attribute_names", "read_members"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,21 @@ class Members:
         counts: npt.NDArray[np.int64] = pc.fill_null(self.table["n_interactions"], 0).to_numpy()
         return counts
 
+    def row_of(self, id: str | int) -> int:
+        """Return the row of an id.
+
+        Raises:
+            UnknownIdError: there is none.
+        """
+        row = int(pc.index(self.ids, id).as_py())
+        if row < 0:
+            raise UnknownIdError(f"{self.entity} {id!r} has no embedding in version {self.version}")
+        return row
+
 
 def attribute_names(members: Members) -> list[str]:
     """Return the columns that came from the table of users or items."""
-    return [name for name in members.table.column_names if name not in OWN_COLUMNS | {members.id_name}]
+    return [name for name in members.table.column_names if name not in RESERVED_COLUMNS | {members.id_name}]
 
 
 def read_members(store: EmbeddingStore, entity: Entity, filter: Filter | None = None) -> Members:
