@@ -7,7 +7,7 @@ test suite runs on both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -193,6 +193,21 @@ class Engine(Protocol):
 
         Args:
             wait_for_indexes: as for `create`.
+        """
+        ...
+
+    def set_payload(self, collection: str, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        """Set these keys in the payload of points, and leave the rest of them; None removes a key.
+
+        Points that are not there are left out.
+        """
+        ...
+
+    def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        """Delete points, and set keys in the payload of others as `set_payload` does, also in the files.
+
+        The embedded engine writes the collection again, so that no file has the old values. A server deletes them from
+        its disk when it optimizes the collection.
         """
         ...
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.engines.payload import payload_keys
 from feast_embeddings.engines.server.failures import Caller
 
-__all__ = ["chunks", "guarded_upserts", "upload", "wanted"]
+__all__ = ["chunks", "guarded_upserts", "payload_updates", "upload", "wanted"]
 
 _BATCH = 256
 
@@ -39,6 +39,21 @@ def guarded_upserts(batch: PointBatch) -> list[models.UpdateOperation]:
         written = _points(batch.take(np.flatnonzero(batch.timestamps == timestamp)))
         operations.append(models.UpsertOperation(upsert=models.PointsList(points=written, update_filter=not_newer)))
     return operations
+
+
+def payload_updates(payloads: Mapping[PointId, Mapping[str, Any]]) -> Iterator[list[models.UpdateOperation]]:
+    """Build the requests that set keys in the payload of points; None removes a key."""
+    points = list(payloads.items())
+    for start in range(0, len(points), _BATCH):
+        operations: list[models.UpdateOperation] = []
+        for id, keys in points[start : start + _BATCH]:
+            if there := {key: value for key, value in keys.items() if value is not None}:
+                operations.append(models.SetPayloadOperation(set_payload=models.SetPayload(payload=there, points=[id])))
+            if gone := [key for key, value in keys.items() if value is None]:
+                operations.append(
+                    models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=gone, points=[id]))
+                )
+        yield operations
 
 
 def upload(
