@@ -196,18 +196,11 @@ class Engine(Protocol):
         """
         ...
 
-    def set_payload(self, collection: str, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
-        """Set these keys in the payload of points, and leave the rest of them; None removes a key.
-
-        Points that are not there are left out.
-        """
-        ...
-
     def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
-        """Delete points, and set keys in the payload of others as `set_payload` does, also in the files.
+        """Delete points, and set keys in the payload of others, in the files too; None removes a key.
 
-        The embedded engine writes the collection again, so that no file has the old values. A server deletes them from
-        its disk when it optimizes the collection.
+        Ids that are not there are left out. The embedded engine writes the collection again, so that no file has the
+        old values. A server deletes them from its disk when it optimizes the collection.
         """
         ...
 

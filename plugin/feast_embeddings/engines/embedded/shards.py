@@ -39,7 +39,6 @@ __all__ = [
     "create_indexes",
     "edge_config",
     "engine_errors",
-    "set_payload",
     "without",
     "without_older",
 ]
@@ -113,15 +112,6 @@ def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
     return batch.take(np.flatnonzero(batch.timestamps >= newest))
 
 
-def set_payload(shard: edge.EdgeShard, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
-    """Set keys in the payload of points that are in the shard; None removes a key."""
-    there = {point.id for point in all_points(shard.retrieve(list(payloads), with_payload=False, with_vector=False))}
-    for id, keys in payloads.items():
-        if id in there:
-            shard.update(edge.UpdateOperation.set_payload([id], _present(keys)))
-            shard.update(edge.UpdateOperation.delete_payload([id], [key for key in keys if keys[key] is None]))
-
-
 def without(
     points: Sequence[StoredPoint],
     ids: Collection[PointId],
@@ -140,13 +130,13 @@ def without(
     return PointBatch(
         ids=[point.id for point in kept],
         vectors=vectors,
-        payloads=[_present({**point.payload, **payloads.get(point.id, {})}) for point in kept],
+        payloads=[_changed(point.payload, payloads.get(point.id, {})) for point in kept],
         timestamps=np.array([point.payload[TIMESTAMP_KEY] for point in kept], dtype=np.int64),
     )
 
 
-def _present(payload: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in payload.items() if value is not None}
+def _changed(payload: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in {**payload, **keys}.items() if value is not None}
 
 
 def complete(path: Path) -> None:

@@ -47,12 +47,14 @@ def payload_updates(payloads: Mapping[PointId, Mapping[str, Any]]) -> Iterator[l
     for start in range(0, len(points), _BATCH):
         operations: list[models.UpdateOperation] = []
         for id, keys in points[start : start + _BATCH]:
+            # By a filter: Qdrant refuses ids that are not there.
+            point = models.Filter(must=[models.HasIdCondition(has_id=[id])])
             if there := {key: value for key, value in keys.items() if value is not None}:
-                operations.append(models.SetPayloadOperation(set_payload=models.SetPayload(payload=there, points=[id])))
+                set_keys = models.SetPayload(payload=there, filter=point)
+                operations.append(models.SetPayloadOperation(set_payload=set_keys))
             if gone := [key for key, value in keys.items() if value is None]:
-                operations.append(
-                    models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=gone, points=[id]))
-                )
+                delete_keys = models.DeletePayload(keys=gone, filter=point)
+                operations.append(models.DeletePayloadOperation(delete_payload=delete_keys))
         yield operations
 
 
