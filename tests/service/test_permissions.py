@@ -184,6 +184,7 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
         "users_for_item/batch": ["item_ids"],
         "interactions": ["interactions"],
         "items": ["items"],
+        "forget": ["user_ids"],
         "publish": [],
         "rollback": [],
     }

@@ -44,6 +44,12 @@ class Job:
         self.process.join(TIMEOUT)
         return self.receive_all()
 
+    def exit_code(self) -> int | None:
+        """Wait for its end, which may be any."""
+        self.receive_all()
+        self.process.join(TIMEOUT)
+        return self.process.exitcode
+
     def finish(self) -> list[Any]:
         """Wait for its end, which must be a good one; returns what it said before."""
         said = self.receive_all()

@@ -85,6 +85,8 @@ export class EmbeddingClient {
   addInteractions(request: EventsRequest, options?: CallOptions): Promise<AddedAnswer>;
   /** Make items searchable that the training did not know, by their attributes. Needs a key of scope write. */
   addItems(request: NewItemsRequest, options?: CallOptions): Promise<NewItemsAnswer>;
+  /** Remove users and items from all versions and the recorded interactions, for good. Needs a key of scope write. */
+  forget(request: ForgetRequest, options?: CallOptions): Promise<ForgottenAnswer>;
   /** Make a version live, the newest by default; needs a key of scope write. */
   publish(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
   /** Make an older version live again, the one before the live one by default; needs a key of scope write. */
@@ -463,6 +465,28 @@ export interface NewItemsAnswer {
   model: string;
   version: string;
   added: number;
+}
+
+export interface ForgetRequest {
+  modelName: string;
+  /** The users to forget. */
+  userIds?: readonly Id[];
+  /** The items to forget. */
+  itemIds?: readonly Id[];
+}
+
+export interface ForgottenAnswer {
+  model: string;
+  /** Versions on disk that changed. */
+  versions: string[];
+  /** Collections in Qdrant, live or kept, that changed. */
+  collections: string[];
+  /** Points removed from them. */
+  points: number;
+  /** Lists of seen items that changed in them. */
+  lists: number;
+  /** Recorded interactions removed. */
+  events: number;
 }
 
 export interface PublishRequest {

@@ -103,6 +103,12 @@ test("new items by their attributes, if the training knew content", { skip }, as
   await assert.rejects(client.addItems({ modelName, items }), (error) => /without --content/.test(error.detail));
 });
 
+test("forgetting, which can be repeated", { skip }, async () => {
+  const { points, versions } = await client.forget({ modelName, userIds: ["no-one"], itemIds: ["nothing"] });
+  assert.deepEqual([points, versions], [0, []]);
+  await assert.rejects(client.forget({ modelName }), { status: 422 });
+});
+
 test("models, versions, and what makes them live", { skip }, async () => {
   const { models } = await client.models();
   assert.deepEqual(models.map((model) => [model.name, model.liveVersion]), [["shop", expected.version]]);

@@ -8,13 +8,13 @@
       items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
       content.parquet  how vectors are made of content, if they are; only the trainers read it
 
-An artifact is written to a temporary sibling and renamed, so it exists completely or not at all, and is never
-changed afterwards. Versions of one model are siblings; together they are the offline history. A table of more than a
-million rows has several files, ``users-00000.parquet`` and so on, so that it is written and read a part at a time.
+An artifact is written to a temporary sibling and renamed, so it exists completely or not at all. Afterwards only
+`forgetting` changes it. Versions of one model are siblings; together they are the offline history. A table of more
+than a million rows has several files, ``users-00000.parquet`` and so on, so that it is written and read a part at a
+time.
 
-A process that writes or
-deletes one holds the model's lock, so that each version is newer than all before, and leftovers of killed processes
-can be distinguished from versions in progress.
+A process that writes, changes or deletes one holds the model's lock, so that each version is newer than all before, and
+leftovers of killed processes can be distinguished from versions in progress.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     <data>/<model>/history/users/<version>.parquet
     <data>/<model>/history/items/<version>.parquet        or <version>-00000.parquet and so on, if it has parts
 
-Feast's DuckDB store reads one folder, and DuckDB refuses files whose columns differ. Artifacts never change, but
+Feast's DuckDB store reads one folder, and DuckDB refuses files whose columns differ. Artifacts do not change, but
 attributes come and go between trainings. So the history holds a copy of each artifact's table, with nulls for columns
 that only other versions have. It is not a hard link: Feast may write into the folder, and must not change an artifact
 that way. Copies share blocks if the file system can. The history is derived: it can be deleted, and the next
@@ -84,18 +84,18 @@ def refresh_history(model_folder: Path, versions: list[Path]) -> None:
 
 def files_of(version: Path, entity: str) -> dict[str, Path]:
     """Return the files of the users or items of a version by their names in the history."""
-    one = version / f"{entity}s.parquet"
-    tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet"))
-    tables = tables or ([one] if one.exists() or _should_have(version, entity) else [])
-    return {version.name + table.name.removeprefix(f"{entity}s"): table for table in tables}
-
-
-def _should_have(version: Path, entity: str) -> bool:
-    """Return whether a version without a table of this side has lost it; the history may hold the last copy."""
     try:
-        return entity in read_manifest(version).sides
+        manifest = read_manifest(version)
     except ArtifactError:
-        return True
+        # The history may hold the last copy of a lost table.
+        one = version / f"{entity}s.parquet"
+        tables = sorted(version.glob(f"{entity}s-[0-9][0-9][0-9][0-9][0-9].parquet")) or [one]
+    else:
+        # Not what the folder has: what a killed `forget` left is not part of the version.
+        tables = [version / name for name in manifest.parts(entity)]
+        if not tables and entity in manifest.sides:
+            tables = [version / f"{entity}s.parquet"]
+    return {version.name + table.name.removeprefix(f"{entity}s"): table for table in tables}
 
 
 def check_sides(folders: list[Path], model: str, new: Collection[str]) -> None:

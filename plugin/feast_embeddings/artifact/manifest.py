@@ -11,12 +11,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from feast_embeddings.artifact.table import ENTITIES, Entity
 from feast_embeddings.errors import ArtifactError
 
-__all__ = ["FORMAT_VERSION", "Alignment", "FileInfo", "Manifest", "TrainerInfo", "alignment_fields", "read_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Alignment",
+    "FileInfo",
+    "Forgotten",
+    "Manifest",
+    "TrainerInfo",
+    "alignment_fields",
+    "read_manifest",
+]
 
 FORMAT_VERSION = 3
 _READABLE = (1, 2, 3)
@@ -36,6 +45,15 @@ class TrainerInfo(_Frozen):
 class FileInfo(_Frozen):
     rows: int
     sha256: str
+
+
+class Forgotten(_Frozen):
+    """That rows were removed from a version after its training; not whose."""
+
+    at: datetime
+    entity: Entity
+    count: int
+    """Rows removed; 0 if only lists of seen items named the item."""
 
 
 class Alignment(_Frozen):
@@ -94,11 +112,21 @@ class Manifest(_Frozen):
     alignment_cosine: float | None = None
     new_space_reason: str = ""
     """Why the version started a new space; empty if it did not."""
+    forgotten: tuple[Forgotten, ...] = ()
+    """What was removed since; see `feast_embeddings.artifact.forgetting`."""
     files: dict[str, FileInfo]
     """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on; and
     ``content.parquet``, if there is `content`."""
     checksum: str = ""
     """SHA-256 of the file's bytes with this field empty."""
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if not self.forgotten:
+            # Older releases refuse a manifest that has it.
+            fields.pop("forgotten", None)
+        return fields
 
     @property
     def sides(self) -> tuple[Entity, ...]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from feast_embeddings.artifact.manifest import FileInfo
 
 __all__ = [
+    "GROUP_ROWS",
     "PART_ROWS",
     "TableFiles",
     "fsync",
@@ -29,7 +30,7 @@ __all__ = [
 # Rows of a part, unless the table fits in one: 256 MiB of vectors with 64 dimensions.
 PART_ROWS = 1 << 20
 # A reader holds a row group at a time.
-_GROUP_ROWS = 1 << 17
+GROUP_ROWS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write_parts(folder: Path, stem: str, parts: Iterable[pa.Table]) -> Mapping[s
     names = (f"{stem}-{number:05d}.parquet" for number in range(100_000))
     for name, part in zip(names, parts, strict=False):
         path = folder / name
-        pq.write_table(part, path, row_group_size=_GROUP_ROWS)
+        pq.write_table(part, path, row_group_size=GROUP_ROWS)
         fsync(path)
         written[name] = FileInfo(rows=part.num_rows, sha256=sha256_of(path))
         del part

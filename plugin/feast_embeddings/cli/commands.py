@@ -72,6 +72,10 @@ _COMMANDS = {
         "events",
         "Write the recorded interactions to a Parquet file, with the columns of the log that the model was trained on.",
     ),
+    "forget": (
+        "changes.forget",
+        "Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.",
+    ),
     "serve": ("serve", "Serve the queries over HTTP; /docs describes the API."),
     "api-key": ("serve", "Make an API key for NAME: print the key, and the line for the key file."),
     "doctor": ("doctor", "Find problems of the repo and say how to fix them."),

@@ -308,6 +308,20 @@ def add_items(model: str, items: Mapping[Id, Mapping[str, Any]]) -> Call[int]:
     return _call(model, "items", {"items": sent}, lambda a: int(a["added"]))
 
 
+def forget(
+    model: str, *, user_ids: Iterable[Id] | None = None, item_ids: Iterable[Id] | None = None
+) -> Call[dict[str, Any]]:
+    """Remove users and items from all versions and the recorded interactions; needs a key of scope write.
+
+    It cannot be undone. Ids that are nowhere are not an error, so it can be repeated.
+    """
+    body = {
+        "user_ids": None if user_ids is None else id_list(user_ids, "user_ids"),
+        "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
+    }
+    return _call(model, "forget", body, dict)
+
+
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:
     """Make a version live, by default the newest; needs a key of scope write."""
     return _call(model, "publish", {"version": version}, dict)

@@ -91,6 +91,7 @@ class EmbeddingClient:
     retrieve = _waits(calls.retrieve)
     add_interactions = _waits(calls.add_interactions)
     add_items = _waits(calls.add_items)
+    forget = _waits(calls.forget)
     publish = _waits(calls.publish)
     rollback = _waits(calls.rollback)
 
@@ -153,6 +154,7 @@ class AsyncEmbeddingClient:
     retrieve = _awaits(calls.retrieve)
     add_interactions = _awaits(calls.add_interactions)
     add_items = _awaits(calls.add_items)
+    forget = _awaits(calls.forget)
     publish = _awaits(calls.publish)
     rollback = _awaits(calls.rollback)
 

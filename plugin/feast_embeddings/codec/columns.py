@@ -27,7 +27,7 @@ from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["encode_batch", "encode_batches", "encode_rows", "encode_table"]
+__all__ = ["encode_batch", "encode_batches", "encode_rows", "encode_table", "payload_values"]
 
 _ROWS = 10_000
 _NULL = ValueProto()
@@ -203,6 +203,13 @@ def _payload_keys(codec: PointCodec, name: str, column: Column) -> dict[str, lis
     # A null is NaN here, and Feast reads NaN as null.
     floats = column.to_numpy(zero_copy_only=False) if value_type == ValueType.DOUBLE else _float32(column)
     return float_payload(name, floats, ~np.isnan(floats), value_type)
+
+
+def payload_values(codec: PointCodec, name: str, column: pa.Array) -> list[dict[str, Any]]:
+    """Convert values of one feature to all payload keys that may hold it; None for a key that a point must not have."""
+    found = _payload_keys(codec, name, column if _is_plain(codec, name, column.type) else _protos(codec, name, column))
+    keys = codec.payload_keys(name)
+    return [{key: found[key][i] if key in found else None for key in keys} for i in range(len(column))]
 
 
 def _serialized_lists(column: pa.Array, kind: str) -> list[str | None]:

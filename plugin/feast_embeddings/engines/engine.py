@@ -7,7 +7,7 @@ test suite runs on both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -193,6 +193,14 @@ class Engine(Protocol):
 
         Args:
             wait_for_indexes: as for `create`.
+        """
+        ...
+
+    def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        """Delete points, and set keys in the payload of others, in the files too; None removes a key.
+
+        Ids that are not there are left out. The embedded engine writes the collection again, so that no file has the
+        old values. A server deletes them from its disk when it optimizes the collection.
         """
         ...
 

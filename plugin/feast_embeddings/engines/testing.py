@@ -326,3 +326,27 @@ class EngineTests:
         assert engine.count(alias + "__c") == 0
         assert engine.query(alias + "__c", "v", np.ones(DIM, dtype=np.float32), limit=3) == []
         assert engine.retrieve(alias + "__c", ids(0, 1), vectors=["v"]) == [None]
+
+    def test_what_is_forgotten_is_gone_and_the_rest_is_unchanged(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """Points by id, keys of payloads set and removed; vectors, the spec and the alias stay bit for bit."""
+        alias = new_alias()
+        name, spec, batch = f"{alias}__1", make_spec(alias), make_batch(random_vectors(rng, 30))
+        engine.create(name, spec, [batch])
+        engine.switch({alias: name})
+        before = {p.id: p for page in engine.scroll(name, payload=None, vectors=["v", "v__cosine"]) for p in page}
+        (changed,), gone, unknown = batch.ids[2:3], batch.ids[:2], ids(900, 2)
+        engine.forget(name, [*gone, unknown[0]], {changed: {"n": 77, "category": None}, unknown[1]: {"n": 1}})
+        after = {p.id: p for page in engine.scroll(name, payload=None, vectors=["v", "v__cosine"]) for p in page}
+        assert after.keys() == before.keys() - set(gone)
+        for id, point in after.items():
+            assert {n: v.tobytes() for n, v in point.vectors.items()} == {
+                n: v.tobytes() for n, v in before[id].vectors.items()
+            }
+            wanted = {TIMESTAMP_KEY: 1_000, "n": 77} if id == changed else before[id].payload
+            assert point.payload == wanted
+        assert (engine.aliases()[alias], engine.describe(name), engine.count(name)) == (name, spec, 28)
+        seventy_seven = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=77))])
+        (found,) = [p.id for page in engine.scroll(name, payload=[], vectors=[], filter=seventy_seven) for p in page]
+        assert found == changed

@@ -85,6 +85,41 @@ class EventLog:
             while rows := cursor.fetchmany(_BATCH):
                 yield [Event(*row) for row in rows]
 
+    def count(self, user_ids: Sequence[Id], item_ids: Sequence[Id]) -> int:
+        """Return the number of events of these users, or with these items."""
+        if not self.path.exists():
+            return 0
+        with self._errors(), closing(self._open("ro")) as connection:
+            found: set[int] = set()
+            for condition, asked in _conditions(user_ids, item_ids):
+                found.update(row for (row,) in connection.execute(f"SELECT position FROM events {condition}", asked))  # noqa: S608 - ours
+        return len(found)
+
+    def forget(self, user_ids: Sequence[Id], item_ids: Sequence[Id]) -> int:
+        """Delete the events of these users and with these items, also in the bytes of the files, and return how many.
+
+        Raises:
+            EmbeddingsError: another process reads for so long that the old bytes cannot be deleted now.
+        """
+        if not self.path.exists():
+            return 0
+        with self._errors(), closing(self._open("rw")) as connection:
+            # Deleted content is overwritten with zeros; without it the bytes stay in free pages.
+            connection.execute("PRAGMA secure_delete = ON")
+            with connection:
+                before = connection.total_changes
+                for condition, asked in _conditions(user_ids, item_ids):
+                    connection.execute(f"DELETE FROM events {condition}", asked)  # noqa: S608 - ours
+                deleted = connection.total_changes - before
+            connection.execute("VACUUM")
+            # The log of changes still has the old pages.
+            if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise EmbeddingsError(
+                    f"the events are deleted from {self.path}, but another process still reads it, so the file "
+                    f"{self.path.name}-wal has their bytes: run it again"
+                )
+        return deleted
+
     def _open(self, mode: str) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
         # SQLite would make files next to it even to read; where it cannot, the file has to be complete by itself.
@@ -108,6 +143,13 @@ class EventLog:
 
 
 _SELECT = "SELECT user_id, item_id, timestamp, weight, event_id FROM events"
+
+
+def _conditions(user_ids: Sequence[Id], item_ids: Sequence[Id]) -> Iterator[tuple[str, list[Id]]]:
+    for column, ids in (("user_id", user_ids), ("item_id", item_ids)):
+        for start in range(0, len(ids), _ASKED):
+            asked = list(ids[start : start + _ASKED])
+            yield f"WHERE {column} IN ({', '.join('?' * len(asked))})", asked
 
 
 def event_log_of(data: Path, model: str) -> EventLog:

@@ -12,6 +12,7 @@ from feast import FeatureStore, FeatureView
 
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
+from feast_embeddings.changes import Forgotten, forget
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.events import Added, to_events
 from feast_embeddings.model.sides import Filter, missing_side
@@ -289,6 +290,11 @@ class EmbeddingStore:
             raise missing_side(self.model, "item")
         self._watch.sides["item"].point_ids(items)  # raises for an id of another type
         return self.fold_in_items(attributes=items_table(items), push=True)
+
+    def forget(self, *, users: Iterable[Id] = (), items: Iterable[Id] = (), dry_run: bool = False) -> Forgotten:
+        """Remove users and items from all versions and the recorded interactions; see `feast_embeddings.changes`."""
+        user_ids, item_ids = id_list(users, "users"), id_list(items, "items")
+        return forget(self.feature_store, self._watch.data, self.model, users=user_ids, items=item_ids, dry_run=dry_run)
 
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""

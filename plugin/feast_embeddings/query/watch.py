@@ -46,8 +46,8 @@ class LiveWatch:
         self._model = model
         self._engine = qdrant_store(feature_store).engine(feature_store.config)
         self._guard = threading.Lock()
-        self._data = Path(feature_store.config.repo_path or ".") / "data"
-        self.events = event_log_of(self._data, model)
+        self.data = Path(feature_store.config.repo_path or ".") / "data"
+        self.events = event_log_of(self.data, model)
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._visitors: Visitors | None = None
@@ -107,7 +107,7 @@ class LiveWatch:
         """Return the visitors of the items' version: the same object while it is live, because it caches its items."""
         version = sides["item"].spec.version if "item" in sides else ""
         if self._visitors is None or self._visitors.version != version:
-            self._visitors = Visitors(self._data, self._model, version)
+            self._visitors = Visitors(self.data, self._model, version)
         return self._visitors
 
     def _look_again(self) -> bool:

@@ -136,6 +136,15 @@ class AddedAnswer(BaseModel):
     duplicates: int = Field(description="Events whose id was there already.")
 
 
+class ForgottenAnswer(BaseModel):
+    model: str
+    versions: list[str] = Field(description="Versions on disk that changed.")
+    collections: list[str] = Field(description="Collections in Qdrant, live or kept, that changed.")
+    points: int = Field(description="Points removed from them.")
+    lists: int = Field(description="Lists of seen items that changed in them.")
+    events: int = Field(description="Recorded interactions removed.")
+
+
 class NewItemsAnswer(BaseModel):
     model: str
     version: str

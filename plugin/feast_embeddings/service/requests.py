@@ -358,5 +358,17 @@ class NewItemsRequest(Request):
     ]
 
 
+class ForgetRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["user_ids"]}, {"required": ["item_ids"]}],
+            "examples": [{"user_ids": ["u-7"]}],
+        }
+    )
+
+    user_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The users to forget.")] = None
+    item_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The items to forget.")] = None
+
+
 class PublishRequest(Request):
     version: Annotated[StrictStr | None, Field(max_length=64, description="The version to make live.")] = None

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,15 @@ from qdrant_client import models
 from feast_embeddings.engines.embedded.filler import ShardFiller, as_rows, usable_processes
 from feast_embeddings.engines.embedded.filler_process import write
 from feast_embeddings.engines.embedded.filter import filter_keys, to_edge
-from feast_embeddings.engines.embedded.folder import Collection, Pointer, ShardFolder
+from feast_embeddings.engines.embedded.folder import Collection as Stored
+from feast_embeddings.engines.embedded.folder import Pointer, ShardFolder
 from feast_embeddings.engines.embedded.shards import (
     LoadedShards,
     complete,
     create_indexes,
     edge_config,
     engine_errors,
+    without,
     without_older,
 )
 from feast_embeddings.engines.engine import (
@@ -207,25 +210,36 @@ class EmbeddedEngine:
     ) -> None:
         # Built outside the writer lock: no other process knows this shard, and others may write meanwhile.
         with self._folder.new_shard(collection) as path:
-            with engine_errors(f"create {collection!r}"):
-                path.mkdir()
-                graph = self._has_graph(wait_for_indexes)
-                config = edge_config(spec, self._hnsw, graph)
-                indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
-                filler = ShardFiller(path, config, self._processes, merge=graph)
-                create_indexes(filler.shard, spec, indexes)
-            with filler:
-                for batch in batches:
-                    with engine_errors(f"write to {collection!r}"):
-                        filler.write(batch)
-                with engine_errors(f"write to {collection!r}"):
-                    filler.finish()
-            with engine_errors(f"index {collection!r}"):
-                complete(path)
+            indexes = frozenset(spec.payload_indexes if wait_for_indexes else ())
+            self._fill(path, collection, spec, indexes, batches, graph=self._has_graph(wait_for_indexes))
             with self._folder.writing() as pointer:
                 self._folder.replace(
-                    pointer.with_collection(collection, Collection(shard=path.name, spec=spec, indexed=indexes))
+                    pointer.with_collection(collection, Stored(shard=path.name, spec=spec, indexed=indexes))
                 )
+
+    def _fill(
+        self,
+        path: Path,
+        collection: str,
+        spec: CollectionSpec,
+        indexes: Iterable[str],
+        batches: Iterable[PointBatch],
+        *,
+        graph: bool,
+    ) -> None:
+        """Make a complete shard of these points, with these payload indexes."""
+        with engine_errors(f"create {collection!r}"):
+            path.mkdir()
+            filler = ShardFiller(path, edge_config(spec, self._hnsw, graph), self._processes, merge=graph)
+            create_indexes(filler.shard, spec, indexes)
+        with filler:
+            for batch in batches:
+                with engine_errors(f"write to {collection!r}"):
+                    filler.write(batch)
+            with engine_errors(f"write to {collection!r}"):
+                filler.finish()
+        with engine_errors(f"index {collection!r}"):
+            complete(path)
 
     def _has_graph(self, wanted: bool) -> bool:
         return wanted and self._hnsw.m > 0
@@ -251,6 +265,16 @@ class EmbeddedEngine:
             spec = pointer.collection(collection).spec
             indexes = spec.payload_indexes if wait_for_indexes else {}
             self._change(pointer, collection, change, build_graph=wait_for_indexes, indexes=indexes)
+
+    def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        # Qdrant only marks what it deletes, so the points that stay are written into a new shard.
+        with self._folder.writing() as pointer, self._folder.new_shard(collection) as path:
+            current = pointer.collection(collection)
+            pages = self.scroll(collection, payload=None, vectors=list(current.spec.vectors))
+            batches = (without(page, frozenset(ids), payloads, current.spec) for page in pages)
+            indexes = current.indexed
+            self._fill(path, collection, current.spec, indexes, batches, graph=self._has_graph(wanted=True))
+            self._folder.replace(pointer.with_collection(collection, current.model_copy(update={"shard": path.name})))
 
     def drop(self, collections: Iterable[str]) -> None:
         unwanted = set(collections)
@@ -311,7 +335,7 @@ class EmbeddedEngine:
                 shard.flush()
                 shard.close()
                 complete(path)
-            changed = Collection(shard=path.name, spec=current.spec, indexed=current.indexed | missing)
+            changed = Stored(shard=path.name, spec=current.spec, indexed=current.indexed | missing)
             self._folder.replace(pointer.with_collection(collection, changed))
 
 

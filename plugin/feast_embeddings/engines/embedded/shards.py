@@ -10,15 +10,25 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
 
 from feast_embeddings.engines.embedded.filler import MOST_PROCESSES
 from feast_embeddings.engines.embedded.folder import ShardFolder
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Hnsw, IndexType, PointBatch, all_points
+from feast_embeddings.engines.engine import (
+    TIMESTAMP_KEY,
+    CollectionSpec,
+    Hnsw,
+    IndexType,
+    PointBatch,
+    PointId,
+    StoredPoint,
+    all_points,
+)
 from feast_embeddings.engines.payload import payload_key
 from feast_embeddings.errors import EngineError, is_refused_write
 
@@ -29,6 +39,7 @@ __all__ = [
     "create_indexes",
     "edge_config",
     "engine_errors",
+    "without",
     "without_older",
 ]
 
@@ -99,6 +110,33 @@ def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
     }
     newest = np.array([stored.get(id, np.iinfo(np.int64).min) for id in batch.ids], dtype=np.int64)
     return batch.take(np.flatnonzero(batch.timestamps >= newest))
+
+
+def without(
+    points: Sequence[StoredPoint],
+    ids: Collection[PointId],
+    payloads: Mapping[PointId, Mapping[str, Any]],
+    spec: CollectionSpec,
+) -> PointBatch:
+    """Return stored points to write, but those with these ids, and with these keys of the payload set."""
+    kept = [point for point in points if point.id not in ids]
+    vectors = {}
+    for name, vector in spec.vectors.items():
+        present = np.array([name in point.vectors for point in kept], dtype=np.bool_)
+        matrix = np.zeros((len(kept), vector.size), dtype=np.float32)
+        for row in np.flatnonzero(present):
+            matrix[row] = kept[row].vectors[name]
+        vectors[name] = matrix, present
+    return PointBatch(
+        ids=[point.id for point in kept],
+        vectors=vectors,
+        payloads=[_changed(point.payload, payloads.get(point.id, {})) for point in kept],
+        timestamps=np.array([point.payload[TIMESTAMP_KEY] for point in kept], dtype=np.int64),
+    )
+
+
+def _changed(payload: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in {**payload, **keys}.items() if value is not None}
 
 
 def complete(path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from feast_embeddings.engines.server.cluster import ClusterView
 from feast_embeddings.engines.server.describer import Describer
 from feast_embeddings.engines.server.failures import Caller
 from feast_embeddings.engines.server.on_loop import AsyncServer
-from feast_embeddings.engines.server.requests import chunks, guarded_upserts, upload, wanted
+from feast_embeddings.engines.server.requests import chunks, guarded_upserts, payload_updates, upload, wanted
 from feast_embeddings.engines.server.storage import Storage, add_indexes, create_collection, search_parameters
 from feast_embeddings.errors import EngineError
 
@@ -172,6 +173,13 @@ class ServerEngine:
                 self._ask(f"write to {collection!r}", self._client.batch_update_points, collection, upserts)
         if wait_for_indexes:
             self.wait_until_indexed(collection)
+
+    def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        if ids:
+            points = models.PointIdsList(points=list(ids))
+            self._ask(f"remove points of {collection!r}", self._client.delete, collection, points)
+        for updates in payload_updates(payloads):
+            self._ask(f"write to {collection!r}", self._client.batch_update_points, collection, updates)
 
     def retrieve(
         self,

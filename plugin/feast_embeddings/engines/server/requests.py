@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.engines.payload import payload_keys
 from feast_embeddings.engines.server.failures import Caller
 
-__all__ = ["chunks", "guarded_upserts", "upload", "wanted"]
+__all__ = ["chunks", "guarded_upserts", "payload_updates", "upload", "wanted"]
 
 _BATCH = 256
 
@@ -39,6 +39,23 @@ def guarded_upserts(batch: PointBatch) -> list[models.UpdateOperation]:
         written = _points(batch.take(np.flatnonzero(batch.timestamps == timestamp)))
         operations.append(models.UpsertOperation(upsert=models.PointsList(points=written, update_filter=not_newer)))
     return operations
+
+
+def payload_updates(payloads: Mapping[PointId, Mapping[str, Any]]) -> Iterator[list[models.UpdateOperation]]:
+    """Build the requests that set keys in the payload of points; None removes a key."""
+    points = list(payloads.items())
+    for start in range(0, len(points), _BATCH):
+        operations: list[models.UpdateOperation] = []
+        for id, keys in points[start : start + _BATCH]:
+            # By a filter: Qdrant refuses ids that are not there.
+            point = models.Filter(must=[models.HasIdCondition(has_id=[id])])
+            if there := {key: value for key, value in keys.items() if value is not None}:
+                set_keys = models.SetPayload(payload=there, filter=point)
+                operations.append(models.SetPayloadOperation(set_payload=set_keys))
+            if gone := [key for key, value in keys.items() if value is None]:
+                delete_keys = models.DeletePayload(keys=gone, filter=point)
+                operations.append(models.DeletePayloadOperation(delete_payload=delete_keys))
+        yield operations
 
 
 def upload(

@@ -1,7 +1,8 @@
-"""The endpoints that take what is newer than the training: what users did, and items by their attributes."""
+"""The endpoints that change a model without a training: what users did, new items, users and items to forget."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from fastapi import Response
@@ -50,3 +51,16 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
             return {"model": model, "version": version, "added": folded.table.num_rows}
 
         return answers.json_response(await calls.write(model, add))
+
+    @router.post("/{model}/forget", responses={200: {"model": answers.ForgottenAnswer}})
+    @terms("write", timed=False)
+    async def forget(model: Model, request: requests.ForgetRequest) -> Response:
+        """Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.
+
+        It cannot be undone, and can be repeated: ids that are nowhere are not an error. Needs a key of scope write.
+        """
+
+        def forget(store: EmbeddingStore) -> dict[str, Any]:
+            return dataclasses.asdict(store.forget(users=request.user_ids or (), items=request.item_ids or ()))
+
+        return answers.json_response(await calls.write(model, forget))

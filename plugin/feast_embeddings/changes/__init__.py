@@ -1,0 +1,7 @@
+"""Changes of what is live and on disk without a training: users and items to forget, attributes to set."""
+
+from __future__ import annotations
+
+from feast_embeddings.changes.forget import Forgotten, forget
+
+__all__ = ["Forgotten", "forget"]

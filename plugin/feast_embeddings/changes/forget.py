@@ -1,0 +1,167 @@
+"""Forget users and items: remove them from everything that a model has of them in the repo and in Qdrant.
+
+Each place is changed in one step, in this order: versions and history on disk, recorded interactions, collections in
+Qdrant. A process that dies leaves the places after it unchanged, and the next call finishes. The disk is first, so that
+a publish meanwhile cannot bring back what is gone from Qdrant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from feast import FeatureStore, ValueType
+
+from feast_embeddings.arguments import Id
+from feast_embeddings.artifact import Entity, load_artifact
+from feast_embeddings.artifact.forgetting import forget_on_disk, versions_with
+from feast_embeddings.codec.columns import payload_values
+from feast_embeddings.engines.dropped import is_gone
+from feast_embeddings.engines.engine import CollectionSpec, Engine, PointId
+from feast_embeddings.errors import EngineError, InputError
+from feast_embeddings.events import event_log_of
+from feast_embeddings.model.sides import Side, missing_side, qdrant_store, sides_of
+
+__all__ = ["Forgotten", "forget"]
+
+_SEEN = "seen_items"
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was removed, or would be.
+
+    Attributes:
+        versions: those on disk whose tables changed.
+        collections: those in Qdrant, live or kept, that changed.
+        points: points removed, over all collections.
+        lists: points of users whose list of seen items changed, over all collections.
+        events: recorded interactions removed.
+    """
+
+    model: str
+    versions: list[str]
+    collections: list[str]
+    points: int
+    lists: int
+    events: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one collection has of them."""
+
+    side: Side
+    spec: CollectionSpec
+    points: list[PointId]
+    lists: dict[PointId, list[Id]]
+
+
+def forget(
+    feature_store: FeatureStore,
+    data: Path,
+    model: str,
+    *,
+    users: Iterable[Id] = (),
+    items: Iterable[Id] = (),
+    dry_run: bool = False,
+) -> Forgotten:
+    """Remove users and items from all versions on disk and in Qdrant, the history, and the recorded interactions.
+
+    Items are also removed from the lists of seen items. Ids that are nowhere are not an error, and a call that was
+    interrupted is finished by the next one.
+
+    Args:
+        dry_run: only count what would be removed.
+
+    Raises:
+        InputError: no id is given, or one is not of the type of the model's ids; nothing is removed.
+        MissingSideError: the model has no such side.
+        ArtifactError: a version on disk is damaged.
+        EngineError: Qdrant failed, or a collection cannot be read.
+    """
+    ids: dict[Entity, list[Id]] = {"user": list(dict.fromkeys(users)), "item": list(dict.fromkeys(items))}
+    if not any(ids.values()):
+        raise InputError("forget: expected ids of users or items, got none")
+    engine, sides = qdrant_store(feature_store).engine(feature_store.config), sides_of(feature_store, model)
+    for entity, those in ids.items():
+        if those and entity not in sides:
+            raise missing_side(model, entity)
+        if those:
+            sides[entity].point_ids(those)  # raises for an id of another type
+    arrays = {entity: pa.array(those) for entity, those in ids.items() if those}
+    log = event_log_of(data, model)
+    if dry_run:
+        versions, events = versions_with(data, model, arrays), log.count(ids["user"], ids["item"])
+    else:
+        versions, events = forget_on_disk(data, model, arrays), log.forget(ids["user"], ids["item"])
+    collections, points, lists = [], 0, 0
+    for name, found in _found(engine, sides, ids):
+        if found.points or found.lists:
+            collections.append(name)
+            points += len(found.points)
+            lists += len(found.lists)
+            if not dry_run:
+                _remove(engine, name, found)
+        if not dry_run:
+            _match(engine, name, found, data, model)
+    if not dry_run:
+        engine.drop([])  # what a killed call left
+    return Forgotten(model, versions, collections, points, lists, events)
+
+
+def _found(
+    engine: Engine, sides: Mapping[Entity, Side], ids: Mapping[Entity, Sequence[Id]]
+) -> Iterator[tuple[str, _Found]]:
+    for entity, side in sides.items():
+        wanted = side.point_ids(ids[entity])
+        for name, spec in engine.collections(side.alias).items():
+            try:
+                there = engine.retrieve(name, wanted, vectors=[], payload=[])
+                lists = _lists(engine, name, side, ids["item"]) if entity == "user" and ids["item"] else {}
+            except EngineError:
+                # A publish may have dropped it.
+                if not is_gone(engine, side.alias, name):
+                    raise
+                continue
+            points = [point.id for point in there if point is not None]
+            yield name, _Found(side, spec, points, {id: seen for id, seen in lists.items() if id not in points})
+
+
+def _lists(engine: Engine, collection: str, side: Side, items: Sequence[Id]) -> dict[PointId, list[Id]]:
+    """Return the new lists of the users who have seen an item, by a scan: the lists are not indexed."""
+    codec, gone = side.codec, frozenset(items)
+    if _SEEN not in codec.types:
+        return {}
+    found = {}
+    for page in engine.scroll(collection, payload=codec.payload_keys(_SEEN), vectors=[]):
+        for point in page:
+            seen = codec.native(_SEEN, point.payload) or ()
+            if not gone.isdisjoint(seen):
+                found[point.id] = [id for id in seen if id not in gone]
+    return found
+
+
+def _remove(engine: Engine, collection: str, found: _Found) -> None:
+    payloads: dict[PointId, Mapping[str, Any]] = {}
+    if found.lists:
+        codec = found.side.codec
+        element = pa.string() if codec.types[_SEEN] == ValueType.STRING_LIST else pa.int64()
+        values = payload_values(codec, _SEEN, pa.array(list(found.lists.values()), pa.list_(element)))
+        payloads = dict(zip(found.lists, values, strict=True))
+    engine.forget(collection, found.points, payloads)
+
+
+def _match(engine: Engine, collection: str, found: _Found, data: Path, model: str) -> None:
+    """Tell the collection of the changed files, so that a publish of its version need not load it again."""
+    try:
+        manifest = load_artifact(data, model, found.spec.version).manifest
+    except InputError:  # not on disk
+        return
+    fingerprint = manifest.hash_of(found.side.entity)
+    spec = engine.describe(collection)
+    if spec.fingerprint and spec.fingerprint != fingerprint:
+        engine.annotate(collection, spec.model_copy(update={"fingerprint": fingerprint}))

@@ -1,0 +1,1 @@
+"""Commands that change what is live or on disk without a training."""
