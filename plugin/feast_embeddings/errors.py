@@ -16,6 +16,7 @@
     ├── NotPublishedError          nothing is live for a model or a feature view
     ├── VersionMismatchError       vectors of different versions or spaces would have met
     ├── FoldInError                the live version cannot fold in here
+    ├── TextSearchError            the live version cannot be searched by text here
     ├── OutOfTimeError             a query took longer than its time limit
     ├── WriterLockedError          another process is writing to the embedded store
     ├── EngineError                Qdrant refused or failed
@@ -47,6 +48,7 @@ __all__ = [
     "NotPublishedError",
     "OptionError",
     "OutOfTimeError",
+    "TextSearchError",
     "UnknownIdError",
     "VersionMismatchError",
     "WriterLockedError",
@@ -127,6 +129,10 @@ class VersionMismatchError(EmbeddingsError):
 
 class FoldInError(EmbeddingsError):
     """Visitors cannot be folded into a version: it is not on this disk, or its trainer is missing or cannot fold in."""
+
+
+class TextSearchError(EmbeddingsError):
+    """A version cannot be searched by text: it is not on this disk, or is damaged, or its encoder is not installed."""
 
 
 class OutOfTimeError(EmbeddingsError):

@@ -126,6 +126,8 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             "lists": 0,
             "events": 0,
         }
+        with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
+            client.search("shop", "red lamp", user_id="u-1")
         client.create_user_embedding("shop", ["u-1"])
         client.create_item_embedding("shop", ["sku-1"])
     documented = httpx.get(f"{address}/openapi.json").json()["paths"]

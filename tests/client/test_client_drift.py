@@ -11,6 +11,7 @@ import pytest
 from tests.client.js_types import DECLARATIONS, Document, Schema, endpoints_of_client, page
 
 from feast_embeddings.client import calls
+from feast_embeddings.client.answers import Found
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,11 @@ PYTHON = {name: call for name, call in PYTHON.items() if call.__module__ == call
 ARGUMENTS = {
     "model": "shop", "user_id": "u", "item_id": "i", "user_ids": ["u"], "item_ids": ["i"], "entity": "item",
     "limit": 1, "filter": "f", "cursor": "c", "version": "v", "interactions": {"i": 2.0}, "items": {"i": {}},
-    "exclude_ids": ["i"], "max_per": {},
+    "exclude_ids": ["i"], "max_per": {}, "text": "t",
 }  # fmt: skip
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
 UNREAD = {
-    *(f"{name}.model" for name in ("EmbeddingAnswer", "NeighboursAnswer", "BatchAnswer", "PageAnswer")),
+    *(f"{name}.model" for name in ("EmbeddingAnswer", "NeighboursAnswer", "BatchAnswer", "PageAnswer", "SearchAnswer")),
     *("AddedAnswer.model", "AddedAnswer.duplicates", "NewItemsAnswer.model", "NewItemsAnswer.version"),
     *("EmbeddingRow.version", "EmbeddingRow.as_of", "VersionsAnswer.model", "VersionsAnswer.live_version"),
 }
@@ -152,7 +153,12 @@ def test_python_sends_and_reads_every_field(document: Document) -> None:
         sent.setdefault(endpoint, set()).update(names(call.body))
         answer = example(document, document.endpoints[endpoint][1], read)
         result = call.read(answer)
-        for handed_on in result if isinstance(result, list) else [answer] if result == answer else []:
+        whole: list[Any] = [answer] if result == answer else []
+        if isinstance(result, list):
+            whole = result
+        elif isinstance(result, Found):
+            whole = result.places
+        for handed_on in whole:
             handed_on.all_read()
     assert sent == {
         endpoint: {field for part in document.parts(taken) for field in document.fields(part)} if taken else set()

@@ -44,5 +44,7 @@ def test_words_ignore_case_and_unicode_form() -> None:
 
 def test_fusion_prefers_what_both_rankings_have() -> None:
     """The sum of 1 / (60 + place): second in both beats first in one."""
-    assert reciprocal_rank_fusion([["a", "b", "c"], ["d", "b"]]) == ["b", "a", "d", "c"]
-    assert reciprocal_rank_fusion([[], []]) == []
+    fused = reciprocal_rank_fusion([["a", "b", "c"], ["d", "b"]])
+    assert list(fused) == ["b", "a", "d", "c"]
+    assert fused == pytest.approx({"b": 2 / 62, "a": 1 / 61, "d": 1 / 61, "c": 1 / 63})
+    assert reciprocal_rank_fusion([[], []]) == {}

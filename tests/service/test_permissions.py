@@ -169,7 +169,14 @@ def test_permissions_say_who_may_what(status: Status, provider: Provider) -> Non
 def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provider: Provider) -> None:
     """No documented endpoint admits a user without permissions, or a request without a token."""
     stranger = provider.token("stranger")
-    example: dict[str, Any] = {"user_id": "u-1", "item_id": "sku-1", "user_ids": ["u-1"], "item_ids": ["sku-1"]}
+    example: dict[str, Any] = {
+        "user_id": "u-1",
+        "item_id": "sku-1",
+        "text": "red",
+        "user_ids": ["u-1"],
+        "item_ids": ["sku-1"],
+    }
+    example |= {"text": "red"}
     example |= {"interactions": [{"user_id": "u-1", "item_id": "sku-1"}], "items": [{"item_id": "x", "metadata": {}}]}
     bodies = {
         "create_user_embedding": ["user_ids"],
@@ -177,6 +184,7 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
         "similar_items": ["item_id"],
         "similar_users": ["user_id"],
         "rank": ["user_id"],
+        "search": ["text"],
         "users_for_item": ["item_id"],
         "similar_items/batch": ["item_ids"],
         "similar_users/batch": ["user_ids"],

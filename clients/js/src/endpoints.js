@@ -14,6 +14,7 @@ export const ENDPOINTS = {
   similarUsersBatch: { method: "POST", path: "/v1/models/{model}/similar_users/batch" },
   rank: { method: "POST", path: "/v1/models/{model}/rank" },
   rankBatch: { method: "POST", path: "/v1/models/{model}/rank/batch" },
+  search: { method: "POST", path: "/v1/models/{model}/search" },
   usersForItem: { method: "POST", path: "/v1/models/{model}/users_for_item" },
   usersForItemBatch: { method: "POST", path: "/v1/models/{model}/users_for_item/batch" },
   retrieve: { method: "POST", path: "/v1/models/{model}/retrieve" },

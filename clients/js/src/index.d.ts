@@ -75,6 +75,8 @@ export class EmbeddingClient {
   rank(request: RankRequest, options?: CallOptions): Promise<NeighboursAnswer>;
   /** `rank` for many users. */
   rankBatch(request: BatchRankRequest, options?: CallOptions): Promise<BatchAnswer>;
+  /** Items for a text, and for a user if there is one; the model has to be trained with content. */
+  search(request: SearchRequest, options?: CallOptions): Promise<SearchAnswer>;
   /** The users with the highest score for an item (`itemId`), or those most similar to a set of users (`userIds`). */
   usersForItem(request: AudienceRequest, options?: CallOptions): Promise<NeighboursAnswer>;
   /** `usersForItem` for many items. */
@@ -355,6 +357,52 @@ export interface BatchRankRequest {
   userIds?: readonly Id[];
   /** Or the interactions of each of many visitors. */
   interactions?: readonly (readonly Interaction[])[];
+}
+
+export interface SearchRequest {
+  modelName: string;
+  /** How many results, best first; 10 by default. */
+  limit?: number;
+  /**
+   * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
+   * OR, NOT.
+   */
+  filter?: string | null;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** What to look for: at least one word. */
+  text: string;
+  /** The user to find items for. */
+  userId?: Id | null;
+}
+
+/** Items, best first; a score is the sum of 1 / (60 + place) over the places. */
+export interface SearchAnswer {
+  model: string;
+  version: string;
+  /** `limit` results, or fewer if fewer match. */
+  results: FoundItem[];
+  /** The user, if it has no embedding; the answer is then without it. */
+  missing: Id[];
+}
+
+export interface FoundItem {
+  id: Id;
+  /** Higher is better. */
+  score: number;
+  /** The attributes, if requested. */
+  metadata?: Attributes | null;
+  places: Places;
+}
+
+/** The place from 1 in each ranking that has the item. */
+export interface Places {
+  /** By the words of the text. */
+  words?: number | null;
+  /** By what the text says as content. */
+  content?: number | null;
+  /** By the score for the user, among the items of the others. */
+  user?: number | null;
 }
 
 export interface AudienceRequest {

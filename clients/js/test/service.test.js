@@ -76,6 +76,14 @@ test("neighbours, rankings and audiences are the library's", { skip }, async () 
   assert.deepEqual(alike.results.map((row) => row.id), expected.lookalikeUsers);
 });
 
+test("a search by text of a model without content says what is missing", { skip }, async () => {
+  await assert.rejects(client.search({ modelName, text: "red lamp", userId: "u-1", limit: 3 }), (error) => {
+    assert.equal(error.status, 422);
+    assert.match(error.errors.text, /was trained without --content/);
+    return true;
+  });
+});
+
 test("a listing, page by page, with vectors", { skip }, async () => {
   const rows = [];
   let cursor;

@@ -36,6 +36,7 @@ _COMMANDS = {
     "similar-items": ("asking.query", "Items nearest to ITEM_ID by cosine."),
     "similar-users": ("asking.query", "Users nearest to USER_ID by cosine."),
     "rank": ("asking.query", "Items with the highest score for USER_ID."),
+    "search": ("asking.query", "Items for TEXT: by its words, by what it says as content, and for a user."),
     "visitor": (
         "asking.audience",
         "Items with the highest score for a visitor without an id, who interacted with ITEM_IDS.",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from feast_embeddings.arguments import Id
 
-__all__ = ["Embeddings", "Neighbours", "NeighboursBatch", "Rows"]
+__all__ = ["Embeddings", "Found", "Neighbours", "NeighboursBatch", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,40 @@ class Neighbours:
             missing=missing,
             version=version,
             fallback=fallback,
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items for a text, best first.
+
+    Attributes:
+        ids: at most as many as requested.
+        scores: float32, shape (len(ids),): the sum of 1 / (60 + place) over the places.
+        places: per id, its place from 1 in each ranking that has it: ``words``, ``content`` and ``user``.
+        metadata: per id its attributes, if they were requested.
+        missing: the user, if it has no embedding.
+        version: the model version that answered.
+    """
+
+    ids: list[Id]
+    scores: npt.NDArray[np.float32]
+    places: list[dict[str, int]]
+    metadata: list[dict[str, Any]] | None
+    missing: list[Id]
+    version: str
+
+    @classmethod
+    def of(cls, answer: dict[str, Any], *, metadata: bool) -> Found:
+        """Decode an answer."""
+        rows = answer["results"]
+        return cls(
+            ids=[row["id"] for row in rows],
+            scores=np.array([row["score"] for row in rows], dtype=np.float32),
+            places=[row["places"] for row in rows],
+            metadata=[row["metadata"] for row in rows] if metadata else None,
+            missing=answer["missing"],
+            version=answer["version"],
         )
 
 

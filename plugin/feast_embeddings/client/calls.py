@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from feast_embeddings.arguments import Id, id_list
-from feast_embeddings.client.answers import Embeddings, Neighbours, NeighboursBatch, Rows
+from feast_embeddings.client.answers import Embeddings, Found, Neighbours, NeighboursBatch, Rows
 
 __all__ = ["Call"]
 
@@ -212,6 +212,30 @@ def rank_batch(
         **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
     return _batch(model, "rank", limit, filter, return_metadata, **more)
+
+
+def search(
+    model: str,
+    text: str,
+    *,
+    user_id: Id | None = None,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+) -> Call[Found]:
+    """Find items for a text: by its words, by what it says as content, and for a user.
+
+    Args:
+        user_id: whom to find items for; one without an embedding is in `missing`.
+    """
+    body = {
+        "text": text,
+        "user_id": None if user_id is None else id_list([user_id], "user_id")[0],
+        "limit": limit,
+        "filter": filter,
+        "return_metadata": return_metadata,
+    }
+    return _call(model, "search", body, lambda a: Found.of(a, metadata=return_metadata))
 
 
 def users_for_item(

@@ -216,7 +216,7 @@ def _search_in(
     if text is not None:
         ranks = bm25(_texts(engine, collection, texts, conditions), text)
         rankings.append(list(ranks) if query is None else list(ranks)[: max(top_k, _FUSED)])
-    ids = rankings[0] if len(rankings) == 1 else reciprocal_rank_fusion(rankings)
+    ids = rankings[0] if len(rankings) == 1 else list(reciprocal_rank_fusion(rankings))
 
     names = {name for name in requested if name in spec.vectors}
     if query is not None and query.field.name in spec.vectors:

@@ -17,10 +17,11 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from feast_embeddings.engines.engine import PointId
 
-__all__ = ["bm25", "reciprocal_rank_fusion", "words"]
+__all__ = ["bm25", "rarity", "reciprocal_rank_fusion", "saturation", "words"]
 
 _K1, _B = 1.2, 0.75
 _FUSION_K = 60
@@ -29,6 +30,23 @@ _FUSION_K = 60
 def words(text: str) -> list[str]:
     """Split a text into its words, normalized for comparison, in order."""
     return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def rarity(texts: int, holding: int) -> float:
+    """Return the weight of a word that so many of all texts hold."""
+    return math.log(1 + (texts - holding + 0.5) / (holding + 0.5))
+
+
+def saturation(count: Any, length: Any, texts: int, total: int) -> Any:
+    """Return how much a word counts that a text holds so often, in [0, 1): numbers, or arrays of one shape.
+
+    Args:
+        count: how often the text holds the word.
+        length: how many words the text has.
+        texts: how many texts there are.
+        total: how many words they have together.
+    """
+    return count / (count + _K1 * (1 - _B + _B * length * texts / total))
 
 
 def bm25(texts: Iterable[tuple[PointId, str]], query: str) -> dict[PointId, float]:
@@ -52,11 +70,10 @@ def bm25(texts: Iterable[tuple[PointId, str]], query: str) -> dict[PointId, floa
     if not found:
         return {}
     holding = [sum(occurrences[i] > 0 for _, occurrences, _ in found) for i in range(len(terms))]
-    weights = [math.log(1 + (rows - n + 0.5) / (n + 0.5)) for n in holding]
+    weights = [rarity(rows, n) for n in holding]
     ranks = {
         id: sum(
-            weight * count / (count + _K1 * (1 - _B + _B * length * rows / total))
-            for weight, count in zip(weights, occurrences, strict=True)
+            weight * saturation(count, length, rows, total) for weight, count in zip(weights, occurrences, strict=True)
         )
         / sum(weights)
         for id, occurrences, length in found
@@ -64,10 +81,14 @@ def bm25(texts: Iterable[tuple[PointId, str]], query: str) -> dict[PointId, floa
     return dict(sorted(ranks.items(), key=lambda item: -item[1]))
 
 
-def reciprocal_rank_fusion(rankings: Iterable[Sequence[PointId]]) -> list[PointId]:
-    """Merge several rankings of ids, each best first, into one."""
+def reciprocal_rank_fusion(rankings: Iterable[Sequence[PointId]]) -> dict[PointId, float]:
+    """Merge several rankings of ids, each best first, into one.
+
+    Returns:
+        id -> score, best first; ties in the order in which the ids come first.
+    """
     scores: dict[PointId, float] = defaultdict(float)
     for ranking in rankings:
         for place, id in enumerate(ranking, start=1):
             scores[id] += 1 / (_FUSION_K + place)
-    return sorted(scores, key=lambda id: -scores[id])
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from feast_embeddings.arguments import Id
 
-__all__ = ["Embeddings", "Neighbours", "NeighboursBatch", "Page"]
+__all__ = ["Embeddings", "Found", "Neighbours", "NeighboursBatch", "Page"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,22 @@ class Neighbours:
     def to_pandas(self) -> pd.DataFrame:
         """One row per neighbour: id, score, attributes."""
         return pd.DataFrame(self.to_dicts(), columns=None if self.ids else [self.id_name, "score"])
+
+
+@dataclass(frozen=True)
+class Found(Neighbours):
+    """The answer to a search by text; a score is the sum of 1 / (60 + place) over the rankings that have the item.
+
+    Attributes:
+        places: per id, its place from 1 in each of these rankings: ``words``, ``content`` and ``user``, see
+            `feast_embeddings.query.text.search`.
+    """
+
+    places: list[dict[str, int]] = field(default_factory=list)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per item: id, score, attributes, places."""
+        return [{**row, "places": own} for row, own in zip(super().to_dicts(), self.places, strict=True)]
 
 
 @dataclass(frozen=True)

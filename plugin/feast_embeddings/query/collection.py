@@ -125,6 +125,25 @@ class LiveCollection:
             exact=True,
         )
 
+    def passing(self, points: Sequence[PointId], filter: models.Filter | None) -> list[PointId]:
+        """Return those of the points that are there and pass the filter, in the order given."""
+        among: list[Any] = [models.HasIdCondition(has_id=list(points))]
+        found, _ = self._engine.page(
+            self.collection,
+            limit=max(1, len(points)),
+            start=None,
+            payload=[],
+            vectors=[],
+            filter=models.Filter(must=among if filter is None else [filter, *among]),
+        )
+        passed = {point.id for point in found}
+        return [id for id in points if id in passed]
+
+    def payloads(self, points: Sequence[PointId], keys: Sequence[str] | None) -> list[dict[str, Any] | None]:
+        """Return these keys of each point's payload, all for None; None for a point that is not there."""
+        stored = self._engine.retrieve(self.collection, points, vectors=[], payload=keys)
+        return [None if point is None else point.payload for point in stored]
+
     def popular(
         self,
         k: int,

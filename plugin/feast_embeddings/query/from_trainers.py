@@ -15,7 +15,8 @@ def from_trainers(name: str) -> Any:
 
     ``new_items`` takes an `Artifact`, a table of items and a log or None, and returns a `FoldedIn` as well.
     ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``loaded``
-    takes the first two, and returns a `Loaded` of visitors. ``options`` adds the options of a log to a
+    takes the first two, and returns a `Loaded` of visitors. ``text_encoder`` takes an `Artifact` and returns an
+    `Encoder` of `feast_embeddings.query.text.version_text`. ``options`` adds the options of a log to a
     command, which gets a ``source`` with a method `read`; ``command`` is the class of such a command.
 
     Raises:

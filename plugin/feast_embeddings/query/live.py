@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
@@ -15,12 +16,13 @@ from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Score
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.events import Event, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
-from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch
+from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import RankingOptions
 from feast_embeddings.query.ranking import rank_vectors
+from feast_embeddings.query.text import VersionText, search_items
 from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveModel"]
@@ -37,6 +39,7 @@ class LiveModel:
         sides: users and items, if they are live.
         registered: the sides that the model has.
         visitors: folds into the version of the items.
+        text: of that version.
         events: what users did since.
     """
 
@@ -45,6 +48,7 @@ class LiveModel:
         model: str,
         sides: Mapping[Entity, LiveCollection],
         visitors: Visitors,
+        text: VersionText,
         events: EventLog,
         registered: Collection[Entity] = ENTITIES,
     ) -> None:
@@ -52,6 +56,7 @@ class LiveModel:
         self._sides = sides
         self._registered = registered
         self._visitors = visitors
+        self._text = text
         self._events = events
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
@@ -131,24 +136,7 @@ class LiveModel:
         """Find the k items with the highest score for each user."""
         k = at_least_one(k, "k")
         users, items = self._same_space()
-        name = users.side.field.name
-        codec = users.side.codec
-        knows_seen = _SEEN in codec.types
-        points = users.points(user_ids, name, [TIMESTAMP_KEY, *(codec.payload_keys(_SEEN) if knows_seen else ())])
-        vectors = [None if point is None else point.vectors[name] for point in points]
-        events = self._events.of_users(user_ids)
-        # Decoded only where it is needed, as each answer would wait for it.
-        histories = [
-            list(_seen(users, point)) if knows_seen and point is not None and (exclude_seen or id in events) else []
-            for id, point in zip(user_ids, points, strict=True)
-        ]
-        since = [None if point is None else int(point.payload[TIMESTAMP_KEY]) for point in points]
-        for place, history in _fresh(events, user_ids, since, histories).items():
-            histories[place] = list(history)
-            # Without the items that it was learned from, a vector cannot be computed again.
-            if since[place] is None or knows_seen:
-                (visitor,) = self._visitors.fold_in([history])
-                vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
+        vectors, histories = self._now(users, user_ids, histories=exclude_seen)
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
         answers = [
             answer if vector is not None or answer is None else replace(answer, missing=[id, *answer.missing])
@@ -157,6 +145,46 @@ class LiveModel:
             )
         ]
         return NeighboursBatch(list(user_ids), answers, items.spec.version)
+
+    def search(
+        self, text: str, user_id: Id | None, k: int, *, filter: Filter | None = None, attributes: bool = True
+    ) -> Found:
+        """Find the k items that are best for a text, and for a user if one is given."""
+        k = at_least_one(k, "k")
+        items = self.side("item")
+        vector = None
+        if user_id is not None:
+            users, items = self._same_space()
+            ((vector,), _) = self._now(users, [user_id], histories=False)
+        found = search_items(items, self._text, text, k, user=vector, filter=filter, attributes=attributes)
+        return replace(found, missing=[user_id]) if user_id is not None and vector is None else found
+
+    def _now(
+        self, users: LiveCollection, user_ids: Sequence[Id], *, histories: bool
+    ) -> tuple[list[npt.NDArray[np.float32] | None], list[list[Id]]]:
+        """Return the vectors of users, None for unknown ones, and what each has seen, with all events so far.
+
+        Args:
+            histories: whether what they have seen is needed; else it may be empty.
+        """
+        name, codec = users.side.field.name, users.side.codec
+        knows_seen = _SEEN in codec.types
+        points = users.points(user_ids, name, [TIMESTAMP_KEY, *(codec.payload_keys(_SEEN) if knows_seen else ())])
+        vectors = [None if point is None else point.vectors[name] for point in points]
+        events = self._events.of_users(user_ids)
+        # Decoded only where it is needed, as each answer would wait for it.
+        seen = [
+            list(_seen(users, point)) if knows_seen and point is not None and (histories or id in events) else []
+            for id, point in zip(user_ids, points, strict=True)
+        ]
+        since = [None if point is None else int(point.payload[TIMESTAMP_KEY]) for point in points]
+        for place, history in _fresh(events, user_ids, since, seen).items():
+            seen[place] = list(history)
+            # Without the items that it was learned from, a vector cannot be computed again.
+            if since[place] is None or knows_seen:
+                (visitor,) = self._visitors.fold_in([history])
+                vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
+        return vectors, seen
 
     def rank_visitors(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feast_embeddings.arguments import Id
+from feast_embeddings.codec.collection import VectorField
 from feast_embeddings.engines.engine import PointId
 from feast_embeddings.errors import OptionError
 from feast_embeddings.model.sides import Filter
@@ -20,7 +21,12 @@ from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.options import Fallback, ShapingOptions
 from feast_embeddings.query.shaping import Search, Shaping, shape
 
-__all__ = ["rank_vectors"]
+__all__ = ["rank_vectors", "score_query"]
+
+
+def score_query(field: VectorField, user: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the vector whose product with a stored item is the item's score for a user."""
+    return user if field.bias is None else np.append(user, np.float32(1))
 
 
 def rank_vectors(
@@ -56,7 +62,7 @@ def rank_vectors(
         check_time()
         left_out = [*seen, *never] if never else seen
         if vector is not None:
-            query = vector if field.bias is None else np.append(vector, np.float32(1))
+            query = score_query(field, vector)
             best: Search = partial(
                 items.nearest,
                 field.name,

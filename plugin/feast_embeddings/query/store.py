@@ -17,7 +17,7 @@ from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdErro
 from feast_embeddings.events import Added, to_events
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
-from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch, Page
 from feast_embeddings.query.collection import read_cursor
 from feast_embeddings.query.fold_in import fold_in
 from feast_embeddings.query.live import LiveModel
@@ -127,6 +127,24 @@ class EmbeddingStore:
         """Run `rank_visitor` for many visitors; one whose items are all unknown is not an error."""
         histories = [history(each, "each of interactions") for each in interactions]
         return self._ask(LiveModel.rank_visitors, histories, k, **_listed(options))
+
+    def search(self, text: str, user: Id | None = None, k: int = 10, **options: Unpack[QueryOptions]) -> Found:
+        """Find the k items that are best for a text: by its words, by what it says as content, and for a user.
+
+        The version has to be trained with ``--content`` and a column of text. The first search of a version waits until
+        the words of its items have been read. Items that a user has seen are not left out.
+
+        Args:
+            text: at least one word.
+            user: whom to find items for. One that the version does not know is in `missing`.
+
+        Raises:
+            OptionError: the text has no word or is too long, or the version was trained without text.
+            TextSearchError: the version is not on this disk or is damaged, or its encoder is not installed.
+            VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
+        """
+        given = None if user is None else id_list([user], "user")[0]
+        return self._ask(LiveModel.search, text, given, k, **options)
 
     def users_for_item(self, item_id: Id, k: int = 10, **options: Unpack[AudienceOptions]) -> Neighbours:
         """Find the k users with the highest score for an item, as in `rank`, by a scan of all users.

@@ -13,11 +13,12 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.dropped import ask_live
-from feast_embeddings.errors import CursorError, EngineError, FoldInError, NotPublishedError
+from feast_embeddings.errors import CursorError, EngineError, FoldInError, NotPublishedError, TextSearchError
 from feast_embeddings.events import event_log_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.text import VersionText
 from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveWatch"]
@@ -50,12 +51,13 @@ class LiveWatch:
         self.events = event_log_of(self.data, model)
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
-        self._visitors: Visitors | None = None
+        self._kept: tuple[Visitors, VersionText] | None = None
         self._next_look = 0.0
 
     def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
         """Query the live version; again if it is replaced and dropped, or deleted, meanwhile."""
-        return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), (EngineError, FoldInError))
+        failures = EngineError, FoldInError, TextSearchError
+        return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), failures)
 
     def live(self) -> LiveModel:
         """Return the live version as of now; all queries on it answer from that version."""
@@ -81,7 +83,7 @@ class LiveWatch:
                     f"the live {other[0].entity}s of model {self._model!r} were loaded under another join key than "
                     f"{other[0].id_name!r}; run feast-embeddings publish --model {self._model}"
                 )
-            live = LiveModel(self._model, sides, self._visitors_of(sides), self.events, self.sides)
+            live = LiveModel(self._model, sides, *self._of_version(sides), self.events, self.sides)
             if is_current:
                 self._live = live
             return live
@@ -103,12 +105,12 @@ class LiveWatch:
         sides = self.sides
         return {entity: aliases[side.alias] for entity, side in sides.items() if side.alias in aliases}
 
-    def _visitors_of(self, sides: Mapping[Entity, LiveCollection]) -> Visitors:
-        """Return the visitors of the items' version: the same object while it is live, because it caches its items."""
+    def _of_version(self, sides: Mapping[Entity, LiveCollection]) -> tuple[Visitors, VersionText]:
+        """Return what reads the files of the items' version: the same objects while it is live, as they keep them."""
         version = sides["item"].spec.version if "item" in sides else ""
-        if self._visitors is None or self._visitors.version != version:
-            self._visitors = Visitors(self.data, self._model, version)
-        return self._visitors
+        if self._kept is None or self._kept[0].version != version:
+            self._kept = Visitors(self.data, self._model, version), VersionText(self.data, self._model, version)
+        return self._kept
 
     def _look_again(self) -> bool:
         """Read the registered feature views again. If they cannot be read, keep the known ones.

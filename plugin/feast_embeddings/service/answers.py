@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from starlette.responses import Response
 
 from feast_embeddings.artifact import Entity
-from feast_embeddings.query.answers import Embeddings, Neighbours, NeighboursBatch, Page
+from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch, Page
 
 __all__ = [
     "ARROW",
@@ -27,12 +27,14 @@ __all__ = [
     "NeighboursAnswer",
     "PageAnswer",
     "PublishAnswer",
+    "SearchAnswer",
     "batch_response",
     "embedding_file",
     "embedding_json",
     "json_response",
     "neighbours_response",
     "page_response",
+    "search_response",
 ]
 
 ARROW, NUMPY = "application/vnd.apache.arrow.stream", "application/x-npy"
@@ -81,6 +83,27 @@ class NeighboursAnswer(BaseModel):
     results: list[Result] = Field(description="`limit` results, or fewer if fewer match.")
     missing: list[str | int] = Field(description="Ids of the request that have no embedding, users or items.")
     fallback: _Fallback
+
+
+class Places(BaseModel):
+    """The place from 1 in each ranking that has the item."""
+
+    words: int | None = Field(default=None, description="By the words of the text.")
+    content: int | None = Field(default=None, description="By what the text says as content.")
+    user: int | None = Field(default=None, description="By the score for the user, among the items of the others.")
+
+
+class FoundItem(Result):
+    places: Places
+
+
+class SearchAnswer(BaseModel):
+    """Items, best first; a score is the sum of 1 / (60 + place) over the places."""
+
+    model: str
+    version: str
+    results: list[FoundItem] = Field(description="`limit` results, or fewer if fewer match.")
+    missing: list[str | int] = Field(description="The user, if it has no embedding; the answer is then without it.")
 
 
 class BatchResult(BaseModel):
@@ -168,6 +191,12 @@ def neighbours_response(model: str, found: Neighbours, *, metadata: bool) -> Res
             "fallback": found.fallback,
         }
     )
+
+
+def search_response(model: str, found: Found, *, metadata: bool) -> Response:
+    """A `SearchAnswer`."""
+    results = [{**row, "places": own} for row, own in zip(_results(found, metadata), found.places, strict=True)]
+    return json_response({"model": model, "version": found.version, "results": results, "missing": found.missing})
 
 
 def batch_response(model: str, batch: NeighboursBatch, *, metadata: bool) -> Response:

@@ -25,6 +25,7 @@ from feast_embeddings.errors import (
     NotPublishedError,
     OptionError,
     OutOfTimeError,
+    TextSearchError,
     VersionMismatchError,
 )
 
@@ -131,6 +132,9 @@ def add_handlers(app: FastAPI) -> None:
         if isinstance(error, FoldInError):
             _log.warning("fold-in", extra={"reason": str(error.__cause__)})
             return problem_response(409, f"interactions: {error}")
+        if isinstance(error, TextSearchError):
+            _log.warning("search", extra={"reason": str(error.__cause__)})
+            return problem_response(409, f"text: {error}")
         if isinstance(error, NotPublishedError | VersionMismatchError):
             # Their messages name collections, and commands for the operator.
             if isinstance(error, NotPublishedError):

@@ -19,6 +19,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from feast_embeddings.codec.filter_text import MAX_CHARACTERS
 from feast_embeddings.query.options import Fallback
+from feast_embeddings.query.text import MOST_CHARACTERS
 
 __all__ = [
     "AudienceRequest",
@@ -37,6 +38,7 @@ __all__ = [
     "RankRequest",
     "Request",
     "RetrieveRequest",
+    "SearchRequest",
     "SimilarItemsRequest",
     "SimilarUsersRequest",
     "UserEmbeddingRequest",
@@ -260,6 +262,19 @@ class BatchRankRequest(_RankQuery):
         Annotated[list[_Interactions], Field(fail_fast=True)] | SkipJsonSchema[None],
         Field(min_length=1, description="Or the interactions of each of many visitors."),
     ] = None
+
+
+class SearchRequest(Query):
+    text: Annotated[
+        StrictStr,
+        Field(
+            min_length=1,
+            max_length=MOST_CHARACTERS,
+            description="What to look for: at least one word.",
+            examples=["warm waterproof jacket"],
+        ),
+    ]
+    user_id: Annotated[Id | None, Field(description="The user to find items for.", examples=["u-7"])] = None
 
 
 class _AudienceQuery(Query):

@@ -20,7 +20,7 @@ from feast_embeddings.errors import InputError, import_extra
 if TYPE_CHECKING:
     import pandas as pd
 
-    from feast_embeddings.query.answers import Neighbours
+    from feast_embeddings.query.answers import Found, Neighbours
 
 __all__ = ["Shown", "shown_options"]
 
@@ -51,6 +51,12 @@ class Shown:
         if found.fallback is not None and not self.as_json:
             click.echo(f"no vector in version {found.version}: {found.fallback} items instead", err=True)
         self.neighbours(found, **facts, fallback=found.fallback)
+
+    def found(self, found: Found) -> None:
+        """Show the answer to a search by text, and say so if its user is unknown."""
+        if found.missing and not self.as_json:
+            click.echo(f"user {found.missing[0]!r} has no embedding in version {found.version}", err=True)
+        self.neighbours(found, missing=found.missing)
 
     def show(self, rows: list[dict[str, Any]], names: Sequence[str], *, key: str, facts: dict[str, Any]) -> None:
         """Show rows with columns of these names.

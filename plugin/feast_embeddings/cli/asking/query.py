@@ -68,6 +68,20 @@ def rank(
 
 
 @click.command()
+@click.argument("text")
+@_query_options
+@click.option("--user", metavar="ID", help="Prefer items with a high score for this user.")
+def search(text: str, k: int, filter: str | None, shown: Shown, model: str | None, repo: str, user: str | None) -> None:
+    """Items for TEXT: by its words, by what it says as content, and for a user.
+
+    The version has to be trained with --content and a column of text. A score is the sum of 1 / (60 + place) over the
+    rankings; --json has the places.
+    """
+    store = open_store(repo, model)
+    shown.found(store.search(text, None if user is None else store.parse_id("user", user), k, filter=filter))
+
+
+@click.command()
 @click.argument("user_ids", nargs=-1, required=True)
 @_embedding_options
 def user_embedding(user_ids: tuple[str, ...], repo: str, model: str | None) -> None:

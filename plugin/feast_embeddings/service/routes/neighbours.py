@@ -1,4 +1,4 @@
-"""The endpoints that find neighbours: similar items and users, ranked items, audiences, single and in batches."""
+"""The endpoints that find neighbours: similar items and users, ranked items, items for a text, audiences."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
             else:
                 found = store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.options())
             return _single(model, found, r.return_metadata)
+
+        return await calls.run(model, ask)
+
+    @router.post("/{model}/search", responses={200: {"model": answers.SearchAnswer}})
+    async def search(model: Model, request: requests.SearchRequest) -> Response:
+        """Find items for a text: by its words, by what it says as content, and for a user. It needs `train --content`.
+
+        The first search of a version takes longer, as the words of its items are read.
+        """
+        r = request
+
+        def ask(store: EmbeddingStore) -> Response:
+            found = store.search(r.text, r.user_id, r.limit, **r.options())
+            if found.missing:
+                MISSING.labels(model).inc(len(found.missing))
+            return answers.search_response(model, found, metadata=r.return_metadata)
 
         return await calls.run(model, ask)
 

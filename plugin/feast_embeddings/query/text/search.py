@@ -1,0 +1,116 @@
+"""Items for a text, by a fusion of several rankings.
+
+The rankings are:
+
+* ``words``: items whose text holds words of the query, by BM25;
+* ``content``: items near the vector that the version gives to an item of which only this text is known;
+* ``user``: the items of both, by the score for a user. Only these, as half of the answer would else have nothing to do
+  with the text.
+
+Reciprocal rank fusion merges them (Cormack, Clarke and Büttcher, SIGIR 2009; k = 60): an item scores the sum of
+1 / (60 + place). Qdrant can fuse queries as well, but only what it can rank itself. Words are ranked in this process:
+Qdrant has no BM25 over a payload, and sparse vectors of words would have to be loaded, verified and carried over with
+each version, for an index that its files already hold. So the first of each ranking are fused here.
+
+Items that were added since the version was trained are found by their vectors, not by their words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from feast_embeddings.engines.engine import PointId, ScoredPoint
+from feast_embeddings.errors import OptionError
+from feast_embeddings.model.sides import Filter
+from feast_embeddings.online.text_search import reciprocal_rank_fusion, words
+from feast_embeddings.query.answers import Found
+from feast_embeddings.query.collection import LiveCollection
+from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.ranking import score_query
+from feast_embeddings.query.text.version_text import VersionText
+
+__all__ = ["DEPTH", "MOST_CHARACTERS", "search_items"]
+
+# Of each ranking, this many are fused; more if more are wanted.
+DEPTH = 100
+MOST_CHARACTERS = 1_000
+# If too many do not pass the filter, each next try asks for this many times more.
+_GROWTH = 4
+
+
+def search_items(
+    items: LiveCollection,
+    version: VersionText,
+    text: str,
+    k: int,
+    *,
+    user: npt.NDArray[np.float32] | None = None,
+    filter: Filter | None = None,
+    attributes: bool = True,
+) -> Found:
+    """Find the k items that are best for a text, and for a user if there is one.
+
+    Args:
+        version: that of the items.
+        user: the user's vector, float32 (dim,), of the items' space.
+
+    Raises:
+        OptionError: the text has no word or is too long, or the version cannot be searched by text.
+        TextSearchError: the version is not on this disk or is damaged, or its encoder is not installed.
+        FilterError: the filter cannot be understood or applied.
+    """
+    if not isinstance(text, str) or len(text) > MOST_CHARACTERS or not words(text):
+        raise OptionError(
+            "text",
+            f"expected a text with at least one word and at most {MOST_CHARACTERS:,} characters, got {text!r:.80}",
+        )
+    side, depth = items.side, max(k, DEPTH)
+    conditions = side.translate(filter)
+
+    def holding_words() -> list[PointId]:
+        ids = version.matching(text)
+        kept: list[PointId] = []
+        start, n = 0, depth
+        while start < len(ids) and len(kept) < depth:
+            check_time()
+            kept += items.passing(side.point_ids(ids[start : start + n].to_pylist()), conditions)
+            start, n = start + n, n * _GROWTH
+        return kept[:depth]
+
+    rankings = {"words": holding_words()}
+    if (vector := version.vector(text)) is not None:
+        name = side.field.search_name
+        padded = np.append(vector, np.zeros(items.spec.vectors[name].size - len(vector), np.float32))
+        hits = items.nearest(name, padded, depth, filter=conditions, payload=[])
+        rankings["content"] = [hit.id for hit in hits]
+    check_time()
+    if user is not None:
+        both = list(dict.fromkeys(id for ranking in rankings.values() for id in ranking))
+        query = score_query(side.field, user)
+        hits = items.nearest(side.field.name, query, len(both), filter=None, only=both, payload=[]) if both else []
+        rankings["user"] = [hit.id for hit in hits]
+    scores = reciprocal_rank_fusion(rankings.values())
+    return _answer(items, list(scores.items())[:k], rankings, attributes=attributes)
+
+
+def _answer(
+    items: LiveCollection,
+    best: Sequence[tuple[PointId, float]],
+    rankings: dict[str, list[PointId]],
+    *,
+    attributes: bool,
+) -> Found:
+    places = {name: {id: place for place, id in enumerate(ranking, start=1)} for name, ranking in rankings.items()}
+    payloads = items.payloads([id for id, _ in best], None if attributes else [items.side.id_name])
+    # One may have been deleted since it was found.
+    hits = [
+        ScoredPoint(id, score, payload)
+        for (id, score), payload in zip(best, payloads, strict=True)
+        if payload is not None
+    ]
+    found = items.neighbours(hits, attributes=attributes)
+    own = [{name: places[name][hit.id] for name in places if hit.id in places[name]} for hit in hits]
+    return Found(**vars(found), places=own)

@@ -1,0 +1,119 @@
+"""What a version knows of text: an index of its items' words, and the encoder that it was trained with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feast_embeddings.artifact import load_artifact
+from feast_embeddings.artifact.table_files import TableFiles
+from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError, OptionError, TextSearchError
+from feast_embeddings.query.from_trainers import from_trainers
+from feast_embeddings.query.text.keywords import KeywordIndex
+
+__all__ = ["Encoder", "VersionText"]
+
+
+class Encoder(Protocol):
+    """A version's own encoder of text, see `feast_embeddings.query.from_trainers`.
+
+    `columns` are the columns of the items' table that it reads. `vector` returns the vector, float32 (dim,), of an item
+    of which only this text is known; None if the encoder knows nothing of it.
+    """
+
+    columns: Sequence[str]
+
+    def vector(self, text: str) -> npt.NDArray[np.float32] | None: ...
+
+
+class _Loaded(NamedTuple):
+    encoder: Encoder
+    ids: pa.Array
+    keywords: KeywordIndex
+
+
+class VersionText:
+    """Text of one version; safe to use from many threads.
+
+    The words of its items are read for the first search, and then kept.
+
+    Args:
+        data: the folder of trained versions.
+    """
+
+    def __init__(self, data: Path, model: str, version: str) -> None:
+        self.version = version
+        self._data = data
+        self._model = model
+        self._guard = threading.Lock()
+        self._loaded: _Loaded | None = None
+
+    def matching(self, text: str) -> pa.Array:
+        """Return the ids of the trained items that hold a word of the text, best first by BM25.
+
+        Raises:
+            OptionError: the version was trained without content, or without text in it, or has too much of it.
+            TextSearchError: the version is not on this disk or is damaged, or its encoder is not installed.
+        """
+        loaded = self._load()
+        return loaded.ids.take(pa.array(loaded.keywords.rank(text)))
+
+    def vector(self, text: str) -> npt.NDArray[np.float32] | None:
+        """Return the vector of an item of which only this text is known; errors as in `matching`."""
+        try:
+            return self._load().encoder.vector(text)
+        except OptionError:
+            raise
+        except EmbeddingsError as error:
+            raise self._cannot(str(error)) from error
+
+    def _load(self) -> _Loaded:
+        with self._guard:
+            if self._loaded is None:
+                self._loaded = self._read()
+            return self._loaded
+
+    def _read(self) -> _Loaded:
+        # The reasons may name files, which clients over HTTP must not see; they are kept as causes.
+        try:
+            artifact = load_artifact(self._data, self._model, self.version)
+        except (ArtifactError, InputError, OSError) as error:
+            raise self._cannot("it is not in this repo's data folder; copy it there, or publish one that is") from error
+        if artifact.manifest.content is None:
+            raise self._has_none("without --content")
+        try:
+            encoder: Encoder = from_trainers("text_encoder")(artifact)
+            if not encoder.columns:
+                raise self._has_none("without a column of text in --content")
+            files = artifact.verified("item")
+            ids = files.read(["item_id"])["item_id"].combine_chunks()
+            return _Loaded(encoder, ids, KeywordIndex(_texts(files, encoder.columns)))
+        except OptionError:
+            raise
+        except (ArtifactError, OSError) as error:
+            raise self._cannot("its files are damaged; restore them, or publish another version") from error
+        except EmbeddingsError as error:
+            raise self._cannot(str(error)) from error
+
+    def _has_none(self, how: str) -> OptionError:
+        return OptionError(
+            "text",
+            f"version {self.version} of model {self._model!r} was trained {how}, so that no text finds its items; "
+            "train with --items and --content, e.g. --content title:text",
+        )
+
+    def _cannot(self, reason: str) -> TextSearchError:
+        return TextSearchError(f"the live version {self.version} cannot be searched by text: {reason}")
+
+
+def _texts(files: TableFiles, columns: Sequence[str]) -> Iterator[str]:
+    for batch in files.batches(columns):
+        texts = [pc.fill_null(batch[name].cast(pa.large_string()), "") for name in columns]
+        yield from pc.binary_join_element_wise(*texts, pa.scalar("\n", pa.large_string())).to_pylist()
