@@ -6,7 +6,6 @@ import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,12 +27,8 @@ __all__ = [
     "BatchSimilarItemsRequest",
     "BatchSimilarUsersRequest",
     "Encoding",
-    "EventsRequest",
     "Interaction",
     "ItemEmbeddingRequest",
-    "NewItem",
-    "NewItemsRequest",
-    "PublishRequest",
     "Query",
     "RankRequest",
     "Request",
@@ -42,13 +37,13 @@ __all__ = [
     "SimilarItemsRequest",
     "SimilarUsersRequest",
     "UserEmbeddingRequest",
-    "UserEvent",
     "history",
 ]
 
 Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 # Stops at the first invalid id: an error for each would be longer than the request.
-_Ids = Annotated[list[Id], Field(fail_fast=True)]
+Ids = Annotated[list[Id], Field(fail_fast=True)]
+SomeIds = Annotated[list[Id], Field(fail_fast=True, min_length=1)]
 Encoding = Literal["float", "base64", "arrow", "numpy"]
 
 _Limit = Annotated[int, Field(strict=True, ge=1, description="How many results, best first.", examples=[10])]
@@ -62,10 +57,10 @@ _Filter = Annotated[
     ),
 ]
 _Metadata = Annotated[StrictBool, Field(description="Whether to return the attributes with each result.")]
-_UserId = Annotated[Id, Field(examples=["u-7"])]
-_ItemId = Annotated[Id, Field(examples=["sku-1"])]
-_UserIds = Annotated[_Ids, Field(min_length=1, examples=[["u-7", "u-8"]])]
-_ItemIds = Annotated[_Ids, Field(min_length=1, examples=[["sku-1", "sku-2"]])]
+UserId = Annotated[Id, Field(examples=["u-7"])]
+ItemId = Annotated[Id, Field(examples=["sku-1"])]
+_UserIds = Annotated[Ids, Field(min_length=1, examples=[["u-7", "u-8"]])]
+_ItemIds = Annotated[Ids, Field(min_length=1, examples=[["sku-1", "sku-2"]])]
 _Encoding = Annotated[
     Encoding | None,
     Field(
@@ -82,7 +77,7 @@ _NAMED = 3
 _ATTRIBUTES = 8
 
 
-class _Closed(BaseModel):
+class Closed(BaseModel):
     """A model that forbids other fields."""
 
     model_config = ConfigDict(extra="forbid")
@@ -98,10 +93,10 @@ class _Closed(BaseModel):
         return {name: sent[name] for name in [*(fields.keys() & sent.keys()), *itertools.islice(unknown, _NAMED)]}
 
 
-class Interaction(_Closed):
+class Interaction(Closed):
     """An interaction of a visitor with an item."""
 
-    item_id: _ItemId
+    item_id: ItemId
     weight: Annotated[
         float,
         Field(strict=True, ge=1e-6, le=1e6, description="Weight of such an interaction in training.", examples=[3]),
@@ -122,7 +117,7 @@ _Interactions = Annotated[
 ]
 
 
-class Request(_Closed):
+class Request(Closed):
     """The part that all requests share."""
 
 
@@ -147,11 +142,11 @@ class Query(Request):
 
 
 class SimilarItemsRequest(Query):
-    item_id: _ItemId
+    item_id: ItemId
 
 
 class SimilarUsersRequest(Query):
-    user_id: _UserId
+    user_id: UserId
 
 
 class BatchSimilarItemsRequest(Query):
@@ -178,10 +173,10 @@ class _RankQuery(Query):
         ),
     ] = None
     item_ids: Annotated[
-        _Ids | None, Field(min_length=1, description="Rank only these items.", examples=[["sku-1", "sku-2"]])
+        Ids | None, Field(min_length=1, description="Rank only these items.", examples=[["sku-1", "sku-2"]])
     ] = None
     exclude_ids: Annotated[
-        _Ids | None, Field(description="Items to leave out, in addition to seen ones.", examples=[["sku-3"]])
+        Ids | None, Field(description="Items to leave out, in addition to seen ones.", examples=[["sku-3"]])
     ] = None
     offset: Annotated[
         int, Field(strict=True, ge=0, lt=2**62, description="How many of the first to skip.", examples=[0])
@@ -257,10 +252,10 @@ class BatchRankRequest(_RankQuery):
         }
     )
 
-    user_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The users.")] = None
+    user_ids: Annotated[SomeIds | SkipJsonSchema[None], Field(description="The users.")] = None
     interactions: Annotated[
-        Annotated[list[_Interactions], Field(fail_fast=True)] | SkipJsonSchema[None],
-        Field(min_length=1, description="Or the interactions of each of many visitors."),
+        Annotated[list[_Interactions], Field(fail_fast=True, min_length=1)] | SkipJsonSchema[None],
+        Field(description="Or the interactions of each of many visitors."),
     ] = None
 
 
@@ -296,7 +291,7 @@ class AudienceRequest(_AudienceQuery):
 
     item_id: Annotated[Id | SkipJsonSchema[None], Field(description="The item to find users for.")] = None
     user_ids: Annotated[
-        _Ids | SkipJsonSchema[None], Field(min_length=1, description="Or the users to find similar users for.")
+        SomeIds | SkipJsonSchema[None], Field(description="Or the users to find similar users for.")
     ] = None
 
 
@@ -313,77 +308,3 @@ class RetrieveRequest(Request):
     )
     return_metadata: _Metadata = True
     return_embeddings: Annotated[StrictBool, Field(description="Whether to return the vectors with each row.")] = False
-
-
-class UserEvent(_Closed):
-    """What a user did."""
-
-    user_id: _UserId
-    item_id: _ItemId
-    weight: Annotated[float, Field(strict=True, ge=1e-6, le=1e6, description="Weight on the scale of training.")] = 1.0
-    timestamp: Annotated[
-        AwareDatetime | None,
-        Field(description="When, in ISO 8601 with a zone; now by default.", examples=["2026-05-01T12:00:00Z"]),
-    ] = None
-    event_id: Annotated[
-        StrictStr | None,
-        Field(
-            min_length=1,
-            max_length=200,
-            description="An event whose id is there already is not added again, so that a retry is safe.",
-        ),
-    ] = None
-
-
-class EventsRequest(Request):
-    interactions: Annotated[
-        list[UserEvent],
-        Field(
-            fail_fast=True,
-            min_length=1,
-            max_length=10_000,
-            examples=[[{"user_id": "u-7", "item_id": "sku-1", "event_id": "click-1"}]],
-        ),
-    ]
-
-
-class NewItem(_Closed):
-    """An item that the training did not know."""
-
-    item_id: _ItemId
-    metadata: Annotated[
-        dict[str, Any],
-        Field(
-            max_length=200,
-            description="Its attributes, under the names and with the types of the training.",
-            examples=[{"title": "A warm jacket", "category": "Clothing"}],
-        ),
-    ]
-
-
-class NewItemsRequest(Request):
-    items: Annotated[
-        list[NewItem],
-        Field(
-            fail_fast=True,
-            min_length=1,
-            max_length=1_000,
-            examples=[[{"item_id": "sku-new", "metadata": {"title": "A warm jacket", "category": "Clothing"}}]],
-        ),
-    ]
-
-
-class ForgetRequest(Request):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [{"required": ["user_ids"]}, {"required": ["item_ids"]}],
-            "examples": [{"user_ids": ["u-7"]}],
-        }
-    )
-
-    user_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The users to forget.")] = None
-    item_ids: Annotated[_Ids | SkipJsonSchema[None], Field(min_length=1, description="The items to forget.")] = None
-
-
-class PublishRequest(Request):
-    version: Annotated[StrictStr | None, Field(max_length=64, description="The version to make live.")] = None

@@ -9,7 +9,7 @@ from fastapi import Response
 
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.store import EmbeddingStore
-from feast_embeddings.service import answers, requests
+from feast_embeddings.service import answers, write_requests
 from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.calls import Calls, Model
 from feast_embeddings.service.terms import terms
@@ -22,7 +22,7 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
 
     @router.post("/{model}/interactions", responses={200: {"model": answers.AddedAnswer}})
     @terms("write")
-    async def add_interactions(model: Model, request: requests.EventsRequest) -> Response:
+    async def add_interactions(model: Model, request: write_requests.EventsRequest) -> Response:
         """Record what users did; the next `rank` takes it into account, also for users newer than the training.
 
         They are on disk when the answer comes. Needs a key of scope write.
@@ -36,7 +36,7 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
 
     @router.post("/{model}/items", responses={200: {"model": answers.NewItemsAnswer}})
     @terms("write", timed=False)
-    async def add_items(model: Model, request: requests.NewItemsRequest) -> Response:
+    async def add_items(model: Model, request: write_requests.NewItemsRequest) -> Response:
         """Make items searchable that the training did not know, by their attributes; needs `train --content`.
 
         Their vectors are what content says of them. Needs a key of scope write.
@@ -54,7 +54,7 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
 
     @router.post("/{model}/forget", responses={200: {"model": answers.ForgottenAnswer}})
     @terms("write", timed=False)
-    async def forget(model: Model, request: requests.ForgetRequest) -> Response:
+    async def forget(model: Model, request: write_requests.ForgetRequest) -> Response:
         """Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.
 
         It cannot be undone, and can be repeated: ids that are nowhere are not an error. Needs a key of scope write.

@@ -13,7 +13,7 @@ from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.publish.versions import roll_back
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
-from feast_embeddings.service import answers, requests
+from feast_embeddings.service import answers, write_requests
 from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.calls import Calls, Model
 from feast_embeddings.service.permissions import may_read
@@ -54,7 +54,7 @@ def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSet
 
     @router.post("/{model}/publish", responses={200: {"model": answers.PublishAnswer}})
     @terms("write", timed=False)
-    async def publish(model: Model, request: requests.PublishRequest) -> Response:
+    async def publish(model: Model, request: write_requests.PublishRequest) -> Response:
         """Make a trained version live, users and items in one step. Needs a key of scope write."""
 
         def load(store: EmbeddingStore) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSet
 
     @router.post("/{model}/rollback", responses={200: {"model": answers.PublishAnswer}})
     @terms("write", timed=False)
-    async def rollback(model: Model, request: requests.PublishRequest) -> Response:
+    async def rollback(model: Model, request: write_requests.PublishRequest) -> Response:
         """Make an older version live again, by default the one before the live one. Needs a key of scope write."""
 
         def go_back(store: EmbeddingStore) -> dict[str, Any]:
