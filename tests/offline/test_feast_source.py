@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import FileSource, PushSource
+from feast import Field, FileSource, PushSource, RequestSource
+from feast.types import Int64
 from tests.conftest import Command
 
 from embedding_trainers.interactions import read_interactions
@@ -52,6 +53,15 @@ def test_a_source_that_the_repo_lacks(repo: Repo, tmp_path: Path) -> None:
         read_interactions(Location("feast:views", repo=repo.path))
     with pytest.raises(InputError, match="is not a Feast repo"):
         read_interactions(Location("feast:views", repo=tmp_path))
+
+
+def test_a_source_without_rows(tmp_path: Path) -> None:
+    """Its values come with each request."""
+    repo = init_repo(tmp_path / "repo")
+    asked = RequestSource(name="asked", schema=[Field(name="x", dtype=Int64)])
+    repo.feature_store().apply([asked])
+    with pytest.raises(InputError, match="feast:asked has no rows, as its values come with each request"):
+        read_interactions(Location("feast:asked", repo=repo.path))
 
 
 def test_other_sources_are_read_through_the_offline_store(repo: Repo) -> None:

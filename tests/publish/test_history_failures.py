@@ -251,6 +251,21 @@ def test_sources_that_cannot_be_one(team: Team, source: DataSource, message: str
         embedding_views("shop", team.repo.data, user_source=source)
 
 
+def test_one_table_for_both_sides(team: Team, tmp_path: Path) -> None:
+    """It could hold the columns of one of them only."""
+    team.train(1, AS_OF, USERS, ITEMS)
+    both = [FileSource(name=name, path=str(tmp_path / "both"), timestamp_field="t") for name in ("a", "b")]
+    with pytest.raises(InputError, match="user_source and item_source of model 'shop' are one table"):
+        embedding_views("shop", team.repo.data, user_source=both[0], item_source=both[1])
+
+
+@pytest.mark.parametrize("tags", [{"a": 1}, {1: "a"}, ["a"], "a"])
+def test_tags_that_are_none(team: Team, tags: Any) -> None:
+    team.train(1, AS_OF, USERS, ITEMS)
+    with pytest.raises(InputError, match="expected names and values that are text"):
+        embedding_views("shop", team.repo.data, tags=tags)
+
+
 def test_the_doctor(team: Team) -> None:
     """Finds nothing in PostgreSQL and in its settings, and then the table that is gone."""
     artifact = team.train(1, AS_OF, USERS, ITEMS)

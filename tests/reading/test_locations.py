@@ -86,7 +86,9 @@ def test_passwords_stay_secret(postgres: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_database_needs_a_query(postgres: str) -> None:
     """It has many tables."""
-    with pytest.raises(InputError, match=r"postgresql://tests:\*\*\*@.* is a database: say with --query"):
+    with pytest.raises(
+        InputError, match=r"postgresql://tests:\*\*\*@.* is a database: say what to read of it, as SQL, with --query"
+    ):
         read_interactions(Location(postgres))
 
 
@@ -228,3 +230,56 @@ def test_paths_stay_paths(tmp_path: Path) -> None:
     assert located(str(odd)) == odd
     since = datetime(2026, 1, 1, tzinfo=UTC)
     assert located("feast:clicks", repo=tmp_path, since=since) == Location("feast:clicks", None, tmp_path, since)
+
+
+def test_a_query_after_the_address(sqlite: Path, expected: str) -> None:
+    """As for --items, which has no --query; a # that begins no query is part of the name."""
+    found = located(f"sqlite:{sqlite}# {SELECT}")
+    assert isinstance(found, Location)
+    assert (found.text, found.query) == (f"sqlite:{sqlite}", SELECT)
+    assert fingerprint(read_interactions(found)) == expected
+    name = located("sqlite:a#b.db")
+    assert isinstance(name, Location)
+    assert name.query is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["SELECT * FROM clicks; DROP TABLE clicks", "DELETE FROM clicks", "SELECT nothing FROM clicks", "COMMIT; SELECT 1"],
+)
+def test_sqlite_gets_one_query_that_reads(sqlite: Path, query: str) -> None:
+    """What the driver would ignore, and what the file refuses, is an error; nothing is changed."""
+    before = sqlite.read_bytes()
+    with pytest.raises(InputError, match="sqlite:"):
+        read_table(Location(f"sqlite:{sqlite}", query))
+    assert sqlite.read_bytes() == before
+
+
+def test_a_query_of_files_only_reads(tmp_path: Path) -> None:
+    """COPY would write a file, and what follows the first statement would be lost."""
+    pq.write_table(pa.table({"x": [1]}), path := tmp_path / "log.parquet")
+    for query in (
+        f"COPY (SELECT 1) TO '{tmp_path}/out.csv'",
+        "SELECT * FROM log; SELECT 2",
+        "CREATE TABLE t (x INT)",
+        "",
+    ):
+        with pytest.raises(InputError, match="--query: expected one SELECT"):
+            read_table(Location(str(path), query))
+    assert [file.name for file in tmp_path.iterdir()] == ["log.parquet"]
+    assert read_table(Location(str(path), "FROM log")).to_pylist() == [{"x": 1}]
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        (
+            Location("-", "SELECT * FROM log"),
+            "--query works on databases and on Parquet files .*, not on standard input",
+        ),
+        (Location("snowflake://account/db", "SELECT 1"), "run pip install adbc-driver-snowflake"),
+    ],
+)
+def test_what_cannot_be_queried(location: Location, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_table(location)

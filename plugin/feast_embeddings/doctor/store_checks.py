@@ -60,9 +60,10 @@ def store(patient: Patient) -> Iterator[Finding]:
         found = server.server_version() if isinstance(server, ServerEngine) else ""
         server.aliases()
     except EmbeddingsError as error:
+        ports = f", or the grpc_port, {settings.grpc_port}" if settings.prefer_grpc else ""
         start = "docker compose up --detach --wait qdrant"
         yield Finding(
-            "store", "problem", f"{settings.url} does not answer: {error}; start it, or correct the url", start
+            "store", "problem", f"{settings.url} does not answer: {error}; start it, or correct the url{ports}", start
         )
         return
     patient.engine = server

@@ -124,16 +124,25 @@ def embedding_views(
 
     Raises:
         InputError: no version of the model is under the data folder, or an entity does not fit its ids, or a
-            source cannot be written.
+            source cannot be written, or is that of both sides.
 
     Stability: stable, see docs/compatibility.md.
     """
     if not isinstance(ttl, timedelta) or ttl < timedelta(0):
         raise InputError(f"ttl={ttl!r}: expected a timedelta of 0 or more")
+    if not isinstance(tags, Mapping | None) or not all(
+        isinstance(text, str) for pair in (tags or {}).items() for text in pair
+    ):
+        raise InputError(f"tags={tags!r:.80}: expected names and values that are text")
     if taken := sorted(name for name in tags or {} if name in (MODEL_TAG, ENTITY_TAG, HISTORY_TAG)):
         raise InputError(f"the tag {taken[0]!r} is this package's own; leave it out")
     given = {"user": user_entity, "item": item_entity}
     sources = {"user": user_source, "item": item_source}
+    if user_source is not None and item_source is not None and _table_of(user_source) == _table_of(item_source):
+        raise InputError(
+            f"user_source and item_source of model {model!r} are one table, {user_source.name!r}; users and items have "
+            "other columns, so give each a table of its own"
+        )
     artifact = load_artifact(Path(data), model)
     ours = {**(tags or {}), MODEL_TAG: model}
     made: dict[str, Any] = {}
@@ -186,6 +195,12 @@ def _source(artifact: Artifact, entity: str, join_key: str, **about: Any) -> Fil
         field_mapping={} if join_key == f"{entity}_id" else {f"{entity}_id": join_key},
         **about,
     )
+
+
+def _table_of(source: DataSource) -> tuple[str, str]:
+    """Return what two sources of one table have in common."""
+    table = getattr(source, "path", "") or getattr(source, "table", "") or source.name
+    return type(source).__name__, str(table).rstrip("/")
 
 
 def _check_source(where: str, source: DataSource) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from feast.data_source import DataSource, PushSource
+from feast.data_source import DataSource, KafkaSource, KinesisSource, PushSource, RequestSource
 from feast.infra.offline_stores.file_source import FileSource
 
 from feast_embeddings._feast.private import offline_rows
@@ -35,10 +35,12 @@ def open_feast_source(location: Location, scratch: Path, exits: ExitStack) -> Ar
     source: DataSource | None = sources.get(name)
     if source is None:
         raise InputError(f"{location}: {repo.path} has the data sources {', '.join(sorted(sources)) or '(none)'}")
-    if isinstance(source, PushSource):
+    if isinstance(source, PushSource | KafkaSource | KinesisSource):
         source = source.batch_source
         if source is None:
-            raise InputError(f"{location} is a push source without a batch source, so it has no history")
+            raise InputError(f"{location} is a stream without a batch source, so it has no history")
+    if isinstance(source, RequestSource):
+        raise InputError(f"{location} has no rows, as its values come with each request; name a source with a table")
     if isinstance(source, FileSource):
         path = source.path if ":" in source.path else str(repo.path / source.path)
         if type(source.file_format).__name__ == "DeltaFormat":

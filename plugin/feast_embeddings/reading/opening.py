@@ -147,7 +147,8 @@ def missing_column(source: str, name: str, names: Sequence[str]) -> InputError:
     """Return the error for a missing column; it lists the existing ones."""
     if not names:
         return InputError(
-            f"{source} has no columns; expected {name!r}, in JSON in objects, one per line or all in an array"
+            f"{source} has no columns; expected {name!r}: of JSON in objects, one per line or all in an array; of a "
+            "query in its answer"
         )
     plain = {re.sub("[^a-z0-9]", "", known.lower()): known for known in names}
     close = [plain[key] for key in difflib.get_close_matches(re.sub("[^a-z0-9]", "", name.lower()), plain, n=1)]

@@ -27,8 +27,8 @@ __all__ = ["import_vectors"]
 @click.command("import", cls=ConfiguredCommand)
 @repo_option("Feast repository; the version is written to DIR/data.")
 @click.option("--model", required=True, metavar="NAME", help="Lower-case letters, digits and '_'.")
-@click.option("--users", type=click.Path(path_type=Path), metavar="FILE", help="Table of users with their vectors.")
-@click.option("--items", type=click.Path(path_type=Path), metavar="FILE", help="Table of items with their vectors.")
+@click.option("--users", type=click.Path(), metavar="FILE", help="Table of users with their vectors.")
+@click.option("--items", type=click.Path(), metavar="FILE", help="Table of items with their vectors.")
 @log_option("--user-column", default="user_id", show_default=True, metavar="NAME", help="Column of the users' ids.")
 @log_option("--item-column", default="item_id", show_default=True, metavar="NAME", help="Column of the items' ids.")
 @click.option("--vector-column", default="embedding", show_default=True, metavar="NAME", help="Column of the vectors.")
@@ -59,8 +59,8 @@ __all__ = ["import_vectors"]
 def import_vectors(
     repo: Path,
     model: str,
-    users: Path | None,
-    items: Path | None,
+    users: str | None,
+    items: str | None,
     user_column: str,
     item_column: str,
     vector_column: str,
@@ -75,13 +75,14 @@ def import_vectors(
 ) -> None:
     """Make a version of vectors that were made elsewhere, of users, of items, or of both."""
     from embedding_trainers.importing import VectorFile, import_model
+    from feast_embeddings.reading import located
 
-    given: dict[Entity, tuple[Path | None, str]] = {"user": (users, user_column), "item": (items, item_column)}
+    given: dict[Entity, tuple[str | None, str]] = {"user": (users, user_column), "item": (items, item_column)}
     artifact = import_model(
         repo,
         model,
         {
-            entity: VectorFile(path, column, vector_column, id_type)
+            entity: VectorFile(located(path, repo=repo), column, vector_column, id_type)
             for entity, (path, column) in given.items()
             if path is not None
         },

@@ -15,7 +15,7 @@ from feast_embeddings.artifact import EmbeddingTable, Entity, normalise_attribut
 from feast_embeddings.artifact.id_column import id_column_in, id_names
 from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading import ColumnType, IdType, missing_column, read_table
+from feast_embeddings.reading import ColumnType, IdType, Location, missing_column, read_table
 
 __all__ = ["VectorFile", "read_vectors"]
 
@@ -25,13 +25,13 @@ class VectorFile:
     """A table of vectors, and the names of its columns.
 
     Attributes:
-        path: a file, a folder or a glob.
+        path: a file, a folder or a glob, or another place of docs/input.md.
         id: the column of ids; it may also be ``user_id`` or ``item_id``.
         embedding: the column of vectors.
         id_type: what ids are read as; None keeps their type in the file.
     """
 
-    path: Path
+    path: Path | Location
     id: str | None = None
     embedding: str = "embedding"
     id_type: IdType | None = None
@@ -41,7 +41,7 @@ class VectorFile:
 class _Rows:
     """The rows of a table, as errors name them."""
 
-    path: Path
+    path: Path | Location
     ids: pa.ChunkedArray
 
     def refuse(self, column: str, bad: pa.Array | pa.ChunkedArray | npt.NDArray[np.bool_], what: str) -> None:

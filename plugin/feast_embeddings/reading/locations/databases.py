@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from feast_embeddings.errors import InputError, import_extra
+from feast_embeddings.errors import InputError, MissingExtraError, import_extra
 from feast_embeddings.reading.relation import ArrowStream
 
 __all__ = ["DATABASES", "open_query"]
@@ -21,6 +21,7 @@ DATABASES = {
     "snowflake": "adbc_driver_snowflake",
     **dict.fromkeys(("grpc", "grpc+tls"), "adbc_driver_flightsql"),
 }
+_IN_EXTRA = ("adbc_driver_postgresql", "adbc_driver_sqlite")
 # Enough for a column's type to be seen, as SQLite's values have types and its columns do not.
 _SQLITE_ROWS = 1 << 16
 
@@ -37,7 +38,15 @@ def open_query(name: str, uri: str, query: str, exits: ExitStack) -> ArrowStream
         MissingExtraError: its driver is not installed.
     """
     scheme = uri.partition(":")[0]
-    driver = import_extra(f"{DATABASES[scheme]}.dbapi", f"reading {name}", "sql")
+    try:
+        driver = import_extra(f"{DATABASES[scheme]}.dbapi", f"reading {name}", "sql")
+    except MissingExtraError:
+        if DATABASES[scheme] in _IN_EXTRA:
+            raise
+        package = DATABASES[scheme].replace("_", "-")
+        raise InputError(f"reading {name} needs the package {package!r}: run pip install {package}") from None
+    if scheme == "sqlite":
+        _check_query(name, _file(name, uri), query)
     try:
         connection = exits.enter_context(closing(driver.connect(_file(name, uri) if scheme == "sqlite" else uri)))
         cursor: Any = exits.enter_context(closing(connection.cursor()))
@@ -60,6 +69,15 @@ def _file(name: str, uri: str) -> str:
         except sqlite3.DatabaseError as error:
             raise InputError(f"{name} cannot be read as SQLite: {error}") from None
     return f"{path.resolve().as_uri()}?mode=ro"
+
+
+def _check_query(name: str, address: str, query: str) -> None:
+    """Raise `InputError` if SQLite refuses the query; its ADBC driver ignores what follows the first statement."""
+    with closing(sqlite3.connect(address, uri=True)) as connection:
+        try:
+            connection.execute(f"EXPLAIN {query}")
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise InputError(f"{name}: {error}") from None
 
 
 def _said(error: Exception, uri: str) -> str:

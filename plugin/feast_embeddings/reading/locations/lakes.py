@@ -76,6 +76,9 @@ def query_files(files: Sequence[DataFile], query: str, exits: ExitStack) -> Arro
         raise InputError(f"--query reads Parquet, whose columns have types, but {other} is {other.format}")
     connection = exits.enter_context(duckdb.connect(config={"memory_limit": "1GB"}))
     try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise InputError("--query: expected one SELECT, as a query of files only reads")
         connection.execute("SET TimeZone = 'UTC'")
         paths = [str(file.path) for file in files]
         connection.read_parquet(paths, union_by_name=True, hive_partitioning=True).create_view("log")

@@ -29,6 +29,8 @@ _GROUP = "feast_embeddings.locations"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _PASSWORD = re.compile(r"(://[^/@:]*):([^@]*)@|\b(password|secret|token)=([^&;\s]+)", re.IGNORECASE)
+# What follows the address of a database, where an option such as --items has no --query.
+_QUERY_WITHIN = re.compile(r"#\s*(?=(select|with|values|table|from)\b)", re.IGNORECASE)
 _INPUT = "-"
 
 
@@ -108,7 +110,9 @@ def located(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Location | Path:
-    """Return a path as such, and anything else as a location."""
+    """Return a path as such, and anything else as a location; a database may have its query after a ``#``."""
+    if query is None and text.partition(":")[0] in DATABASES and (found := _QUERY_WITHIN.search(text)):
+        text, query = text[: found.start()], text[found.end() :]
     location = Location(text, query, repo, since, until)
     is_path = not location.scheme or Path(text).exists()  # a file may have a colon in its name
     return location if query is not None or text == _INPUT or not is_path else Path(text)
@@ -133,9 +137,12 @@ def opened(source: Location | Path | str, scratch: Path, exits: ExitStack) -> Ar
     scheme = source.scheme
     if scheme in DATABASES:
         if source.query is None:
-            raise InputError(f"{source} is a database: say with --query what to read of it, as SQL")
+            raise InputError(
+                f"{source} is a database: say what to read of it, as SQL, with --query or after a #, as in "
+                f"'{source}#SELECT …'"
+            )
         return open_query(str(source), source.expanded, source.query, exits)
-    if not scheme and source.query is not None:
+    if not scheme and source.text != _INPUT and source.query is not None:
         return query_files(find_files(source.text), source.query, exits)
     if source.query is not None:
         raise InputError(f"--query works on databases and on Parquet files of this machine, not on {source}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -49,7 +50,9 @@ def copied_files(name: str, url: str, scratch: Path) -> list[DataFile]:
             local.parent.mkdir(parents=True, exist_ok=True)
         system.get(list(places), [str(local) for local in places.values()])
     except ImportError as error:
-        package = (error.name or str(error)).partition(".")[0]
+        # fsspec says "Install s3fs to access S3", without the name.
+        named = re.search(r"[Ii]nstall (\w+)|\"(\w+)\"", str(error))
+        package = (error.name or (named and (named[1] or named[2])) or str(error)).partition(".")[0]
         raise MissingExtraError(f"reading {name}", "cloud", package) from None
     except ValueError as error:
         raise InputError(f"{name}: {first_line(error)}") from None
