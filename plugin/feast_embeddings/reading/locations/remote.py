@@ -51,7 +51,7 @@ def copied_files(name: str, url: str, scratch: Path) -> list[DataFile]:
         system.get(list(places), [str(local) for local in places.values()])
     except ImportError as error:
         # fsspec says "Install s3fs to access S3", without the name.
-        named = re.search(r"[Ii]nstall (\w+)|\"(\w+)\"", str(error))
+        named = re.search(r"install (\w+)|\"(\w+)\"", str(error), re.IGNORECASE)
         package = (error.name or (named and (named[1] or named[2])) or str(error)).partition(".")[0]
         raise MissingExtraError(f"reading {name}", "cloud", package) from None
     except ValueError as error:
