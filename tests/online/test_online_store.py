@@ -158,6 +158,17 @@ def test_an_unsupported_metric_is_refused_at_apply(store: FeatureStore, tmp_path
         apply(store, make_view(tmp_path, vector_search_metric="hamming"))
 
 
+def test_one_name_for_two_entities_is_refused_at_apply(store: FeatureStore) -> None:
+    """Feast would keep the last one; the same one twice is no clash."""
+    keys = ("user_id", "user_id", "customer")
+    one, same, other = (Entity(name="person", join_keys=[key], value_type=ValueType.STRING) for key in keys)
+    store.apply([one, same])
+    with pytest.raises(
+        InputError, match="two entities are called 'person', with the join keys 'user_id' and 'customer'"
+    ):
+        store.apply([one, other])
+
+
 def test_a_removed_view_leaves_nothing(store: FeatureStore, tmp_path: Path) -> None:
     """A view that is deleted by apply takes its collections and alias with it."""
     view = make_view(tmp_path)

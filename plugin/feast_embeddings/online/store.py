@@ -40,7 +40,7 @@ from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.reads import KeyRead, ReadRow, read_live, read_live_on_loop, reading_live
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.online.table_names import rename_tables, table_id
-from feast_embeddings.online.view_tables import drop_tables, valid_from
+from feast_embeddings.online.view_tables import drop_tables, refuse_one_name_for_two, valid_from
 from feast_embeddings.online.writes import write_live, write_live_on_loop
 
 __all__ = ["Progress", "QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
@@ -279,8 +279,9 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         """Check the views to keep, and drop the collections of deleted ones. Collections are made on first write.
 
         Raises:
-            InputError: a view needs a feature that Qdrant does not have.
+            InputError: a view needs a feature that Qdrant does not have, or two entities have one name.
         """
+        refuse_one_name_for_two(entities_to_keep)
         for view in tables_to_keep:
             for name in value_types(view):
                 if name == TIMESTAMP_KEY or name.startswith(EXACT):

@@ -1,20 +1,22 @@
-"""The online tables of a feature view, and when their rows expire.
+"""The online tables of a feature view, when their rows expire, and which entities they cannot have.
 
 A view has one table, or one per version if Feast's versioning of views is on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from feast import FeatureView, RepoConfig
+from feast import Entity, FeatureView, RepoConfig
 
 from feast_embeddings.codec.collection import view_ttl
 from feast_embeddings.engines.engine import Engine
+from feast_embeddings.errors import InputError
 from feast_embeddings.online.table_names import is_table_of, table_id
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["MODEL_TAG", "drop_tables", "valid_from"]
+__all__ = ["MODEL_TAG", "drop_tables", "refuse_one_name_for_two", "valid_from"]
 
 # Of the views of a model; its value is the model's name.
 MODEL_TAG = "feast_embeddings.model"
@@ -33,3 +35,14 @@ def valid_from(config: RepoConfig, view: FeatureView) -> int | None:
     """Return the event timestamp, in microseconds since the epoch, before which rows have expired; None for never."""
     ttl = view_ttl(view)
     return to_microseconds(datetime.now(UTC) - ttl) if ttl and config.online_store.enforce_ttl else None
+
+
+def refuse_one_name_for_two(entities: Sequence[Entity]) -> None:
+    """Raise `InputError` where Feast would keep the last of two entities, and the other's views would lose theirs."""
+    keys: dict[str, str] = {}
+    for entity in entities:
+        if keys.setdefault(entity.name, entity.join_key) != entity.join_key:
+            raise InputError(
+                f"two entities are called {entity.name!r}, with the join keys {keys[entity.name]!r} and "
+                f"{entity.join_key!r}; rename one, or give yours to embedding_views (user_entity, item_entity)"
+            )
