@@ -244,3 +244,14 @@ def test_doctor_of_one_side(tmp_path: Path) -> None:
     assert messages["live"] == f"{artifact.manifest.version}: {N} items"
     assert messages["spaces"] == f"items are of {artifact.manifest.space_id}"
     assert messages["drift"] == f"{N} sampled vectors equal the files bit for bit"
+
+
+def test_a_column_of_ids_that_was_named(tmp_path: Path, command: Command) -> None:
+    """It is the only one that counts."""
+    init_repo(tmp_path / "repo")
+    path = tmp_path / "items.csv"
+    path.write_text('item_id,embedding\na,"[1, 2]"\n')
+    where = ("--repo", tmp_path / "repo", "--model", "films", "--items", path)
+    ran = command("import", *where, "--item-column", "sku")
+    assert (ran.code, "has no column 'sku'" in ran.err) == (2, True)
+    assert command("import", *where).code == 0

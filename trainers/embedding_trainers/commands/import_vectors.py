@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from embedding_trainers.commands.repo_option import repo_option
-from embedding_trainers.commands.settings import ConfiguredCommand, log_option, train_option
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, train_option
 from embedding_trainers.commands.value_types import ATTRIBUTE_TYPES, TIME
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
@@ -77,12 +77,15 @@ def import_vectors(
     from embedding_trainers.importing import VectorFile, import_model
     from feast_embeddings.reading import located
 
+    context = click.get_current_context()
     given: dict[Entity, tuple[str | None, str]] = {"user": (users, user_column), "item": (items, item_column)}
     artifact = import_model(
         repo,
         model,
         {
-            entity: VectorFile(located(path, repo=repo), column, vector_column, id_type)
+            entity: VectorFile(
+                located(path, repo=repo), column, vector_column, id_type, is_given(context, f"{entity}_column")
+            )
             for entity, (path, column) in given.items()
             if path is not None
         },

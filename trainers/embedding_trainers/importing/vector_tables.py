@@ -29,12 +29,14 @@ class VectorFile:
         id: the column of ids; it may also be ``user_id`` or ``item_id``.
         embedding: the column of vectors.
         id_type: what ids are read as; None keeps their type in the file.
+        only_id: whether `id` is the only name that the column of ids may have.
     """
 
     path: Path | Location
     id: str | None = None
     embedding: str = "embedding"
     id_type: IdType | None = None
+    only_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def read_vectors(
     Raises:
         InputError: a row cannot be used.
     """
-    names, reserved = id_names(entity, file.id), {"bias", "n_interactions", "seen_items"}
+    names: tuple[str, ...] = (file.id,) if file.id and file.only_id else id_names(entity, file.id)
+    reserved = {"bias", "n_interactions", "seen_items"}
     types = {name: type for name, type in types.items() if name not in {*names, file.embedding, *reserved}}
     table = read_table(file.path, as_text=names, vectors=(file.embedding,), types=types)
     id_name = id_column_in(table.column_names, names, str(file.path))
