@@ -19,8 +19,10 @@ from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
+from feast_embeddings.events import set_attributes_of
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.late_rows import carry_late_rows
+from feast_embeddings.online.set_attributes import carry_set_attributes
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
@@ -46,6 +48,7 @@ class PublishResult:
         changed: False when the version was live already.
         previous: the version that was live before.
         n_late: rows carried over from older versions, written while this one was loaded, or since its training.
+        n_attributes: attributes carried over, set without a training since that of this version.
         n_history: rows written to the tables of the repo's offline store; see `publish_artifact`.
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
         search_ef: per side, the candidates that searches keep for that recall; 0: as in the settings.
@@ -61,6 +64,7 @@ class PublishResult:
     n_items: int
     previous: str | None = None
     n_late: int = 0
+    n_attributes: int = 0
     n_history: int = 0
     recall: dict[str, dict[str, float]] = field(default_factory=dict)
     search_ef: dict[str, int] = field(default_factory=dict)
@@ -127,7 +131,7 @@ def publish_artifact(
     with naming_dead_nodes(engine, settings), patiently(_PATIENCE_SECONDS):
         if plan.changed:
             n_late = _load_and_switch(
-                engine, targets, steps, progress, settings, recall, record, wait_replicas, plan.unreadable
+                engine, artifact, targets, steps, progress, settings, recall, record, wait_replicas, plan.unreadable
             )
             search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
         else:
@@ -139,6 +143,7 @@ def publish_artifact(
             _carry(engine, target, _readable(engine.collections(target.side.alias), plan.unreadable))
             for target in targets
         )
+        n_attributes = _carry_attributes(engine, artifact, targets, warnings)
         steps.begin("register")
         register(feature_store, [target.side.view for target in targets], manifest.as_of)
         steps.begin("clear")
@@ -161,6 +166,7 @@ def publish_artifact(
         n_items=manifest.n_items,
         previous=plan.live,
         n_late=n_late,
+        n_attributes=n_attributes,
         n_history=n_history,
         recall=recall,
         search_ef=search_ef,
@@ -173,6 +179,7 @@ def publish_artifact(
 
 def _load_and_switch(
     engine: Engine,
+    artifact: Artifact,
     targets: list[Target],
     steps: Steps,
     progress: Callable[[int], object] | None,
@@ -196,6 +203,7 @@ def _load_and_switch(
                 _carry(engine, target, _readable([aliases.get(target.side.alias, "")], unreadable))
                 for target in targets
             )
+            _carry_attributes(engine, artifact, targets, [])
             if wait_replicas is not None:
                 wait_for_replicas(engine, [target.collection for target in targets], wait_replicas)
             steps.begin("switch")
@@ -270,6 +278,21 @@ def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
             if not is_gone(engine, target.side.alias, name):
                 raise
     return carried
+
+
+def _carry_attributes(engine: Engine, artifact: Artifact, targets: list[Target], warnings: list[str]) -> int:
+    """Set the attributes that are newer than the version in its collections; return how many, and warn of the rest."""
+    kept, written = set_attributes_of(artifact.path.parents[1], artifact.manifest.model), 0
+    for target in targets:
+        entity = target.side.entity
+        count, unfit = carry_set_attributes(engine, target.side.codec, entity, target.collection, kept)
+        written += count
+        warnings += [
+            f"values set for the {entity} attribute {name!r} do not fit version {artifact.manifest.version}, and are "
+            "left out"
+            for name in unfit
+        ]
+    return written
 
 
 def _left_behind(engine: Engine, targets: list[Target]) -> list[str]:
