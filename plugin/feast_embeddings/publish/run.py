@@ -19,11 +19,9 @@ from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
-from feast_embeddings.events import set_attributes_of
 from feast_embeddings.model.sides import qdrant_store
-from feast_embeddings.online.late_rows import carry_late_rows
-from feast_embeddings.online.set_attributes import carry_set_attributes
 from feast_embeddings.online.settings import OnlineStoreSettings
+from feast_embeddings.publish.carry import carry_attributes, carry_rows, readable
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.publish.history import History, history_tables, write_history
@@ -140,10 +138,10 @@ def publish_artifact(
         # version live since the plan was made.
         steps.begin("carry")
         n_late += sum(
-            _carry(engine, target, _readable(engine.collections(target.side.alias), plan.unreadable))
+            carry_rows(engine, target, readable(engine.collections(target.side.alias), plan.unreadable))
             for target in targets
         )
-        n_attributes = _carry_attributes(engine, artifact, targets, warnings)
+        n_attributes = carry_attributes(engine, artifact, targets, warnings)
         steps.begin("register")
         register(feature_store, [target.side.view for target in targets], manifest.as_of)
         steps.begin("clear")
@@ -154,7 +152,7 @@ def publish_artifact(
             if live in collections:
                 old = superseded(collections, live, collections[live].version)
                 # What cannot be read now may have late rows, and be readable at the next publish.
-                engine.drop(_readable(old, plan.unreadable))
+                engine.drop(readable(old, plan.unreadable))
         with contextlib.suppress(EngineError):  # it is live already
             warnings += lack_of_redundancy(engine, [target.collection for target in targets])
         steps.end()
@@ -200,10 +198,10 @@ def _load_and_switch(
             # Carry the late rows so far first, so that no query misses them after the switch.
             aliases = engine.aliases()
             n_late = sum(
-                _carry(engine, target, _readable([aliases.get(target.side.alias, "")], unreadable))
+                carry_rows(engine, target, readable([aliases.get(target.side.alias, "")], unreadable))
                 for target in targets
             )
-            _carry_attributes(engine, artifact, targets, [])
+            carry_attributes(engine, artifact, targets, [])
             if wait_replicas is not None:
                 wait_for_replicas(engine, [target.collection for target in targets], wait_replicas)
             steps.begin("switch")
@@ -257,42 +255,6 @@ def _verify(
     recall[target.side.entity] = check.recall
     checked = {"verified": True, "search_ef": check.search_ef, "enough_ef": check.enough_ef}
     engine.annotate(target.collection, engine.describe(target.collection).model_copy(update=checked))
-
-
-def _readable(collections: Iterable[str], unreadable: Collection[str]) -> list[str]:
-    return [name for name in collections if name not in unreadable]
-
-
-def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
-    """Copy the late rows from the collections that were once live, and return how many."""
-    specs = engine.collections(target.side.alias)
-    once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
-    once_live = {name for name in once_live if target.side.fits(specs[name])}
-    carried = 0
-    # Newest first: no other collection has a newer row of an entity that it holds.
-    for name in sorted(once_live, key=lambda name: specs[name].version, reverse=True):
-        try:
-            carried += carry_late_rows(engine, target.side.codec, name, target.collection)
-        except EngineError:
-            # Another publish may have dropped it; then later versions have its late rows.
-            if not is_gone(engine, target.side.alias, name):
-                raise
-    return carried
-
-
-def _carry_attributes(engine: Engine, artifact: Artifact, targets: list[Target], warnings: list[str]) -> int:
-    """Set the attributes that are newer than the version in its collections; return how many, and warn of the rest."""
-    kept, written = set_attributes_of(artifact.path.parents[1], artifact.manifest.model), 0
-    for target in targets:
-        entity = target.side.entity
-        count, unfit = carry_set_attributes(engine, target.side.codec, entity, target.collection, kept)
-        written += count
-        warnings += [
-            f"values set for the {entity} attribute {name!r} do not fit version {artifact.manifest.version}, and are "
-            "left out"
-            for name in unfit
-        ]
-    return written
 
 
 def _left_behind(engine: Engine, targets: list[Target]) -> list[str]:

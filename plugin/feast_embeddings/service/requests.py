@@ -27,6 +27,10 @@ __all__ = [
     "BatchRankRequest",
     "BatchSimilarItemsRequest",
     "BatchSimilarUsersRequest",
+    "ChangedItem",
+    "ChangedItemsRequest",
+    "ChangedUser",
+    "ChangedUsersRequest",
     "Encoding",
     "EventsRequest",
     "Interaction",
@@ -369,6 +373,55 @@ class NewItemsRequest(Request):
             min_length=1,
             max_length=1_000,
             examples=[[{"item_id": "sku-new", "metadata": {"title": "A warm jacket", "category": "Clothing"}}]],
+        ),
+    ]
+
+
+_Changes = Annotated[
+    dict[str, Any],
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Attributes of the training to set; null sets a null, a time is text in ISO 8601.",
+        examples=[{"price": 9.5, "stock": 0}],
+    ),
+]
+
+
+class ChangedItem(_Closed):
+    """An item, and the attributes to set."""
+
+    item_id: _ItemId
+    metadata: _Changes
+
+
+class ChangedUser(_Closed):
+    """A user, and the attributes to set."""
+
+    user_id: _UserId
+    metadata: _Changes
+
+
+class ChangedItemsRequest(Request):
+    items: Annotated[
+        list[ChangedItem],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=10_000,
+            examples=[[{"item_id": "sku-1", "metadata": {"price": 9.5}}]],
+        ),
+    ]
+
+
+class ChangedUsersRequest(Request):
+    users: Annotated[
+        list[ChangedUser],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=10_000,
+            examples=[[{"user_id": "u-7", "metadata": {"country": "NL"}}]],
         ),
     ]
 
