@@ -60,6 +60,9 @@ def open_shop(request: pytest.FixtureRequest, folder: Path) -> Shop:
     store.add_interactions(
         [{"user_id": u, "item_id": i, "event_id": f"{u}/{i}"} for u, i in zip(USERS[:-1], ITEMS[1:], strict=True)]
     )
+    store.set_attributes(
+        items={id: {"price": 5.5} for id in ITEMS}, users={id: {"country": f"of {id}"} for id in USERS}
+    )
     return Shop(repo, second, feature_store)
 
 
@@ -112,6 +115,9 @@ def test_the_scan_finds_what_is_there(shop: Shop) -> None:
     assert any(name.endswith("users.parquet") for name in found)
     assert any("history" in name for name in found)
     assert any(name.startswith("data/shop.events.sqlite") for name in found)
+    # No interaction has these, only an attribute that was set.
+    for id in (USERS[-1], ITEMS[0]):
+        assert any(name.startswith("data/shop.events.sqlite") for name in mentions(shop.repo.path, id))
     if (shop.repo.path / "qdrant_storage").exists():
         assert any(name.startswith("qdrant_storage/shards") for name in found)
         assert any(name.startswith("qdrant_storage/shards") for name in mentions(shop.repo.path, ITEMS[3]))
@@ -169,7 +175,8 @@ def test_no_byte_of_an_item_is_left_also_in_what_users_saw(shop: Shop) -> None:
 def test_the_versions_work_afterwards(shop: Shop) -> None:
     """Publish, rollback, the listing and training frames of every version, without the forgotten."""
     store = EmbeddingStore(shop.feature_store, "shop")
-    store.forget(users=USERS[:2], items=ITEMS[:1])
+    store.forget(users=[*USERS[:2]], items=ITEMS[:1])
+    assert mentions(shop.repo.path, ITEMS[0]) == []
     versions = list_versions(shop.feature_store, shop.repo.data, "shop")
     assert [(v.points, v.problem, v.kept) for v in versions] == [({"user": N - 2, "item": N - 1}, None, True)] * 2
     assert not publish_any(shop.feature_store, load_artifact(shop.repo.data, "shop")).changed
@@ -274,7 +281,7 @@ def test_killed_at_any_change_of_a_file(
 def test_events_of_a_log_that_is_read_meanwhile(tmp_path: Path) -> None:
     """While another process reads, the bytes cannot go; it says so, and again finishes."""
     from feast_embeddings.errors import EmbeddingsError
-    from feast_embeddings.events import Event, EventLog, log
+    from feast_embeddings.events import Event, EventLog, file
 
     events = EventLog(tmp_path / "x.sqlite")
     events.add([Event(user, ITEMS[0], 1, 1.0, None) for user in USERS])
@@ -282,7 +289,7 @@ def test_events_of_a_log_that_is_read_meanwhile(tmp_path: Path) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM events").fetchone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log, "_WAIT_SECONDS", 0.1)
+        patch.setattr(file, "_WAIT_SECONDS", 0.1)
         with pytest.raises(EmbeddingsError, match="run it again"):
             events.forget([USERS[0]], [])
     assert events.count([USERS[0]], []) == 0

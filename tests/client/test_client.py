@@ -118,6 +118,11 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert client.add_interactions("shop", [event, event]) == 2
         with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
             client.add_items("shop", {"sku-new": {"title": "new"}})
+        done = {"model": "shop", "version": store.live_version(), "users": 0, "items": 0, "n_unknown": 1}
+        assert client.set_item_attributes("shop", {"none": {"price": 9.5}}) == {**done, "unknown": ["none"]}
+        assert client.set_user_attributes("shop", {"no-one": {"country": None}}) == {**done, "unknown": ["no-one"]}
+        with pytest.raises(EmbeddingServiceError, match="attribute 'price' has to be a number or null, got 'cheap'"):
+            client.set_item_attributes("shop", {"sku-1": {"price": "cheap"}})
         assert client.forget("shop", user_ids=["no-one"]) == {
             "model": "shop",
             "versions": [],

@@ -86,6 +86,7 @@ PYTHON = {name: call for name, call in PYTHON.items() if call.__module__ == call
 ARGUMENTS = {
     "model": "shop", "user_id": "u", "item_id": "i", "user_ids": ["u"], "item_ids": ["i"], "entity": "item",
     "limit": 1, "filter": "f", "cursor": "c", "version": "v", "interactions": {"i": 2.0}, "items": {"i": {}},
+    "users": {"u": {}},
     "exclude_ids": ["i"], "max_per": {}, "text": "t",
 }  # fmt: skip
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
@@ -149,7 +150,7 @@ def test_python_sends_and_reads_every_field(document: Document) -> None:
         if make is calls.add_interactions:
             arguments["interactions"] = [{"user_id": "u", "item_id": "i", "weight": 2.0, "timestamp": "t"}]
         call = make(**arguments)
-        endpoint = f"{'GET' if call.body is None else 'POST'} {call.path.replace('/shop', '/{model}')}"
+        endpoint = f"{call.method} {call.path.replace('/shop', '/{model}')}"
         sent.setdefault(endpoint, set()).update(names(call.body))
         answer = example(document, document.endpoints[endpoint][1], read)
         result = call.read(answer)

@@ -132,9 +132,9 @@ Status = Callable[..., int]
 def status(service: Asking) -> Status:
     """What a token gets for a question."""
 
-    def ask(token: str | None, path: str = "/v1/models/shop/rank", body: Any = RANK) -> int:
+    def ask(token: str | None, path: str = "/v1/models/shop/rank", body: Any = RANK, *, method: str = "POST") -> int:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        answer = service.post(path, body, headers=headers)
+        answer = service.request(method, path, json=body, headers=headers)
         if answer.status_code != 200:
             assert answer.headers["content-type"] == "application/problem+json"
         return answer.status_code
@@ -177,7 +177,11 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
         "item_ids": ["sku-1"],
     }
     example |= {"text": "red"}
-    example |= {"interactions": [{"user_id": "u-1", "item_id": "sku-1"}], "items": [{"item_id": "x", "metadata": {}}]}
+    example |= {
+        "interactions": [{"user_id": "u-1", "item_id": "sku-1"}],
+        "items": [{"item_id": "x", "metadata": {"title": "x"}}],
+    }
+    example |= {"users": [{"user_id": "u-1", "metadata": {"country": "NL"}}]}
     bodies = {
         "create_user_embedding": ["user_ids"],
         "create_item_embedding": ["item_ids"],
@@ -192,20 +196,22 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
         "users_for_item/batch": ["item_ids"],
         "interactions": ["interactions"],
         "items": ["items"],
+        "users": ["users"],
         "forget": ["user_ids"],
         "publish": [],
         "rollback": [],
     }
-    paths = [path for path, methods in service.get("/openapi.json").json()["paths"].items() if "{model}" in path]
-    for path in paths:
+    documented = service.get("/openapi.json").json()["paths"]
+    paths = [(path, method.upper()) for path, methods in documented.items() if "{model}" in path for method in methods]
+    for path, method in paths:
         name = path.partition("{model}/")[2]
         if name == "versions":
             headers = {"authorization": f"Bearer {stranger}"}
             found = [service.get("/v1/models/shop/versions", headers=more).status_code for more in (headers, {})]
         else:
             body = {"entity": "item"} if name == "retrieve" else {key: example[key] for key in bodies[name]}
-            found = [status(token, f"/v1/models/shop/{name}", body) for token in (stranger, None)]
-        assert found == [403, 401], path
+            found = [status(token, f"/v1/models/shop/{name}", body, method=method) for token in (stranger, None)]
+        assert found == [403, 401], (method, path)
     assert len(paths) >= 14
 
 

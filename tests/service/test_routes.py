@@ -23,7 +23,9 @@ from feast_embeddings.service.access import GuardedRoute
 from feast_embeddings.service.api_keys import ENVIRONMENT, new_key
 
 OPEN = {"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/page/{path:path}", "/page/client/{path:path}"}
-WRITES = {f"/v1/models/{{model}}/{name}" for name in ("forget", "interactions", "items", "publish", "rollback")}
+WRITES = {
+    f"/v1/models/{{model}}/{name}" for name in ("forget", "interactions", "items", "publish", "rollback", "users")
+}
 PUBLISH = "/v1/models/shop/publish"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "post", "PUBLISH"]
 BODY = b'{"user_id": "u-1"}'

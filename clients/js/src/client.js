@@ -45,7 +45,7 @@ export class EmbeddingClient {
     }
     const url = this.#address + path.replace("{model}", () => encodeURIComponent(modelName));
     const sent = { method, headers: { ...this.#headers }, redirect: "error" };
-    if (method === "POST") {
+    if (method !== "GET") {
       sent.headers["Content-Type"] = "application/json";
       sent.body = toJson({ ...body, ...request });
     }

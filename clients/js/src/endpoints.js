@@ -20,6 +20,8 @@ export const ENDPOINTS = {
   retrieve: { method: "POST", path: "/v1/models/{model}/retrieve" },
   addInteractions: { method: "POST", path: "/v1/models/{model}/interactions", repeatable: false },
   addItems: { method: "POST", path: "/v1/models/{model}/items" },
+  setItemAttributes: { method: "PATCH", path: "/v1/models/{model}/items" },
+  setUserAttributes: { method: "PATCH", path: "/v1/models/{model}/users" },
   forget: { method: "POST", path: "/v1/models/{model}/forget" },
   publish: { method: "POST", path: "/v1/models/{model}/publish" },
   rollback: { method: "POST", path: "/v1/models/{model}/rollback", repeatable: false },

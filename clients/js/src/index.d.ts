@@ -87,6 +87,10 @@ export class EmbeddingClient {
   addInteractions(request: EventsRequest, options?: CallOptions): Promise<AddedAnswer>;
   /** Make items searchable that the training did not know, by their attributes. Needs a key of scope write. */
   addItems(request: NewItemsRequest, options?: CallOptions): Promise<NewItemsAnswer>;
+  /** Set attributes of live items; the next publish keeps them. Needs a key of scope write. */
+  setItemAttributes(request: ChangedItemsRequest, options?: CallOptions): Promise<AttributesSetAnswer>;
+  /** Set attributes of live users; the next publish keeps them. Needs a key of scope write. */
+  setUserAttributes(request: ChangedUsersRequest, options?: CallOptions): Promise<AttributesSetAnswer>;
   /** Remove users and items from all versions and the recorded interactions, for good. Needs a key of scope write. */
   forget(request: ForgetRequest, options?: CallOptions): Promise<ForgottenAnswer>;
   /** Make a version live, the newest by default; needs a key of scope write. */
@@ -513,6 +517,44 @@ export interface NewItemsAnswer {
   model: string;
   version: string;
   added: number;
+}
+
+export interface ChangedItemsRequest {
+  modelName: string;
+  items: readonly ChangedItem[];
+}
+
+/** An item, and the attributes to set. */
+export interface ChangedItem {
+  itemId: Id;
+  /** Attributes of the training to set; null sets a null, a time is text in ISO 8601. */
+  metadata: Attributes;
+}
+
+export interface AttributesSetAnswer {
+  model: string;
+  /** The live version, which has the values now. */
+  version: string;
+  /** Users that had attributes set. */
+  users: number;
+  /** Items that had attributes set. */
+  items: number;
+  /** Ids that the live version does not have. */
+  nUnknown: number;
+  /** The first of them, at most 10. */
+  unknown: Id[];
+}
+
+export interface ChangedUsersRequest {
+  modelName: string;
+  users: readonly ChangedUser[];
+}
+
+/** A user, and the attributes to set. */
+export interface ChangedUser {
+  userId: Id;
+  /** Attributes of the training to set; null sets a null, a time is text in ISO 8601. */
+  metadata: Attributes;
 }
 
 export interface ForgetRequest {

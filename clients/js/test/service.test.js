@@ -111,6 +111,16 @@ test("new items by their attributes, if the training knew content", { skip }, as
   await assert.rejects(client.addItems({ modelName, items }), (error) => /without --content/.test(error.detail));
 });
 
+test("attributes of items and users", { skip }, async () => {
+  const items = [{ itemId: "nothing", metadata: { price: 9.5 } }];
+  const { nUnknown, unknown } = await client.setItemAttributes({ modelName, items });
+  assert.deepEqual([nUnknown, unknown], [1, ["nothing"]]);
+  const users = [{ userId: "no-one", metadata: { country: null } }];
+  assert.deepEqual((await client.setUserAttributes({ modelName, users })).unknown, ["no-one"]);
+  users[0].metadata = { nothing: 1 };
+  await assert.rejects(client.setUserAttributes({ modelName, users }), (error) => /have no attribute/.test(error.detail));
+});
+
 test("forgetting, which can be repeated", { skip }, async () => {
   const { points, versions } = await client.forget({ modelName, userIds: ["no-one"], itemIds: ["nothing"] });
   assert.deepEqual([points, versions], [0, []]);

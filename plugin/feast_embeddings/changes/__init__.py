@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from feast_embeddings.changes.forget import Forgotten, forget
+from feast_embeddings.changes.set_attributes import AttributesSet, Given, set_attributes
 
-__all__ = ["Forgotten", "forget"]
+__all__ = ["AttributesSet", "Forgotten", "Given", "forget", "set_attributes"]

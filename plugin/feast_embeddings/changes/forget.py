@@ -7,6 +7,7 @@ a publish meanwhile cannot bring back what is gone from Qdrant.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,22 +95,24 @@ def forget(
             sides[entity].point_ids(those)  # raises for an id of another type
     arrays = {entity: pa.array(those) for entity, those in ids.items() if those}
     log = event_log_of(data, model)
-    if dry_run:
-        versions, events = versions_with(data, model, arrays), log.count(ids["user"], ids["item"])
-    else:
-        versions, events = forget_on_disk(data, model, arrays), log.forget(ids["user"], ids["item"])
-    collections, points, lists = [], 0, 0
-    for name, found in _found(engine, sides, ids):
-        if found.points or found.lists:
-            collections.append(name)
-            points += len(found.points)
-            lists += len(found.lists)
+    # Attributes must not be set meanwhile: the file would have the id again.
+    with contextlib.nullcontext() if dry_run else log.changing():
+        if dry_run:
+            versions, events = versions_with(data, model, arrays), log.count(ids["user"], ids["item"])
+        else:
+            versions, events = forget_on_disk(data, model, arrays), log.forget(ids["user"], ids["item"])
+        collections, points, lists = [], 0, 0
+        for name, found in _found(engine, sides, ids):
+            if found.points or found.lists:
+                collections.append(name)
+                points += len(found.points)
+                lists += len(found.lists)
+                if not dry_run:
+                    _remove(engine, name, found)
             if not dry_run:
-                _remove(engine, name, found)
+                _match(engine, name, found, data, model)
         if not dry_run:
-            _match(engine, name, found, data, model)
-    if not dry_run:
-        engine.drop([])  # what a killed call left
+            engine.drop([])  # what a killed call left
     return Forgotten(model, versions, collections, points, lists, events)
 
 

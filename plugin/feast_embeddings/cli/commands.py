@@ -73,6 +73,10 @@ _COMMANDS = {
         "events",
         "Write the recorded interactions to a Parquet file, with the columns of the log that the model was trained on.",
     ),
+    "set-attributes": (
+        "changes.set_attributes",
+        "Set attributes of live users and items, such as price and stock, without a training.",
+    ),
     "forget": (
         "changes.forget",
         "Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.",

@@ -38,7 +38,7 @@ def events(output: str, repo: str, model: str | None, as_json: bool) -> None:
     log, rows = event_log_of(opened.data, name), 0
     parts = log.batches()
     if (first := next(parts, None)) is None:
-        raise InputError(f"no interactions of model {name!r} have been recorded; there is no {log.path}")
+        raise InputError(f"no interactions of model {name!r} have been recorded: {log.path} has none")
 
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -25,16 +25,22 @@ Fallback = Literal["popular", "none"]
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, GET if without a body, and how to decode its answer.
+    """A request, and how to decode its answer.
 
     Attributes:
         repeatable: whether the request is idempotent.
+        change: whether it is a PATCH; without a body it is a GET, else a POST.
     """
 
     path: str
     body: dict[str, Any] | None
     read: Callable[[Any], T]
     repeatable: bool = True
+    change: bool = False
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "PATCH" if self.change else "POST"
 
 
 def _interactions(interactions: Interactions) -> list[dict[str, Any]]:
@@ -330,6 +336,33 @@ def add_items(model: str, items: Mapping[Id, Mapping[str, Any]]) -> Call[int]:
     ids = id_list(items, "items")
     sent = [{"item_id": id, "metadata": dict(metadata)} for id, metadata in zip(ids, items.values(), strict=True)]
     return _call(model, "items", {"items": sent}, lambda a: int(a["added"]))
+
+
+def set_item_attributes(model: str, items: Mapping[Id, Mapping[str, Any]]) -> Call[dict[str, Any]]:
+    """Set attributes of live items, such as ``{"sku-1": {"price": 9.5}}``; None sets a null.
+
+    Unknown ids are counted in the answer, and the rest is set. It needs a key of scope write.
+    """
+    return _changes(model, "item", items)
+
+
+def set_user_attributes(model: str, users: Mapping[Id, Mapping[str, Any]]) -> Call[dict[str, Any]]:
+    """Set attributes of live users; see `set_item_attributes`."""
+    return _changes(model, "user", users)
+
+
+def _changes(model: str, entity: str, given: Mapping[Id, Mapping[str, Any]]) -> Call[dict[str, Any]]:
+    ids = id_list(given, f"{entity}s")
+    sent = [
+        {f"{entity}_id": id, "metadata": {name: _sent(value) for name, value in attributes.items()}}
+        for id, attributes in zip(ids, given.values(), strict=True)
+    ]
+    call: Call[dict[str, Any]] = _call(model, f"{entity}s", {f"{entity}s": sent}, dict)
+    return replace(call, change=True)
+
+
+def _sent(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def forget(

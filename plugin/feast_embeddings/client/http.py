@@ -92,6 +92,8 @@ class EmbeddingClient:
     retrieve = _waits(calls.retrieve)
     add_interactions = _waits(calls.add_interactions)
     add_items = _waits(calls.add_items)
+    set_item_attributes = _waits(calls.set_item_attributes)
+    set_user_attributes = _waits(calls.set_user_attributes)
     forget = _waits(calls.forget)
     publish = _waits(calls.publish)
     rollback = _waits(calls.rollback)
@@ -156,6 +158,8 @@ class AsyncEmbeddingClient:
     retrieve = _awaits(calls.retrieve)
     add_interactions = _awaits(calls.add_interactions)
     add_items = _awaits(calls.add_items)
+    set_item_attributes = _awaits(calls.set_item_attributes)
+    set_user_attributes = _awaits(calls.set_user_attributes)
     forget = _awaits(calls.forget)
     publish = _awaits(calls.publish)
     rollback = _awaits(calls.rollback)
@@ -203,7 +207,7 @@ def _tries(call: Call[Any]) -> dict[str, Any]:
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-    return http.build_request("GET" if call.body is None else "POST", call.path, json=call.body)
+    return http.build_request(call.method, call.path, json=call.body)
 
 
 def _read(response: httpx.Response, call: Call[T]) -> T:

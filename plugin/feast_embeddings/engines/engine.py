@@ -196,6 +196,13 @@ class Engine(Protocol):
         """
         ...
 
+    def set_payload(self, collection: str, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        """Set keys in the payload of points; None removes a key. Vectors and other keys stay as they are.
+
+        Ids that are not there are left out. The embedded engine writes all or nothing.
+        """
+        ...
+
     def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
         """Delete points, and set keys in the payload of others, in the files too; None removes a key.
 

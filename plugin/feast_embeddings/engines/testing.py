@@ -350,3 +350,31 @@ class EngineTests:
         seventy_seven = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=77))])
         (found,) = [p.id for page in engine.scroll(name, payload=[], vectors=[], filter=seventy_seven) for p in page]
         assert found == changed
+
+    def test_set_keys_change_nothing_else(self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator) -> None:
+        """Keys set and removed, seen by filters; vectors, timestamps, other keys and points stay bit for bit."""
+        alias = new_alias()
+        name, spec, batch = f"{alias}__1", make_spec(alias), make_batch(random_vectors(rng, 30))
+        engine.create(name, spec, [batch])
+        before = {p.id: p for page in engine.scroll(name, payload=None, vectors=["v", "v__cosine"]) for p in page}
+        first, second, unknown = batch.ids[2], batch.ids[3], ids(900, 1)[0]
+        engine.set_payload(name, {first: {"n": 77, "category": None}, second: {"category": "new"}, unknown: {"n": 1}})
+        after = {p.id: p for page in engine.scroll(name, payload=None, vectors=["v", "v__cosine"]) for p in page}
+        assert after.keys() == before.keys()
+        for id, point in after.items():
+            assert {n: v.tobytes() for n, v in point.vectors.items()} == {
+                n: v.tobytes() for n, v in before[id].vectors.items()
+            }
+        assert after[first].payload == {TIMESTAMP_KEY: 1_000, "n": 77}
+        assert after[second].payload == before[second].payload | {"category": "new"}
+        assert {id: after[id].payload for id in after if id not in (first, second)} == {
+            id: before[id].payload for id in before if id not in (first, second)
+        }
+        assert (engine.describe(name), engine.count(name)) == (spec, 30)
+        for match, expected in [
+            (models.FieldCondition(key="n", match=models.MatchValue(value=77)), first),
+            (models.FieldCondition(key="category", match=models.MatchValue(value="new")), second),
+        ]:
+            only = models.Filter(must=[match])
+            (found,) = [p.id for page in engine.scroll(name, payload=[], vectors=[], filter=only) for p in page]
+            assert found == expected

@@ -1,29 +1,18 @@
-"""The events of a model in one SQLite file: durable before the answer, each event id once, read by any process."""
+"""The events of a model: each event id once."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events.event import Event
+from feast_embeddings.events.file import ModelFile
 
 __all__ = ["Added", "EventLog", "event_log_of"]
 
-# Ids have no declared type, which would turn the text 007 into a number.
-_TABLES = """
-CREATE TABLE IF NOT EXISTS events (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE
-);
-CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
-"""
-_WAIT_SECONDS = 10.0
 _BATCH = 10_000
 # SQLite accepts 32,766 parameters of one statement.
 _ASKED = 10_000
@@ -36,31 +25,19 @@ class Added(NamedTuple):
     duplicates: int
 
 
-class EventLog:
-    """The events of one model; safe to use from many threads and processes.
-
-    Made by the first `add`. Until then there are no events, and reading creates nothing.
-
-    Raises:
-        EmbeddingsError: from every method: the file cannot be read or written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class EventLog(ModelFile):
+    """The events of one model."""
 
     def add(self, events: Sequence[Event]) -> Added:
         """Append events, all or none; when it returns they survive a crash of the machine."""
-        with self._errors(), closing(self._open("rwc")) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_TABLES)
-            with connection:
-                before = connection.total_changes
-                connection.executemany(
-                    "INSERT INTO events (user_id, item_id, timestamp, weight, event_id) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT (event_id) DO NOTHING",
-                    events,
-                )
-                added = connection.total_changes - before
+        with self._making() as connection, connection:
+            before = connection.total_changes
+            connection.executemany(
+                "INSERT INTO events (user_id, item_id, timestamp, weight, event_id) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (event_id) DO NOTHING",
+                events,
+            )
+            added = connection.total_changes - before
         return Added(added, len(events) - added)
 
     def of_users(self, user_ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
@@ -68,7 +45,7 @@ class EventLog:
         found: dict[Id, list[Event]] = {}
         if not self.path.exists():
             return found
-        with self._errors(), closing(self._open("ro")) as connection:
+        with self._opened("ro") as connection:
             for start in range(0, len(user_ids), _ASKED):
                 asked = list(user_ids[start : start + _ASKED])
                 among = f"WHERE user_id IN ({', '.join('?' * len(asked))})"
@@ -80,7 +57,7 @@ class EventLog:
         """Return all events in the order in which they came."""
         if not self.path.exists():
             return
-        with self._errors(), closing(self._open("ro")) as connection:
+        with self._opened("ro") as connection:
             cursor = connection.execute(f"{_SELECT} ORDER BY position")
             while rows := cursor.fetchmany(_BATCH):
                 yield [Event(*row) for row in rows]
@@ -89,21 +66,23 @@ class EventLog:
         """Return the number of events of these users, or with these items."""
         if not self.path.exists():
             return 0
-        with self._errors(), closing(self._open("ro")) as connection:
+        with self._opened("ro") as connection:
             found: set[int] = set()
             for condition, asked in _conditions(user_ids, item_ids):
                 found.update(row for (row,) in connection.execute(f"SELECT position FROM events {condition}", asked))  # noqa: S608 - ours
         return len(found)
 
     def forget(self, user_ids: Sequence[Id], item_ids: Sequence[Id]) -> int:
-        """Delete the events of these users and with these items, also in the bytes of the files, and return how many.
+        """Delete the events of these users and with these items, and return how many; delete their set attributes.
+
+        The bytes of the files do not have them any more.
 
         Raises:
             EmbeddingsError: another process reads for so long that the old bytes cannot be deleted now.
         """
         if not self.path.exists():
             return 0
-        with self._errors(), closing(self._open("rw")) as connection:
+        with self._making() as connection:
             # Deleted content is overwritten with zeros; without it the bytes stay in free pages.
             connection.execute("PRAGMA secure_delete = ON")
             with connection:
@@ -111,6 +90,9 @@ class EventLog:
                 for condition, asked in _conditions(user_ids, item_ids):
                     connection.execute(f"DELETE FROM events {condition}", asked)  # noqa: S608 - ours
                 deleted = connection.total_changes - before
+                for entity, ids in (("user", user_ids), ("item", item_ids)):
+                    rows = [(entity, id) for id in ids]
+                    connection.executemany("DELETE FROM attributes WHERE entity = ? AND id = ?", rows)
             connection.execute("VACUUM")
             # The log of changes still has the old pages.
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
@@ -119,27 +101,6 @@ class EventLog:
                     f"{self.path.name}-wal has their bytes: run it again"
                 )
         return deleted
-
-    def _open(self, mode: str) -> sqlite3.Connection:
-        address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        # SQLite would make files next to it even to read; where it cannot, the file has to be complete by itself.
-        if mode == "ro" and not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
-            address += "&immutable=1"
-        connection = sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS)
-        try:
-            # A commit returns when the event is on the disk.
-            connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise EmbeddingsError(f"the events in {self.path} cannot be used: {error}") from error
 
 
 _SELECT = "SELECT user_id, item_id, timestamp, weight, event_id FROM events"

@@ -20,8 +20,8 @@ from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
-from feast_embeddings.online.late_rows import carry_late_rows
 from feast_embeddings.online.settings import OnlineStoreSettings
+from feast_embeddings.publish.carry import carry_attributes, carry_rows, readable
 from feast_embeddings.publish.checks import check_room
 from feast_embeddings.publish.gates import GateResult, Gates, refuse_failed
 from feast_embeddings.publish.history import History, history_tables, write_history
@@ -46,6 +46,7 @@ class PublishResult:
         changed: False when the version was live already.
         previous: the version that was live before.
         n_late: rows carried over from older versions, written while this one was loaded, or since its training.
+        n_attributes: attributes carried over, set without a training since that of this version.
         n_history: rows written to the tables of the repo's offline store; see `publish_artifact`.
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
         search_ef: per side, the candidates that searches keep for that recall; 0: as in the settings.
@@ -61,6 +62,7 @@ class PublishResult:
     n_items: int
     previous: str | None = None
     n_late: int = 0
+    n_attributes: int = 0
     n_history: int = 0
     recall: dict[str, dict[str, float]] = field(default_factory=dict)
     search_ef: dict[str, int] = field(default_factory=dict)
@@ -127,7 +129,7 @@ def publish_artifact(
     with naming_dead_nodes(engine, settings), patiently(_PATIENCE_SECONDS):
         if plan.changed:
             n_late = _load_and_switch(
-                engine, targets, steps, progress, settings, recall, record, wait_replicas, plan.unreadable
+                engine, artifact, targets, steps, progress, settings, recall, record, wait_replicas, plan.unreadable
             )
             search_ef = {target.side.entity: engine.describe(target.collection).search_ef for target in targets}
         else:
@@ -136,9 +138,10 @@ def publish_artifact(
         # version live since the plan was made.
         steps.begin("carry")
         n_late += sum(
-            _carry(engine, target, _readable(engine.collections(target.side.alias), plan.unreadable))
+            carry_rows(engine, target, readable(engine.collections(target.side.alias), plan.unreadable))
             for target in targets
         )
+        n_attributes = carry_attributes(engine, artifact, targets, warnings)
         steps.begin("register")
         register(feature_store, [target.side.view for target in targets], manifest.as_of)
         steps.begin("clear")
@@ -149,7 +152,7 @@ def publish_artifact(
             if live in collections:
                 old = superseded(collections, live, collections[live].version)
                 # What cannot be read now may have late rows, and be readable at the next publish.
-                engine.drop(_readable(old, plan.unreadable))
+                engine.drop(readable(old, plan.unreadable))
         with contextlib.suppress(EngineError):  # it is live already
             warnings += lack_of_redundancy(engine, [target.collection for target in targets])
         steps.end()
@@ -161,6 +164,7 @@ def publish_artifact(
         n_items=manifest.n_items,
         previous=plan.live,
         n_late=n_late,
+        n_attributes=n_attributes,
         n_history=n_history,
         recall=recall,
         search_ef=search_ef,
@@ -173,6 +177,7 @@ def publish_artifact(
 
 def _load_and_switch(
     engine: Engine,
+    artifact: Artifact,
     targets: list[Target],
     steps: Steps,
     progress: Callable[[int], object] | None,
@@ -193,9 +198,10 @@ def _load_and_switch(
             # Carry the late rows so far first, so that no query misses them after the switch.
             aliases = engine.aliases()
             n_late = sum(
-                _carry(engine, target, _readable([aliases.get(target.side.alias, "")], unreadable))
+                carry_rows(engine, target, readable([aliases.get(target.side.alias, "")], unreadable))
                 for target in targets
             )
+            carry_attributes(engine, artifact, targets, [])
             if wait_replicas is not None:
                 wait_for_replicas(engine, [target.collection for target in targets], wait_replicas)
             steps.begin("switch")
@@ -249,27 +255,6 @@ def _verify(
     recall[target.side.entity] = check.recall
     checked = {"verified": True, "search_ef": check.search_ef, "enough_ef": check.enough_ef}
     engine.annotate(target.collection, engine.describe(target.collection).model_copy(update=checked))
-
-
-def _readable(collections: Iterable[str], unreadable: Collection[str]) -> list[str]:
-    return [name for name in collections if name not in unreadable]
-
-
-def _carry(engine: Engine, target: Target, sources: Iterable[str]) -> int:
-    """Copy the late rows from the collections that were once live, and return how many."""
-    specs = engine.collections(target.side.alias)
-    once_live = {name for name in sources if name in specs and specs[name].verified} - {target.collection}
-    once_live = {name for name in once_live if target.side.fits(specs[name])}
-    carried = 0
-    # Newest first: no other collection has a newer row of an entity that it holds.
-    for name in sorted(once_live, key=lambda name: specs[name].version, reverse=True):
-        try:
-            carried += carry_late_rows(engine, target.side.codec, name, target.collection)
-        except EngineError:
-            # Another publish may have dropped it; then later versions have its late rows.
-            if not is_gone(engine, target.side.alias, name):
-                raise
-    return carried
 
 
 def _left_behind(engine: Engine, targets: list[Target]) -> list[str]:

@@ -15,7 +15,9 @@ from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.engines.dropped import count_unless_dropped, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
+from feast_embeddings.events import set_attributes_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
+from feast_embeddings.online.set_attributes import carry_set_attributes
 from feast_embeddings.publish.gates import Gates
 from feast_embeddings.publish.plan import KEEP, live_sides, superseded
 from feast_embeddings.publish.run import PublishResult, publish_artifact, register
@@ -83,7 +85,8 @@ def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[V
 def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str | None = None) -> PublishResult:
     """Make an older version live again. If Qdrant still holds it, nothing is loaded: it is one switch.
 
-    It is served as when it was live; rows written since then into the version after it stay there.
+    It is served as when it was live, with the attributes set since then; rows written since then into the version after
+    it stay there.
 
     Args:
         version: by default the newest kept one before the live one. One that is only on disk is published again,
@@ -115,8 +118,15 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
     if version not in kept:
         everything = Gates(allow_worse=True, allow_shrink=True, allow_new_space=True, allow_future=True)
         return publish_artifact(feature_store, load_artifact(data, model, version), gates=everything)
-    sides = kept[version]
+    sides, attributes = kept[version], set_attributes_of(data, model)
+
+    def carry() -> int:
+        parts = [(registered[entity].codec, entity, name) for entity, (name, _) in sides.items()]
+        return sum(carry_set_attributes(engine, *part, attributes)[0] for part in parts)
+
+    carry()  # so that no query misses them after the switch
     engine.switch({registered[entity].alias: name for entity, (name, _) in sides.items()})
+    n_attributes = carry()  # those set meanwhile too
     if as_of := next(iter(sides.values()))[1].as_of:
         register(feature_store, [side.view for side in registered.values()], datetime.fromisoformat(as_of))
     points = _points(engine, sides)
@@ -127,6 +137,7 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
         n_users=points.get("user", 0),
         n_items=points.get("item", 0),
         previous=" and ".join(sorted(live)),
+        n_attributes=n_attributes,
         seconds=time.monotonic() - started,
     )
 

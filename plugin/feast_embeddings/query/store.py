@@ -12,10 +12,10 @@ from feast import FeatureStore, FeatureView
 
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
-from feast_embeddings.changes import Forgotten, forget
+from feast_embeddings.changes import AttributesSet, Forgotten, Given, forget, set_attributes
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.events import Added, to_events
-from feast_embeddings.model.sides import Filter, missing_side
+from feast_embeddings.model.sides import Filter, Side, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch, Page
 from feast_embeddings.query.collection import read_cursor
@@ -245,9 +245,17 @@ class EmbeddingStore:
         Raises:
             InputError: the ids are whole numbers and the text is not one, or the model has no such side.
         """
+        return self.side(entity).parse_id(text)
+
+    def side(self, entity: Entity) -> Side:
+        """Return the users or the items of the model, as registered.
+
+        Raises:
+            MissingSideError: the model has no such side.
+        """
         if entity not in self._watch.sides:
             raise missing_side(self.model, entity)
-        return self._watch.sides[entity].parse_id(text)
+        return self._watch.sides[entity]
 
     def fold_in_users(self, interactions: Any, **options: Unpack[FoldInOptions]) -> FoldedIn:
         """Compute vectors for users newer than the training, from their interactions; once pushed, `rank` knows them.
@@ -313,6 +321,13 @@ class EmbeddingStore:
         """Remove users and items from all versions and the recorded interactions; see `feast_embeddings.changes`."""
         user_ids, item_ids = id_list(users, "users"), id_list(items, "items")
         return forget(self.feature_store, self._watch.data, self.model, users=user_ids, items=item_ids, dry_run=dry_run)
+
+    def set_attributes(self, items: Given | None = None, users: Given | None = None) -> AttributesSet:
+        """Set attributes of live users and items, e.g. ``items={"sku-1": {"price": 9.5}}``; None sets a null.
+
+        The next answer has them, and the next publish keeps them; see `feast_embeddings.changes.set_attributes`.
+        """
+        return set_attributes(self.feature_store, self._watch.data, self.model, items=items, users=users)
 
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""

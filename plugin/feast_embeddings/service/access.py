@@ -60,7 +60,7 @@ class Guard:
                     if self._feast_user is not None:
                         await stack.enter_async_context(self._feast_user(request))
                     request = limited = LimitedRequest(request, self._settings, terms)
-                    if request.method == "POST":
+                    if request.method in ("POST", "PATCH"):
                         await limited.check()  # also if the endpoint itself has no time limit
                 if terms.timed:
                     stack.enter_context(within(seconds))

@@ -168,6 +168,15 @@ class ForgottenAnswer(BaseModel):
     events: int = Field(description="Recorded interactions removed.")
 
 
+class AttributesSetAnswer(BaseModel):
+    model: str
+    version: str = Field(description="The live version, which has the values now.")
+    users: int = Field(description="Users that had attributes set.")
+    items: int = Field(description="Items that had attributes set.")
+    n_unknown: int = Field(description="Ids that the live version does not have.")
+    unknown: list[str | int] = Field(description="The first of them, at most 10.")
+
+
 class NewItemsAnswer(BaseModel):
     model: str
     version: str

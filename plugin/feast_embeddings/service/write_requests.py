@@ -9,7 +9,18 @@ from pydantic.json_schema import SkipJsonSchema
 
 from feast_embeddings.service.requests import Closed, ItemId, Request, SomeIds, UserId
 
-__all__ = ["EventsRequest", "ForgetRequest", "NewItem", "NewItemsRequest", "PublishRequest", "UserEvent"]
+__all__ = [
+    "ChangedItem",
+    "ChangedItemsRequest",
+    "ChangedUser",
+    "ChangedUsersRequest",
+    "EventsRequest",
+    "ForgetRequest",
+    "NewItem",
+    "NewItemsRequest",
+    "PublishRequest",
+    "UserEvent",
+]
 
 
 class UserEvent(Closed):
@@ -66,6 +77,55 @@ class NewItemsRequest(Request):
             min_length=1,
             max_length=1_000,
             examples=[[{"item_id": "sku-new", "metadata": {"title": "A warm jacket", "category": "Clothing"}}]],
+        ),
+    ]
+
+
+_Changes = Annotated[
+    dict[str, Any],
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Attributes of the training to set; null sets a null, a time is text in ISO 8601.",
+        examples=[{"price": 9.5, "stock": 0}],
+    ),
+]
+
+
+class ChangedItem(Closed):
+    """An item, and the attributes to set."""
+
+    item_id: ItemId
+    metadata: _Changes
+
+
+class ChangedUser(Closed):
+    """A user, and the attributes to set."""
+
+    user_id: UserId
+    metadata: _Changes
+
+
+class ChangedItemsRequest(Request):
+    items: Annotated[
+        list[ChangedItem],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=10_000,
+            examples=[[{"item_id": "sku-1", "metadata": {"price": 9.5}}]],
+        ),
+    ]
+
+
+class ChangedUsersRequest(Request):
+    users: Annotated[
+        list[ChangedUser],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=10_000,
+            examples=[[{"user_id": "u-7", "metadata": {"country": "NL"}}]],
         ),
     ]
 

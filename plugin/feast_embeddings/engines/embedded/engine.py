@@ -31,6 +31,7 @@ from feast_embeddings.engines.embedded.shards import (
     create_indexes,
     edge_config,
     engine_errors,
+    set_keys,
     without,
     without_older,
 )
@@ -265,6 +266,14 @@ class EmbeddedEngine:
             spec = pointer.collection(collection).spec
             indexes = spec.payload_indexes if wait_for_indexes else {}
             self._change(pointer, collection, change, build_graph=wait_for_indexes, indexes=indexes)
+
+    def set_payload(self, collection: str, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        def change(shard: edge.EdgeShard) -> None:
+            with engine_errors(f"write to {collection!r}"):
+                set_keys(shard, payloads)
+
+        with self._folder.writing() as pointer:
+            self._change(pointer, collection, change, build_graph=False, indexes={})
 
     def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
         # Qdrant only marks what it deletes, so the points that stay are written into a new shard.

@@ -39,6 +39,7 @@ __all__ = [
     "create_indexes",
     "edge_config",
     "engine_errors",
+    "set_keys",
     "without",
     "without_older",
 ]
@@ -110,6 +111,17 @@ def without_older(shard: edge.EdgeShard, batch: PointBatch) -> PointBatch:
     }
     newest = np.array([stored.get(id, np.iinfo(np.int64).min) for id in batch.ids], dtype=np.int64)
     return batch.take(np.flatnonzero(batch.timestamps >= newest))
+
+
+def set_keys(shard: edge.EdgeShard, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+    """Set keys in the payload of the points that the shard has; None removes a key."""
+    # Qdrant refuses ids that are not there.
+    for point in all_points(shard.retrieve(list(payloads), with_payload=False, with_vector=False)):
+        keys = payloads[point.id]
+        if there := {key: value for key, value in keys.items() if value is not None}:
+            shard.update(edge.UpdateOperation.set_payload([point.id], there))
+        if gone := [key for key, value in keys.items() if value is None]:
+            shard.update(edge.UpdateOperation.delete_payload([point.id], gone))
 
 
 def without(

@@ -174,12 +174,15 @@ class ServerEngine:
         if wait_for_indexes:
             self.wait_until_indexed(collection)
 
+    def set_payload(self, collection: str, payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
+        for updates in payload_updates(payloads):
+            self._ask(f"write to {collection!r}", self._client.batch_update_points, collection, updates)
+
     def forget(self, collection: str, ids: Collection[PointId], payloads: Mapping[PointId, Mapping[str, Any]]) -> None:
         if ids:
             points = models.PointIdsList(points=list(ids))
             self._ask(f"remove points of {collection!r}", self._client.delete, collection, points)
-        for updates in payload_updates(payloads):
-            self._ask(f"write to {collection!r}", self._client.batch_update_points, collection, updates)
+        self.set_payload(collection, payloads)
 
     def retrieve(
         self,

@@ -1,4 +1,4 @@
-"""The endpoints that change a model without a training: what users did, new items, users and items to forget."""
+"""The endpoints that change a model without a training: what users did, new items, attributes, whom to forget."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Response
 
+from feast_embeddings.arguments import Id
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, write_requests
@@ -51,6 +52,30 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
             return {"model": model, "version": version, "added": folded.table.num_rows}
 
         return answers.json_response(await calls.write(model, add))
+
+    @router.patch("/{model}/items", responses={200: {"model": answers.AttributesSetAnswer}})
+    @terms("write", timed=False)
+    async def set_item_attributes(model: Model, request: write_requests.ChangedItemsRequest) -> Response:
+        """Set attributes of live items, such as price and stock; everything else stays as it is.
+
+        Unknown ids are counted, and the rest is set. The next publish keeps the values. Needs a key of scope write.
+        """
+        return await set_attributes(model, "items", [(item.item_id, item.metadata) for item in request.items])
+
+    @router.patch("/{model}/users", responses={200: {"model": answers.AttributesSetAnswer}})
+    @terms("write", timed=False)
+    async def set_user_attributes(model: Model, request: write_requests.ChangedUsersRequest) -> Response:
+        """Set attributes of live users; see `set_item_attributes`. Needs a key of scope write."""
+        return await set_attributes(model, "users", [(user.user_id, user.metadata) for user in request.users])
+
+    async def set_attributes(model: str, field: str, given: list[tuple[Id, dict[str, Any]]]) -> Response:
+        def change(store: EmbeddingStore) -> dict[str, Any]:
+            changes = dict(given)
+            if len(changes) < len(given):
+                raise InputError(f"{field} has an id twice; send each id once")
+            return dataclasses.asdict(store.set_attributes(**{field: changes}))
+
+        return answers.json_response(await calls.write(model, change))
 
     @router.post("/{model}/forget", responses={200: {"model": answers.ForgottenAnswer}})
     @terms("write", timed=False)

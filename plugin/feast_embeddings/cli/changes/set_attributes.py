@@ -1,0 +1,78 @@
+"""`set-attributes`: set attributes of live users and items from files."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feast_embeddings.cli.options import json_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.errors import InputError
+
+if TYPE_CHECKING:
+    from feast_embeddings.arguments import Id
+    from feast_embeddings.artifact import Entity
+    from feast_embeddings.query.store import EmbeddingStore
+
+
+@click.command()
+@click.option("--items", metavar="FILE", help="A table of items: their ids, and the attributes to set.")
+@click.option("--users", metavar="FILE", help="A table of users: their ids, and the attributes to set.")
+@repo_option
+@model_option
+@json_option
+def set_attributes(items: str | None, users: str | None, repo: str, model: str | None, as_json: bool) -> None:
+    """Set attributes of live users and items, such as price and stock, without a training.
+
+    FILE is CSV, Parquet or JSON, with a column item_id or user_id. Each other column is an attribute; an empty value
+    sets a null. Attributes that FILE does not have stay as they are.
+    """
+    if items is None and users is None:
+        raise InputError("name a file of --items, of --users, or both")
+    store = open_store(repo, model)
+    done = store.set_attributes(
+        items=None if items is None else _read(store, "item", items),
+        users=None if users is None else _read(store, "user", users),
+    )
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    parts = [_count(n, what) for n, what, file in ((done.users, "user", users), (done.items, "item", items)) if file]
+    click.echo(f"set attributes of {' and '.join(parts)} in version {done.version}")
+    if done.n_unknown:
+        more = ", …" if done.n_unknown > len(done.unknown) else ""
+        named = ", ".join(map(str, done.unknown))
+        click.echo(f"{_count(done.n_unknown, 'id')} not in that version, and left out: {named}{more}")
+
+
+def _read(store: EmbeddingStore, entity: Entity, file: str) -> dict[Id, dict[str, Any]]:
+    from feast_embeddings.artifact.id_column import id_column_in
+    from feast_embeddings.codec.attribute_values import parsed_text
+    from feast_embeddings.online.set_attributes import attribute_types
+    from feast_embeddings.reading import missing_column, read_table
+
+    side = store.side(entity)
+    types, names = attribute_types(side.codec), tuple(dict.fromkeys((f"{entity}_id", side.id_name)))
+    table = read_table(file, ids=names, as_text=list(types))
+    key = id_column_in(table.column_names, names, file)
+    if key is None:
+        raise missing_column(file, names[0], table.column_names)
+    if table.num_columns == 1:
+        raise InputError(f"{file}: expected columns of attributes next to {key!r}, got none")
+    found: dict[Id, dict[str, Any]] = {}
+    for number, row in enumerate(table.to_pylist(), start=1):
+        id = side.parse_id(row.pop(key))
+        if id in found:
+            raise InputError(f"{file}: row {number} repeats the id {id!r:.80}; leave one of its rows")
+        found[id] = {
+            name: parsed_text(value, types[name], f"{file}: row {number}, column {name!r}")
+            if isinstance(value, str) and name in types
+            else value
+            for name, value in row.items()
+        }
+    return found
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -1,0 +1,90 @@
+"""The SQLite file of a model: what came after the training, durable before the answer, for any process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.files import writer_lock
+
+__all__ = ["ModelFile"]
+
+# Ids have no declared type, which would turn the text 007 into a number.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE
+);
+CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
+CREATE TABLE IF NOT EXISTS attributes (
+    entity TEXT NOT NULL, id NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL,
+    set_at INTEGER NOT NULL, pending INTEGER NOT NULL, PRIMARY KEY (entity, id, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attributes_by_time ON attributes (entity, set_at);
+CREATE INDEX IF NOT EXISTS attributes_pending ON attributes (entity) WHERE pending;
+"""
+_WAIT_SECONDS = 10.0
+# The holder may be writing a large collection again.
+_LOCK_SECONDS = 600.0
+
+
+class ModelFile:
+    """The file of one model; safe to use from many threads and processes.
+
+    Made by the first write. Until then it is empty, and reading creates nothing.
+
+    Raises:
+        EmbeddingsError: from every method: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the lock on attributes and on forgetting, over the file and Qdrant together."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writer_lock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
+            yield
+
+    @contextmanager
+    def _making(self) -> Iterator[sqlite3.Connection]:
+        """Open the file to write to; make it and its tables if they are missing."""
+        with self._opened("rwc") as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_TABLES)
+            yield connection
+
+    @contextmanager
+    def _opened(self, mode: str) -> Iterator[sqlite3.Connection]:
+        with self._errors():
+            connection = self._open(mode)
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        # SQLite would make files next to it even to read; where it cannot, the file has to be complete by itself.
+        if mode == "ro" and not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
+            address += "&immutable=1"
+        connection = sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS)
+        try:
+            # A commit returns when the event is on the disk.
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise EmbeddingsError(f"the events in {self.path} cannot be used: {error}") from error
