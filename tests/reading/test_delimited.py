@@ -166,6 +166,19 @@ def test_unusable_files(tmp_path: Path, content: bytes, message: str) -> None:
     assert str(tmp_path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "end"), [(gzip.compress(b"a,b\n"), "gz"), (b"\x28\xb5\x2f\xfd\0", "zst")], ids=["gz", "zst"]
+)
+def test_compressed_without_saying_so(tmp_path: Path, content: bytes, end: str) -> None:
+    with pytest.raises(InputError, match=rf"rename it to end in \.{end}"):
+        scan(write(tmp_path / "log.csv", content), time=None)
+
+
+def test_a_note_of_excel(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 1 is a note of Excel on the delimiter; remove it"):
+        scan(write(tmp_path / "log.csv", "sep=;\nuser_id;item_id\na;b\n"), time=None)
+
+
 def test_not_compressed_after_all(tmp_path: Path) -> None:
     """A file that is not what its ending says is an error of ours."""
     with pytest.raises(InputError, match="cannot be read"):

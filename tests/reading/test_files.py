@@ -121,6 +121,28 @@ def test_a_column_that_contradicts_its_folder(tmp_path: Path, value: str, column
     assert read_table(tmp_path / "good").num_rows == 2
 
 
+def test_folders_that_contradict_each_other(tmp_path: Path) -> None:
+    """The same key twice in a path, with two values; with one value there is nothing to say."""
+    write(tmp_path / "a" / "event=view" / "event=buy" / "x.csv", CSV.format("u", "i"))
+    with pytest.raises(InputError, match="two of its folders give 'event', as 'view' and 'buy'"):
+        scan(tmp_path / "a", time=None, event="event")
+    write(tmp_path / "b" / "event=view" / "event=view" / "x.csv", CSV.format("u", "i"))
+    assert scan(tmp_path / "b", time=None, event="event")[0] == [("u", "i", "view")]
+
+
+def test_a_parquet_file_with_a_name_twice(tmp_path: Path) -> None:
+    """As CSV and JSON with one are; a column that is not asked for may be there twice."""
+    ids = [pa.array(["a"]), pa.array(["b"]), pa.array(["c"]), pa.array([1]), pa.array([2])]
+    table = pa.Table.from_arrays(ids, ["user_id", "item_id", "item_id", "x", "x"])
+    pq.write_table(table, path := tmp_path / "log.parquet")
+    with pytest.raises(InputError, match=r"log\.parquet has two columns 'item_id'; rename one"):
+        scan(path, time=None)
+    with pytest.raises(InputError, match=r"log.parquet has two columns '(item_id|x)'; rename one"):
+        read_table(path)
+    pq.write_table(table.select([0, 1, 3, 4]), path)
+    assert scan(path, time=None)[0] == [("a", "b")]
+
+
 def test_types_that_duckdb_would_read_as_others(tmp_path: Path) -> None:
     """Decimals of more than 38 digits are no floats, and durations no numbers."""
     digits = decimal.Decimal(10**40 + 1)

@@ -109,6 +109,13 @@ def _header(file: DataFile) -> tuple[str, list[str], int]:
     start = start_of(file, sent)
     # Cut after a line, so that no character is split.
     line_end = max(start.rfind(b"\n"), start.rfind(b"\r")) + 1 if len(sent) == _HEADER_BYTES else len(start)
+    if start.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        packed = "gz" if start.startswith(b"\x1f") else "zst"
+        raise InputError(f"{file} is compressed, which its name does not say; rename it to end in .{packed}")
+    if start.lower().startswith(b"sep="):
+        raise InputError(
+            f"{file}: line 1 is a note of Excel on the delimiter; remove it, as delimiters are found without"
+        )
     if b"\0" in start[:line_end].partition(b"\n")[0]:
         raise InputError(f"{file}: the column names are not UTF-8 (perhaps UTF-16); save it as UTF-8")
     lines = start[:line_end].splitlines(keepends=True)

@@ -104,11 +104,13 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def _partitions(path: Path, root: Path) -> dict[str, str | None]:
-    found = {}
+    found: dict[str, str | None] = {}
     for part in path.relative_to(root).parts[:-1]:
         name, equals, value = part.partition("=")
         if equals and name:
-            found[unquote(name)] = None if value == _NULL_PARTITION else unquote(value)
+            key, said = unquote(name), None if value == _NULL_PARTITION else unquote(value)
+            if found.setdefault(key, said) != said:
+                raise InputError(f"{path}: two of its folders give {key!r}, as {found[key]!r} and {said!r}; rename one")
     return found
 
 

@@ -148,7 +148,8 @@ def opened(file: DataFile) -> Iterator[IO[bytes]]:
                 yield stream
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise InputError(f"{file} cannot be read: {reason}") from None
+        advice = "" if file.compression == "none" else f"; is it {file.compression}, and all of it here?"
+        raise InputError(f"{file} cannot be read: {reason}{advice}") from None
 
 
 def _blocks(file: DataFile) -> Iterator[bytes]:

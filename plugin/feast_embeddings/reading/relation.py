@@ -92,7 +92,8 @@ class ParquetRelation:
             for name, (known, dtype, *_) in zip(names, described, strict=True)
             if not _PANDAS_INDEX.fullmatch(name)
         }
-        self.names = list(self._columns)
+        # With names that occur twice, which are refused.
+        self.names = [name for name in names if name in self._columns]
 
     def type_of(self, column: str) -> str | None:
         return self._columns[column][1] if column in self._columns else None
