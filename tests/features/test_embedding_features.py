@@ -200,7 +200,7 @@ def test_vectors_of_another_space_are_refused(shop: Shop, version: str, monkeypa
         ({"model": "cars"}, IDS, "'cars"),
         ({"repo": "/nowhere"}, IDS, "not a Feast repo"),
         ({}, [["a", "b"]], r"one column of user ids, got an input of shape \(1, 2\)"),
-        ({}, [1.5], "real numbers; expected text"),
+        ({}, [1.5], r"real numbers, as 1\.5 in row 1; expected text"),
     ],
 )
 def test_what_cannot_be_used(served: Shop, parameters: dict[str, Any], ids: Any, message: str) -> None:

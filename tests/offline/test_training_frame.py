@@ -102,8 +102,14 @@ def test_versions_of_one_space_mix(shop: Shop) -> None:
         ({"event_timestamp": ["2026-01-01"], "label": [1]}, "needs the column event_timestamp and user_id"),
         ({"user_id": ["u"], "event_timestamp": ["soon"]}, "not an ISO 8601 time: .*soon[^.]*$"),
         ({"user_id": ["u"], "event_timestamp": [None]}, "is empty in 1 of 1 rows"),
-        ({"user_id": [1.5], "event_timestamp": ["2026-01-01"]}, "user_id holds real numbers; expected text"),
-        ({"user_id": [True], "event_timestamp": ["2026-01-01"]}, "user_id holds true and false; expected text"),
+        (
+            {"user_id": [1.5], "event_timestamp": ["2026-01-01"]},
+            r"user_id holds real numbers, as 1\.5 in row 1; expected text",
+        ),
+        (
+            {"user_id": [True], "event_timestamp": ["2026-01-01"]},
+            "user_id holds true and false, as True in row 1; expected text",
+        ),
         (
             {"user_id": ["\udcff"], "event_timestamp": ["2026-01-01"]},
             "user_id: the ids of this model are text: .*udcff",

@@ -13,7 +13,7 @@ import click
 from embedding_trainers import AUTO
 from embedding_trainers.commands.interaction_options import QUERY, InteractionSource, reading_options
 from embedding_trainers.commands.repo_option import repo_option
-from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed
+from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, refuse_typed, train_option
 from embedding_trainers.commands.split_options import LOG_TO_SPLIT, SplitChoice, split_options
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
 from feast_embeddings.cli.version_words import VERSION, version_named
@@ -44,12 +44,10 @@ SourceOf = Callable[[str], InteractionSource]
 @click.option("--k", default="10,20,50", show_default=True, metavar="K,…", help="Cut-offs of the ranked lists.")
 @log_option("--users", type=click.Path(), metavar="FILE", help="Attributes of users, for --segment and cold-users.")
 @log_option("--items", type=click.Path(), metavar="FILE", help="Attributes of items, for cold-items.")
-@log_option(
+@train_option(
     "--content",
-    default="auto",
-    show_default=True,
     metavar="SPEC",
-    help="Which of their columns are content, as in train; none leaves them out.",
+    help="Which of their columns are content, as in train; none leaves them out.  [default: auto]",
 )
 @click.option(
     "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
@@ -67,7 +65,7 @@ def evaluate(
     k: str,
     users: str | None,
     items: str | None,
-    content: str,
+    content: str | None,
     segments: tuple[str, ...],
     query: str | None,
     source_of: SourceOf,
@@ -104,7 +102,7 @@ def evaluate(
         )
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
         _evaluate_cold(
-            source, test.cold, source.table(items if test.cold == "item" else users), content, choice, as_json
+            source, test.cold, source.table(items if test.cold == "item" else users), content or "auto", choice, as_json
         )
         return
     refuse_typed(("items", "content"), "has no effect without --split cold-items or cold-users")
