@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def compare_cohorts(
     distances = _from_others(means, sizes)
     dealt = _dealt(x, inside, sizes, seed)
     own = (each for each in attribute_values(members) if each.attribute != by)
-    traits = traits_of(groups, len(names), _chain(own, seen))
+    traits = traits_of(groups, len(names), chain(own, seen or ()))
     moved = _moved(members, groups, len(names), earlier)
     nearest = np.where(np.eye(len(names), dtype=bool), np.inf, between).argmin(axis=1)
     found = [
@@ -157,11 +158,6 @@ def compare_cohorts(
         for place, name in enumerate(names)
     ]
     return Cohorts(by, found, between, len(members) - len(x))
-
-
-def _chain(own: Iterator[Values], seen: Iterator[Values] | None) -> Iterator[Values]:
-    yield from own
-    yield from seen or ()
 
 
 def _means(x: _Floats, groups: _Ints, sizes: _Ints) -> npt.NDArray[np.float64]:

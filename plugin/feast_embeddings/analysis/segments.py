@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -112,14 +112,9 @@ def segment(
         numbers = _renumbered(labels, k, earlier)[labels]
         shared = earlier > 0
         moved, kept = int((numbers != earlier)[shared].sum()), int((numbers == earlier)[shared].sum())
-    traits = traits_of(labels, k, _chain(attribute_values(members), seen))
+    traits = traits_of(labels, k, chain(attribute_values(members), seen or ()))
     found = [_segment(members, labels == label, int(numbers[labels == label][0]), traits[label]) for label in range(k)]
     return Segments(numbers, sorted(found, key=lambda each: each.number), tried, moved, kept)
-
-
-def _chain(own: Iterator[Values], seen: Iterator[Values] | None) -> Iterator[Values]:
-    yield from own
-    yield from seen or ()
 
 
 def _segment(members: Members, mask: npt.NDArray[np.bool_], number: int, traits: list[Trait]) -> Segment:

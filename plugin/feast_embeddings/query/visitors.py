@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feast_embeddings.arguments import Id
-from feast_embeddings.artifact import load_artifact
-from feast_embeddings.errors import ArtifactError, EmbeddingsError, FoldInError, InputError, MissingExtraError
+from feast_embeddings.artifact import Artifact
+from feast_embeddings.errors import FoldInError, InputError, MissingExtraError
 from feast_embeddings.query.from_trainers import from_trainers
+from feast_embeddings.query.loaded_once import LoadedOnce
 
 __all__ = ["Loaded", "Visitor", "Visitors"]
 
@@ -41,21 +40,8 @@ class Visitor(NamedTuple):
     unknown: list[Id]
 
 
-class Visitors:
-    """Folds visitors into one version; safe to use from many threads.
-
-    The version's items are read for the first visitor, and then kept.
-
-    Args:
-        data: the folder of trained versions.
-    """
-
-    def __init__(self, data: Path, model: str, version: str) -> None:
-        self.version = version
-        self._data = data
-        self._model = model
-        self._guard = threading.Lock()
-        self._loaded: Loaded | None = None
+class Visitors(LoadedOnce[Loaded]):
+    """Folds visitors into one version, whose items are read for the first visitor."""
 
     def fold_in(self, histories: Sequence[Mapping[Id, float]]) -> list[Visitor]:
         """Compute the vector of each visitor, from items and their weights.
@@ -93,24 +79,8 @@ class Visitors:
             visitors[rows[place]].unknown.append(items[place])
         return visitors
 
-    def _load(self) -> Loaded:
-        with self._guard:
-            if self._loaded is None:
-                self._loaded = self._read()
-            return self._loaded
-
-    def _read(self) -> Loaded:
-        # The reasons may name files, which clients over HTTP must not see; they are kept as causes.
-        try:
-            artifact = load_artifact(self._data, self._model, self.version)
-        except (ArtifactError, InputError, OSError) as error:
-            raise self._cannot("it is not in this repo's data folder; copy it there, or publish one that is") from error
-        try:
-            loaded: Loaded = from_trainers("loaded")(artifact, "user")
-        except (ArtifactError, OSError) as error:
-            raise self._cannot("its files are damaged; restore them, or publish another version") from error
-        except EmbeddingsError as error:
-            raise self._cannot(str(error)) from error
+    def _make(self, artifact: Artifact) -> Loaded:
+        loaded: Loaded = from_trainers("loaded")(artifact, "user")
         return loaded
 
     def _cannot(self, reason: str) -> FoldInError:

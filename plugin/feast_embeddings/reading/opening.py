@@ -133,7 +133,7 @@ def _parquet(connection: duckdb.DuckDBPyConnection, file: DataFile, exits: ExitS
     # DuckDB reads these as floats and as whole numbers.
     if not any(pa.types.is_decimal256(dtype) or pa.types.is_duration(dtype) for dtype in schema.types):
         parquet.close()
-        return ParquetRelation(connection, file)
+        return ParquetRelation(connection, file, schema.names, is_empty=not parquet.metadata.num_rows)
     batches = pa.RecordBatchReader.from_batches(schema, parquet.iter_batches())
     return StreamRelation(connection, batches, str(file))
 

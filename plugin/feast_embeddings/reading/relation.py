@@ -10,7 +10,6 @@ from typing import Protocol
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feast_embeddings.artifact.plain_columns import plain, plain_type
 from feast_embeddings.errors import InputError
@@ -74,18 +73,22 @@ class Relation(Protocol):
 
 
 class ParquetRelation:
-    """A Parquet file."""
+    """A Parquet file.
+
+    Args:
+        names: its columns.
+        is_empty: whether it has no rows.
+    """
 
     format = "Parquet"
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, file: DataFile) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, file: DataFile, names: Sequence[str], *, is_empty: bool
+    ) -> None:
         self.name = str(file)
         self._source = f"read_parquet({path_literal(file.path)}, hive_partitioning = false)"
         # DuckDB renames columns whose names differ only in case, but keeps the order of the file.
         described = connection.execute(f"DESCRIBE SELECT * FROM {self._source}").fetchall()  # noqa: S608
-        with pq.ParquetFile(file.path) as parquet:
-            names = parquet.schema_arrow.names
-            is_empty = not parquet.metadata.num_rows
         self._columns = {
             # The types of a part without rows are pandas' defaults.
             name: (identifier(known), NULL if is_empty else dtype)

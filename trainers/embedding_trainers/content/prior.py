@@ -26,7 +26,7 @@ from embedding_trainers.trainer import Folded, KnownSide
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Prior", "Trained", "blend", "fit_prior"]
+__all__ = ["FoldIn", "Prior", "Trained", "blend", "fit_prior"]
 
 _PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)  # strong ones first, as each starts from the one before
 _STRENGTHS = (0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)

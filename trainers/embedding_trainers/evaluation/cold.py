@@ -16,12 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedding_trainers.content.features import Features
-from embedding_trainers.content.prior import Prior, Trained, fit_prior
+from embedding_trainers.content.prior import FoldIn, Prior, Trained, fit_prior
 from embedding_trainers.content.spec import ContentColumn
-from embedding_trainers.evaluation import metrics
-from embedding_trainers.evaluation.bootstrap import bootstrap_intervals
 from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
-from embedding_trainers.evaluation.report import HEADLINE, Estimate, K, Scores
+from embedding_trainers.evaluation.report import HEADLINE, K, Scores, estimates, headline
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer
 from feast_embeddings.artifact import Entity
@@ -138,16 +136,15 @@ def evaluate_cold(
     trained, known = _train(entity, seen, trainer, config, options)
     asked = side[hidden][:, kept].tocsr()
     asked.sort_indices()
-    content = None
-    if catalogue is not None:
-        content = _fit_content(catalogue, rest, hidden, trained, trainer, config, options)
+    fold = _folding(trainer, config, trained)
+    content = None if catalogue is None else _fit_content(catalogue, rest, hidden, trained, fold, options.seed)
     return ColdReport(
         entity=entity,
         n_hidden=len(hidden),
         n_trained=len(rest),
         content=() if catalogue is None else tuple(map(str, catalogue.columns)),
         strength=None if content is None else content.prior.strength,
-        rows=tuple(_rows(entity, asked, trained, known, content, trainer, config, options, rng)),
+        rows=tuple(_rows(entity, asked, known, content, fold, options, rng)),
     )
 
 
@@ -170,16 +167,15 @@ def _fit_content(
     rest: _Numbers,
     hidden: _Numbers,
     trained: Trained,
-    trainer: Trainer[Any],
-    config: Any,
-    options: RunOptions,
+    fold: FoldIn | None,
+    seed: int,
 ) -> _Content:
     listed = np.flatnonzero(catalogue.rows[rest] >= 0)
     table = catalogue.table.take(pa.array(catalogue.rows[rest[listed]]))
     features = Features.fitted(table, catalogue.columns)
     of_rest, of_hidden = features.of(table), features.of(catalogue.table.take(pa.array(catalogue.rows[hidden])))
     part = Trained(trained.vectors[listed], trained.bias[listed], trained.interactions[listed], trained.known)
-    prior = fit_prior(of_rest, part, _folding(trainer, config, trained), seed=options.seed)
+    prior = fit_prior(of_rest, part, fold, seed=seed)
     # A block at a time: the similarities of all would be a matrix of hidden by trained.
     nearest = np.concatenate(
         [
@@ -191,7 +187,7 @@ def _fit_content(
     return _Content(prior, of_hidden, neighbours)
 
 
-def _folding(trainer: Trainer[Any], config: Any, trained: Trained) -> Any:
+def _folding(trainer: Trainer[Any], config: Any, trained: Trained) -> FoldIn | None:
     if trainer.fold_in is None:
         return None
     # Completed for the log of the training, as a version's manifest has it.
@@ -203,15 +199,12 @@ def _folding(trainer: Trainer[Any], config: Any, trained: Trained) -> Any:
 def _rows(
     entity: Entity,
     asked: csr_matrix,
-    trained: Trained,
     known: KnownSide,
     content: _Content | None,
-    trainer: Trainer[Any],
-    config: Any,
+    fold: FoldIn | None,
     options: RunOptions,
     rng: np.random.Generator,
 ) -> Iterator[ColdRow]:
-    fold = _folding(trainer, config, trained)
     order = _random_places(asked, rng)
     for n in GIVEN:
         rows = np.flatnonzero(np.diff(asked.indptr) > n)
@@ -224,7 +217,7 @@ def _rows(
             folded["content"] = content.prior.of(features)
             folded["neighbours"] = Folded(content.neighbours.factors[rows], content.neighbours.bias[rows])
             folded["both"] = folded["content"]
-        if n:
+        if n and fold is not None:
             folded["behaviour"] = fold(given, known)
         if n and content is not None:
             folded["both"] = content.prior.mixed(folded["behaviour"], np.full(len(rows), n), features)
@@ -265,15 +258,9 @@ def _row(
     rankings["popular"] = popularity_ranking(given[users], popularity, K)
     rankings["random"] = random_ranking(given[users], K, rng)
     relevant = wanted[users]
-    n_relevant = np.diff(relevant.indptr)
-    scores: Scores = {}
-    for name, ranking in rankings.items():
-        hits = metrics.find_hits(ranking, relevant)
-        per_user = np.column_stack([metrics.recall(hits, n_relevant, K), metrics.ndcg(hits, n_relevant, K)])
-        low, high = bootstrap_intervals(per_user, seed=options.seed)
-        means = zip(per_user.mean(axis=0), low, high, strict=True)
-        scores[name] = {metric: Estimate(*map(float, mean)) for metric, mean in zip(HEADLINE, means, strict=True)}
-    return ColdRow(n, n_hidden, len(users), scores)
+    names = [(name, metric) for name in rankings for metric in HEADLINE]
+    per_user = [values for ranking in rankings.values() for values in headline(ranking, relevant)]
+    return ColdRow(n, n_hidden, len(users), estimates(names, np.column_stack(per_user), options.seed))
 
 
 def _random_places(matrix: csr_matrix, rng: np.random.Generator) -> _Numbers:

@@ -31,8 +31,10 @@ __all__ = [
     "Measured",
     "Report",
     "Segment",
+    "estimates",
     "evaluate",
     "evaluate_in_detail",
+    "headline",
     "measure",
     "score_users",
 ]
@@ -160,7 +162,7 @@ def measured(
     """Return what `measure` does, from what `score_users` returned for these parts."""
     users = _test_users(test)
     popularity = _popularity(train) if popularity is None else popularity
-    floor = _headline(popularity_ranking(train[users], popularity, K), test[users])
+    floor = headline(popularity_ranking(train[users], popularity, K), test[users])
     names = [prefix + name for prefix in ("", "popular_") for name in HEADLINE]
     found = dict(zip(names, [*scores.T, *floor], strict=True))
     means = {name: float(values.mean()) for name, values in found.items()}
@@ -180,10 +182,11 @@ def score_users(factors: Factors, masked: csr_matrix, test: csr_matrix) -> metri
         Shape (n, 2).
     """
     users = _test_users(test)
-    return np.column_stack(_headline(factors_ranking(factors, masked, users, K, progress=False), test[users]))
+    return np.column_stack(headline(factors_ranking(factors, masked, users, K, progress=False), test[users]))
 
 
-def _headline(ranking: Ranking, relevant: csr_matrix) -> tuple[metrics.PerUser, metrics.PerUser]:
+def headline(ranking: Ranking, relevant: csr_matrix) -> tuple[metrics.PerUser, metrics.PerUser]:
+    """Return the metrics of `HEADLINE` of each user, in its order; `relevant` has a row for each, and no empty one."""
     hits, n_relevant = metrics.find_hits(ranking, relevant), np.diff(relevant.indptr)
     return metrics.recall(hits, n_relevant, K), metrics.ndcg(hits, n_relevant, K)
 
@@ -257,7 +260,7 @@ def evaluate_in_detail(
                 names.append((ranking_name, metric))
                 columns.append(values)
         per_user = np.column_stack(columns)
-        scores = _estimates(names, per_user, options.seed)
+        scores = estimates(names, per_user, options.seed)
         for ranking_name, ranking in rankings.items():
             for cut in cuts:
                 scores[ranking_name][f"coverage@{cut}"] = Estimate(metrics.coverage(ranking, n_items, cut))
@@ -268,7 +271,7 @@ def evaluate_in_detail(
                 name: Segment(
                     n_users=int(inside.sum()),
                     interactions=(int(n_seen[inside].min()), int(n_seen[inside].max())),
-                    scores=_estimates(names, per_user[inside], options.seed),
+                    scores=estimates(names, per_user[inside], options.seed),
                 )
                 for name, inside in masks.items()
             }
@@ -301,7 +304,8 @@ def _accuracy(ranking: Ranking, relevant: csr_matrix, cuts: Sequence[int]) -> di
     }
 
 
-def _estimates(names: Sequence[tuple[str, str]], per_user: metrics.PerUser, seed: int) -> Scores:
+def estimates(names: Sequence[tuple[str, str]], per_user: metrics.PerUser, seed: int) -> Scores:
+    """Return the means and intervals of the columns of `per_user`, which `names` gives as ranking and metric."""
     low, high = bootstrap_intervals(per_user, seed=seed)
     scores: Scores = {}
     for (ranking, metric), *numbers in zip(names, per_user.mean(axis=0), low, high, strict=True):

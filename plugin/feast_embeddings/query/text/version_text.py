@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.artifact import load_artifact
+from feast_embeddings.artifact import Artifact
 from feast_embeddings.artifact.table_files import TableFiles
-from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError, OptionError, TextSearchError
+from feast_embeddings.errors import EmbeddingsError, OptionError, TextSearchError
 from feast_embeddings.query.from_trainers import from_trainers
+from feast_embeddings.query.loaded_once import LoadedOnce
 from feast_embeddings.query.text.keywords import KeywordIndex
 
 __all__ = ["Encoder", "VersionText"]
@@ -39,21 +38,8 @@ class _Loaded(NamedTuple):
     keywords: KeywordIndex
 
 
-class VersionText:
-    """Text of one version; safe to use from many threads.
-
-    The words of its items are read for the first search, and then kept.
-
-    Args:
-        data: the folder of trained versions.
-    """
-
-    def __init__(self, data: Path, model: str, version: str) -> None:
-        self.version = version
-        self._data = data
-        self._model = model
-        self._guard = threading.Lock()
-        self._loaded: _Loaded | None = None
+class VersionText(LoadedOnce[_Loaded]):
+    """Text of one version, whose items' words are read for the first search."""
 
     def matching(self, text: str) -> pa.Array:
         """Return the ids of the trained items that hold a word of the text, best first by BM25.
@@ -74,33 +60,15 @@ class VersionText:
         except EmbeddingsError as error:
             raise self._cannot(str(error)) from error
 
-    def _load(self) -> _Loaded:
-        with self._guard:
-            if self._loaded is None:
-                self._loaded = self._read()
-            return self._loaded
-
-    def _read(self) -> _Loaded:
-        # The reasons may name files, which clients over HTTP must not see; they are kept as causes.
-        try:
-            artifact = load_artifact(self._data, self._model, self.version)
-        except (ArtifactError, InputError, OSError) as error:
-            raise self._cannot("it is not in this repo's data folder; copy it there, or publish one that is") from error
+    def _make(self, artifact: Artifact) -> _Loaded:
         if artifact.manifest.content is None:
             raise self._has_none("without --content")
-        try:
-            encoder: Encoder = from_trainers("text_encoder")(artifact)
-            if not encoder.columns:
-                raise self._has_none("without a column of text in --content")
-            files = artifact.verified("item")
-            ids = files.read(["item_id"])["item_id"].combine_chunks()
-            return _Loaded(encoder, ids, KeywordIndex(_texts(files, encoder.columns)))
-        except OptionError:
-            raise
-        except (ArtifactError, OSError) as error:
-            raise self._cannot("its files are damaged; restore them, or publish another version") from error
-        except EmbeddingsError as error:
-            raise self._cannot(str(error)) from error
+        encoder: Encoder = from_trainers("text_encoder")(artifact)
+        if not encoder.columns:
+            raise self._has_none("without a column of text in --content")
+        files = artifact.verified("item")
+        ids = files.read(["item_id"])["item_id"].combine_chunks()
+        return _Loaded(encoder, ids, KeywordIndex(_texts(files, encoder.columns)))
 
     def _has_none(self, how: str) -> OptionError:
         return OptionError(
