@@ -65,7 +65,7 @@ def write(data: Path, n: int, rng: np.random.Generator) -> Artifact:
         metrics={},
         fingerprint="0" * 64,
         n_interactions=n,
-        content=ContentFile({"asked": "auto", "items": 0, **model.to_json()}, model.save),
+        content={"item": ContentFile({"asked": "auto", "items": 0, **model.to_json()}, model.save)},
     )
 
 

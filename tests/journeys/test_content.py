@@ -26,16 +26,17 @@ from feast_embeddings.repo import Repo, init_repo
 from feast_embeddings.service.app import create_app
 from feast_embeddings.service.settings import ServiceSettings
 
-CATEGORIES, ITEMS, COLD, USERS = 5, 60, 10, 80
+CATEGORIES, ITEMS, COLD, USERS, COLD_USERS = 5, 60, 10, 80, 5
 
 
 @dataclass(frozen=True)
 class Served:
-    """A published shop in which users buy of one category only; the last items were never bought."""
+    """A published shop in which users buy of one category only; the last items and users never met."""
 
     repo: Repo
     artifact: Artifact
     items: pa.Table
+    users: pa.Table
 
     @property
     def store(self) -> EmbeddingStore:
@@ -62,6 +63,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         }
     )
     pq.write_table(catalogue, folder / "items.parquet")
+    everyone = pa.table(
+        {
+            "user_id": [f"u-{n}" for n in range(USERS + COLD_USERS)],
+            "team": [f"t{n % CATEGORIES}" for n in range(USERS + COLD_USERS)],
+        }
+    )
+    pq.write_table(everyone, folder / "users.parquet")
     repo = init_repo(folder / "repo")
     artifact = train_model(
         repo.path,
@@ -72,12 +80,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         options=RunOptions(threads=1),
         item_attributes=folder / "items.parquet",
         content="category:category,price:number",
+        user_attributes=folder / "users.parquet",
         evaluation=False,
     ).artifact
     feature_store = repo.feature_store()
     feature_store.apply(list(embedding_views("shop", repo.data).by_name().values()))
     publish_artifact(feature_store, artifact)
-    return Served(repo, artifact, catalogue)
+    return Served(repo, artifact, catalogue, everyone)
 
 
 def test_cold_items_are_served(served: Served) -> None:
@@ -95,6 +104,46 @@ def test_cold_items_are_served(served: Served) -> None:
     near = store.similar_items("sku-59", 5)
     assert (category_of(near.ids) == 4).all()
     assert set(store.rank("u-3", ITEMS, filter="source = 'behaviour'").ids).isdisjoint(cold)
+
+
+def test_cold_users_are_served(served: Served) -> None:
+    """Each has the vector that the model says of it, to the bit; its first items are of its team, and none is seen."""
+    store, cold = served.store, [f"u-{n}" for n in range(USERS, USERS + COLD_USERS)]
+    path = served.artifact.content("user")
+    assert path is not None
+    said = ContentModel.load(path).of(served.users.slice(USERS))
+    assert store.user_embeddings(cold).vectors.tobytes() == said.factors.tobytes()
+    for user in cold:
+        mine = category_of([user])[0]
+        assert (category_of(store.rank(user, 5).ids) == mine).all()
+        assert (category_of(store.similar_users(user, 5).ids) == mine).all()
+    assert sorted(store.page("user", COLD_USERS + 1, filter="source = 'content'").ids) == cold
+    users = served.artifact.table("user").slice(USERS)
+    assert users["seen_items"].to_pylist() == [[]] * COLD_USERS
+    described = served.artifact.manifest.user_content or {}
+    assert (described["asked"], described["users"]) == (None, COLD_USERS)
+
+
+def test_new_users_are_pushed(served: Served, command: Command, tmp_path: Path) -> None:
+    """By attributes alone they are what the model says; with clicks what it mixes, and what they clicked is seen."""
+    (tmp_path / "new.csv").write_text("user_id,team\nx-2,t2\nx-3,t3\n")
+    (tmp_path / "clicks.csv").write_text("user_id,item_id\nx-3,sku-3\nx-3,sku-8\n")
+    arguments = ("fold-in", "--repo", served.repo.path, "--entity", "user", "--users", tmp_path / "new.csv", "--push")
+    assert command(*arguments).code == 0
+    path = served.artifact.content("user")
+    assert path is not None
+    model, new = ContentModel.load(path), pa.table({"team": ["t2", "t3"]})
+    assert served.store.user_embeddings(["x-2", "x-3"]).vectors.tobytes() == model.of(new).factors.tobytes()
+    assert (category_of(served.store.rank("x-2", 5).ids) == 2).all()
+
+    clicks = served.store.fold_in_users(tmp_path / "clicks.csv")
+    answer = command(*arguments, "--interactions", tmp_path / "clicks.csv")
+    assert answer.code == 0, answer.err
+    own = Folded(np.zeros((2, 8), np.float32), np.zeros(2, np.float32))
+    own.factors[1] = clicks.vectors[0]
+    mixed = model.mixed(own, np.array([0, 2]), new)
+    assert served.store.user_embeddings(["x-2", "x-3"]).vectors.tobytes() == mixed.factors.tobytes()
+    assert set(served.store.rank("x-3", ITEMS).ids).isdisjoint({"sku-3", "sku-8"})
 
 
 def test_new_items_are_pushed(served: Served, command: Command, tmp_path: Path) -> None:
@@ -135,6 +184,7 @@ def test_new_items_are_pushed(served: Served, command: Command, tmp_path: Path) 
         ("item_id,price\nx,1\n", (), "has no column 'category', which version "),
         ("item_id,category,price,colour\nx,c1,1,red\n", (), "has a column 'colour', which the items of version "),
         ("item_id,category,price\nx,c1,1\n", ("--entity", "user"), "--items has no effect with --entity user"),
+        ("item_id,category,price\nx,c1,1\n", ("--users", "x.csv"), "--users has no effect with --entity item"),
         ("item_id,category,price\nsku-1,c1,1\n", ("--push",), "1 of 1 items were in the training of version"),
     ],
 )

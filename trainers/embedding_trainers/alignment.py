@@ -175,7 +175,7 @@ def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
 def _trained(previous: Artifact, entity: Entity) -> pa.Table:
     """The rows of a version without those of content alone, which say of the space what the others do."""
     table = previous.table(entity)
-    if entity == "user" or previous.manifest.content is None:
+    if previous.manifest.content_of(entity) is None:
         return table
     return table.filter(pc.greater(table["n_interactions"], 0))
 

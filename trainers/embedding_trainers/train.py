@@ -45,6 +45,7 @@ def train_model(
     item_attributes: Source | None = None,
     attribute_types: Mapping[str, ColumnType] | None = None,
     content: str | None = None,
+    user_content: str | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
     search: Search | None = None,
@@ -66,8 +67,10 @@ def train_model(
         user_attributes: a file with a row per user, whose columns go with the embeddings.
         item_attributes: the same for items.
         attribute_types: types of attributes by name; others are those of the newest version, or as they look.
-        content: columns of the items' file, such as ``title:text,price:number``, or ``auto``: items of the file that
-            have no interaction get the vector that these say, see `embedding_trainers.content`.
+        content: columns of the items' file, such as ``title:text,price:number``: items of the file that have no
+            interaction get the vector that these say, see `embedding_trainers.content`. By default those that look like
+            content; ``auto`` refuses a file that has none, ``none`` takes none.
+        user_content: the same of the users' file.
         evaluation: first fit without a part of the interactions and see whether it ranks them high. The
             version itself is then fitted on all of them.
         align_to: the version into whose vector space the new one is rotated, so that models trained on its vectors
@@ -92,8 +95,11 @@ def train_model(
         log, report = read_log(interactions, run.columns, run.preparation, run.reading)
         ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
         warnings = run.warnings + log_warnings(log, run.columns, run.trainer, run.method)
-        attributes, catalogue, unused = run.read_attributes(
-            {"user": user_attributes, "item": item_attributes}, ids, attribute_types, content
+        attributes, catalogues, unused = run.read_attributes(
+            {"user": user_attributes, "item": item_attributes},
+            ids,
+            attribute_types,
+            {"user": user_content, "item": content},
         )
         warnings += unused
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
@@ -102,7 +108,7 @@ def train_model(
         as_read = dataclasses.replace(run.reading, user_ids=None, item_ids=None)
         candidates = [racer.config for racer in run.racers] or [run.config]
         settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)
-        request = _request(summary.fingerprint, attributes, catalogue, *settings, search, patience)
+        request = _request(summary.fingerprint, attributes, catalogues, *settings, search, patience)
         if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
             return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)
         if run.previous and align_to != LATEST:
@@ -152,10 +158,10 @@ def train_model(
     refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
-    content_file = None
-    if catalogue is not None:
+    content_files: dict[Entity, ContentFile] = {}
+    if catalogues:
         with timed(seconds, "content"):
-            aligned, content_file = _with_content(aligned, catalogue, user_items, method, config, options)
+            aligned, content_files = _with_content(aligned, catalogues, user_items, method, config, options)
     with timed(seconds, "write"):
         artifact = run.write(
             aligned,
@@ -170,15 +176,20 @@ def train_model(
             schemas=schemas,
             race=raced,
             tuning=tuning,
-            content=content_file,
+            content=content_files,
         )
     return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
 
 
 def _with_content(
-    aligned: Aligned, catalogue: Catalogue, user_items: Any, method: Trainer[Any], config: Any, options: RunOptions
-) -> tuple[Aligned, ContentFile]:
-    """Append the items without interactions."""
+    aligned: Aligned,
+    catalogues: Mapping[Entity, Catalogue],
+    user_items: Any,
+    method: Trainer[Any],
+    config: Any,
+    options: RunOptions,
+) -> tuple[Aligned, dict[Entity, ContentFile]]:
+    """Append the users and items without interactions."""
 
     def fold_in(rows: Any, known: KnownSide) -> Folded:
         assert method.fold_in is not None  # noqa: S101 (else it is not called)
@@ -186,23 +197,30 @@ def _with_content(
             return method.fold_in(rows, known, config, options)
 
     tables = dict(aligned.tables)
-    model = catalogue.fitted(tables, user_items, fold_in if method.fold_in else None, options.seed)
-    tables["item"] = catalogue.extended(tables["item"], model)
-    return dataclasses.replace(aligned, tables=tables), catalogue.file(model)
+    models = {
+        entity: each.fitted(tables, user_items, fold_in if method.fold_in else None, options.seed)
+        for entity, each in catalogues.items()
+    }
+    extended = {entity: catalogues[entity].extended(tables[entity], model) for entity, model in models.items()}
+    files = {entity: catalogues[entity].file(model) for entity, model in models.items()}
+    return dataclasses.replace(aligned, tables=tables | extended), files
 
 
 def _request(
-    fingerprint: str, attributes: Mapping[Entity, pa.Table | None], catalogue: Catalogue | None, *settings: object
+    fingerprint: str,
+    attributes: Mapping[Entity, pa.Table | None],
+    catalogues: Mapping[Entity, Catalogue],
+    *settings: object,
 ) -> str:
     """Return the SHA-256, in hex, of all that a version depends on, except the version that it is aligned to."""
     digest = hashlib.sha256(f"{fingerprint} {settings!r}".encode())
     tables: dict[str, pa.Table | None] = dict(attributes.items())
-    if catalogue is not None:
-        digest.update(catalogue.asked.encode())
-        tables["content"] = catalogue.table
-        tables["cold"] = catalogue.cold_attributes.append_column("", catalogue.cold_ids)
-    for entity, table in tables.items():
-        digest.update(f"{entity} {table is None}".encode())
+    for entity, catalogue in catalogues.items():
+        digest.update(f"{catalogue.asked} {catalogue.columns}".encode())
+        tables[f"{entity} content"] = catalogue.table
+        tables[f"{entity} cold"] = catalogue.cold_attributes.append_column("", catalogue.cold_ids)
+    for name_of_table, table in tables.items():
+        digest.update(f"{name_of_table} {table is None}".encode())
         if table is not None:
             digest.update(table.schema.to_string().encode())
             for name in table.column_names:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from embedding_trainers import AUTO
 from embedding_trainers.alignment import Aligned, Tables, too_few
-from embedding_trainers.content.catalogue import Catalogue
+from embedding_trainers.content.catalogue import Catalogue, catalogue_of, refuse_without_file
 from embedding_trainers.evaluation.report import ranked_users
 from embedding_trainers.interactions import Columns, LogReport, Preparation, Reading
 from embedding_trainers.interactions.attributes import read_attribute_file
@@ -143,23 +143,22 @@ class Run:
         files: Mapping[Entity, Source | None],
         ids: Mapping[Entity, pa.Array],
         types: Mapping[str, ColumnType] | None,
-        content: str | None = None,
-    ) -> tuple[dict[Entity, pa.Table | None], Catalogue | None, list[str]]:
+        content: Mapping[Entity, str | None],
+    ) -> tuple[dict[Entity, pa.Table | None], dict[Entity, Catalogue], list[str]]:
         """Read the attributes of users and items, in the order of their ids; and say which rows are of no use.
 
         Args:
-            content: the columns of the items that are content, see `content_columns`; None if none is.
+            content: the columns of each side that are content, see `Catalogue.of`.
 
         Raises:
             InputError: a file cannot be used, or `types` names a column that no file has.
         """
         attributes: dict[Entity, pa.Table | None] = dict.fromkeys(ENTITIES)
-        catalogue: Catalogue | None = None
+        catalogues: dict[Entity, Catalogue] = {}
         warnings = []
-        if content is not None and files["item"] is None:
-            raise InputError(f"--content {content}: no catalogue to take it from; name one with --items")
         unused = set(types or ())
         for entity, path in files.items():
+            refuse_without_file(entity, content[entity], path is not None)
             if path is None:
                 continue
             own_name = self.columns.user if entity == "user" else self.columns.item
@@ -168,18 +167,20 @@ class Run:
             unused.difference_update(file.columns.column_names)
             if cut := file.cut_times():
                 warnings.append(f"{file.name}: the times of {', '.join(cut)} are cut to whole seconds, as in Feast")
-            if entity == "item" and content is not None:
-                catalogue = Catalogue.of(file, ids[entity], content)
+            rows = file.rows_of(ids[entity])
+            catalogue, why_not = catalogue_of(file, entity, ids[entity], content[entity])
+            if catalogue is not None:
+                catalogues[entity] = catalogue
                 attributes[entity] = catalogue.trained_attributes
                 continue
-            rows = file.rows_of(ids[entity])
             attributes[entity] = file.served().take(rows)
             if without := len(file.ids) - (len(rows) - rows.null_count):
-                advice = "; --content auto gives them one" if entity == "item" else ""
-                warnings.append(f"{without:,} {entity}s of {file.name} have no interaction, and get no vector{advice}")
+                warnings.append(
+                    f"{without:,} {entity}s of {file.name} have no interaction, and get no vector: {why_not}"
+                )
         if unused:
             raise InputError(f"--attribute-types names {sorted(unused)[0]!r}, which is not among the attributes")
-        return attributes, catalogue, warnings
+        return attributes, catalogues, warnings
 
     def check_schemas(
         self, id_types: Mapping[Entity, pa.DataType], attributes: Mapping[Entity, pa.Table | None]
@@ -229,7 +230,7 @@ class Run:
         schemas: dict[Entity, pa.Schema],
         race: Race | None = None,
         tuning: Tuning | None = None,
-        content: ContentFile | None = None,
+        content: Mapping[Entity, ContentFile] | None = None,
     ) -> Artifact:
         """Write the version."""
         searched = ({} if tuning is None else tuning.to_json()) | ({} if race is None else {"race": race.to_json()})

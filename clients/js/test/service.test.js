@@ -79,7 +79,7 @@ test("neighbours, rankings and audiences are the library's", { skip }, async () 
 test("a search by text of a model without content says what is missing", { skip }, async () => {
   await assert.rejects(client.search({ modelName, text: "red lamp", userId: "u-1", limit: 3 }), (error) => {
     assert.equal(error.status, 422);
-    assert.match(error.errors.text, /was trained without --content/);
+    assert.match(error.errors.text, /was trained without content/);
     return true;
   });
 });

@@ -101,7 +101,9 @@ class Manifest(_Frozen):
     tuning: dict[str, Any] | None = None
     """How the hyper-parameters were found: objective, holdout, all trials. None if they were given."""
     content: dict[str, Any] | None = None
-    """What the vectors of items without interactions were made of. None if the version has none such."""
+    """What the vectors of items without interactions were made of. None if the version makes none of content."""
+    user_content: dict[str, Any] | None = None
+    """The same of users."""
     aligned_to: str | None = None
     """The earlier version into whose space the vectors were rotated; None if they were not."""
     alignment_residual: float | None = None
@@ -116,16 +118,18 @@ class Manifest(_Frozen):
     """What was removed since; see `feast_embeddings.artifact.forgetting`."""
     files: dict[str, FileInfo]
     """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on; and
-    ``content.parquet``, if there is `content`."""
+    ``content.parquet`` and ``user_content.parquet``, if there is `content` and `user_content`."""
     checksum: str = ""
     """SHA-256 of the file's bytes with this field empty."""
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
+        # Older releases refuse a manifest that has them.
         if not self.forgotten:
-            # Older releases refuse a manifest that has it.
             fields.pop("forgotten", None)
+        if self.user_content is None:
+            fields.pop("user_content", None)
         return fields
 
     @property
@@ -136,6 +140,10 @@ class Manifest(_Frozen):
     def rows(self, entity: Entity) -> int:
         """Return the number of users or items."""
         return self.n_users if entity == "user" else self.n_items
+
+    def content_of(self, entity: Entity) -> dict[str, Any] | None:
+        """Return what vectors of users or items without interactions were made of; None if of nothing."""
+        return self.user_content if entity == "user" else self.content
 
     def log_column(self, entity: Entity) -> str | None:
         """Return the name that the log's column of user or item ids had; None if not recorded."""

@@ -31,7 +31,7 @@ from feast_embeddings.artifact.model_folder import (
 )
 from feast_embeddings.artifact.table import EmbeddingTable, Entity, check_table, to_arrow
 from feast_embeddings.artifact.table_files import fsync, part_slices, sha256_of, write_durably, write_parts
-from feast_embeddings.artifact.versions import CONTENT, Artifact
+from feast_embeddings.artifact.versions import CONTENT_FILES, Artifact
 
 __all__ = ["ContentFile", "check_schemas", "write_artifact"]
 
@@ -79,7 +79,7 @@ def write_artifact(
     new_space_reason: str = "",
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
-    content: ContentFile | None = None,
+    content: Mapping[Entity, ContentFile] | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Leaves nothing behind on failure.
 
@@ -91,7 +91,7 @@ def write_artifact(
         alignment: how the vectors were rotated into the space of an earlier version; None starts a new space.
         space: the space of vectors that were not rotated; by default a new one.
         new_space_reason: why a new space starts.
-        content: how some of the vectors were made of content.
+        content: how vectors of a side are made of content.
 
     Raises:
         InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
@@ -124,11 +124,12 @@ def write_artifact(
             for entity, table in sides.items():
                 slices = part_slices(len(table.ids))
                 files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
-            if content is not None:
-                content.save(temporary / CONTENT)
-                fsync(temporary / CONTENT)
-                rows = pq.read_metadata(temporary / CONTENT).num_rows
-                files[CONTENT] = FileInfo(rows=rows, sha256=sha256_of(temporary / CONTENT))
+            content = content or {}
+            for entity, made in content.items():
+                file = temporary / CONTENT_FILES[entity]
+                made.save(file)
+                fsync(file)
+                files[file.name] = FileInfo(rows=pq.read_metadata(file).num_rows, sha256=sha256_of(file))
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 model=model,
@@ -147,7 +148,8 @@ def write_artifact(
                 fingerprint=fingerprint,
                 interactions=interactions,
                 tuning=tuning,
-                content=None if content is None else content.described,
+                content=content["item"].described if "item" in content else None,
+                user_content=content["user"].described if "user" in content else None,
                 files=files,
                 **alignment_fields(alignment, new_space_reason),
             ).signed()

@@ -20,7 +20,7 @@ from feast_embeddings.artifact.table_files import TableFiles, sha256_of, table_f
 from feast_embeddings.errors import ArtifactError, InputError, MissingSideError
 
 __all__ = [
-    "CONTENT",
+    "CONTENT_FILES",
     "LATEST",
     "PREVIOUS",
     "Artifact",
@@ -29,7 +29,7 @@ __all__ = [
     "load_artifact",
 ]
 
-CONTENT = "content.parquet"
+CONTENT_FILES: dict[Entity, str] = {"user": "user_content.parquet", "item": "content.parquet"}
 # Words that stand for a version on disk.
 LATEST, PREVIOUS = "latest", "previous"
 
@@ -57,17 +57,18 @@ class Artifact:
         self._check(entity, files)
         return files
 
-    def content(self) -> Path | None:
+    def content(self, entity: Entity = "item") -> Path | None:
         """Return the file that says how vectors are made of content, verified; None if the version has none.
 
         Raises:
             ArtifactError: it is missing, or was changed.
         """
-        if self.manifest.content is None:
+        if self.manifest.content_of(entity) is None:
             return None
-        if (expected := self.manifest.files.get(CONTENT)) is None:
-            raise ArtifactError(f"{self.path} has no {CONTENT}; restore it or train a new version")
-        return self._verified(CONTENT, expected)
+        name = CONTENT_FILES[entity]
+        if (expected := self.manifest.files.get(name)) is None:
+            raise ArtifactError(f"{self.path} has no {name}; restore it or train a new version")
+        return self._verified(name, expected)
 
     def _verified(self, name: str, expected: FileInfo) -> Path:
         file = self.path / name

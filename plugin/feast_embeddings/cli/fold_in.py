@@ -16,7 +16,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.query.from_trainers import from_trainers
 
 _SHOWN = 5
-# They add two arguments: ``source``, a log that has not been read yet, and ``items``, a table of new items.
+# They add two arguments: ``source``, a log that has not been read yet, and ``attributes``, tables by entity.
 _log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("options")
 _Configured: type[click.Command] = from_trainers("command")
 
@@ -36,7 +36,7 @@ _Configured: type[click.Command] = from_trainers("command")
 @json_option
 def fold_in(
     source: Any,
-    items: Any,
+    attributes: dict[str, Any],
     repo: str,
     model: str | None,
     entity: str,
@@ -49,22 +49,20 @@ def fold_in(
 ) -> None:
     """Compute vectors for users or items that are newer than the training.
 
-    They come from interactions; with --items, from the attributes of items, and interactions if there are any.
+    They come from interactions; with --users or --items, from attributes, and interactions if there are any.
     """
     target = None if output is None else output_path("--output", output, ".parquet")
     if target is None and not push:
         raise InputError("name a file with --output, or write into the live collection with --push")
     if update and not push:
         raise InputError("--update has no effect without --push")
-    if items is not None and entity != "item":
-        raise InputError("--items has no effect with --entity user; leave out one of them")
+    for other in attributes.keys() - {entity}:
+        raise InputError(f"--{other}s has no effect with --entity {entity}; leave out one of them")
     store = open_store(repo, model)
     into = None if version == LIVE else version_named(Path(repo), store.model, version)
     log, became = (None, None) if source is None else source.read()
-    if entity == "user":
-        folded = store.fold_in_users(log, version=into, push=push, update=update, seed=seed)
-    else:
-        folded = store.fold_in_items(log, attributes=items, version=into, push=push, update=update, seed=seed)
+    fold = store.fold_in_users if entity == "user" else store.fold_in_items
+    folded = fold(log, attributes=attributes.get(entity), version=into, push=push, update=update, seed=seed)
     if target is not None:
         import pyarrow.parquet as pq
 

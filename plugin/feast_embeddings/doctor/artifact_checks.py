@@ -36,7 +36,7 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
                 artifact = Artifact(folder, read_manifest(folder))
                 for entity in artifact.manifest.sides:
                     artifact.verified(entity)
-                artifact.content()
+                    artifact.content(entity)
                 whole += 1
                 unsigned += artifact.manifest.format_version == 1
             except (ArtifactError, OSError) as error:

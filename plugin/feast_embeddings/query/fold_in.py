@@ -37,8 +37,8 @@ def fold_in(
 
     Args:
         interactions: a file, or anything else that the trainers read as a log, with all interactions of each id.
-            None for items of which there are only attributes.
-        attributes: of items, a file or a table with a row for each; None to go by interactions alone.
+            None if there are only attributes.
+        attributes: a file or a table with a row for each; None to go by interactions alone.
         live: the live version; None if there is none.
         version: the version to fold into; None for the live one.
         push: also write the vectors into the live collection, where the newest event timestamp of an id wins.
@@ -64,7 +64,7 @@ def fold_in(
     if attributes is None:
         folded = from_trainers("fold_in")(artifact, entity, interactions, seed=seed)
     else:
-        folded = from_trainers("new_items")(artifact, attributes, interactions, seed=seed)
+        folded = from_trainers("new_rows")(artifact, entity, attributes, interactions, seed=seed)
     if push:
         _push(feature_store, model, folded, version, update=update)
     return folded

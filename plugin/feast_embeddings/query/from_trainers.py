@@ -13,9 +13,9 @@ __all__ = ["from_trainers"]
 def from_trainers(name: str) -> Any:
     """Load an object of the entry point group ``feast_embeddings.fold_in``.
 
-    ``new_items`` takes an `Artifact`, a table of items and a log or None, and returns a `FoldedIn` as well.
-    ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``loaded``
-    takes the first two, and returns a `Loaded` of visitors. ``text_encoder`` takes an `Artifact` and returns an
+    ``fold_in`` takes an `Artifact`, ``"user"`` or ``"item"``, a log and a seed, and returns a `FoldedIn`. ``new_rows``
+    does the same with a table of attributes before the log, which may then be None. ``loaded`` takes the first two,
+    and returns a `Loaded` of visitors. ``text_encoder`` takes an `Artifact` and returns an
     `Encoder` of `feast_embeddings.query.text.version_text`. ``options`` adds the options of a log to a
     command, which gets a ``source`` with a method `read`; ``command`` is the class of such a command.
 

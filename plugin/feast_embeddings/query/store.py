@@ -131,7 +131,7 @@ class EmbeddingStore:
     def search(self, text: str, user: Id | None = None, k: int = 10, **options: Unpack[QueryOptions]) -> Found:
         """Find the k items that are best for a text: by its words, by what it says as content, and for a user.
 
-        The version has to be trained with ``--content`` and a column of text. The first search of a version waits until
+        The version has to be trained with a column of text among its content. The first search of a version waits until
         the words of its items have been read. Items that a user has seen are not left out.
 
         Args:
@@ -257,26 +257,31 @@ class EmbeddingStore:
             raise missing_side(self.model, entity)
         return self._watch.sides[entity]
 
-    def fold_in_users(self, interactions: Any, **options: Unpack[FoldInOptions]) -> FoldedIn:
-        """Compute vectors for users newer than the training, from their interactions; once pushed, `rank` knows them.
+    def fold_in_users(
+        self, interactions: Any = None, *, attributes: Any = None, **options: Unpack[FoldInOptions]
+    ) -> FoldedIn:
+        """Compute vectors for users newer than the training, from interactions, attributes or both.
 
-        Items of the log then count as seen; see `feast_embeddings.query.fold_in` for options and errors.
+        Once they are pushed, `rank` knows them, and items of the log count as seen. Attributes need a version that was
+        trained with content of users; see `feast_embeddings.query.fold_in` for options and errors.
         """
-        live = self.live_version()
-        return fold_in(self.feature_store, self.model, "user", interactions, live=live, **options)
+        return self._folded_in("user", interactions, attributes, options)
 
     def fold_in_items(
         self, interactions: Any = None, *, attributes: Any = None, **options: Unpack[FoldInOptions]
     ) -> FoldedIn:
         """Compute vectors for items newer than the training, from interactions, attributes or both.
 
-        Attributes need a version that was trained with ``--content``; see `fold_in_users` for the options.
+        Attributes need a version that was trained with content of items; see `fold_in_users` for the options.
         """
+        return self._folded_in("item", interactions, attributes, options)
+
+    def _folded_in(self, entity: Entity, interactions: Any, attributes: Any, options: FoldInOptions) -> FoldedIn:
         if interactions is None and attributes is None:
-            raise InputError("fold_in_items: expected interactions, attributes or both, got neither")
+            raise InputError(f"fold_in_{entity}s: expected interactions, attributes or both, got neither")
         live = self.live_version()
         return fold_in(
-            self.feature_store, self.model, "item", interactions, attributes=attributes, live=live, **options
+            self.feature_store, self.model, entity, interactions, attributes=attributes, live=live, **options
         )
 
     def add_interactions(self, interactions: Iterable[Mapping[str, Any]]) -> Added:
@@ -309,8 +314,8 @@ class EmbeddingStore:
             items: attributes by id, under the names and with the types of the training. A missing one is a null.
 
         Raises:
-            InputError: the version was trained without ``--content`` or knows one of the items, or an attribute cannot
-                be used; nothing is added.
+            InputError: the version was trained without content of items or knows one of them, or an attribute cannot be
+                used; nothing is added.
         """
         if "item" not in self._watch.sides:
             raise missing_side(self.model, "item")

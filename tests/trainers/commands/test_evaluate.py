@@ -70,6 +70,7 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         parameters={"factors": 4, "iterations": 3},
         options=RunOptions(threads=1),
         user_attributes=shop / "users.parquet",
+        user_content="none",
         evaluation=False,
     )
     return repo
@@ -192,7 +193,7 @@ def test_hidden_items_and_users(shop: Path, split: str, table: str) -> None:
     assert [row["given"] for row in found["rows"]][:3] == [0, 1, 2]
     assert [row["given"] for row in bare["rows"]][:2] == [1, 2]
     assert set(bare["rows"][0]["scores"]) == {"behaviour", "popular", "random"}
-    assert as_json(*with_content, "--content", "none") == bare
+    assert as_json(*with_content, f"--{'user-' if entity == 'user' else ''}content", "none") == bare
     text = run(*with_content)
     assert f"bpr on {hidden} hidden {entity}s" in text
     assert f"content: {','.join(found['content'])}" in text
@@ -246,7 +247,14 @@ def test_events_and_repeats(shop: Path, trained: Path, tmp_path: Path) -> None:
         (["--interactions", "LOG", "--split", "cold-items", "--k", "5"], "--k has no effect with --split cold-items"),
         (["--interactions", "LOG", "--split", "cold-users", "--test", "LOG"], "--test has no effect with --split cold"),
         (["--interactions", "LOG", "--items", "USERS"], "--items has no effect without --split cold-items or cold"),
-        (["--interactions", "LOG", "--split", "cold-users", "--users", "USERS", "--content", "land:text"], "'land'"),
+        (
+            ["--interactions", "LOG", "--split", "cold-users", "--users", "USERS", "--user-content", "land:text"],
+            "'land'",
+        ),
+        (
+            ["--interactions", "LOG", "--split", "cold-users", "--users", "USERS", "--content", "land:text"],
+            "--content has no effect with --split cold-users",
+        ),
         (["--interactions", "LOG", "--split", "last", "--include-seen"], "--include-seen: --split last holds out all"),
         (["--interactions", "LOG", "--test-events", "buy"], "name it (--event-column)"),
         (["--interactions", "LOG", "--split-at", "now"], "'now' is not a time"),

@@ -132,12 +132,13 @@ def test_warnings(repo: Path, tmp_path: Path) -> None:
     """A bot and items of the catalogue without a row are said on standard error, and in the JSON."""
     log, items = tmp_path / "log.csv", tmp_path / "items.csv"
     log.write_text("user_id,item_id\n" + "bot,1\n" * 5_000 + "a,1\na,2\n")
-    items.write_text("item_id,n\n1,1\n2,2\n3,3\n4,4\n")
+    items.write_text("item_id,source\n1,a\n2,b\n3,a\n4,b\n")
     arguments = ["--repo", repo, "--model", "m", "--interactions", log, "--items", items, "--no-evaluate", "--json"]
     done = CliRunner().invoke(train, [str(argument) for argument in arguments], catch_exceptions=False)
     assert json.loads(done.stdout)["warnings"] == [
         "user 'bot' has 5,000 rows, 100% of all; leave bots out with --max-user-interactions",
-        f"2 items of {items} have no interaction, and get no vector; --content auto gives them one",
+        f"2 items of {items} have no interaction, and get no vector: {items} has a column 'source', and with "
+        "--content that is the attribute that says what a vector was made of; rename the column",
     ]
     assert "warning: user 'bot' has 5,000 rows" in done.stderr
 

@@ -86,7 +86,7 @@ def test_every_item_gets_a_vector(repo: Path, files: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_cold_items_change_no_user(repo: Path, files: tuple[Path, Path], trainer: str) -> None:
     """Trained rows are the same bytes, and users and items fold in as without; cold items rank by their group."""
-    without, with_content = (trained(repo, files, asked, trainer=trainer) for asked in (None, "title:text"))
+    without, with_content = (trained(repo, files, asked, trainer=trainer) for asked in ("none", "title:text"))
     for entity in ("user", "item"):
         before, after = (artifact.table(entity) for artifact in (without, with_content))
         shared = ["embedding", "n_interactions", *(["bias"] if entity == "item" else [])]
@@ -138,7 +138,7 @@ def test_the_next_version_is_aligned_by_what_was_trained(repo: Path, files: tupl
 @pytest.mark.parametrize(
     ("content", "changed", "message"),
     [
-        ("auto", {"item_attributes": None}, "--content auto: no catalogue to take it from; name one with --items"),
+        ("auto", {"item_attributes": None}, "--content auto: no file to take it from; name one with --items"),
         ("titles:text", {}, "--content: no column 'titles'; the columns are title; did you mean 'title'?"),
         ("title", {}, "expected COLUMN:KIND"),
     ],
@@ -151,15 +151,36 @@ def test_refused(repo: Path, files: tuple[Path, Path], content: str, changed: di
 
 
 @pytest.mark.parametrize(
-    ("column", "message"),
-    [("source", "has a column 'source', and with --content"), ("code", "looks like content .'code': almost every row")],
+    ("column", "asked", "message"),
+    [
+        ("source", "source:category", "has a column 'source', and with --content"),
+        ("code", "auto", "looks like content .'code': almost every row"),
+    ],
 )
-def test_catalogue_refused(repo: Path, files: tuple[Path, Path], column: str, message: str) -> None:
+def test_catalogue_refused(repo: Path, files: tuple[Path, Path], column: str, asked: str, message: str) -> None:
     """A column of ours, and nothing to use."""
     ids = pq.read_table(files[1], columns=["item_id"])
     pq.write_table(ids.append_column(column, ids["item_id"]), files[1])
     with pytest.raises(InputError, match=message):
-        trained(repo, files, "auto")
+        trained(repo, files, asked)
+
+
+def test_what_looks_like_content_is_by_default(repo: Path, files: tuple[Path, Path]) -> None:
+    """Unless it cannot be used: then the file is read as it is, and the reason is said."""
+    users = files[1].with_name("users.parquet")
+    pq.write_table(pa.table({"user_id": [*(f"u{n}" for n in range(160)), "new"], "joined": ["2024"] * 161}), users)
+    artifact = trained(repo, files, None, user_attributes=users)
+    described = artifact.manifest.content or {}
+    assert (described["asked"], described["items"]) == (None, ITEMS - WARM)
+    assert artifact.manifest.user_content is None
+    assert "new" not in artifact.table("user")["user_id"].to_pylist()
+    catalogue = pq.read_table(files[1])
+    pq.write_table(catalogue.append_column("source", pa.repeat("shop", len(catalogue))), files[1])
+    given: dict[str, Any] = {"trainer": "svd", "parameters": {"factors": 4}, "evaluation": False}
+    training = train_model(repo, "other", files[0], item_attributes=files[1], **given)
+    assert training.artifact.table("item")["source"].unique().to_pylist() == ["shop"]
+    assert "20 items of" in training.warnings[0]
+    assert "has a column 'source', and with --content" in training.warnings[0]
 
 
 def test_ids_that_are_no_numbers(repo: Path, tmp_path: Path) -> None:
@@ -181,10 +202,12 @@ def run(repo: Path, files: tuple[Path, Path], *arguments: str) -> tuple[str, str
 def test_the_command(repo: Path, files: tuple[Path, Path]) -> None:
     """The summary counts them, --like and embeddings.toml ask for the same, none asks for nothing."""
     given = ("--items", str(files[1]))
-    out, err = run(repo, files, *given)
-    assert "and get no vector; --content auto gives them one" in err
+    out, err = run(repo, files, *given, "--content", "none")
+    assert "have no interaction, and get no vector: content is turned off" in err
+    out, _ = run(repo, files, *given, "--like", "latest", "--json")
+    assert json.loads(out)["content"] is None
     out, err = run(repo, files, *given, "--content", "title:text")
-    assert "20 of 200 items by content alone, without interactions: title:text" in out
+    assert "content of items: title:text; 20 of 200 have nothing else" in out
     assert "get no vector" not in err
     out, _ = run(repo, files, *given, "--like", "latest", "--json")
     assert json.loads(out)["content"]["items"] == ITEMS - WARM
@@ -198,7 +221,7 @@ def test_the_command(repo: Path, files: tuple[Path, Path]) -> None:
 def test_if_changed(repo: Path, files: tuple[Path, Path]) -> None:
     """What is said of cold items, and what is content, count; the rest of the same is nothing new."""
     given = ("--items", str(files[1]), "--if-changed", "--json")
-    run(repo, files, *given)
+    run(repo, files, *given, "--content", "none")
     every = ("title:text", "title:text", "title:category")
     news = [not json.loads(run(repo, files, *given, "--content", asked)[0])["unchanged"] for asked in every]
     catalogue = pq.read_table(files[1])

@@ -49,6 +49,7 @@ SourceOf = Callable[[str], InteractionSource]
     metavar="SPEC",
     help="Which of their columns are content, as in train; none leaves them out.  [default: auto]",
 )
+@train_option("--user-content", metavar="SPEC", help="The same for --users, with cold-users.")
 @click.option(
     "--segment", "segments", multiple=True, metavar="NAME", help="Break down by this attribute of users; repeatable."
 )
@@ -66,6 +67,7 @@ def evaluate(
     users: str | None,
     items: str | None,
     content: str | None,
+    user_content: str | None,
     segments: tuple[str, ...],
     query: str | None,
     source_of: SourceOf,
@@ -101,11 +103,12 @@ def evaluate(
             f"has no effect with --split {test.split}",
         )
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
-        _evaluate_cold(
-            source, test.cold, source.table(items if test.cold == "item" else users), content or "auto", choice, as_json
-        )
+        of_other_side = ("user_content",) if test.cold == "item" else ("items", "content")
+        refuse_typed(of_other_side, f"has no effect with --split {test.split}")
+        table, asked = (items, content) if test.cold == "item" else (users, user_content)
+        _evaluate_cold(source, test.cold, source.table(table), asked or "auto", choice, as_json)
         return
-    refuse_typed(("items", "content"), "has no effect without --split cold-items or cold-users")
+    refuse_typed(("items", "content", "user_content"), "has no effect without --split cold-items or cold-users")
     if not segments and not is_given(context, "users"):
         users = None  # of the settings: no attribute is asked for
     if interactions is not None:
@@ -176,7 +179,7 @@ def _evaluate_cold(
         ids, own = (log.items, source.columns.item) if entity == "item" else (log.users, source.columns.user)
         file = read_attribute_file(table, id_names(entity, own))
         found = file.rows_of(ids).fill_null(-1).to_numpy(zero_copy_only=False)
-        catalogue = Catalogue(file.columns, found, content_columns(file, content))
+        catalogue = Catalogue(file.columns, found, content_columns(file, entity, content))
     report = evaluate_cold(entity, matrix, trainer, config, catalogue, choice.options)
     if as_json:
         what = {"trainer": name, "config": config.model_dump(mode="json"), "interactions": dataclasses.asdict(rows)}

@@ -166,35 +166,38 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fold_in_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `interaction_options`, and ``--items``, with which a log need not be there.
+    """Add the options of `interaction_options`, and ``--users`` and ``--items``, with which a log need not be there.
 
-    The command gets the arguments ``source``, None without a log, and ``items``, None without that option.
+    The command gets the arguments ``source``, None without a log, and ``attributes`` by entity, with the tables given.
     """
 
     @functools.wraps(command)
     def with_source(
         interactions: str | None,
+        users: str | None,
         items: str | None,
         query: str | None,
         source_of: Callable[[str], InteractionSource],
         **others: Any,
     ) -> None:
         source = replace(source_of(interactions or ""), query=query, repo=others.get("repo"))
-        if interactions is None and items is None:
-            raise InputError("name a log with --interactions, or a table of new items with --items")
-        # A log in embeddings.toml is that of the training, not that of new items.
-        has_log = items is None or is_given(click.get_current_context(), "interactions")
-        command(source=source if has_log else None, items=source.table(items), **others)
+        tables = {entity: source.table(path) for entity, path in (("user", users), ("item", items)) if path is not None}
+        if interactions is None and not tables:
+            raise InputError("name a log with --interactions, or a table of new ones with --users or --items")
+        # A log in embeddings.toml is that of the training, not that of new ones.
+        has_log = not tables or is_given(click.get_current_context(), "interactions")
+        command(source=source if has_log else None, attributes=tables, **others)
 
     log = log_option("--interactions", type=click.Path(), metavar="FILE", help=_LOG_HELP)
-    new = click.option(
+    new_items = click.option(
         "--items",
         type=click.Path(),
         metavar="FILE",
-        help="New items with their attributes, one row each, for a version trained with --content: their interactions, "
+        help="New items with their attributes, one row each, for a version trained with content: their interactions, "
         "if there are any, are in --interactions.",
     )
-    return log(new(QUERY(reading_options(with_source))))
+    new_users = click.option("--users", type=click.Path(), metavar="FILE", help="The same for new users.")
+    return log(new_users(new_items(QUERY(reading_options(with_source)))))
 
 
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:

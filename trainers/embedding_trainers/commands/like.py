@@ -53,7 +53,10 @@ def settings_of(artifact: Artifact) -> dict[str, Any]:
                 "max_user_interactions", "min_user_interactions", "min_item_interactions",
             )
         },
-        "content": (manifest.content or {}).get("asked"),
+        **{
+            name: "none" if described is None else described["asked"]
+            for name, described in (("content", manifest.content), ("user_content", manifest.user_content))
+        },
         "trainer": manifest.trainer.name,
         "factors": parameters.pop("factors", None),
         "params": tuple(parameters.items()),

@@ -101,9 +101,9 @@ def _text(found: Profile, name: str, guess: Guess | None) -> str:
         w = found.weights
         lines.append(f"  weights: {w['min']:g} to {w['max']:g}, median {w['median']:g}; {w['zeros']:,.0f} are 0")
     if found.without_interactions is not None:
+        vectors = "a vector from content" if guess is not None and guess.content else "no vector"
         lines.append(
-            f"  catalogue: {found.without_interactions:,} items without a row, which get no vector without "
-            f"--content; "
+            f"  catalogue: {found.without_interactions:,} items without a row, which get {vectors}; "
             f"{found.not_in_catalogue:,} items of the log are not in it"
         )
     if guess is not None:

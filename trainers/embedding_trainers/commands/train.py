@@ -49,8 +49,12 @@ __all__ = ["train"]
 @train_option(
     "--content",
     metavar="NAME:KIND,…",
-    help="Also give items of --items without interactions a vector, from these columns; kinds are text, category, "
-    "list, number and vector, e.g. title:text,price:number. auto guesses them.  [default: none, no vector]",
+    help="Columns of --items that say what an item is: those without interactions get a vector from them. Kinds are "
+    "text, category, list, number and vector, e.g. title:text,price:number; none turns it off.  [default: those that "
+    "look like content]",
+)
+@train_option(
+    "--user-content", metavar="NAME:KIND,…", help="The same for --users, e.g. country:category,birth_year:number."
 )
 @trainer_options
 @train_option(
@@ -110,6 +114,7 @@ def train(
     items: str | None,
     attribute_types: dict[str, ColumnType] | None,
     content: str | None,
+    user_content: str | None,
     choice: TrainerChoice,
     evaluate: bool,
     align_to: str | None,
@@ -133,7 +138,6 @@ def train(
         raise InputError("--tune-time has no effect without --tune")
 
     on_spark = engine == "spark"
-    content = None if content == "none" else content
     without_effect: dict[str, object] = {"master": master, "spark_conf": spark_conf}
     if on_spark:
         without_effect = {
@@ -142,7 +146,8 @@ def train(
             "threads": choice.options.threads,
             "device": choice.options.device != "auto",
             "if_changed": if_changed,
-            "content": content,
+            "content": content not in (None, "none"),
+            "user_content": user_content not in (None, "none"),
         }
     _refuse_other_engine(engine, without_effect)
     same: dict[str, Any] = {
@@ -175,6 +180,7 @@ def train(
             patience=patience,
             if_changed=if_changed,
             content=content,
+            user_content=user_content,
             **same,
         )
     if training.race and choice.options.progress:
@@ -219,11 +225,11 @@ def _summary(training: Training, repo: Path) -> str:
         f"  {manifest.n_users:,} users, {manifest.n_items:,} items, {manifest.n_interactions:,} interactions "
         f"as of {manifest.as_of:%Y-%m-%d %H:%M:%S} UTC; {manifest.dim} dimensions",
     ]
-    if content := manifest.content:
-        columns = ", ".join(f"{column['name']}:{column['encoder']}" for column in content["columns"])
-        lines.append(
-            f"  {content['items']:,} of {manifest.n_items:,} items by content alone, without interactions: {columns}"
-        )
+    for entity in manifest.sides:
+        if content := manifest.content_of(entity):
+            columns = ", ".join(f"{column['name']}:{column['encoder']}" for column in content["columns"])
+            alone = f"{content[f'{entity}s']:,} of {manifest.rows(entity):,} have nothing else"
+            lines.append(f"  content of {entity}s: {columns}; {alone}")
     lines += [f"  {line}" for line in training.log.lines()]
     if evaluation and evaluation.metrics:
         scores = ", ".join(

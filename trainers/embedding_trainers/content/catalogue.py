@@ -1,7 +1,8 @@
-"""A catalogue as content: vectors for its items without interactions, in the space of the trained ones."""
+"""A catalogue as content: vectors for its users or items without interactions, in the space of the trained ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,31 +25,36 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["AUTO", "SOURCE", "Catalogue", "content_columns"]
+__all__ = ["AUTO", "NONE", "SOURCE", "Catalogue", "catalogue_of", "content_columns", "refuse_without_file"]
 
 AUTO = "auto"
-"""The columns are guessed."""
+"""The columns are guessed, and it is an error if none looks like content."""
+NONE = "none"
+"""No column is content."""
 SOURCE = "source"
-"""The attribute that says what an item's vector was made of."""
+"""The attribute that says what a vector was made of."""
+_OPTIONS: dict[Entity, str] = {"user": "--user-content", "item": "--content"}
 _BEHAVIOUR, _CONTENT = "behaviour", "content"
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The file of all items, next to a log that has some of them.
+    """The file of all users or items, next to a log that has some of them.
 
     Attributes:
-        asked: the columns as they were asked for, or ``auto``.
+        entity: whether they are users or items.
+        asked: the columns as they were asked for, or ``auto``; None if nothing was.
         columns: those that are content.
-        table: these columns, a row for each item of the file.
-        rows: the row of each item of the log, -1 where the file has none; int64.
-        cold: the rows without an item of the log; int64.
+        table: these columns, a row for each row of the file.
+        rows: the row of each id of the log, -1 where the file has none; int64.
+        cold: the rows without an id of the log; int64.
         cold_ids: of these, in the type of the log's ids.
         cold_attributes: of these.
-        trained_attributes: of the items of the log.
+        trained_attributes: of the ids of the log.
     """
 
-    asked: str
+    entity: Entity
+    asked: str | None
     columns: tuple[ContentColumn, ...]
     table: pa.Table
     rows: npt.NDArray[np.int64]
@@ -58,35 +64,39 @@ class Catalogue:
     trained_attributes: pa.Table
 
     @classmethod
-    def of(cls, file: AttributeFile, ids: pa.Array, asked: str) -> Catalogue:
+    def of(
+        cls, file: AttributeFile, entity: Entity, ids: pa.Array, asked: str | None, columns: tuple[ContentColumn, ...]
+    ) -> Catalogue:
         """Take the content from a file.
 
         Args:
-            file: with a row for each item.
-            ids: of the items of the log.
-            asked: see `content_columns`.
+            file: with a row for each user or item.
+            entity: whether they are users or items.
+            ids: of those of the log.
+            asked: for the manifest.
+            columns: those that are content.
 
         Raises:
             InputError: a column or an id cannot be used.
         """
         if SOURCE in file.columns.column_names:
             raise InputError(
-                f"{file.name} has a column {SOURCE!r}, and with --content that is the attribute that says what a "
-                "vector was made of; rename the column"
+                f"{file.name} has a column {SOURCE!r}, and with {_OPTIONS[entity]} that is the attribute that says "
+                "what a vector was made of; rename the column"
             )
-        columns = content_columns(file, asked)
         places = file.rows_of(ids)
         cold = np.flatnonzero(~np.isin(np.arange(len(file.ids)), places.drop_null().to_numpy()))
         cold_ids = exact_cast(file.ids.take(pa.array(cold)), ids.type)
         if cold_ids is None:
             example = next(each for each in file.ids.to_pylist() if exact_cast(pa.array([each]), ids.type) is None)
             raise InputError(
-                f"{file.name} has the item id {example!r}, but those of the interactions are 64-bit whole numbers; "
+                f"{file.name} has the {entity} id {example!r}, but those of the interactions are 64-bit whole numbers; "
                 "correct it, or read all ids as text with --id-type text"
             )
         # What is no type that can be served, a vector is content only.
         served = file.served(leave_out={column.name for column in columns if column.how == "vector"})
         return cls(
+            entity=entity,
             asked=asked,
             columns=columns,
             table=file.columns.select([column.name for column in columns]),
@@ -100,7 +110,7 @@ class Catalogue:
     def fitted(
         self, tables: dict[Entity, EmbeddingTable], user_items: csr_matrix, fold_in: FoldIn | None, seed: int
     ) -> ContentModel:
-        """Fit what content says of trained vectors, on the trained items that the file has.
+        """Fit what content says of trained vectors, on the trained rows that the file has.
 
         Args:
             tables: of the training, aligned.
@@ -109,61 +119,126 @@ class Catalogue:
             seed: of all randomness.
         """
         listed = self.rows >= 0
-        items, users = tables["item"], tables["user"].embedding
-        interactions = user_items.T.tocsr()[np.flatnonzero(listed)]
+        other: Entity = "item" if self.entity == "user" else "user"
+        own, known = tables[self.entity], tables[other]
+        interactions = user_items if self.entity == "user" else user_items.T.tocsr()
+        degrees = user_items.getnnz(axis=0 if other == "item" else 1).astype(np.int64)
+        if not listed.all():
+            interactions = interactions[np.flatnonzero(listed)]
         interactions.sort_indices()
-        known = KnownSide("user", users, np.zeros(len(users), np.float32), user_items.getnnz(axis=1).astype(np.int64))
         return ContentModel.fitted(
             self.table.take(pa.array(self.rows[listed])),
             self.columns,
-            Trained(items.embedding[listed], _bias(items)[listed], interactions, known),
+            Trained(
+                own.embedding[listed],
+                _bias(own)[listed],
+                interactions,
+                KnownSide(other, known.embedding, _bias(known), degrees),
+            ),
             fold_in,
             catalogue=self.table,
             seed=seed,
         )
 
-    def extended(self, items: EmbeddingTable, model: ContentModel) -> EmbeddingTable:
-        """Append the items without interactions to the trained ones."""
+    def extended(self, trained: EmbeddingTable, model: ContentModel) -> EmbeddingTable:
+        """Append the rows without interactions to the trained ones."""
+        if not len(self.cold):
+            return trained
         said = model.of(self.table.take(pa.array(self.cold)))
         attributes = None
-        if items.attributes is not None:
-            attributes = pa.concat_tables([items.attributes, self.cold_attributes])
+        if trained.attributes is not None:
+            attributes = pa.concat_tables([trained.attributes, self.cold_attributes])
         return replace(
-            items,
-            ids=pa.concat_arrays([items.ids, self.cold_ids]),
-            embedding=np.concatenate([items.embedding, said.factors]),
-            bias=np.concatenate([_bias(items), said.bias]),
-            n_interactions=np.concatenate([items.n_interactions, np.zeros(len(self.cold), np.int64)]),
+            trained,
+            ids=pa.concat_arrays([trained.ids, self.cold_ids]),
+            embedding=np.concatenate([trained.embedding, said.factors]),
+            bias=None if trained.bias is None else np.concatenate([trained.bias, said.bias]),
+            n_interactions=np.concatenate([trained.n_interactions, np.zeros(len(self.cold), np.int64)]),
+            seen_items=_then_empty(trained.seen_items, len(trained.ids)),
             attributes=attributes,
         )
 
     def file(self, model: ContentModel) -> ContentFile:
         """What a version keeps of it."""
-        described = {"asked": self.asked, "items": len(self.cold), **model.to_json()}
+        described = {"asked": self.asked, f"{self.entity}s": len(self.cold), **model.to_json()}
         return ContentFile(described, model.save)
 
 
-def content_columns(file: AttributeFile, asked: str) -> tuple[ContentColumn, ...]:
+def refuse_without_file(entity: Entity, asked: str | None, has_file: bool) -> None:
+    """Refuse content that was asked for without a file to take it from.
+
+    Raises:
+        InputError: it was.
+    """
+    if asked not in (None, NONE) and not has_file:
+        raise InputError(f"{_OPTIONS[entity]} {asked}: no file to take it from; name one with --{entity}s")
+
+
+def catalogue_of(file: AttributeFile, entity: Entity, ids: pa.Array, asked: str | None) -> tuple[Catalogue | None, str]:
+    """What of a file is content; or None, and why.
+
+    Args:
+        file: with a row for each user or item.
+        entity: whether they are users or items.
+        ids: of those of the log.
+        asked: ``none``, ``auto``, or what `parse_content` reads; None takes what looks like content, if it can be used.
+
+    Raises:
+        InputError: what was asked for cannot be used.
+    """
+    if asked == NONE:
+        return None, "content is turned off"
+    if asked is not None:
+        return Catalogue.of(file, entity, ids, asked, content_columns(file, entity, asked)), ""
+    if not (columns := guess_content(file.columns).content):
+        return None, "no column looks like content"
+    try:
+        return Catalogue.of(file, entity, ids, None, columns), ""
+    except InputError as error:
+        # Without content the file may do as it is; where it does not, that is said when it is read.
+        return None, str(error)
+
+
+def content_columns(file: AttributeFile, entity: Entity, asked: str) -> tuple[ContentColumn, ...]:
     """The columns of a file that are content.
 
     Args:
         file: the catalogue.
+        entity: whether it has users or items.
         asked: ``auto``, or what `parse_content` reads.
 
     Raises:
         InputError: there are none, or not those asked for.
     """
     if asked != AUTO:
-        return parse_content(asked, file.columns.column_names, known_encoders())
+        return parse_content(asked, file.columns.column_names, known_encoders(), _OPTIONS[entity])
     guess = guess_content(file.columns)
     if not guess.content:
         reasons = "; ".join(f"{name!r}: {why}" for name, why in guess.left_out.items()) or "there are no columns"
-        raise InputError(f"--content {AUTO}: no column of {file.name} looks like content ({reasons}); name one")
+        raise InputError(
+            f"{_OPTIONS[entity]} {AUTO}: no column of {file.name} looks like content ({reasons}); name one"
+        )
     return guess.content
 
 
-def _bias(items: EmbeddingTable) -> npt.NDArray[np.float32]:
-    return np.zeros(len(items.ids), np.float32) if items.bias is None else items.bias
+def _bias(table: EmbeddingTable) -> npt.NDArray[np.float32]:
+    return np.zeros(len(table.ids), np.float32) if table.bias is None else table.bias
+
+
+def _then_empty(
+    seen: pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray] | None, n: int
+) -> Callable[[slice], pa.ChunkedArray] | None:
+    """The lists of n rows, with empty ones for any row after."""
+    if seen is None:
+        return None
+
+    def lists(rows: slice) -> pa.ChunkedArray:
+        start, stop = min(rows.start, n), min(rows.stop, n)
+        of_known = seen(slice(start, stop)) if callable(seen) else pa.chunked_array(seen.slice(start, stop - start))
+        n_empty = (rows.stop - rows.start) - len(of_known)
+        return pa.chunked_array([*of_known.chunks, pa.array([[]] * n_empty, of_known.type)], of_known.type)
+
+    return lists
 
 
 def _with_source(table: pa.Table, source: str) -> pa.Table:

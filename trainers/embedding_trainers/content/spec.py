@@ -33,7 +33,9 @@ class ContentColumn:
         return ":".join(part for part in (self.name, self.how, self.model) if part)
 
 
-def parse_content(text: str, columns: Sequence[str], encoders: Iterable[str] = ()) -> tuple[ContentColumn, ...]:
+def parse_content(
+    text: str, columns: Sequence[str], encoders: Iterable[str] = (), option: str = "--content"
+) -> tuple[ContentColumn, ...]:
     """Read ``title:text,price:number,photo:vector``.
 
     Each part is a column and its kind, or the name of an encoder, which a model may follow:
@@ -43,6 +45,7 @@ def parse_content(text: str, columns: Sequence[str], encoders: Iterable[str] = (
         text: as given on the command line.
         columns: those there are.
         encoders: names of the installed encoders.
+        option: what the text was given as.
 
     Raises:
         InputError: a part is no such pair, or names what there is not, or a column comes twice.
@@ -54,19 +57,19 @@ def parse_content(text: str, columns: Sequence[str], encoders: Iterable[str] = (
         how, _, model = (piece.strip() for piece in how.partition(":"))
         if not name or not how:
             raise InputError(
-                f"--content {text!r}: expected COLUMN:KIND, separated by commas, with a kind of {', '.join(KINDS)}; "
+                f"{option} {text!r}: expected COLUMN:KIND, separated by commas, with a kind of {', '.join(KINDS)}; "
                 f"got {part.strip()!r}"
             )
         if name not in columns:
             there = f"the columns are {', '.join(columns)}" if columns else "there are no columns"
-            raise InputError(f"--content: no column {name!r}; {there}{with_close(name, columns)}")
+            raise InputError(f"{option}: no column {name!r}; {there}{with_close(name, columns)}")
         if how not in known:
             raise InputError(
-                f"--content {name}:{how}: no kind or encoder {how!r}; there are {', '.join(known)}"
+                f"{option} {name}:{how}: no kind or encoder {how!r}; there are {', '.join(known)}"
                 f"{with_close(how, known)}"
             )
         if name in found:
-            raise InputError(f"--content: the column {name!r} comes twice, as {found[name]} and {part.strip()}")
+            raise InputError(f"{option}: the column {name!r} comes twice, as {found[name]} and {part.strip()}")
         found[name] = ContentColumn(name, how, model)
     return tuple(found.values())
 

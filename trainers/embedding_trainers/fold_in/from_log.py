@@ -183,7 +183,7 @@ def _side(log: Interactions, entity: Entity) -> tuple[pa.Array, npt.NDArray[np.i
 def known_ids(artifact: Artifact, files: TableFiles, entity: Entity, ids: pa.Array) -> pa.Array:
     """Those of the ids that a version was trained on: rows of content alone were not."""
     trained = files.read([f"{entity}_id", "n_interactions"])
-    if artifact.manifest.content is not None:
+    if artifact.manifest.content_of(entity) is not None:
         trained = trained.filter(pc.greater(trained["n_interactions"], 0))
     return ids.filter(pc.is_in(ids, value_set=trained[f"{entity}_id"]))
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from embedding_trainers import AUTO
 from embedding_trainers.alignment import align_by
+from embedding_trainers.content.catalogue import NONE
 from embedding_trainers.interactions import Columns, Preparation, Reading
 from embedding_trainers.interactions.checks import judge_weights, rows_warnings
 from embedding_trainers.interactions.tables import refuse_zeros
@@ -105,7 +106,7 @@ def _train(
         as_of, n_rows, fingerprint = _facts(rows, types)
         warnings = _warnings(pairs, n_rows, as_of)
         ids = {entity: _ids(pairs.sides[entity]) if files[entity] else pa.array([]) for entity in ENTITIES}
-        attributes, _, unused = run.read_attributes(files, ids, attribute_types)
+        attributes, _, unused = run.read_attributes(files, ids, attribute_types, dict.fromkeys(ENTITIES, NONE))
         warnings += unused
         schemas = run.check_schemas(types, attributes)
         if run.previous and run.align_to != LATEST:

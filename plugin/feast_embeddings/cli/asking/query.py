@@ -74,8 +74,8 @@ def rank(
 def search(text: str, k: int, filter: str | None, shown: Shown, model: str | None, repo: str, user: str | None) -> None:
     """Items for TEXT: by its words, by what it says as content, and for a user.
 
-    The version has to be trained with --content and a column of text. A score is the sum of 1 / (60 + place) over the
-    rankings; --json has the places.
+    The version has to be trained with a column of text among its content. A score is the sum of 1 / (60 + place) over
+    the rankings; --json has the places.
     """
     store = open_store(repo, model)
     shown.found(store.search(text, None if user is None else store.parse_id("user", user), k, filter=filter))

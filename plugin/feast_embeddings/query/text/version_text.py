@@ -62,10 +62,10 @@ class VersionText(LoadedOnce[_Loaded]):
 
     def _make(self, artifact: Artifact) -> _Loaded:
         if artifact.manifest.content is None:
-            raise self._has_none("without --content")
+            raise self._has_none("without content")
         encoder: Encoder = from_trainers("text_encoder")(artifact)
         if not encoder.columns:
-            raise self._has_none("without a column of text in --content")
+            raise self._has_none("without a column of text among its content")
         files = artifact.verified("item")
         ids = files.read(["item_id"])["item_id"].combine_chunks()
         return _Loaded(encoder, ids, KeywordIndex(_texts(files, encoder.columns)))
@@ -74,7 +74,7 @@ class VersionText(LoadedOnce[_Loaded]):
         return OptionError(
             "text",
             f"version {self.version} of model {self._model!r} was trained {how}, so that no text finds its items; "
-            "train with --items and --content, e.g. --content title:text",
+            "train with --items, and name a column with --content, e.g. title:text",
         )
 
     def _cannot(self, reason: str) -> TextSearchError:

@@ -38,7 +38,7 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
     @router.post("/{model}/items", responses={200: {"model": answers.NewItemsAnswer}})
     @terms("write", timed=False)
     async def add_items(model: Model, request: write_requests.NewItemsRequest) -> Response:
-        """Make items searchable that the training did not know, by their attributes; needs `train --content`.
+        """Make items searchable that the training did not know, by their attributes; needs `train --items`.
 
         Their vectors are what content says of them. Needs a key of scope write.
         """

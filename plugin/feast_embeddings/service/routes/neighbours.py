@@ -67,7 +67,9 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
 
     @router.post("/{model}/search", responses={200: {"model": answers.SearchAnswer}})
     async def search(model: Model, request: requests.SearchRequest) -> Response:
-        """Find items for a text: by its words, by what it says as content, and for a user. It needs `train --content`.
+        """Find items for a text: by its words, by what it says as content, and for a user.
+
+        Training needs a column of text among its content.
 
         The first search of a version takes longer, as the words of its items are read.
         """

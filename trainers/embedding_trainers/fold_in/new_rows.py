@@ -1,4 +1,4 @@
-"""New items by their attributes: vectors from content alone, or from content and the first interactions."""
+"""New users or items by their attributes: from content alone, or from content and the first interactions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from feast_embeddings.artifact import (
     RESERVED_COLUMNS,
     Artifact,
     EmbeddingTable,
+    Entity,
     FoldedIn,
     check_table,
     to_arrow,
@@ -27,16 +28,19 @@ from feast_embeddings.artifact.id_column import id_names
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
 
-__all__ = ["fold_in_new_items"]
+__all__ = ["fold_in_new_rows"]
 
 
-def fold_in_new_items(artifact: Artifact, items: Source, interactions: Any = None, *, seed: int = 0) -> FoldedIn:
-    """Make vectors of items with their attributes, and with what is known of their interactions.
+def fold_in_new_rows(
+    artifact: Artifact, entity: Entity, attributes: Source, interactions: Any = None, *, seed: int = 0
+) -> FoldedIn:
+    """Make vectors of users or items with their attributes, and with what is known of their interactions.
 
     Args:
-        artifact: a version that was trained with content.
-        items: a table with a row for each new item, and the columns that were content in the training.
-        interactions: all interactions of these items, see `fold_in`; None if there are none yet.
+        artifact: a version that was trained with content of this side.
+        entity: whether they are users or items.
+        attributes: a table with a row for each, and the columns that were content in the training.
+        interactions: all their interactions, see `fold_in`; None if there are none yet.
         seed: of what randomness there is.
 
     Raises:
@@ -45,56 +49,73 @@ def fold_in_new_items(artifact: Artifact, items: Source, interactions: Any = Non
         MissingExtraError: what an encoder needs is not installed.
     """
     manifest = artifact.manifest
-    if (path := artifact.content()) is None:
+    if (path := artifact.content(entity)) is None:
         raise InputError(
-            f"version {manifest.version} was trained without --content, so that attributes alone make no vector; "
-            "train with --content auto, or fold in from interactions"
+            f"version {manifest.version} was trained without content of {entity}s, so that attributes alone make no "
+            f"vector; train with --{entity}s, or fold in from interactions"
         )
-    model, files = ContentModel.load(path), artifact.verified("item")
-    types = types_of_version(artifact).attributes.get("item", {})
-    file = read_attribute_file(items, id_names("item", manifest.log_column("item")), types)
-    attributes = _attributes(file, model, files.schema, manifest.version)
-    ids = typed_ids(file.ids, files.schema.field("item_id").type, "item", manifest.version)
+    model, files = ContentModel.load(path), artifact.verified(entity)
+    types = types_of_version(artifact).attributes.get(entity, {})
+    file = read_attribute_file(attributes, id_names(entity, manifest.log_column(entity)), types)
+    served = _attributes(file, model, files.schema, entity, manifest.version)
+    ids = typed_ids(file.ids, files.schema.field(f"{entity}_id").type, entity, manifest.version)
     n, as_of, n_rows, n_unknown = np.zeros(len(ids), np.int64), datetime.now(UTC), 0, 0
     own = Folded(np.zeros((len(ids), manifest.dim), np.float32), np.zeros(len(ids), np.float32))
+    seen = None
     if interactions is not None:
-        folded = fold_in(artifact, "item", interactions, seed=seed)
-        strangers = pc.index_in(pa.concat_arrays([folded.table["item_id"].combine_chunks(), folded.missing]), ids)
+        folded = fold_in(artifact, entity, interactions, seed=seed)
+        found = folded.table[f"{entity}_id"].combine_chunks()
+        strangers = pc.index_in(pa.concat_arrays([found, folded.missing]), ids)
         if strangers.null_count:
             example = [*folded.ids, *folded.missing.to_pylist()][strangers.to_pylist().index(None)]
             raise InputError(
-                f"{strangers.null_count:,} items of the interactions are not in {file.name}, e.g. {example!r}; add "
+                f"{strangers.null_count:,} {entity}s of the interactions are not in {file.name}, e.g. {example!r}; add "
                 "their rows, or leave their interactions out"
             )
         places = strangers[: len(folded.table)].to_numpy()
-        own.factors[places], own.bias[places] = folded.vectors, folded.table["bias"].to_numpy()
+        own.factors[places] = folded.vectors
+        if entity == "item":
+            own.bias[places] = folded.table["bias"].to_numpy()
+        else:
+            seen = _or_empty(folded.table["seen_items"], pc.index_in(ids, value_set=found))
         n[places] = folded.table["n_interactions"].to_numpy()
         as_of = folded.table["event_timestamp"][0].as_py()
         n_rows, n_unknown = folded.n_interactions, folded.n_unknown
     said = model.mixed(own, n, file.columns)
-    made = check_table("item", EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=said.bias))
+    bias = said.bias if entity == "item" else None
+    made = check_table(
+        entity, EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=bias, seen_items=seen)
+    )
     stamp = max(as_of, manifest.as_of)
-    table = to_arrow("item", made, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
-    attributes[SOURCE] = pa.array(np.where(n > 0, "both", "content"))
+    table = to_arrow(entity, made, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
+    served[SOURCE] = pa.array(np.where(n > 0, "both", "content"))
     columns: dict[str, Any] = {
         field.name: table[field.name]
         if field.name in table.column_names
-        else attributes[field.name].cast(field.type)
-        if field.name in attributes
+        else served[field.name].cast(field.type)
+        if field.name in served
         else pa.nulls(len(ids), field.type)
         for field in files.schema
     }
     return FoldedIn(
-        entity="item",
+        entity=entity,
         table=pa.table(columns, schema=files.schema),
-        known=known_ids(artifact, files, "item", ids),
+        known=known_ids(artifact, files, entity, ids),
         missing=ids.slice(0, 0),
         n_interactions=n_rows,
         n_unknown=n_unknown,
     )
 
 
-def _attributes(file: AttributeFile, model: ContentModel, schema: pa.Schema, version: str) -> dict[str, Any]:
+def _or_empty(lists: pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    """The lists at these places, and an empty one for a null."""
+    every = pa.concat_arrays([lists.combine_chunks(), pa.array([[]], lists.type)])
+    return every.take(places.fill_null(len(lists)))
+
+
+def _attributes(
+    file: AttributeFile, model: ContentModel, schema: pa.Schema, entity: Entity, version: str
+) -> dict[str, Any]:
     """The columns of a file that the version serves."""
     content = {column.name: column for column in model.features.columns}
     names = file.columns.column_names
@@ -106,7 +127,7 @@ def _attributes(file: AttributeFile, model: ContentModel, schema: pa.Schema, ver
     served = [name for name in schema.names if name not in RESERVED_COLUMNS and name != SOURCE]
     if extra := [name for name in names if name not in served and name not in content]:
         raise InputError(
-            f"{file.name} has a column {extra[0]!r}, which the items of version {version} have not; they have "
+            f"{file.name} has a column {extra[0]!r}, which the {entity}s of version {version} have not; they have "
             f"{', '.join(served)}. Leave it out"
         )
     table = file.served(leave_out={name for name in names if name not in served})
