@@ -26,6 +26,7 @@ _TAIL = 20  # interactions: with fewer a row can gain
 _K = 20
 _MOST_USERS = 2000
 _MOST_LOST = 0.005  # of what is found among all rows
+_NOISE = 1.96  # standard errors: what users find more by chance
 
 _Floats = npt.NDArray[np.float32]
 
@@ -57,7 +58,7 @@ def with_prior(trained: Trained, said: Folded, strength: float) -> Folded:
 def choose_strength(
     trained: Trained, said: Folded, asked: csr_matrix, seen: csr_matrix, users: npt.NDArray[np.bool_] | None = None
 ) -> float | None:
-    """The τ with which users find most of the trained items of few interactions; None if that is none at all.
+    """The τ with which users find most of the trained items of few interactions; None if none finds more than chance.
 
     Args:
         trained: items.
@@ -74,17 +75,19 @@ def choose_strength(
         return None
     every = np.arange(trained.vectors.shape[0])
 
-    def found(items: Folded, numbers: npt.NDArray[np.integer]) -> float:
+    def found(items: Folded, numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
         scores = vectors @ items.factors[numbers].T + items.bias[numbers]
         return _share_found(scores, asked[:, numbers], seen[:, numbers])
 
     own = Folded(trained.vectors, trained.bias)
-    best, best_found, least = None, found(own, few), (1 - _MOST_LOST) * found(own, every)
+    without, least = found(own, few), (1 - _MOST_LOST) * found(own, every).mean()
+    best, most = None, 0.0
     for strength in _STRENGTHS:
         mixed = with_prior(trained, said, strength)
-        of_few = found(mixed, few)
-        if of_few > best_found and found(mixed, every) >= least:
-            best, best_found = strength, of_few
+        gain = found(mixed, few) - without
+        noise = _NOISE * gain.std() / np.sqrt(len(gain))
+        if gain.mean() > max(most, noise) and found(mixed, every).mean() >= least:
+            best, most = strength, gain.mean()
     return best
 
 
@@ -93,12 +96,12 @@ def _of_length(vectors: _Floats, lengths: _Floats) -> _Floats:
     return np.asarray(vectors * np.divide(lengths, own, out=np.zeros_like(own), where=own > 0), np.float32)
 
 
-def _share_found(scores: _Floats, asked: csr_matrix, seen: csr_matrix) -> float:
-    """The share of min(20, all) of a user's asked items among the first 20, the mean over users who have one."""
+def _share_found(scores: _Floats, asked: csr_matrix, seen: csr_matrix) -> npt.NDArray[np.float64]:
+    """The share of min(20, all) of a user's asked items among the first 20, for each user who has one."""
     scores = np.where(seen.toarray() > 0, np.float32(-np.inf), scores)
     k = min(_K, scores.shape[1])
     first = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     wanted = asked.toarray() > 0
     n = wanted.sum(axis=1)
     hits = np.take_along_axis(wanted, first, axis=1).sum(axis=1)
-    return float((hits[n > 0] / np.minimum(n, k)[n > 0]).mean())
+    return np.asarray(hits[n > 0] / np.minimum(n, k)[n > 0])
