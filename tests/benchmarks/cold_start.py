@@ -153,7 +153,7 @@ def cold(data: Data, trainer: str, seed: int, results: Results) -> None:
         start = time.process_time()
         features = Features.fitted(data.items.take(pa.array(warm)), columns)
         of_warm = features.of(data.items.take(pa.array(warm)))
-        prior = fit_prior(of_warm, fit.trained, fit.fold_in)
+        prior = fit_prior(of_warm, fit.trained, fit.fold_in, widths=features.widths(data.items))
         seconds = time.process_time() - start
         of_hidden = features.of(data.items.take(pa.array(hidden)))
         similarity = (of_hidden @ of_warm.T).toarray()
@@ -237,8 +237,9 @@ def tail(data: Data, trainer: str, seed: int, results: Results) -> None:
     asked = asked[fit.users][:, items]
     columns = list(data.sets.values())[-1]
     table = data.items.take(pa.array(items))
-    features = Features.fitted(table, columns).of(table)
-    prior = fit_prior(features, fit.trained, fit.fold_in)
+    encoders = Features.fitted(table, columns)
+    features = encoders.of(table)
+    prior = fit_prior(features, fit.trained, fit.fold_in, widths=encoders.widths(table))
     counts = np.asarray(fit.matrix.sum(axis=0)).ravel().astype(np.int64)
     own = Folded(fit.factors.item_factors, fit.factors.item_bias)
     found_by = {"without prior": own}

@@ -46,6 +46,14 @@ class Features:
                 parts.append(sparse.csr_matrix(encoder.encode(table[column.name])))
         return sparse.hstack(parts, format="csr", dtype="float32")
 
+    def widths(self, table: pa.Table) -> tuple[int, ...]:
+        """The number of features of each column."""
+        nothing = table.slice(0, 0)
+        return tuple(
+            encoder.encode(nothing[column.name]).shape[1]
+            for column, encoder in zip(self.columns, self.encoders, strict=True)
+        )
+
 
 class _named:  # noqa: N801 (a context manager that is used like a function)
     """Puts the column in front of what is wrong with it."""

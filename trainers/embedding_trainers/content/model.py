@@ -57,7 +57,8 @@ class ContentModel:
             seed: of what is held back to choose λ and τ.
         """
         features = Features.fitted(table if catalogue is None else catalogue, columns)
-        return cls(features, fit_prior(features.of(table), trained, fold_in, seed=seed))
+        encoded = features.of(table)
+        return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), seed=seed))
 
     def of(self, table: pa.Table) -> Folded:
         """What content alone says of rows, a block at a time."""
@@ -88,6 +89,7 @@ class ContentModel:
             ],
             "penalty": self.prior.penalty,
             "strength": self.prior.strength,
+            "scales": list(self.prior.scales),
         }
 
     def save(self, path: Path) -> None:
@@ -120,7 +122,7 @@ class ContentModel:
             states: list[State] = [(c["settings"], _own(arrays, f"{i}.")) for i, c in enumerate(described["columns"])]
             offset = arrays[f"{_MAP}.offset"].to_numpy()
             ridge = Ridge(arrays[f"{_MAP}.weights"].to_numpy().reshape(-1, len(offset)), offset)
-            prior = Prior(ridge, described["penalty"], described["strength"])
+            prior = Prior(ridge, described["penalty"], described["strength"], tuple(described.get("scales", ())))
         except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {error}); train again") from None
         encoders = []
