@@ -1,6 +1,7 @@
 """How well content finds items that have no interactions, or few.
 
     python -m tests.benchmarks.cold_start --data DIR [--dataset shop] [--trainers als svd] [--seeds 5]
+    python -m tests.benchmarks.cold_start --data DIR --only-cold [--text model2vec:FOLDER …]
 
 A fifth of the items is hidden. Users rank the hidden items among themselves; recall@20 is the share of min(20, all) of
 their hidden items that are among the first 20, the mean over users who have one, ± the half 95 % interval over seeds.
@@ -8,6 +9,9 @@ DIR holds MovieLens 100K: ``ml-100k_interactions.parquet`` and ``ml-100k_items.p
 
 * cold: nothing of the hidden items is known but their content.
 * n: items of more than 40 interactions, folded in from n of them, asked for those beyond the first 40.
+* with --text, encoders of titles and the models that they load, next to tf-idf. "title and year" is a text such as
+  "Toy Story (1995)": MovieLens has the year in its titles, and this catalogue in a column of its own. FOLDER
+  ``wordllama`` is that of the installed package.
 * trained items: nothing is hidden but a fifth of the interactions, by which half of the users choose τ and half are
   asked.
 """
@@ -17,9 +21,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,9 +33,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from model2vec import StaticModel
+from safetensors.numpy import load_file
 from scipy import stats
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
+from tokenizers import Tokenizer
 
 from embedding_trainers.content.features import Features
 from embedding_trainers.content.guess import guess_content
@@ -59,7 +68,7 @@ class Data:
     sets: dict[str, tuple[ContentColumn, ...]]
 
 
-def movielens(folder: Path) -> Data:
+def movielens(folder: Path, texts: Sequence[str]) -> Data:
     """Its release years have one that is no number."""
     log = read_interactions(folder / "ml-100k_interactions.parquet")
     items = pq.read_table(folder / "ml-100k_items.parquet")
@@ -67,12 +76,25 @@ def movielens(folder: Path) -> Data:
     years = items["release_year"]
     years = pc.if_else(pc.match_substring_regex(years, r"^\d+$"), years, None).cast(pa.int64())
     items = items.drop_columns(["release_year"]).append_column("year", years)
-    title, genres, year = (ContentColumn(*pair) for pair in (("title", "text"), ("genres", "list"), ("year", "number")))
-    sets = {"title": (title,), "genres + year": (genres, year), "title + genres": (title, genres)}
-    return Data(_ones(log.to_csr()), items, sets | {"title + genres + year": (title, genres, year)})
+    dated = [f"{title} ({year})" for title, year in zip(items["title"].to_pylist(), years.to_pylist(), strict=True)]
+    items = items.append_column("dated", pa.array(dated))
+    genres, year = ContentColumn("genres", "list"), ContentColumn("year", "number")
+    sets: dict[str, tuple[ContentColumn, ...]] = {"genres + year": (genres, year)}
+    for text in texts:
+        encoder, _, model = text.partition(":")
+        title, with_year = (ContentColumn(name, encoder, model) for name in ("title", "dated"))
+        name = f"{encoder} {Path(model).name}".strip()
+        sets |= {
+            f"title by {name}": (title,),
+            f"title and year by {name}": (with_year,),
+            f"title by {name} + genres": (title, genres),
+            f"title and year by {name} + genres": (with_year, genres),
+            f"title by {name} + genres + year": (title, genres, year),
+        }
+    return Data(_ones(log.to_csr()), items, sets)
 
 
-def shop(_: Path) -> Data:
+def shop(_: Path, __: Sequence[str]) -> Data:
     """The generated one, with 2,600 items."""
     made = generate_shop(n_users=4000, n_items=2600, n_interactions=120_000)
     log = read_interactions(made.interactions)
@@ -138,8 +160,8 @@ def scores(fit: Fit, items: Folded) -> _Floats:
 Results = dict[str, list[float]]
 
 
-def cold(data: Data, trainer: str, seed: int, results: Results) -> None:
-    """Hidden items by content alone, and with n interactions."""
+def cold(data: Data, trainer: str, seed: int, results: Results, *, only_cold: bool) -> None:
+    """Hidden items by content alone, and, unless that is all that is asked, with n interactions."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(data.matrix.shape[1])
     hidden, warm = (np.sort(part) for part in np.split(order, [len(order) // 5]))
@@ -165,6 +187,8 @@ def cold(data: Data, trainer: str, seed: int, results: Results) -> None:
         results[f"λ, {name}"].append(prior.penalty)
         results[f"τ, {name}"].append(prior.strength)
         results[f"CPU seconds of the prior ÷ of the training, {name}"].append(seconds / fit.seconds)
+    if only_cold:
+        return
     assert prior is not None
     warmer(fit, prior, asked, of_hidden, rng, results)
 
@@ -268,14 +292,31 @@ def main() -> None:
     parser.add_argument("--dataset", choices=("ml-100k", "shop"), default="ml-100k")
     parser.add_argument("--trainers", nargs="+", default=["als", "softmax", "svd", "bpr"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only-cold", action="store_true")
+    parser.add_argument("--text", nargs="+", default=[])
     arguments = parser.parse_args()
-    data = {"ml-100k": movielens, "shop": shop}[arguments.dataset](arguments.data)
+    with TemporaryDirectory() as folder:
+        texts = [wordllama(Path(folder)) if text == "model2vec:wordllama" else text for text in arguments.text]
+        run(arguments, {"ml-100k": movielens, "shop": shop}[arguments.dataset](arguments.data, ["text", *texts]))
+
+
+def wordllama(folder: Path) -> str:
+    """The weights inside that package, as model2vec reads them."""
+    package = Path(find_spec("wordllama").submodule_search_locations[0])  # type: ignore[union-attr, index]
+    (weights,) = load_file(package / "weights" / "l2_supercat_256.safetensors").values()
+    tokenizer = Tokenizer.from_file(str(package / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+    StaticModel(weights.astype(np.float32), tokenizer).save_pretrained(folder / "wordllama")
+    return f"model2vec:{folder / 'wordllama'}"
+
+
+def run(arguments: argparse.Namespace, data: Data) -> None:
     for trainer in arguments.trainers:
         results: Results = defaultdict(list)
         with threadpool_limits(1, "blas"):
             for seed in range(arguments.seeds):
-                cold(data, trainer, seed, results)
-                tail(data, trainer, seed, results)
+                cold(data, trainer, seed, results, only_cold=arguments.only_cold)
+                if not arguments.only_cold:
+                    tail(data, trainer, seed, results)
         print(f"\n{arguments.dataset}, {trainer}, {arguments.seeds} seeds")
         for name, values in results.items():
             half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else np.nan

@@ -186,7 +186,9 @@ def _with_content(
             return method.fold_in(rows, known, config, options)
 
     tables = dict(aligned.tables)
-    model = catalogue.fitted(tables, user_items, fold_in if method.fold_in else None, options.seed)
+    model = catalogue.fitted(
+        tables, user_items, fold_in if method.fold_in else None, options.seed, progress=options.progress
+    )
     tables["item"] = catalogue.extended(tables["item"], model)
     return dataclasses.replace(aligned, tables=tables), catalogue.file(model)
 

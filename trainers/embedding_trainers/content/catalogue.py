@@ -98,7 +98,13 @@ class Catalogue:
         )
 
     def fitted(
-        self, tables: dict[Entity, EmbeddingTable], user_items: csr_matrix, fold_in: FoldIn | None, seed: int
+        self,
+        tables: dict[Entity, EmbeddingTable],
+        user_items: csr_matrix,
+        fold_in: FoldIn | None,
+        seed: int,
+        *,
+        progress: bool = False,
     ) -> ContentModel:
         """Fit what content says of trained vectors, on the trained items that the file has.
 
@@ -107,6 +113,7 @@ class Catalogue:
             user_items: what it was trained on.
             fold_in: of its trainer; None if it cannot.
             seed: of all randomness.
+            progress: see `Encoder`.
         """
         listed = self.rows >= 0
         items, users = tables["item"], tables["user"].embedding
@@ -120,6 +127,7 @@ class Catalogue:
             fold_in,
             catalogue=self.table,
             seed=seed,
+            progress=progress,
         )
 
     def extended(self, items: EmbeddingTable, model: ContentModel) -> EmbeddingTable:

@@ -44,6 +44,7 @@ class Encoder(ABC):
         kind: of the columns that it encodes.
         takes_model: whether a model may be named.
         model: its name, or the empty text.
+        progress: whether encoding shows a bar on standard error, if it takes long.
 
     Stability: provisional, see docs/compatibility.md.
     """
@@ -54,6 +55,7 @@ class Encoder(ABC):
     def __init__(self, model: str = "") -> None:
         """Make one that is not fitted."""
         self.model = model
+        self.progress = False
 
     @abstractmethod
     def fit(self, column: pa.ChunkedArray) -> None:
@@ -116,7 +118,10 @@ def make_encoder(column: ContentColumn) -> Encoder:
     found = find_encoder(column.how)
     if column.model and not found.takes_model:
         raise InputError(f"--content {column}: {column.how} takes no model, got {column.model!r}")
-    return found(column.model)
+    try:
+        return found(column.model)
+    except InputError as error:
+        raise InputError(f"--content {column}: {error}") from None
 
 
 def state_hash(state: State) -> str:

@@ -24,8 +24,8 @@ class Features:
     encoders: tuple[Encoder, ...]
 
     @classmethod
-    def fitted(cls, table: pa.Table, columns: Sequence[ContentColumn]) -> Features:
-        """Fit the encoders on a table.
+    def fitted(cls, table: pa.Table, columns: Sequence[ContentColumn], *, progress: bool = False) -> Features:
+        """Fit the encoders on a table; `progress` see `Encoder`.
 
         Raises:
             InputError: a column cannot be encoded as it is to be.
@@ -33,6 +33,7 @@ class Features:
         """
         encoders = tuple(make_encoder(column) for column in columns)
         for column, encoder in zip(columns, encoders, strict=True):
+            encoder.progress = progress
             with _named(column):
                 encoder.fit(table[column.name])
         return cls(tuple(columns), encoders)

@@ -45,6 +45,7 @@ class ContentModel:
         *,
         catalogue: pa.Table | None = None,
         seed: int = 0,
+        progress: bool = False,
     ) -> ContentModel:
         """Fit on the trained rows.
 
@@ -55,8 +56,9 @@ class ContentModel:
             fold_in: of its trainer; None if it cannot.
             catalogue: all rows, to fit the encoders on; None if `table` has all.
             seed: of what is held back to choose λ and τ.
+            progress: see `Encoder`.
         """
-        features = Features.fitted(table if catalogue is None else catalogue, columns)
+        features = Features.fitted(table if catalogue is None else catalogue, columns, progress=progress)
         encoded = features.of(table)
         return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), seed=seed))
 
