@@ -14,6 +14,7 @@ import pyarrow as pa
 from embedding_trainers import AUTO
 from embedding_trainers.alignment import Aligned, align, count_shared
 from embedding_trainers.content.catalogue import Catalogue
+from embedding_trainers.content.features import what_is_read
 from embedding_trainers.evaluation import measured, score_users
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
@@ -201,6 +202,8 @@ def _request(
     tables: dict[str, pa.Table | None] = dict(attributes.items())
     if catalogue is not None:
         digest.update(catalogue.asked.encode())
+        # Before the training: a model that is not there is found now, not after hours.
+        digest.update(what_is_read(catalogue.table, catalogue.columns).encode())
         tables["content"] = catalogue.table
         tables["cold"] = catalogue.cold_attributes.append_column("", catalogue.cold_ids)
     for entity, table in tables.items():

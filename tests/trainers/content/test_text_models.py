@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -232,18 +232,21 @@ def test_training(repo: Path, static: Path, decided: Decided, tmp_path: Path) ->
     ids = pa.array([f"i{n}" for n in range(len(decided.table))])
     pq.write_table(decided.table.append_column("item_id", ids), catalogue)
 
-    artifact = train_model(
-        repo,
-        "m",
-        log,
-        content=f"title:model2vec:{folder}",
-        trainer="als",
-        item_attributes=catalogue,
-        parameters={"factors": 8},
-        options=RunOptions(seed=1, threads=1),
-        evaluation=False,
-    ).artifact
+    given: dict[str, Any] = {
+        "content": f"title:model2vec:{folder}",
+        "trainer": "als",
+        "item_attributes": catalogue,
+        "parameters": {"factors": 8},
+        "options": RunOptions(seed=1, threads=1),
+        "evaluation": False,
+    }
 
+    artifact = train_model(repo, "m", log, **given).artifact
+
+    def again() -> bool:
+        return train_model(repo, "m", log, if_changed=True, **given).unchanged
+
+    assert again()
     (described,) = (artifact.manifest.content or {})["columns"]
     assert (described["encoder"], described["model"]) == ("model2vec", str(folder))
     assert described["settings"]["model"] == str(folder)
@@ -254,3 +257,4 @@ def test_training(repo: Path, static: Path, decided: Decided, tmp_path: Path) ->
     static_model(folder, seed=1)
     with pytest.raises(ArtifactError, match="has other weights than the version was trained with"):
         TextEncoder(artifact)
+    assert not again()

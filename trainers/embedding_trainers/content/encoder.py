@@ -29,6 +29,7 @@ _OF_KIND: dict[str, str] = {
     "list": "list",
     "number": "number",
     "vector": "precomputed",
+    "image": "image",
 }
 
 State = tuple[dict[str, Any], dict[str, pa.Array]]
@@ -68,6 +69,14 @@ class Encoder(ABC):
     @abstractmethod
     def state(self) -> State:
         """What `from_state` needs to encode as this does, to the bit."""
+
+    def reads(self, column: pa.ChunkedArray) -> str:
+        """What encoding the column depends on besides its values, such as the hash of a model's files.
+
+        Raises:
+            EmbeddingsError: it is not there.
+        """
+        return ""
 
     @classmethod
     @abstractmethod

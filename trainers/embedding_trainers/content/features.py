@@ -13,7 +13,7 @@ from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.extra import import_extra
 from feast_embeddings.errors import InputError
 
-__all__ = ["Features"]
+__all__ = ["Features", "what_is_read"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,16 @@ class Features:
             encoder.encode(nothing[column.name]).shape[1]
             for column, encoder in zip(self.columns, self.encoders, strict=True)
         )
+
+
+def what_is_read(table: pa.Table, columns: Sequence[ContentColumn]) -> str:
+    """What encoding a table depends on besides its values; see `Encoder.reads`, also for errors."""
+    found = []
+    for column in columns:
+        encoder = make_encoder(column)
+        with _named(column):
+            found.append(encoder.reads(table[column.name]))
+    return repr(found)
 
 
 class _named:  # noqa: N801 (a context manager that is used like a function)

@@ -73,6 +73,10 @@ class ModelEncoder(Encoder):
         """Find the model's files; of the hub, at a revision."""
         return find_model(self.model, self.patterns, self.extra, revision=revision)
 
+    def reads(self, column: pa.ChunkedArray) -> str:
+        """The hash of the model's files."""
+        return self.find().sha256
+
     def fit(self, column: pa.ChunkedArray) -> None:
         """Load the model: it has learnt already."""
         self.values(column)
