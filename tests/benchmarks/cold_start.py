@@ -21,9 +21,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,25 +30,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from model2vec import StaticModel
-from safetensors.numpy import load_file
 from scipy import stats
 from scipy.sparse import csr_matrix
+from tests.benchmarks.cold_data import Data, movielens, shop, wordllama
 from threadpoolctl import threadpool_limits
-from tokenizers import Tokenizer
 
 from embedding_trainers.content.features import Features
-from embedding_trainers.content.guess import guess_content
 from embedding_trainers.content.prior import Prior, Trained, blend, fit_prior
-from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.content.trained_rows import choose_strength, with_prior
-from embedding_trainers.interactions import read_interactions
 from embedding_trainers.models.als import ALSConfig
 from embedding_trainers.models.least_squares import row_regularization
 from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, find_trainer
-from feast_embeddings.demo import generate_shop
 
 K = 20
 GIVEN = (0, 1, 2, 3, 5, 10, 20, 40)
@@ -57,55 +48,6 @@ TAIL = 20
 STRENGTHS = (4, 8, 16, 32, 100)  # in the equations of als
 
 _Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A log as a matrix of ones, the catalogue in the order of its columns, and sets of content to compare."""
-
-    matrix: csr_matrix
-    items: pa.Table
-    sets: dict[str, tuple[ContentColumn, ...]]
-
-
-def movielens(folder: Path, texts: Sequence[str]) -> Data:
-    """Its release years have one that is no number."""
-    log = read_interactions(folder / "ml-100k_interactions.parquet")
-    items = pq.read_table(folder / "ml-100k_items.parquet")
-    items = items.take(pc.index_in(log.items.cast(pa.string()), value_set=items["item_id"].combine_chunks()))
-    years = items["release_year"]
-    years = pc.if_else(pc.match_substring_regex(years, r"^\d+$"), years, None).cast(pa.int64())
-    items = items.drop_columns(["release_year"]).append_column("year", years)
-    dated = [f"{title} ({year})" for title, year in zip(items["title"].to_pylist(), years.to_pylist(), strict=True)]
-    items = items.append_column("dated", pa.array(dated))
-    genres, year = ContentColumn("genres", "list"), ContentColumn("year", "number")
-    sets: dict[str, tuple[ContentColumn, ...]] = {"genres + year": (genres, year)}
-    for text in texts:
-        encoder, _, model = text.partition(":")
-        title, with_year = (ContentColumn(name, encoder, model) for name in ("title", "dated"))
-        name = f"{encoder} {Path(model).name}".strip()
-        sets |= {
-            f"title by {name}": (title,),
-            f"title and year by {name}": (with_year,),
-            f"title by {name} + genres": (title, genres),
-            f"title and year by {name} + genres": (with_year, genres),
-            f"title by {name} + genres + year": (title, genres, year),
-        }
-    return Data(_ones(log.to_csr()), items, sets)
-
-
-def shop(_: Path, __: Sequence[str]) -> Data:
-    """The generated one, with 2,600 items."""
-    made = generate_shop(n_users=4000, n_items=2600, n_interactions=120_000)
-    log = read_interactions(made.interactions)
-    items = made.items.take(pc.index_in(log.items, value_set=made.items["item_id"].combine_chunks()))
-    content = guess_content(items.drop_columns(["item_id"])).content
-    return Data(_ones(log.to_csr()), items, {"title": content[:1], "all": content})
-
-
-def _ones(matrix: csr_matrix) -> csr_matrix:
-    matrix.data[:] = 1
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -298,15 +240,6 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         texts = [wordllama(Path(folder)) if text == "model2vec:wordllama" else text for text in arguments.text]
         run(arguments, {"ml-100k": movielens, "shop": shop}[arguments.dataset](arguments.data, ["text", *texts]))
-
-
-def wordllama(folder: Path) -> str:
-    """The weights inside that package, as model2vec reads them."""
-    package = Path(find_spec("wordllama").submodule_search_locations[0])  # type: ignore[union-attr, index]
-    (weights,) = load_file(package / "weights" / "l2_supercat_256.safetensors").values()
-    tokenizer = Tokenizer.from_file(str(package / "tokenizers" / "l2_supercat_tokenizer_config.json"))
-    StaticModel(weights.astype(np.float32), tokenizer).save_pretrained(folder / "wordllama")
-    return f"model2vec:{folder / 'wordllama'}"
 
 
 def run(arguments: argparse.Namespace, data: Data) -> None:
