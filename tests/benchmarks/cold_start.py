@@ -1,6 +1,7 @@
 """How well content finds items that have no interactions, or few.
 
     python -m tests.benchmarks.cold_start --data DIR [--dataset shop] [--trainers als svd] [--seeds 5]
+    python -m tests.benchmarks.cold_start --data DIR --only-cold [--text model2vec:FOLDER …]
 
 A fifth of the items is hidden. Users rank the hidden items among themselves; recall@20 is the share of min(20, all) of
 their hidden items that are among the first 20, the mean over users who have one, ± the half 95 % interval over seeds.
@@ -8,6 +9,9 @@ DIR holds MovieLens 100K: ``ml-100k_interactions.parquet`` and ``ml-100k_items.p
 
 * cold: nothing of the hidden items is known but their content.
 * n: items of more than 40 interactions, folded in from n of them, asked for those beyond the first 40.
+* with --text, encoders of titles and the models that they load, next to tf-idf. "title and year" is a text such as
+  "Toy Story (1995)": MovieLens has the year in its titles, and this catalogue in a column of its own. FOLDER
+  ``wordllama`` is that of the installed package.
 * trained items: nothing is hidden but a fifth of the interactions, by which half of the users choose τ and half are
   asked.
 """
@@ -20,27 +24,23 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy import stats
 from scipy.sparse import csr_matrix
+from tests.benchmarks.cold_data import Data, movielens, shop, wordllama
 from threadpoolctl import threadpool_limits
 
 from embedding_trainers.content.features import Features
-from embedding_trainers.content.guess import guess_content
 from embedding_trainers.content.prior import Prior, Trained, blend, fit_prior
-from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.content.trained_rows import choose_strength, with_prior
-from embedding_trainers.interactions import read_interactions
 from embedding_trainers.models.als import ALSConfig
 from embedding_trainers.models.least_squares import row_regularization
 from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, find_trainer
-from feast_embeddings.demo import generate_shop
 
 K = 20
 GIVEN = (0, 1, 2, 3, 5, 10, 20, 40)
@@ -48,42 +48,6 @@ TAIL = 20
 STRENGTHS = (4, 8, 16, 32, 100)  # in the equations of als
 
 _Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A log as a matrix of ones, the catalogue in the order of its columns, and sets of content to compare."""
-
-    matrix: csr_matrix
-    items: pa.Table
-    sets: dict[str, tuple[ContentColumn, ...]]
-
-
-def movielens(folder: Path) -> Data:
-    """Its release years have one that is no number."""
-    log = read_interactions(folder / "ml-100k_interactions.parquet")
-    items = pq.read_table(folder / "ml-100k_items.parquet")
-    items = items.take(pc.index_in(log.items.cast(pa.string()), value_set=items["item_id"].combine_chunks()))
-    years = items["release_year"]
-    years = pc.if_else(pc.match_substring_regex(years, r"^\d+$"), years, None).cast(pa.int64())
-    items = items.drop_columns(["release_year"]).append_column("year", years)
-    title, genres, year = (ContentColumn(*pair) for pair in (("title", "text"), ("genres", "list"), ("year", "number")))
-    sets = {"title": (title,), "genres + year": (genres, year), "title + genres": (title, genres)}
-    return Data(_ones(log.to_csr()), items, sets | {"title + genres + year": (title, genres, year)})
-
-
-def shop(_: Path) -> Data:
-    """The generated one, with 2,600 items."""
-    made = generate_shop(n_users=4000, n_items=2600, n_interactions=120_000)
-    log = read_interactions(made.interactions)
-    items = made.items.take(pc.index_in(log.items, value_set=made.items["item_id"].combine_chunks()))
-    content = guess_content(items.drop_columns(["item_id"])).content
-    return Data(_ones(log.to_csr()), items, {"title": content[:1], "all": content})
-
-
-def _ones(matrix: csr_matrix) -> csr_matrix:
-    matrix.data[:] = 1
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -138,8 +102,8 @@ def scores(fit: Fit, items: Folded) -> _Floats:
 Results = dict[str, list[float]]
 
 
-def cold(data: Data, trainer: str, seed: int, results: Results) -> None:
-    """Hidden items by content alone, and with n interactions."""
+def cold(data: Data, trainer: str, seed: int, results: Results, *, only_cold: bool) -> None:
+    """Hidden items by content alone, and, unless that is all that is asked, with n interactions."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(data.matrix.shape[1])
     hidden, warm = (np.sort(part) for part in np.split(order, [len(order) // 5]))
@@ -153,7 +117,7 @@ def cold(data: Data, trainer: str, seed: int, results: Results) -> None:
         start = time.process_time()
         features = Features.fitted(data.items.take(pa.array(warm)), columns)
         of_warm = features.of(data.items.take(pa.array(warm)))
-        prior = fit_prior(of_warm, fit.trained, fit.fold_in)
+        prior = fit_prior(of_warm, fit.trained, fit.fold_in, widths=features.widths(data.items))
         seconds = time.process_time() - start
         of_hidden = features.of(data.items.take(pa.array(hidden)))
         similarity = (of_hidden @ of_warm.T).toarray()
@@ -165,6 +129,8 @@ def cold(data: Data, trainer: str, seed: int, results: Results) -> None:
         results[f"λ, {name}"].append(prior.penalty)
         results[f"τ, {name}"].append(prior.strength)
         results[f"CPU seconds of the prior ÷ of the training, {name}"].append(seconds / fit.seconds)
+    if only_cold:
+        return
     assert prior is not None
     warmer(fit, prior, asked, of_hidden, rng, results)
 
@@ -237,8 +203,9 @@ def tail(data: Data, trainer: str, seed: int, results: Results) -> None:
     asked = asked[fit.users][:, items]
     columns = list(data.sets.values())[-1]
     table = data.items.take(pa.array(items))
-    features = Features.fitted(table, columns).of(table)
-    prior = fit_prior(features, fit.trained, fit.fold_in)
+    encoders = Features.fitted(table, columns)
+    features = encoders.of(table)
+    prior = fit_prior(features, fit.trained, fit.fold_in, widths=encoders.widths(table))
     counts = np.asarray(fit.matrix.sum(axis=0)).ravel().astype(np.int64)
     own = Folded(fit.factors.item_factors, fit.factors.item_bias)
     found_by = {"without prior": own}
@@ -267,14 +234,22 @@ def main() -> None:
     parser.add_argument("--dataset", choices=("ml-100k", "shop"), default="ml-100k")
     parser.add_argument("--trainers", nargs="+", default=["als", "softmax", "svd", "bpr"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only-cold", action="store_true")
+    parser.add_argument("--text", nargs="+", default=[])
     arguments = parser.parse_args()
-    data = {"ml-100k": movielens, "shop": shop}[arguments.dataset](arguments.data)
+    with TemporaryDirectory() as folder:
+        texts = [wordllama(Path(folder)) if text == "model2vec:wordllama" else text for text in arguments.text]
+        run(arguments, {"ml-100k": movielens, "shop": shop}[arguments.dataset](arguments.data, ["text", *texts]))
+
+
+def run(arguments: argparse.Namespace, data: Data) -> None:
     for trainer in arguments.trainers:
         results: Results = defaultdict(list)
         with threadpool_limits(1, "blas"):
             for seed in range(arguments.seeds):
-                cold(data, trainer, seed, results)
-                tail(data, trainer, seed, results)
+                cold(data, trainer, seed, results, only_cold=arguments.only_cold)
+                if not arguments.only_cold:
+                    tail(data, trainer, seed, results)
         print(f"\n{arguments.dataset}, {trainer}, {arguments.seeds} seeds")
         for name, values in results.items():
             half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else np.nan

@@ -67,7 +67,7 @@ def main() -> None:
     print(f"encoders fitted: {time.process_time() - start:.0f} CPU s, {peak_gib():.2f} GiB", flush=True)
     encoded = features.of(table)
     print(f"encoded, {encoded.nnz:,} values: {time.process_time() - start:.0f} CPU s, {peak_gib():.2f} GiB", flush=True)
-    prior = fit_prior(encoded, trained, None)
+    prior = fit_prior(encoded, trained, None, widths=features.widths(table))
     del encoded
     print(f"map fitted: {time.process_time() - start:.0f} CPU s, {peak_gib():.2f} GiB", flush=True)
     ContentModel(features, prior).of(table)

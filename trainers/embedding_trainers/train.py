@@ -14,6 +14,7 @@ import pyarrow as pa
 from embedding_trainers import AUTO
 from embedding_trainers.alignment import Aligned, align, count_shared
 from embedding_trainers.content.catalogue import Catalogue
+from embedding_trainers.content.features import what_is_read
 from embedding_trainers.evaluation import measured, score_users
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
@@ -197,8 +198,9 @@ def _with_content(
             return method.fold_in(rows, known, config, options)
 
     tables = dict(aligned.tables)
+    folding = fold_in if method.fold_in else None
     models = {
-        entity: each.fitted(tables, user_items, fold_in if method.fold_in else None, options.seed)
+        entity: each.fitted(tables, user_items, folding, options.seed, progress=options.progress)
         for entity, each in catalogues.items()
     }
     extended = {entity: catalogues[entity].extended(tables[entity], model) for entity, model in models.items()}
@@ -217,6 +219,8 @@ def _request(
     tables: dict[str, pa.Table | None] = dict(attributes.items())
     for entity, catalogue in catalogues.items():
         digest.update(f"{catalogue.asked} {catalogue.columns}".encode())
+        # Before the training: a model that is not there is found now, not after hours.
+        digest.update(what_is_read(catalogue.table, catalogue.columns).encode())
         tables[f"{entity} content"] = catalogue.table
         tables[f"{entity} cold"] = catalogue.cold_attributes.append_column("", catalogue.cold_ids)
     for name_of_table, table in tables.items():

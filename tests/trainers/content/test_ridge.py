@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -35,6 +37,7 @@ def test_closed_form(n: int, p: int, exactly: bool, monkeypatch: pytest.MonkeyPa
     """By features, by rows and by conjugate gradient the map is that of the normal equations, for each λ."""
     if not exactly:
         monkeypatch.setattr(ridge, "_MOST_EXACT", 0)
+        monkeypatch.setattr(ridge, "_MOST_SPECTRUM", 0)
         monkeypatch.setattr(ridge, "_SOLVED", 1e-8)
         monkeypatch.setattr(ridge, "_STEPS", 300)
     features, vectors, weights = problem(n, p)
@@ -65,3 +68,25 @@ def test_rows_without_features() -> None:
 
     np.testing.assert_allclose(found.predict(csr_matrix((1, 3), dtype=np.float32)), [[1.0, 1.0]], atol=1e-6)
     np.testing.assert_allclose(found.offset, [1.0, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("density", "by_steps"), [(1.0, False), (0.01, True)])
+def test_dense_features_take_no_steps(density: float, by_steps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One spectrum is less work than steps over all numbers of a model's vectors; not so for a few words of many."""
+    taken, solve = [], ridge._by_conjugate_gradient
+
+    def counted(*given: Any) -> Any:
+        taken.append(1)
+        return solve(*given)
+
+    monkeypatch.setattr(ridge, "_by_conjugate_gradient", counted)
+    features = csr_matrix(np.random.default_rng(1).random((600, 300)).astype(np.float32))
+    features.data *= np.random.default_rng(2).random(features.nnz) < density
+    features.eliminate_zeros()
+    vectors = np.random.default_rng(3).standard_normal((600, 64)).astype(np.float32)
+
+    (found,) = fit_ridges(features, vectors, np.ones(600), [1.0])
+
+    assert bool(taken) is by_steps
+    expected = closed_form(features, vectors, np.ones(600), 1.0)
+    np.testing.assert_allclose(found.predict(features), expected, atol=0.02)

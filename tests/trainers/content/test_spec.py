@@ -32,7 +32,7 @@ def test_parse() -> None:
     ("text", "message"),
     [
         ("", "expected COLUMN:KIND"),
-        ("title", "with a kind of text, category, list, number, vector; got 'title'"),
+        ("title", "with a kind of text, category, list, number, vector, image; got 'title'"),
         ("title:text,", "got ''"),
         (":text", "got ':text'"),
         ("titles:text", "no column 'titles'; the columns are title, category, price; did you mean 'title'?"),

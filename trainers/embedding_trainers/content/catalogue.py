@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from embedding_trainers.content.encoder import known_encoders
 from embedding_trainers.content.guess import guess_content
+from embedding_trainers.content.images import located_images
 from embedding_trainers.content.model import ContentModel
 from embedding_trainers.content.prior import FoldIn, Trained
 from embedding_trainers.content.spec import ContentColumn, parse_content
@@ -93,22 +94,29 @@ class Catalogue:
                 f"{file.name} has the {entity} id {example!r}, but those of the interactions are 64-bit whole numbers; "
                 "correct it, or read all ids as text with --id-type text"
             )
-        # What is no type that can be served, a vector is content only.
-        served = file.served(leave_out={column.name for column in columns if column.how == "vector"})
+        # What is no type that can be served, a vector or an image is content only.
+        served = file.served(leave_out={column.name for column in columns if column.how in ("vector", "image")})
+        table = file.columns.select([column.name for column in columns])
         return cls(
             entity=entity,
             asked=asked,
             columns=columns,
-            table=file.columns.select([column.name for column in columns]),
+            table=located_images(table, columns, file.folder, file.name),
             rows=pc.fill_null(places.cast(pa.int64()), -1).to_numpy(zero_copy_only=False),
             cold=cold,
             cold_ids=cold_ids,
-            cold_attributes=_with_source(served.take(pa.array(cold)), _CONTENT),
-            trained_attributes=_with_source(served.take(places), _BEHAVIOUR),
+            cold_attributes=_with_source(served, pa.array(cold), _CONTENT),
+            trained_attributes=_with_source(served, places, _BEHAVIOUR),
         )
 
     def fitted(
-        self, tables: dict[Entity, EmbeddingTable], user_items: csr_matrix, fold_in: FoldIn | None, seed: int
+        self,
+        tables: dict[Entity, EmbeddingTable],
+        user_items: csr_matrix,
+        fold_in: FoldIn | None,
+        seed: int,
+        *,
+        progress: bool = False,
     ) -> ContentModel:
         """Fit what content says of trained vectors, on the trained rows that the file has.
 
@@ -117,6 +125,7 @@ class Catalogue:
             user_items: what it was trained on.
             fold_in: of its trainer; None if it cannot.
             seed: of all randomness.
+            progress: see `Encoder`.
         """
         listed = self.rows >= 0
         other: Entity = "item" if self.entity == "user" else "user"
@@ -138,6 +147,7 @@ class Catalogue:
             fold_in,
             catalogue=self.table,
             seed=seed,
+            progress=progress,
         )
 
     def extended(self, trained: EmbeddingTable, model: ContentModel) -> EmbeddingTable:
@@ -241,5 +251,7 @@ def _then_empty(
     return lists
 
 
-def _with_source(table: pa.Table, source: str) -> pa.Table:
-    return table.append_column(SOURCE, pa.repeat(source, len(table)))
+def _with_source(table: pa.Table, rows: pa.Array, source: str) -> pa.Table:
+    sources = pa.repeat(source, len(rows))
+    # A table without columns has no rows to take.
+    return table.take(rows).append_column(SOURCE, sources) if table.num_columns else pa.table({SOURCE: sources})

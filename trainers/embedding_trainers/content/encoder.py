@@ -29,6 +29,7 @@ _OF_KIND: dict[str, str] = {
     "list": "list",
     "number": "number",
     "vector": "precomputed",
+    "image": "image",
 }
 
 State = tuple[dict[str, Any], dict[str, pa.Array]]
@@ -44,6 +45,7 @@ class Encoder(ABC):
         kind: of the columns that it encodes.
         takes_model: whether a model may be named.
         model: its name, or the empty text.
+        progress: whether encoding shows a bar on standard error, if it takes long.
 
     Stability: provisional, see docs/compatibility.md.
     """
@@ -54,6 +56,7 @@ class Encoder(ABC):
     def __init__(self, model: str = "") -> None:
         """Make one that is not fitted."""
         self.model = model
+        self.progress = False
 
     @abstractmethod
     def fit(self, column: pa.ChunkedArray) -> None:
@@ -66,6 +69,14 @@ class Encoder(ABC):
     @abstractmethod
     def state(self) -> State:
         """What `from_state` needs to encode as this does, to the bit."""
+
+    def reads(self, column: pa.ChunkedArray) -> str:
+        """What encoding the column depends on besides its values, such as the hash of a model's files.
+
+        Raises:
+            EmbeddingsError: it is not there.
+        """
+        return ""
 
     @classmethod
     @abstractmethod
@@ -116,7 +127,10 @@ def make_encoder(column: ContentColumn) -> Encoder:
     found = find_encoder(column.how)
     if column.model and not found.takes_model:
         raise InputError(f"--content {column}: {column.how} takes no model, got {column.model!r}")
-    return found(column.model)
+    try:
+        return found(column.model)
+    except InputError as error:
+        raise InputError(f"--content {column}: {error}") from None
 
 
 def state_hash(state: State) -> str:

@@ -13,7 +13,7 @@ from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.extra import import_extra
 from feast_embeddings.errors import InputError
 
-__all__ = ["Features"]
+__all__ = ["Features", "what_is_read"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Features:
     encoders: tuple[Encoder, ...]
 
     @classmethod
-    def fitted(cls, table: pa.Table, columns: Sequence[ContentColumn]) -> Features:
-        """Fit the encoders on a table.
+    def fitted(cls, table: pa.Table, columns: Sequence[ContentColumn], *, progress: bool = False) -> Features:
+        """Fit the encoders on a table; `progress` see `Encoder`.
 
         Raises:
             InputError: a column cannot be encoded as it is to be.
@@ -33,6 +33,7 @@ class Features:
         """
         encoders = tuple(make_encoder(column) for column in columns)
         for column, encoder in zip(columns, encoders, strict=True):
+            encoder.progress = progress
             with _named(column):
                 encoder.fit(table[column.name])
         return cls(tuple(columns), encoders)
@@ -45,6 +46,24 @@ class Features:
             with _named(column):
                 parts.append(sparse.csr_matrix(encoder.encode(table[column.name])))
         return sparse.hstack(parts, format="csr", dtype="float32")
+
+    def widths(self, table: pa.Table) -> tuple[int, ...]:
+        """The number of features of each column."""
+        nothing = table.slice(0, 0)
+        return tuple(
+            encoder.encode(nothing[column.name]).shape[1]
+            for column, encoder in zip(self.columns, self.encoders, strict=True)
+        )
+
+
+def what_is_read(table: pa.Table, columns: Sequence[ContentColumn]) -> str:
+    """What encoding a table depends on besides its values; see `Encoder.reads`, also for errors."""
+    found = []
+    for column in columns:
+        encoder = make_encoder(column)
+        with _named(column):
+            found.append(encoder.reads(table[column.name]))
+    return repr(found)
 
 
 class _named:  # noqa: N801 (a context manager that is used like a function)

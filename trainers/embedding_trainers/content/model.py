@@ -45,6 +45,7 @@ class ContentModel:
         *,
         catalogue: pa.Table | None = None,
         seed: int = 0,
+        progress: bool = False,
     ) -> ContentModel:
         """Fit on the trained rows.
 
@@ -55,9 +56,11 @@ class ContentModel:
             fold_in: of its trainer; None if it cannot.
             catalogue: all rows, to fit the encoders on; None if `table` has all.
             seed: of what is held back to choose λ and τ.
+            progress: see `Encoder`.
         """
-        features = Features.fitted(table if catalogue is None else catalogue, columns)
-        return cls(features, fit_prior(features.of(table), trained, fold_in, seed=seed))
+        features = Features.fitted(table if catalogue is None else catalogue, columns, progress=progress)
+        encoded = features.of(table)
+        return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), seed=seed))
 
     def of(self, table: pa.Table) -> Folded:
         """What content alone says of rows, a block at a time."""
@@ -88,6 +91,7 @@ class ContentModel:
             ],
             "penalty": self.prior.penalty,
             "strength": self.prior.strength,
+            "scales": list(self.prior.scales),
         }
 
     def save(self, path: Path) -> None:
@@ -120,7 +124,7 @@ class ContentModel:
             states: list[State] = [(c["settings"], _own(arrays, f"{i}.")) for i, c in enumerate(described["columns"])]
             offset = arrays[f"{_MAP}.offset"].to_numpy()
             ridge = Ridge(arrays[f"{_MAP}.weights"].to_numpy().reshape(-1, len(offset)), offset)
-            prior = Prior(ridge, described["penalty"], described["strength"])
+            prior = Prior(ridge, described["penalty"], described["strength"], tuple(described.get("scales", ())))
         except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {error}); train again") from None
         encoders = []

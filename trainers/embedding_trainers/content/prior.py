@@ -5,9 +5,9 @@ interactions, half of each at τ of them, v with many. It needs nothing of the t
 and stays in their space. For least squares with the prior in the equations, (A + τ I) x = b + τ m, see
 `tests.benchmarks.cold_start`; for trained rows see `content.trained_rows`.
 
-λ of the map and τ are chosen on trained rows that are held back: λ by the mean square of (m - v) · u over the other
-side's u, where v was trained on all of the row's interactions; τ by the correlation of x · u with v · u for rows folded
-in from a few of them, as such vectors are short.
+λ of the map, how much each column counts in it, and τ are chosen on trained rows that are held back: the first two by
+the mean square of (m - v) · u over the other side's u, where v was trained on all of the row's interactions; τ by the
+correlation of x · u with v · u for rows folded in from a few of them, as such vectors are short.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedding_trainers.content.ridge import Ridge, fit_ridges
+from embedding_trainers.content.ridge import Ridge
+from embedding_trainers.content.scales import PENALTIES, Rows, choose_map, fit_scaled
 from embedding_trainers.trainer import Folded, KnownSide
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldIn", "Prior", "Trained", "blend", "fit_prior"]
 
-_PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)  # strong ones first, as each starts from the one before
 _STRENGTHS = (0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _UNKNOWN_STRENGTH = 4.0  # where the trainer cannot fold in, or no row has interactions to spare
 # Interactions that a held-back row is folded in from. Not fewer: the other side was trained with these rows too, and a
@@ -72,11 +72,13 @@ class Prior:
         ridge: from features to a vector and, last, the bias.
         penalty: λ, as chosen.
         strength: τ, as chosen: how many interactions content is worth.
+        scales: how much each column counts in the map, as chosen: at most 1.
     """
 
     ridge: Ridge
     penalty: float
     strength: float
+    scales: tuple[float, ...] = ()
 
     def of(self, features: Any) -> Folded:
         """What content alone says, for each row of features."""
@@ -94,32 +96,39 @@ def blend(own: _Floats, prior: _Floats, n_interactions: npt.NDArray[np.integer],
     return np.asarray(share * own + (1 - share) * prior, np.float32)
 
 
-def fit_prior(features: Any, trained: Trained, fold_in: FoldIn | None, *, seed: int = 0) -> Prior:
+def fit_prior(
+    features: Any, trained: Trained, fold_in: FoldIn | None, *, widths: Sequence[int] = (), seed: int = 0
+) -> Prior:
     """Fit the map on the trained rows, at the λ and with the τ that are best for rows held back.
 
     Args:
         features: csr, shape (n, p): those of the trained rows.
         trained: the side.
         fold_in: of its trainer; None if it cannot.
+        widths: the number of features of each column; without, they are those of one.
         seed: of what is held back.
     """
+    widths = tuple(widths) or (features.shape[1],)
     counts = np.diff(trained.interactions.indptr).astype(np.int64)
-    joint, of_scores = trained.joint, _of_scores(trained.known)
+    rows, of_scores = Rows(features, trained.joint, _weights(counts)), _of_scores(trained.known)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
     n_held = min(int(len(counts) * _HELD_BACK), _MOST_HELD_BACK)
     held, rest = order[:n_held], order[n_held:][:_MOST_TO_CHOOSE]
     if not n_held:
-        (ridge,) = fit_ridges(features, joint, _weights(counts), _PENALTIES[:1])
-        return Prior(ridge, _PENALTIES[0], _UNKNOWN_STRENGTH)
-    ridges = fit_ridges(features[rest], joint[rest], _weights(counts[rest]), _PENALTIES)
-    errors = [_error(each.predict(features[held]), joint[held], of_scores) for each in ridges]
-    best = int(np.argmin(errors))
-    said = ridges[best].predict(features[held])
-    strength = _strength(trained, held, said, of_scores, fold_in, rng)
+        scales = (1.0,) * len(widths)
+        (ridge,) = fit_scaled(rows, widths, scales, PENALTIES[:1])
+        return Prior(ridge, PENALTIES[0], _UNKNOWN_STRENGTH, scales)
+    held_rows = rows[held]
+    chosen = choose_map(
+        rows[rest],
+        lambda ridge: _error(ridge.predict(held_rows.features), held_rows.vectors, of_scores),
+        widths,
+    )
+    strength = _strength(trained, held, chosen.ridge.predict(held_rows.features), of_scores, fold_in, rng)
     fitted = np.argsort(-counts, kind="stable")[:_MOST_ROWS]  # those of which most is known
-    (ridge,) = fit_ridges(features[fitted], joint[fitted], _weights(counts[fitted]), _PENALTIES[best : best + 1])
-    return Prior(ridge, _PENALTIES[best], strength)
+    (ridge,) = fit_scaled(rows[fitted], widths, chosen.scales, [chosen.penalty])
+    return Prior(ridge, chosen.penalty, strength, chosen.scales)
 
 
 def _weights(counts: _Numbers) -> npt.NDArray[np.float64]:

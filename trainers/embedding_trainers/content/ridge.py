@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 __all__ = ["Ridge", "fit_ridges"]
 
-_MOST_EXACT = 256  # rows or features, whichever are fewer: beyond, a spectrum takes longer than the steps
+_MOST_EXACT = 256  # rows or features, whichever are fewer: beyond, a spectrum may take longer than the steps
+_MOST_SPECTRUM = 2048  # of them at all: as many squared are in memory
+_OF_SPECTRUM = 10  # multiplications for the spectrum of m × m, ÷ m³
 _STEPS = 30  # of conjugate gradient, at most
 _SOLVED = 1e-3  # of the first residual: far below what ranking notices
 
@@ -63,7 +65,7 @@ class _Centred:
 
 
 def fit_ridges(features: Any, vectors: _Floats, weights: npt.NDArray[Any], penalties: Sequence[float]) -> list[Ridge]:
-    """Fit one map for each λ; exactly while features or rows are few, and else by conjugate gradient.
+    """Fit one map for each λ; exactly while features or rows are few or dense, and else by conjugate gradient.
 
     Args:
         features: csr, shape (n, p).
@@ -76,12 +78,20 @@ def fit_ridges(features: Any, vectors: _Floats, weights: npt.NDArray[Any], penal
     mean_vector = np.asarray(weights @ vectors).ravel() / len(weights)
     centred = _Centred(features, weights, means)
     targets = vectors.astype(np.float64) - mean_vector
-    n, p = features.shape
-    solve = _by_conjugate_gradient if min(n, p) > _MOST_EXACT else _by_features if p <= n else _by_rows
+    exact = _by_features if features.shape[1] <= features.shape[0] else _by_rows
+    solve = exact if _is_exact(features, vectors.shape[1], len(penalties)) else _by_conjugate_gradient
     return [
         Ridge(found.astype(np.float32), (mean_vector - means @ found).astype(np.float32))
         for found in solve(centred, targets, penalties)
     ]
+
+
+def _is_exact(features: Any, dim: int, n_penalties: int) -> bool:
+    """Whether the spectrum is quick: for few features or rows, and for dense ones, such as the vectors of a model."""
+    n, fewer = features.shape[0], min(features.shape)
+    spectrum = features.nnz**2 / n + _OF_SPECTRUM * fewer**3
+    steps = 2 * _STEPS * features.nnz * dim * n_penalties
+    return bool(fewer <= _MOST_EXACT or (fewer <= _MOST_SPECTRUM and spectrum < steps))
 
 
 def _by_features(x: _Centred, targets: _Doubles, penalties: Sequence[float]) -> Iterator[_Doubles]:

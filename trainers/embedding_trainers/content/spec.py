@@ -11,7 +11,7 @@ from feast_embeddings.errors import InputError
 
 __all__ = ["KINDS", "ContentColumn", "Kind", "parse_content", "with_close"]
 
-Kind = Literal["text", "category", "list", "number", "vector"]
+Kind = Literal["text", "category", "list", "number", "vector", "image"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

@@ -40,6 +40,10 @@ def example_column(kind: Kind) -> pa.ChunkedArray:
         values = [["red", "blue", "green"][: n % 4] for n in numbers]
     elif kind == "number":
         values = [float(n % 11) for n in numbers]
+    elif kind == "image":
+        # A header and one pixel: the smallest image that all decoders read.
+        colours = ((255, 0, 0), (0, 0, 255), (0, 255, 0))
+        values = [b"P6 1 1 255\n" + bytes(colours[n % 3]) for n in numbers]
     else:
         values = [[float(n % 3), 1.0, -0.5] for n in numbers]
     values = [None if n % 7 == 0 else value for n, value in enumerate(values)]

@@ -24,6 +24,7 @@ _TYPES: dict[Kind, pa.DataType] = {
     "list": pa.list_(pa.large_string()),
     "number": pa.float64(),
     "vector": pa.list_(pa.float32()),
+    "image": pa.large_binary(),
 }
 
 

@@ -175,7 +175,7 @@ def _fit_content(
     features = Features.fitted(table, catalogue.columns)
     of_rest, of_hidden = features.of(table), features.of(catalogue.table.take(pa.array(catalogue.rows[hidden])))
     part = Trained(trained.vectors[listed], trained.bias[listed], trained.interactions[listed], trained.known)
-    prior = fit_prior(of_rest, part, fold, seed=seed)
+    prior = fit_prior(of_rest, part, fold, widths=features.widths(table), seed=seed)
     # A block at a time: the similarities of all would be a matrix of hidden by trained.
     nearest = np.concatenate(
         [

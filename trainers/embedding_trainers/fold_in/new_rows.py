@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.content.catalogue import SOURCE
+from embedding_trainers.content.images import located_images
 from embedding_trainers.content.model import ContentModel
 from embedding_trainers.fold_in.from_log import fold_in, known_ids, typed_ids
 from embedding_trainers.interactions.attributes import AttributeFile, read_attribute_file
@@ -81,7 +82,8 @@ def fold_in_new_rows(
         n[places] = folded.table["n_interactions"].to_numpy()
         as_of = folded.table["event_timestamp"][0].as_py()
         n_rows, n_unknown = folded.n_interactions, folded.n_unknown
-    said = model.mixed(own, n, file.columns)
+    content = located_images(file.columns, model.features.columns, file.folder, file.name)
+    said = model.mixed(own, n, content)
     bias = said.bias if entity == "item" else None
     made = check_table(
         entity, EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=bias, seen_items=seen)

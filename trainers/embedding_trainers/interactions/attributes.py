@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,13 @@ class AttributeFile:
         name: of the file, in errors.
         ids: distinct, as text, shape (n,).
         columns: the others, as they were read; row i belongs to ids[i].
+        folder: that it is in, if it is a file on this machine.
     """
 
     name: str
     ids: pa.Array
     columns: pa.Table
+    folder: Path | None = None
 
     def rows_of(self, ids: pa.Array) -> pa.Array:
         """The row of each of these ids, null where there is none. Ids are compared as text.
@@ -95,7 +98,8 @@ def read_attribute_file(
         raise InputError(
             f"{what}: {len(keys) - distinct:,} of {len(keys):,} rows repeat an id, e.g. {example.as_py()!r}"
         )
-    return AttributeFile(str(path), keys, table.drop_columns([id_column]))
+    folder = Path(source).parent if isinstance(source, (str, Path)) and Path(source).is_file() else None
+    return AttributeFile(str(path), keys, table.drop_columns([id_column]), folder)
 
 
 def read_attributes(
