@@ -12,17 +12,17 @@ from typing import Any
 import pyarrow as pa
 
 from embedding_trainers import AUTO
-from embedding_trainers.alignment import Aligned, align, count_shared
+from embedding_trainers.alignment import align, count_shared
 from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.content.features import what_is_read
+from embedding_trainers.content.fitting import ContentFitting
 from embedding_trainers.evaluation import measured, score_users
-from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
 from embedding_trainers.search import Race, Search, find_iterations, race, tune
-from embedding_trainers.trainer import Folded, KnownSide, LogShape, RunOptions, Trainer
+from embedding_trainers.trainer import LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
 from feast_embeddings.artifact import Artifact, ContentFile, Entity, load_artifact, trained_models
 from feast_embeddings.errors import ArtifactError
@@ -149,9 +149,11 @@ def train_model(
             stop = find_iterations(method, config, seen, options, patience=patience)
             config = stop.config
     config = method.complete(config, shape)
+    content_fitting = ContentFitting(catalogues, method, config, options) if catalogues else None
+    tail = None
     if split and evaluation:
         with timed(seconds, "evaluate"):
-            judged = _evaluate(method, config, split, options, raced if seen is None else None)
+            judged, tail = _evaluate(method, config, split, options, raced if seen is None else None, content_fitting)
     del seen, split
     with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
@@ -160,9 +162,10 @@ def train_model(
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
     content_files: dict[Entity, ContentFile] = {}
-    if catalogues:
+    if content_fitting is not None:
         with timed(seconds, "content"):
-            aligned, content_files = _with_content(aligned, catalogues, user_items, method, config, options)
+            with_content, content_files = content_fitting.applied(aligned.tables, user_items, tail)
+        aligned = dataclasses.replace(aligned, tables=with_content)
     with timed(seconds, "write"):
         artifact = run.write(
             aligned,
@@ -180,32 +183,6 @@ def train_model(
             content=content_files,
         )
     return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
-
-
-def _with_content(
-    aligned: Aligned,
-    catalogues: Mapping[Entity, Catalogue],
-    user_items: Any,
-    method: Trainer[Any],
-    config: Any,
-    options: RunOptions,
-) -> tuple[Aligned, dict[Entity, ContentFile]]:
-    """Append the users and items without interactions."""
-
-    def fold_in(rows: Any, known: KnownSide) -> Folded:
-        assert method.fold_in is not None  # noqa: S101 (else it is not called)
-        with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
-            return method.fold_in(rows, known, config, options)
-
-    tables = dict(aligned.tables)
-    folding = fold_in if method.fold_in else None
-    models = {
-        entity: each.fitted(tables, user_items, folding, options.seed, progress=options.progress)
-        for entity, each in catalogues.items()
-    }
-    extended = {entity: catalogues[entity].extended(tables[entity], model) for entity, model in models.items()}
-    files = {entity: catalogues[entity].file(model) for entity, model in models.items()}
-    return dataclasses.replace(aligned, tables=tables | extended), files
 
 
 def _request(
@@ -245,15 +222,31 @@ def _newest_of(data: Path, model: str, request: str) -> Artifact | None:
     return newest if (newest.manifest.interactions or {}).get("request") == request else None
 
 
-def _evaluate(method: Trainer[Any], config: Any, split: Split, options: RunOptions, raced: Race | None) -> Evaluation:
-    """Measure the trainer; `raced` is the race on the same split, which may have trained the same already."""
+def _evaluate(
+    method: Trainer[Any],
+    config: Any,
+    split: Split,
+    options: RunOptions,
+    raced: Race | None,
+    content: ContentFitting | None,
+) -> tuple[Evaluation, float | None]:
+    """Measure the trainer, and choose how much content turns trained items.
+
+    Args:
+        raced: the race on the same split, which may have trained the same already.
+        content: what was asked for; None if nothing was.
+    """
     if split.n_test_users == 0:
-        return Evaluation.impossible("too few interactions to hold any back")
+        return Evaluation.impossible("too few interactions to hold any back"), None
+    scores = None
     if raced and raced.values and raced.configs[raced.winner.name] == config:
         scores = raced.values[raced.winner.name]
-    else:
-        scores = score_users(method.train(split.train, config, options), split.train, split.test)
+    tail = None
+    if scores is None or (content is not None and "item" in content.catalogues):
+        factors = method.train(split.train, config, options)
+        scores = score_users(factors, split.train, split.test) if scores is None else scores
+        tail = None if content is None else content.tail_strength(split, factors)
     if raced:
         scores = raced.honest_values(scores)
     found = measured(scores, split.train, split.test)
-    return Evaluation(split.method, split.n_test_users, found.n_ranked, found.metrics, found.margins)
+    return Evaluation(split.method, split.n_test_users, found.n_ranked, found.metrics, found.margins), tail

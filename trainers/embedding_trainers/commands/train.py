@@ -230,6 +230,8 @@ def _summary(training: Training, repo: Path) -> str:
             columns = ", ".join(f"{column['name']}:{column['encoder']}" for column in content["columns"])
             alone = f"{content[f'{entity}s']:,} of {manifest.rows(entity):,} have nothing else"
             lines.append(f"  content of {entity}s: {columns}; {alone}")
+            if tail := content.get("tail"):
+                lines.append(f"  content turns trained {entity}s too, as much as {tail:g} interactions would")
     lines += [f"  {line}" for line in training.log.lines()]
     if evaluation and evaluation.metrics:
         scores = ", ".join(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +12,24 @@ import pyarrow.compute as pc
 from embedding_trainers.content.encoder import known_encoders
 from embedding_trainers.content.guess import guess_content
 from embedding_trainers.content.images import located_images
-from embedding_trainers.content.model import ContentModel
-from embedding_trainers.content.prior import FoldIn, Trained
 from embedding_trainers.content.spec import ContentColumn, parse_content
 from embedding_trainers.interactions.attributes import AttributeFile
 from embedding_trainers.interactions.vocabulary import exact_cast
-from embedding_trainers.trainer import KnownSide
-from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity
+from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import InputError
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-__all__ = ["AUTO", "NONE", "SOURCE", "Catalogue", "catalogue_of", "content_columns", "refuse_without_file"]
+__all__ = [
+    "AUTO",
+    "BEHAVIOUR",
+    "BOTH",
+    "CONTENT",
+    "NONE",
+    "SOURCE",
+    "Catalogue",
+    "catalogue_of",
+    "content_columns",
+    "refuse_without_file",
+]
 
 AUTO = "auto"
 """The columns are guessed, and it is an error if none looks like content."""
@@ -35,7 +38,7 @@ NONE = "none"
 SOURCE = "source"
 """The attribute that says what a vector was made of."""
 _OPTIONS: dict[Entity, str] = {"user": "--user-content", "item": "--content"}
-_BEHAVIOUR, _CONTENT = "behaviour", "content"
+BEHAVIOUR, CONTENT, BOTH = "behaviour", "content", "both"
 
 
 @dataclass(frozen=True)
@@ -105,73 +108,9 @@ class Catalogue:
             rows=pc.fill_null(places.cast(pa.int64()), -1).to_numpy(zero_copy_only=False),
             cold=cold,
             cold_ids=cold_ids,
-            cold_attributes=_with_source(served, pa.array(cold), _CONTENT),
-            trained_attributes=_with_source(served, places, _BEHAVIOUR),
+            cold_attributes=_with_source(served, pa.array(cold), CONTENT),
+            trained_attributes=_with_source(served, places, BEHAVIOUR),
         )
-
-    def fitted(
-        self,
-        tables: dict[Entity, EmbeddingTable],
-        user_items: csr_matrix,
-        fold_in: FoldIn | None,
-        seed: int,
-        *,
-        progress: bool = False,
-    ) -> ContentModel:
-        """Fit what content says of trained vectors, on the trained rows that the file has.
-
-        Args:
-            tables: of the training, aligned.
-            user_items: what it was trained on.
-            fold_in: of its trainer; None if it cannot.
-            seed: of all randomness.
-            progress: see `Encoder`.
-        """
-        listed = self.rows >= 0
-        other: Entity = "item" if self.entity == "user" else "user"
-        own, known = tables[self.entity], tables[other]
-        interactions = user_items if self.entity == "user" else user_items.T.tocsr()
-        degrees = user_items.getnnz(axis=0 if other == "item" else 1).astype(np.int64)
-        if not listed.all():
-            interactions = interactions[np.flatnonzero(listed)]
-        interactions.sort_indices()
-        return ContentModel.fitted(
-            self.table.take(pa.array(self.rows[listed])),
-            self.columns,
-            Trained(
-                own.embedding[listed],
-                _bias(own)[listed],
-                interactions,
-                KnownSide(other, known.embedding, _bias(known), degrees),
-            ),
-            fold_in,
-            catalogue=self.table,
-            seed=seed,
-            progress=progress,
-        )
-
-    def extended(self, trained: EmbeddingTable, model: ContentModel) -> EmbeddingTable:
-        """Append the rows without interactions to the trained ones."""
-        if not len(self.cold):
-            return trained
-        said = model.of(self.table.take(pa.array(self.cold)))
-        attributes = None
-        if trained.attributes is not None:
-            attributes = pa.concat_tables([trained.attributes, self.cold_attributes])
-        return replace(
-            trained,
-            ids=pa.concat_arrays([trained.ids, self.cold_ids]),
-            embedding=np.concatenate([trained.embedding, said.factors]),
-            bias=None if trained.bias is None else np.concatenate([trained.bias, said.bias]),
-            n_interactions=np.concatenate([trained.n_interactions, np.zeros(len(self.cold), np.int64)]),
-            seen_items=_then_empty(trained.seen_items, len(trained.ids)),
-            attributes=attributes,
-        )
-
-    def file(self, model: ContentModel) -> ContentFile:
-        """What a version keeps of it."""
-        described = {"asked": self.asked, f"{self.entity}s": len(self.cold), **model.to_json()}
-        return ContentFile(described, model.save)
 
 
 def refuse_without_file(entity: Entity, asked: str | None, has_file: bool) -> None:
@@ -229,26 +168,6 @@ def content_columns(file: AttributeFile, entity: Entity, asked: str) -> tuple[Co
             f"{_OPTIONS[entity]} {AUTO}: no column of {file.name} looks like content ({reasons}); name one"
         )
     return guess.content
-
-
-def _bias(table: EmbeddingTable) -> npt.NDArray[np.float32]:
-    return np.zeros(len(table.ids), np.float32) if table.bias is None else table.bias
-
-
-def _then_empty(
-    seen: pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray] | None, n: int
-) -> Callable[[slice], pa.ChunkedArray] | None:
-    """The lists of n rows, with empty ones for any row after."""
-    if seen is None:
-        return None
-
-    def lists(rows: slice) -> pa.ChunkedArray:
-        start, stop = min(rows.start, n), min(rows.stop, n)
-        of_known = seen(slice(start, stop)) if callable(seen) else pa.chunked_array(seen.slice(start, stop - start))
-        n_empty = (rows.stop - rows.start) - len(of_known)
-        return pa.chunked_array([*of_known.chunks, pa.array([[]] * n_empty, of_known.type)], of_known.type)
-
-    return lists
 
 
 def _with_source(table: pa.Table, rows: pa.Array, source: str) -> pa.Table:

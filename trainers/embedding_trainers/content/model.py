@@ -43,22 +43,24 @@ class ContentModel:
         trained: Trained,
         fold_in: FoldIn | None,
         *,
-        catalogue: pa.Table | None = None,
         seed: int = 0,
-        progress: bool = False,
     ) -> ContentModel:
-        """Fit on the trained rows.
+        """Fit encoders and map on the trained rows.
 
         Args:
             table: content of the trained rows, in their order.
             columns: of the table.
             trained: the side.
             fold_in: of its trainer; None if it cannot.
-            catalogue: all rows, to fit the encoders on; None if `table` has all.
             seed: of what is held back to choose λ and τ.
-            progress: see `Encoder`.
         """
-        features = Features.fitted(table if catalogue is None else catalogue, columns, progress=progress)
+        return cls.mapped(Features.fitted(table, columns), table, trained, fold_in, seed=seed)
+
+    @classmethod
+    def mapped(
+        cls, features: Features, table: pa.Table, trained: Trained, fold_in: FoldIn | None, *, seed: int = 0
+    ) -> ContentModel:
+        """Fit the map from features that were fitted on more rows; see `fitted`."""
         encoded = features.of(table)
         return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), seed=seed))
 

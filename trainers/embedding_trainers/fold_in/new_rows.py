@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.content.catalogue import SOURCE
+from embedding_trainers.content.catalogue import BOTH, CONTENT, SOURCE
 from embedding_trainers.content.images import located_images
 from embedding_trainers.content.model import ContentModel
 from embedding_trainers.fold_in.from_log import fold_in, known_ids, typed_ids
@@ -90,7 +90,7 @@ def fold_in_new_rows(
     )
     stamp = max(as_of, manifest.as_of)
     table = to_arrow(entity, made, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
-    served[SOURCE] = pa.array(np.where(n > 0, "both", "content"))
+    served[SOURCE] = pa.array(np.where(n > 0, BOTH, CONTENT))
     columns: dict[str, Any] = {
         field.name: table[field.name]
         if field.name in table.column_names

@@ -1,0 +1,176 @@
+"""Content in a training: what it says of each side is fitted, and goes into the tables of the version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedding_trainers.content.catalogue import BOTH, SOURCE, Catalogue
+from embedding_trainers.content.features import Features
+from embedding_trainers.content.model import ContentModel
+from embedding_trainers.content.prior import Trained
+from embedding_trainers.content.trained_rows import choose_strength, with_prior
+from embedding_trainers.extra import import_extra
+from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
+from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from embedding_trainers.interactions import Split
+
+__all__ = ["ContentFitting"]
+
+_OTHER: dict[Entity, Entity] = {"user": "item", "item": "user"}
+_MOST_TAIL_ROWS = 1 << 18  # on which the strength of trained rows is chosen
+
+
+@dataclass(frozen=True)
+class ContentFitting:
+    """The catalogues of a training, and how it trains."""
+
+    catalogues: Mapping[Entity, Catalogue]
+    method: Trainer[Any]
+    config: Any
+    options: RunOptions
+    _features: dict[Entity, Features] = field(default_factory=dict)
+
+    def tail_strength(self, split: Split, factors: Factors) -> float | None:
+        """How much content turns items that were trained on little, see `choose_strength`; None if that helps no one.
+
+        Args:
+            split: a part of the log, and what is to be found.
+            factors: trained on that part.
+        """
+        if "item" not in self.catalogues:
+            return None
+        sides = _of_factors(factors)
+        model, numbers, trained = self._fitted("item", sides, split.train, _MOST_TAIL_ROWS)
+        said = model.of(self._table("item", numbers))
+        return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])
+
+    def applied(
+        self, tables: Mapping[Entity, EmbeddingTable], user_items: csr_matrix, tail: float | None
+    ) -> tuple[dict[Entity, EmbeddingTable], dict[Entity, ContentFile]]:
+        """Append rows without interactions, and turn trained items.
+
+        Args:
+            tables: of the training, aligned.
+            user_items: what it was trained on.
+            tail: see `tail_strength`.
+        """
+        sides = {entity: Folded(table.embedding, _bias(table)) for entity, table in tables.items()}
+        changed, files = dict(tables), {}
+        for entity, catalogue in self.catalogues.items():
+            model, numbers, trained = self._fitted(entity, sides, user_items)
+            if tail is not None and entity == "item":
+                said = model.of(self._table(entity, numbers))
+                changed[entity] = _turned(changed[entity], numbers, with_prior(trained, said, tail))
+            changed[entity] = _extended(changed[entity], catalogue, model)
+            described = {"asked": catalogue.asked, f"{entity}s": len(catalogue.cold), **model.to_json()}
+            files[entity] = ContentFile(described | ({"tail": tail} if entity == "item" else {}), model.save)
+        return changed, files
+
+    def _fitted(
+        self, entity: Entity, sides: Mapping[Entity, Folded], user_items: csr_matrix, most: int | None = None
+    ) -> tuple[ContentModel, npt.NDArray[np.int64], Trained]:
+        """What content says of trained rows that the catalogue has; their numbers; and these rows."""
+        if entity not in self._features:
+            catalogue = self.catalogues[entity]
+            features = Features.fitted(catalogue.table, catalogue.columns, progress=self.options.progress)
+            self._features[entity] = features
+        interactions = user_items if entity == "user" else user_items.T.tocsr()
+        known = sides[_OTHER[entity]]
+        degrees = np.asarray(user_items.getnnz(axis=1 if entity == "item" else 0), np.int64)
+        # A part of the log may have nothing of some.
+        numbers = np.flatnonzero((self.catalogues[entity].rows >= 0) & (np.diff(interactions.indptr) > 0))
+        if most is not None and len(numbers) > most:
+            numbers = np.sort(np.random.default_rng(self.options.seed).choice(numbers, most, replace=False))
+        if len(numbers) < interactions.shape[0]:
+            interactions = interactions[numbers]
+        interactions.sort_indices()
+        trained = Trained(
+            sides[entity].factors[numbers],
+            sides[entity].bias[numbers],
+            interactions,
+            KnownSide(_OTHER[entity], known.factors, known.bias, degrees),
+        )
+        table = self._table(entity, numbers)
+        fold_in = self._fold_in if self.method.fold_in else None
+        model = ContentModel.mapped(self._features[entity], table, trained, fold_in, seed=self.options.seed)
+        return model, numbers, trained
+
+    def _table(self, entity: Entity, numbers: npt.NDArray[np.int64]) -> pa.Table:
+        catalogue = self.catalogues[entity]
+        return catalogue.table.take(pa.array(catalogue.rows[numbers]))
+
+    def _fold_in(self, rows: csr_matrix, known: KnownSide) -> Folded:
+        assert self.method.fold_in is not None  # noqa: S101 (else it is not called)
+        with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
+            return self.method.fold_in(rows, known, self.config, self.options)
+
+
+def _of_factors(factors: Factors) -> dict[Entity, Folded]:
+    users = factors.user_factors
+    return {
+        "user": Folded(users, np.zeros(len(users), np.float32)),
+        "item": Folded(factors.item_factors, factors.item_bias),
+    }
+
+
+def _turned(table: EmbeddingTable, numbers: npt.NDArray[np.int64], turned: Folded) -> EmbeddingTable:
+    embedding = table.embedding.copy()
+    embedding[numbers] = turned.factors
+    attributes = table.attributes
+    if attributes is not None:
+        is_turned = np.zeros(len(table.ids), bool)
+        is_turned[numbers] = True
+        place = attributes.column_names.index(SOURCE)
+        sources = pc.if_else(pa.array(is_turned), BOTH, attributes[SOURCE])
+        attributes = attributes.set_column(place, SOURCE, sources)
+    return replace(table, embedding=embedding, attributes=attributes)
+
+
+def _extended(table: EmbeddingTable, catalogue: Catalogue, model: ContentModel) -> EmbeddingTable:
+    """Append the rows without interactions to the trained ones."""
+    if not len(catalogue.cold):
+        return table
+    said = model.of(catalogue.table.take(pa.array(catalogue.cold)))
+    attributes = None
+    if table.attributes is not None:
+        attributes = pa.concat_tables([table.attributes, catalogue.cold_attributes])
+    return replace(
+        table,
+        ids=pa.concat_arrays([table.ids, catalogue.cold_ids]),
+        embedding=np.concatenate([table.embedding, said.factors]),
+        bias=None if table.bias is None else np.concatenate([table.bias, said.bias]),
+        n_interactions=np.concatenate([table.n_interactions, np.zeros(len(catalogue.cold), np.int64)]),
+        seen_items=_then_empty(table.seen_items, len(table.ids)),
+        attributes=attributes,
+    )
+
+
+def _bias(table: EmbeddingTable) -> npt.NDArray[np.float32]:
+    return np.zeros(len(table.ids), np.float32) if table.bias is None else table.bias
+
+
+def _then_empty(
+    seen: pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray] | None, n: int
+) -> Callable[[slice], pa.ChunkedArray] | None:
+    """The lists of n rows, with empty ones for any row after."""
+    if seen is None:
+        return None
+
+    def lists(rows: slice) -> pa.ChunkedArray:
+        start, stop = min(rows.start, n), min(rows.stop, n)
+        of_known = seen(slice(start, stop)) if callable(seen) else pa.chunked_array(seen.slice(start, stop - start))
+        n_empty = (rows.stop - rows.start) - len(of_known)
+        return pa.chunked_array([*of_known.chunks, pa.array([[]] * n_empty, of_known.type)], of_known.type)
+
+    return lists
