@@ -1,7 +1,7 @@
 """How well content finds items that have no interactions, or few.
 
     python -m tests.benchmarks.cold_start --data DIR [--dataset shop] [--trainers als svd] [--seeds 5]
-    python -m tests.benchmarks.cold_start --data DIR --only-cold [--text model2vec:FOLDER …]
+    python -m tests.benchmarks.cold_start --data DIR --only-cold [--text model2vec:FOLDER …] [--sets "+ genres" …]
 
 A fifth of the items is hidden. Users rank the hidden items among themselves; recall@20 is the share of min(20, all) of
 their hidden items that are among the first 20, the mean over users who have one, ± the half 95 % interval over seeds.
@@ -102,9 +102,7 @@ def scores(fit: Fit, items: Folded) -> _Floats:
 Results = dict[str, list[float]]
 
 
-def cold(
-    data: Data, trainer: str, seed: int, results: Results, *, only_cold: bool, only: Sequence[str] = ("",)
-) -> None:
+def cold(data: Data, trainer: str, seed: int, results: Results, *, only_cold: bool, only: Sequence[str]) -> None:
     """Hidden items by content alone, and, unless that is all that is asked, with n interactions."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(data.matrix.shape[1])
