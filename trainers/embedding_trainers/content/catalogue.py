@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from embedding_trainers.content.encoder import known_encoders
 from embedding_trainers.content.guess import guess_content
-from embedding_trainers.content.images import located_images
 from embedding_trainers.content.model import ContentModel
+from embedding_trainers.content.models.images import located_images
 from embedding_trainers.content.prior import FoldIn, Trained
 from embedding_trainers.content.spec import ContentColumn, parse_content
 from embedding_trainers.interactions.attributes import AttributeFile
