@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file
 from scipy.sparse import csr_matrix
 from tokenizers import Tokenizer
 
+from embedding_trainers.content.encoder import make_encoder
 from embedding_trainers.content.guess import guess_content
 from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.interactions import read_interactions
@@ -48,6 +50,8 @@ def movielens(folder: Path, texts: Sequence[str]) -> Data:
     for text in texts:
         encoder, _, model = text.partition(":")
         title, with_year = (ContentColumn(name, encoder, model) for name in ("title", "dated"))
+        if model:  # it learns nothing of a part of the items: once for all seeds
+            items, title, with_year = _encoded(items, title, with_year)
         name = f"{encoder} {Path(model).name}".strip()
         sets |= {
             f"title by {name}": (title,),
@@ -57,6 +61,17 @@ def movielens(folder: Path, texts: Sequence[str]) -> Data:
             f"title by {name} + genres + year": (title, genres, year),
         }
     return Data(_ones(log.to_csr()), items, sets)
+
+
+def _encoded(items: pa.Table, *columns: ContentColumn) -> tuple[Any, ...]:
+    """The items with vectors of these columns, and the columns of vectors."""
+    made = []
+    for column in columns:
+        encoder = make_encoder(column)
+        encoder.fit(items[column.name])
+        made.append(ContentColumn(str(column), "vector"))
+        items = items.append_column(str(column), pa.array(list(encoder.encode(items[column.name]))))
+    return items, *made
 
 
 def shop(_: Path, __: Sequence[str]) -> Data:

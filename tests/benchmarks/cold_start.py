@@ -1,7 +1,7 @@
 """How well content finds items that have no interactions, or few.
 
     python -m tests.benchmarks.cold_start --data DIR [--dataset shop] [--trainers als svd] [--seeds 5]
-    python -m tests.benchmarks.cold_start --data DIR --only-cold [--text model2vec:FOLDER …]
+    python -m tests.benchmarks.cold_start --data DIR --only-cold [--text model2vec:FOLDER …] [--sets "+ genres" …]
 
 A fifth of the items is hidden. Users rank the hidden items among themselves; recall@20 is the share of min(20, all) of
 their hidden items that are among the first 20, the mean over users who have one, ± the half 95 % interval over seeds.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,7 +102,7 @@ def scores(fit: Fit, items: Folded) -> _Floats:
 Results = dict[str, list[float]]
 
 
-def cold(data: Data, trainer: str, seed: int, results: Results, *, only_cold: bool) -> None:
+def cold(data: Data, trainer: str, seed: int, results: Results, *, only_cold: bool, only: Sequence[str]) -> None:
     """Hidden items by content alone, and, unless that is all that is asked, with n interactions."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(data.matrix.shape[1])
@@ -114,6 +114,8 @@ def cold(data: Data, trainer: str, seed: int, results: Results, *, only_cold: bo
     results["cold: popular, by oracle"].append(recall(np.asarray(asked.sum(axis=0)) + noise, asked))
     prior: Prior | None = None
     for name, columns in data.sets.items():
+        if not any(part in name for part in only):
+            continue
         start = time.process_time()
         features = Features.fitted(data.items.take(pa.array(warm)), columns)
         of_warm = features.of(data.items.take(pa.array(warm)))
@@ -235,6 +237,7 @@ def main() -> None:
     parser.add_argument("--trainers", nargs="+", default=["als", "softmax", "svd", "bpr"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only-cold", action="store_true")
+    parser.add_argument("--sets", nargs="+", default=[""], help="parts of the names of the sets of content to try")
     parser.add_argument("--text", nargs="+", default=[])
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -247,7 +250,7 @@ def run(arguments: argparse.Namespace, data: Data) -> None:
         results: Results = defaultdict(list)
         with threadpool_limits(1, "blas"):
             for seed in range(arguments.seeds):
-                cold(data, trainer, seed, results, only_cold=arguments.only_cold)
+                cold(data, trainer, seed, results, only_cold=arguments.only_cold, only=arguments.sets)
                 if not arguments.only_cold:
                     tail(data, trainer, seed, results)
         print(f"\n{arguments.dataset}, {trainer}, {arguments.seeds} seeds")

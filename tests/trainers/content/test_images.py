@@ -15,7 +15,7 @@ from tests.support.tiny_models import image_model
 from tests.trainers.content.conftest import ITEMS, Decided
 
 from embedding_trainers.content.features import Features
-from embedding_trainers.content.images import ImageEncoder, located_images
+from embedding_trainers.content.models.images import ImageEncoder, located_images
 from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.content.testing import EncoderTests
 from embedding_trainers.fold_in import fold_in_new_rows

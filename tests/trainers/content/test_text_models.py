@@ -19,11 +19,11 @@ from tests.trainers.content.conftest import Decided
 
 from embedding_trainers.content.encoder import find_encoder, make_encoder
 from embedding_trainers.content.features import Features
-from embedding_trainers.content.model_files import find_model
+from embedding_trainers.content.models.files import find_model
+from embedding_trainers.content.models.text import FastEmbedEncoder, Model2VecEncoder, SentenceTransformersEncoder
 from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.content.testing import EncoderTests
 from embedding_trainers.content.text_encoder import TextEncoder
-from embedding_trainers.content.text_models import FastEmbedEncoder, Model2VecEncoder, SentenceTransformersEncoder
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError, MissingExtraError

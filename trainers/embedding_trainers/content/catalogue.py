@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from embedding_trainers.content.encoder import known_encoders
 from embedding_trainers.content.guess import guess_content
-from embedding_trainers.content.images import located_images
+from embedding_trainers.content.models.images import located_images
 from embedding_trainers.content.spec import ContentColumn, parse_content
 from embedding_trainers.interactions.attributes import AttributeFile
 from embedding_trainers.interactions.vocabulary import exact_cast

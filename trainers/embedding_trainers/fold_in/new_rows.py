@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.content.catalogue import BOTH, CONTENT, SOURCE
-from embedding_trainers.content.images import located_images
 from embedding_trainers.content.model import ContentModel
+from embedding_trainers.content.models.images import located_images
 from embedding_trainers.fold_in.from_log import fold_in, known_ids, typed_ids
 from embedding_trainers.interactions.attributes import AttributeFile, read_attribute_file
 from embedding_trainers.interactions.column_types import types_of_version

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from embedding_trainers.content.encoder import find_encoder
-from embedding_trainers.content.model_encoder import ModelEncoder
-from embedding_trainers.content.model_files import ModelFiles, find_model
+from embedding_trainers.content.models.encoder import ModelEncoder
+from embedding_trainers.content.models.files import ModelFiles, find_model
 from embedding_trainers.content.spec import ContentColumn, Kind
 from embedding_trainers.extra import import_extra
 from feast_embeddings.errors import InputError

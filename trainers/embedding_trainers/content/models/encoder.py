@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from embedding_trainers.content.columns import unit_rows
 from embedding_trainers.content.encoder import Encoder, State
-from embedding_trainers.content.model_files import ModelFiles, find_model
+from embedding_trainers.content.models.files import ModelFiles, find_model
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError
 
 __all__ = ["ModelEncoder"]
