@@ -11,12 +11,12 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from embedding_trainers.content import encoder as encoders
-from embedding_trainers.content import tfidf, values
 from embedding_trainers.content.encoder import Encoder, find_encoder, known_encoders, make_encoder, state_hash
+from embedding_trainers.content.encoders import tfidf, values
+from embedding_trainers.content.encoders.tfidf import TfidfEncoder
+from embedding_trainers.content.encoders.values import CategoryEncoder, ListEncoder, NumberEncoder, PrecomputedEncoder
 from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.content.testing import EncoderTests
-from embedding_trainers.content.tfidf import TfidfEncoder
-from embedding_trainers.content.values import CategoryEncoder, ListEncoder, NumberEncoder, PrecomputedEncoder
 from feast_embeddings.demo import generate_shop
 from feast_embeddings.errors import EmbeddingsError, InputError
 

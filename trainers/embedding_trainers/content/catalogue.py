@@ -50,7 +50,8 @@ class Catalogue:
         asked: the columns as they were asked for, or ``auto``; None if nothing was.
         columns: those that are content.
         table: these columns, a row for each row of the file.
-        rows: the row of each id of the log, -1 where the file has none; int64.
+        ids: of the log.
+        rows: the row of each of them, -1 where the file has none; int64.
         cold: the rows without an id of the log; int64.
         cold_ids: of these, in the type of the log's ids.
         cold_attributes: of these.
@@ -61,6 +62,7 @@ class Catalogue:
     asked: str | None
     columns: tuple[ContentColumn, ...]
     table: pa.Table
+    ids: pa.Array
     rows: npt.NDArray[np.int64]
     cold: npt.NDArray[np.int64]
     cold_ids: pa.Array
@@ -105,6 +107,7 @@ class Catalogue:
             asked=asked,
             columns=columns,
             table=located_images(table, columns, file.folder, file.name),
+            ids=ids,
             rows=pc.fill_null(places.cast(pa.int64()), -1).to_numpy(zero_copy_only=False),
             cold=cold,
             cold_ids=cold_ids,

@@ -50,9 +50,10 @@ class ContentFitting:
         """
         if "item" not in self.catalogues:
             return None
-        sides = _of_factors(factors)
-        model, numbers, trained = self._fitted("item", sides, split.train, _MOST_TAIL_ROWS)
-        said = model.of(self._table("item", numbers))
+        catalogue = self.catalogues["item"]
+        rows = catalogue.rows[pc.index_in(split.items, value_set=catalogue.ids).to_numpy()]
+        model, numbers, trained = self._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
+        said = model.of(catalogue.table.take(pa.array(rows[numbers])))
         return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])
 
     def applied(
@@ -68,9 +69,9 @@ class ContentFitting:
         sides = {entity: Folded(table.embedding, _bias(table)) for entity, table in tables.items()}
         changed, files = dict(tables), {}
         for entity, catalogue in self.catalogues.items():
-            model, numbers, trained = self._fitted(entity, sides, user_items)
+            model, numbers, trained = self._fitted(entity, catalogue.rows, sides, user_items)
             if tail is not None and entity == "item":
-                said = model.of(self._table(entity, numbers))
+                said = model.of(catalogue.table.take(pa.array(catalogue.rows[numbers])))
                 changed[entity] = _turned(changed[entity], numbers, with_prior(trained, said, tail))
             changed[entity] = _extended(changed[entity], catalogue, model)
             described = {"asked": catalogue.asked, f"{entity}s": len(catalogue.cold), **model.to_json()}
@@ -78,18 +79,26 @@ class ContentFitting:
         return changed, files
 
     def _fitted(
-        self, entity: Entity, sides: Mapping[Entity, Folded], user_items: csr_matrix, most: int | None = None
+        self,
+        entity: Entity,
+        rows: npt.NDArray[np.int64],
+        sides: Mapping[Entity, Folded],
+        user_items: csr_matrix,
+        most: int | None = None,
     ) -> tuple[ContentModel, npt.NDArray[np.int64], Trained]:
-        """What content says of trained rows that the catalogue has; their numbers; and these rows."""
+        """What content says of trained users or items; the numbers of those that the catalogue has; and these.
+
+        Args:
+            rows: of the catalogue, for each that was trained; -1 where it has none.
+        """
+        catalogue = self.catalogues[entity]
         if entity not in self._features:
-            catalogue = self.catalogues[entity]
             features = Features.fitted(catalogue.table, catalogue.columns, progress=self.options.progress)
             self._features[entity] = features
         interactions = user_items if entity == "user" else user_items.T.tocsr()
         known = sides[_OTHER[entity]]
         degrees = np.asarray(user_items.getnnz(axis=1 if entity == "item" else 0), np.int64)
-        # A part of the log may have nothing of some.
-        numbers = np.flatnonzero((self.catalogues[entity].rows >= 0) & (np.diff(interactions.indptr) > 0))
+        numbers = np.flatnonzero(rows >= 0)
         if most is not None and len(numbers) > most:
             numbers = np.sort(np.random.default_rng(self.options.seed).choice(numbers, most, replace=False))
         if len(numbers) < interactions.shape[0]:
@@ -101,14 +110,10 @@ class ContentFitting:
             interactions,
             KnownSide(_OTHER[entity], known.factors, known.bias, degrees),
         )
-        table = self._table(entity, numbers)
+        table = catalogue.table.take(pa.array(rows[numbers]))
         fold_in = self._fold_in if self.method.fold_in else None
         model = ContentModel.mapped(self._features[entity], table, trained, fold_in, seed=self.options.seed)
         return model, numbers, trained
-
-    def _table(self, entity: Entity, numbers: npt.NDArray[np.int64]) -> pa.Table:
-        catalogue = self.catalogues[entity]
-        return catalogue.table.take(pa.array(catalogue.rows[numbers]))
 
     def _fold_in(self, rows: csr_matrix, known: KnownSide) -> Folded:
         assert self.method.fold_in is not None  # noqa: S101 (else it is not called)

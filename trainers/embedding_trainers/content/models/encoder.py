@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from embedding_trainers.content.columns import unit_rows
 from embedding_trainers.content.encoder import Encoder, State
+from embedding_trainers.content.encoders.columns import unit_rows
 from embedding_trainers.content.models.files import ModelFiles, find_model
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from embedding_trainers.content.columns import text_of
+from embedding_trainers.content.encoders.columns import text_of
 from embedding_trainers.content.models.encoder import ModelEncoder
 from embedding_trainers.content.models.files import ModelFiles, find_model
 from embedding_trainers.content.spec import Kind

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedding_trainers.content.columns import text_of, unit_rows
 from embedding_trainers.content.encoder import Encoder, State
+from embedding_trainers.content.encoders.columns import text_of, unit_rows
 from embedding_trainers.extra import import_extra
 
 __all__ = ["TfidfEncoder"]

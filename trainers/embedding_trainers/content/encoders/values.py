@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.content.columns import lists_of, numbers_of, text_of, unit_rows, vectors_of
 from embedding_trainers.content.encoder import Encoder, State
+from embedding_trainers.content.encoders.columns import lists_of, numbers_of, text_of, unit_rows, vectors_of
 from embedding_trainers.content.spec import Kind
 from embedding_trainers.extra import import_extra
 from feast_embeddings.errors import InputError

@@ -1,0 +1,1 @@
+"""Encoders of columns that learn from the column alone."""
