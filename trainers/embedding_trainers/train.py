@@ -19,6 +19,7 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
+from embedding_trainers.interactions.seen import latest_times
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
 from embedding_trainers.search import Race, Search, find_iterations, race, tune
 from embedding_trainers.trainer import Folded, KnownSide, LogShape, RunOptions, Trainer
@@ -118,9 +119,9 @@ def train_model(
             to_race = split if seen is None else split_interactions(seen, seed=options.seed)
         if split:
             split = dataclasses.replace(split, held_back=None)
-        # From here on only the matrix is needed: a large log takes more memory than all that follows.
-        log = dataclasses.replace(log, timestamps=None)
+        # From here on only the pairs are needed: a large log takes more memory than all that follows.
         user_items = log.to_csr()
+        latest = latest_times(user_items, log.user_numbers, log.item_numbers, log.timestamps)
         del log
         release_freed_memory()
         if run.method.uses_weights:
@@ -148,7 +149,7 @@ def train_model(
     del seen, split
     with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
-    tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"])
+    tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"], latest=latest)
     refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
