@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from qdrant_client import QdrantClient
@@ -71,7 +72,7 @@ def scores(store: EmbeddingStore, user: str) -> list[float]:
     return [of_item[item] for item in ITEMS]
 
 
-def of_whole_log(shop: Shop, user: str, events: list[tuple[str, float]]) -> np.ndarray:
+def of_whole_log(shop: Shop, user: str, events: list[tuple[str, float]]) -> npt.NDArray[np.float32]:
     """The scores of a user whose whole log, with these events, is folded in."""
     own = LOG.filter(pa.array([name == user for name in LOG["user_id"].to_pylist()]))
     rows = own.append_column("weight", pa.array([WEIGHTS[event] for event in own["event"].to_pylist()]))

@@ -25,7 +25,7 @@ from embedding_trainers.search import Race, Search, find_iterations, race, tune
 from embedding_trainers.trainer import Folded, KnownSide, LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
 from feast_embeddings.artifact import Artifact, ContentFile, Entity, load_artifact, trained_models
-from feast_embeddings.errors import ArtifactError
+from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, Source
 
 __all__ = ["LATEST", "Evaluation", "Training", "train_model"]
@@ -50,6 +50,7 @@ def train_model(
     align_to: str | None = LATEST,
     search: Search | None = None,
     patience: int | None = None,
+    history: int | None = None,
     if_changed: bool = False,
 ) -> Training:
     """Train a new version of a model from an interaction log.
@@ -78,6 +79,8 @@ def train_model(
             not looked at.
         patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what
             the evaluation tests on is not looked at.
+        history: keep only so many items of each user as seen, the newest, which needs times; None keeps all. The
+            vectors are of all interactions.
         if_changed: train only if the rows, the attributes or an argument differ from those of the newest version, which
             is returned otherwise.
 
@@ -86,11 +89,18 @@ def train_model(
         MissingExtraError: the extra ``trainers`` is not installed.
     """
     options = options or RunOptions()
+    if history is not None and history < 1:
+        raise InputError(f"history={history}: expected 1 or more, or None for all")
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
     seconds: dict[str, float] = {}
 
     with timed(seconds, "read"):
         log, report = read_log(interactions, run.columns, run.preparation, run.reading)
+        if history is not None and log.timestamps is None:
+            raise InputError(
+                f"--history {history} keeps the newest items of each user, but the log has no column "
+                f"{run.columns.times!r}; name its times (--timestamp-column), or leave --history out"
+            )
         ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
         warnings = run.warnings + log_warnings(log, run.columns, run.trainer, run.method)
         attributes, catalogue, unused = run.read_attributes(
@@ -103,7 +113,9 @@ def train_model(
         as_read = dataclasses.replace(run.reading, user_ids=None, item_ids=None)
         candidates = [racer.config for racer in run.racers] or [run.config]
         settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)
-        request = _request(summary.fingerprint, attributes, catalogue, *settings, search, patience)
+        # Not a None, which would make the requests of earlier releases other ones.
+        kept = () if history is None else (f"history {history}",)
+        request = _request(summary.fingerprint, attributes, catalogue, *settings, search, patience, *kept)
         if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
             return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)
         if run.previous and align_to != LATEST:
@@ -149,7 +161,9 @@ def train_model(
     del seen, split
     with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
-    tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"], latest=latest)
+    tables = factor_tables(
+        summary, user_items, factors, attributes["user"], attributes["item"], latest=latest, newest=history
+    )
     refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
@@ -172,6 +186,7 @@ def train_model(
             race=raced,
             tuning=tuning,
             content=content_file,
+            history=history,
         )
     return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
 

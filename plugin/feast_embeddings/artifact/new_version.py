@@ -80,6 +80,7 @@ def write_artifact(
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
     content: ContentFile | None = None,
+    history: int | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Leaves nothing behind on failure.
 
@@ -92,6 +93,7 @@ def write_artifact(
         space: the space of vectors that were not rotated; by default a new one.
         new_space_reason: why a new space starts.
         content: how some of the vectors were made of content.
+        history: how many items of each user are in `users` as seen, at most; None for all.
 
     Raises:
         InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
@@ -148,6 +150,7 @@ def write_artifact(
                 interactions=interactions,
                 tuning=tuning,
                 content=None if content is None else content.described,
+                history=history,
                 files=files,
                 **alignment_fields(alignment, new_space_reason),
             ).signed()

@@ -185,7 +185,7 @@ class LiveModel:
             seen[place] = list(history)
             # Without the items that it was learned from, a vector cannot be computed again.
             if since[place] is None or knows_seen:
-                (visitor,) = self._visitors.fold_in([history])
+                (visitor,) = self._visitors.fold_in([self._visitors.newest(history)])
                 vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
         return vectors, seen
 
@@ -291,5 +291,6 @@ def _fresh(
                     weights = unpacked(payloads[place], len(seen[place]))
                     found[place] = dict(zip(seen[place], weights, strict=True))
                 history = found[place]
-                history[event.item_id] = history.get(event.item_id, 0) + event.weight
+                # It is the newest now.
+                history[event.item_id] = history.pop(event.item_id, 0) + event.weight
     return found

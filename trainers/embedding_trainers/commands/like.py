@@ -53,6 +53,7 @@ def settings_of(artifact: Artifact) -> dict[str, Any]:
                 "max_user_interactions", "min_user_interactions", "min_item_interactions",
             )
         },
+        "history": manifest.history,
         "content": (manifest.content or {}).get("asked"),
         "trainer": manifest.trainer.name,
         "factors": parameters.pop("factors", None),

@@ -66,6 +66,7 @@ class FoldIn:
         self._csr_matrix: Any = import_extra("scipy.sparse").csr_matrix
         self._threadpool_limits: Any = import_extra("threadpoolctl").threadpool_limits
         self.other = _OTHER[entity]
+        self.history = artifact.manifest.history
         table = artifact.table(self.other)
         self.ids = table[f"{self.other}_id"].combine_chunks()
         self._known = _known_side(self.other, table, artifact)
@@ -174,7 +175,7 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     stamp = max(log.as_of or datetime.now(UTC), manifest.as_of)
     checked = check_table(entity, learned)
     table = to_arrow(entity, checked, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
-    completed = _completed(table, same, entity)
+    completed = _completed(table, same, entity, manifest.history)
     return FoldedIn(
         entity=entity,
         table=completed,
@@ -229,10 +230,10 @@ def _known_side(entity: Entity, table: pa.Table, artifact: Artifact) -> KnownSid
 def _degrees(entity: Entity, table: pa.Table, artifact: Artifact) -> npt.NDArray[np.int64]:
     """Distinct items of each user, or users of each item: a log may have a pair in many rows."""
     users = artifact.verified("user")
-    if "seen_items" not in users.schema.names:
+    if SEEN not in users.schema.names or artifact.manifest.history is not None:
         return np.asarray(table["n_interactions"].to_numpy())
     # Without the vectors, which are most of the files.
-    seen = (batch["seen_items"] for batch in users.batches(["seen_items"]))
+    seen = (batch[SEEN] for batch in users.batches([SEEN]))
     if entity == "user":
         return np.concatenate([pc.list_value_length(lists).to_numpy() for lists in seen]).astype(np.int64)
     degrees = np.zeros(len(table), dtype=np.int64)
@@ -242,7 +243,7 @@ def _degrees(entity: Entity, table: pa.Table, artifact: Artifact) -> npt.NDArray
     return degrees
 
 
-def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> pa.Table:
+def _completed(table: pa.Table, files: TableFiles, entity: Entity, history: int | None) -> pa.Table:
     """The rows with the columns of the version's table in their order.
 
     Those that it has keep their attributes, and what they had seen stays seen. Weights are a column more, where those
@@ -258,7 +259,7 @@ def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> pa.Table:
     if SEEN in columns:
         if SEEN_TIMES in schema.names and SEEN_TIMES not in table.column_names:
             table = table.append_column(SEEN_TIMES, _alike(table["event_timestamp"], table[SEEN]))
-        columns |= union(table, before)
+        columns |= union(table, before, history)
         weighs = pc.any(pc.not_equal(columns[SEEN_WEIGHTS].flatten(), 1)).as_py()
         if weighs and SEEN_WEIGHTS not in schema.names:
             schema = schema.append(pa.field(SEEN_WEIGHTS, NEXT_TO_SEEN[SEEN_WEIGHTS]))
