@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def write_artifact(
         try:
             files: dict[str, FileInfo] = {}
             for entity, table in sides.items():
-                slices = part_slices(len(table.ids))
-                files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
+                parts = (map(part, repeat(entity), groups) for groups in part_slices(len(table.ids)))
+                files |= write_parts(temporary, f"{entity}s", parts)
             if content is not None:
                 content.save(temporary / CONTENT)
                 fsync(temporary / CONTENT)
