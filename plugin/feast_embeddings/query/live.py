@@ -170,10 +170,11 @@ class LiveModel:
         """
         name, codec = users.side.field.name, users.side.codec
         knows_seen = SEEN in codec.types
-        seen_keys = [*codec.payload_keys(SEEN), WEIGHTS_KEY] if knows_seen else []
+        events = self._events.of_users(user_ids)
+        # Weights are needed only where a vector is computed again.
+        seen_keys = [*codec.payload_keys(SEEN), *([WEIGHTS_KEY] if events else [])] if knows_seen else []
         points = users.points(user_ids, name, [TIMESTAMP_KEY, *seen_keys])
         vectors = [None if point is None else point.vectors[name] for point in points]
-        events = self._events.of_users(user_ids)
         # Decoded only where it is needed, as each answer would wait for it.
         seen = [
             list(_seen(users, point)) if knows_seen and point is not None and (histories or id in events) else []
