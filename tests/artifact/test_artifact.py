@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.shop import AS_OF, alignment_to, item_table, user_table, write_version
+from tests.support.shop import AS_OF, alignment_to, item_table, user_table, write_tables, write_version
 
 from feast_embeddings.artifact import (
     ENTITIES,
@@ -27,6 +28,7 @@ from feast_embeddings.artifact import (
 )
 from feast_embeddings.artifact import new_version as artifact_module
 from feast_embeddings.artifact.history import folder_of_source, history_folder, history_source
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN
 from feast_embeddings.errors import ArtifactError, InputError
 
 
@@ -316,6 +318,41 @@ def test_artifacts_of_every_format_still_load(number: int) -> None:
         {"item_id": "a", "title": "A", "price": 1.5, "tags": ["x"]},
         {"item_id": "b b", "title": "é 🎈", "price": None, "tags": []},
     ]
+
+
+def test_weights_and_times_of_what_was_seen_still_load() -> None:
+    """They came within format 3; this file never changes."""
+    artifact = load_artifact(Path(__file__).parents[1] / "artifacts" / "v3", "weighed")
+    days = [datetime(2026, 1, day, microsecond=1, tzinfo=UTC) for day in (1, 2)]
+    assert artifact.manifest.history == 2
+    assert artifact.table("user").select(["user_id", "seen_items", "seen_weights", "seen_times"]).to_pylist() == [
+        {"user_id": 1, "seen_items": ["b", "a"], "seen_weights": [0.5, 11.0], "seen_times": days},
+        {"user_id": 2, "seen_items": [], "seen_weights": [], "seen_times": []},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"seen_weights": [[1.0], [2.0]]}, "row 2, column 'seen_weights': 1 values for 2 items of 'seen_items'"),
+        ({"seen_weights": [[1.0], None]}, "row 2, column 'seen_weights': 0 values for 2 items of 'seen_items'"),
+        ({"seen_weights": [[1.0], [2.0, None]]}, "row 2, column 'seen_weights': a null"),
+        ({"seen_weights": [[-1.0], [2.0, 1.0]]}, "row 1, column 'seen_weights': a weight that is not a number above 0"),
+        ({"seen_times": [[], [AS_OF, AS_OF]]}, "row 1, column 'seen_times': 0 values for 1 items of 'seen_items'"),
+        ({"seen_times": [[AS_OF], [AS_OF, None]]}, "row 2, column 'seen_times': a null"),
+        ({"seen_items": None, "seen_times": [[], []]}, "the column 'seen_times' needs a column 'seen_items'"),
+    ],
+)
+def test_weights_and_times_fit_what_was_seen(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    """The error says which row and column; nothing is left."""
+    rng = np.random.default_rng(0)
+    users = user_table(rng, pa.array(["u", "v"]), [["a"], ["a", "b"]])
+    given: dict[str, Any] = {
+        name: None if value is None else pa.array(value, NEXT_TO_SEEN[name]) for name, value in columns.items()
+    }
+    with pytest.raises(InputError, match=message):
+        write_tables(tmp_path, replace(users, **given), item_table(rng, pa.array(["a", "b"])))
+    assert not (tmp_path / "shop").exists() or list((tmp_path / "shop").glob("*Z*")) == []
 
 
 @pytest.mark.parametrize(("name", "value"), [("space_id", "golden-other"), ("as_of", "2027-01-02T03:04:05.678901Z")])

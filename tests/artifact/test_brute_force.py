@@ -25,7 +25,7 @@ def test_the_kth_best_score_is_that_of_a_full_sort(rng: np.random.Generator, tmp
         table = table.append_column("bias", pa.array(bias))
     # In three files, whose ends are not where the blocks end.
     parts = [table.slice(0, 5_000), table.slice(5_000, 123), table.slice(5_123)]
-    write_parts(tmp_path, "users", parts)
+    write_parts(tmp_path, "users", [[part] for part in parts])
     files = table_files(sorted(tmp_path.iterdir()))
 
     found = kth_best_scores(

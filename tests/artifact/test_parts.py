@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -66,9 +67,10 @@ def test_parts_read_as_one_table_does(whole: Artifact, parts: Artifact) -> None:
         assert many.take(rows[:0], names).equals(expected.select(names).slice(0, 0))
 
 
-def test_seen_items_are_made_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function makes those of the rows of a part; they never exist all at once."""
+def test_seen_items_are_made_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function makes those of the rows of a group; they never exist all at once."""
     monkeypatch.setattr(table_files, "PART_ROWS", SIZE)
+    monkeypatch.setattr(table_files, "GROUP_ROWS", SIZE - 2)
     rng = np.random.default_rng(0)
     asked: list[tuple[int, int]] = []
 
@@ -80,7 +82,10 @@ def test_seen_items_are_made_a_part_at_a_time(tmp_path: Path, monkeypatch: pytes
     users = EmbeddingTable(ids, rng.standard_normal((16, 8), np.float32), np.ones(16, np.int64), seen_items=seen)
     artifact = write_tables(tmp_path, users, item_table(rng, pa.array(["sku-0"])))
     assert artifact.table("user")["seen_items"].to_pylist() == [[f"sku-{i}"] for i in range(16)]
-    assert max(stop - start for start, stop in asked) == SIZE
+    assert max(stop - start for start, stop in asked) == SIZE - 2
+    groups = [pq.ParquetFile(part).metadata for part in artifact.verified("user").paths]
+    sizes = [file.row_group(group).num_rows for file in groups for group in range(file.num_row_groups)]
+    assert (max(sizes), sum(sizes)) == (SIZE - 2, 16)
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "from another version"])
@@ -125,14 +130,14 @@ def test_a_failure_between_parts_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     whole = write_version(tmp_path)
     written: list[str] = []
 
-    def fail(table: pa.Table, path: Path, **options: object) -> None:
+    def fail(path: Path, groups: Iterable[pa.Table]) -> int:
         if len(written) == 2:
             raise OSError(28, "No space left on device")
         written.append(path.name)
-        write(table, path, **options)
+        return write(path, groups)
 
-    write = pq.write_table
-    monkeypatch.setattr(pq, "write_table", fail)
+    write = table_files._write
+    monkeypatch.setattr(table_files, "_write", fail)
     with pytest.raises(OSError, match="No space"):
         write_version(tmp_path)
     assert written == ["users-00000.parquet", "users-00001.parquet"]

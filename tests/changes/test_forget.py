@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from tests.support.shop import AS_OF, ENGINES, Shop, apply, item_table, new_repo
 
 from feast_embeddings.artifact import list_artifacts, load_artifact
 from feast_embeddings.artifact.history import history_folder
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN
+from feast_embeddings.codec.seen_weights import unpacked
 from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import IdTypeError, InputError, UnknownIdError
 from feast_embeddings.publish.versions import list_versions, roll_back
@@ -40,9 +44,22 @@ def seen_by(user: int) -> list[str]:
     return [ITEMS[user], ITEMS[(user + 1) % N]]
 
 
+def weights_of(user: int) -> dict[str, float]:
+    return dict(zip(seen_by(user), [user + 2.0, 0.5], strict=True))
+
+
+def times_of(user: int) -> dict[str, datetime]:
+    return {item: AS_OF - timedelta(days=place) for place, item in enumerate(seen_by(user), user)}
+
+
 def version(data: Path, seed: int) -> Any:
     rng = np.random.default_rng(seed)
     users = user_table(rng, pa.array(USERS), [seen_by(user) for user in range(N)])
+    users = dataclasses.replace(
+        users,
+        seen_weights=pa.array([[*weights_of(user).values()] for user in range(N)], NEXT_TO_SEEN["seen_weights"]),
+        seen_times=pa.array([[*times_of(user).values()] for user in range(N)], NEXT_TO_SEEN["seen_times"]),
+    )
     artifact = write_tables(data, users, item_table(rng, pa.array(ITEMS)), as_of=AS_OF, seed=seed)
     return in_space(artifact, "one")
 
@@ -158,7 +175,10 @@ def test_no_byte_of_an_item_is_left_also_in_what_users_saw(shop: Shop) -> None:
     assert mentions(shop.repo.path, gone) == []
     for artifact in list_artifacts(shop.repo.data, "shop"):
         seen = [[item for item in seen_by(user) if item != gone] for user in range(N)]
-        assert artifact.table("user")["seen_items"].to_pylist() == seen
+        table = artifact.table("user")
+        assert table["seen_items"].to_pylist() == seen
+        for name, of in (("seen_weights", weights_of), ("seen_times", times_of)):
+            assert table[name].to_pylist() == [[of(user)[item] for item in seen[user]] for user in range(N)]
         assert artifact.manifest.forgotten[0].count == 1
     side = store._watch.sides["user"]
     after = stored(shop)
@@ -167,7 +187,9 @@ def test_no_byte_of_an_item_is_left_also_in_what_users_saw(shop: Shop) -> None:
             assert vectors == before[name][id][1]
             if side.id_name in payload:
                 user = USERS.index(payload[side.id_name])
-                assert side.codec.native("seen_items", payload) == [item for item in seen_by(user) if item != gone]
+                left = [item for item in seen_by(user) if item != gone]
+                assert side.codec.native("seen_items", payload) == left
+                assert unpacked(payload, len(left)) == [weights_of(user)[item] for item in left]
     assert gone not in store.rank(USERS[-1], k=N, exclude_seen=False).ids
     assert len(store.rank(USERS[-1], k=N, exclude_seen=False).ids) == N - 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ def test_text_formats(repo: Path, tmp_path: Path) -> None:
 def test_all_columns(repo: Path, tmp_path: Path) -> None:
     """Bias, counts, seen items and attributes of both sides; the manifest says what is known."""
     users = write(
-        tmp_path / "u.parquet", user_id=[1, 2], embedding=VECTORS[:2], seen_items=[["a"], []], n_interactions=[1, 0]
-    )
+        tmp_path / "u.parquet", user_id=[1, 2], embedding=VECTORS[:2], seen_items=[["a"], []], n_interactions=[1, 0],
+        seen_weights=[[2], []], seen_times=[[datetime(2026, 1, 1)], []],
+    )  # fmt: skip
     item_file = items(tmp_path / "i.parquet", bias=[0.5, 0.0, -1.0], n_interactions=[1, 0, 0], title=["x", "y", None])
     artifact = imported(repo, item_file, users, source="tower 7", metrics={"recall@20": 0.25})
     manifest, users_table, items_table = artifact.manifest, artifact.table("user"), artifact.table("item")
@@ -82,6 +84,8 @@ def test_all_columns(repo: Path, tmp_path: Path) -> None:
     assert (manifest.metrics, manifest.seed, manifest.sides) == ({"recall@20": 0.25}, None, ("user", "item"))
     assert users_table["user_id"].to_pylist() == [1, 2]
     assert users_table["seen_items"].to_pylist() == [["a"], []]
+    assert users_table["seen_weights"].to_pylist() == [[2.0], []]
+    assert users_table["seen_times"].to_pylist() == [[datetime(2026, 1, 1, tzinfo=UTC)], []]
     assert items_table["bias"].to_pylist() == [0.5, 0.0, -1.0]
     assert items_table["title"].to_pylist() == ["x", "y", None]
 
@@ -106,6 +110,7 @@ def test_all_columns(repo: Path, tmp_path: Path) -> None:
         ({"n_interactions": [1, -1, 2]}, r"'n_interactions': 1 of 3 rows .* below 0; the first is row 2"),
         ({"n_interactions": ["x", "y", "z"]}, r"'n_interactions' has type string; expected whole numbers"),
         ({"seen_items": [["a"]] * 3}, r"'seen_items': only users have them"),
+        ({"seen_weights": [[1.0]] * 3}, r"'seen_weights': only users have them"),
         ({"version": ["x", "y", "z"]}, r"the column name 'version' is reserved"),
     ],
 )
@@ -118,6 +123,9 @@ def test_refused_rows(repo: Path, tmp_path: Path, columns: dict[str, Any], messa
     assert not (repo / "data" / "m").exists()
 
 
+SEEN = {"seen_items": [["a"], ["b"]]}
+
+
 @pytest.mark.parametrize(
     ("users", "message"),
     [
@@ -125,6 +133,17 @@ def test_refused_rows(repo: Path, tmp_path: Path, columns: dict[str, Any], messa
         ({"bias": [1.0, 2.0]}, "'bias': only items have one"),
         ({"seen_items": [["a"], [None]]}, "'seen_items' has a null in a list"),
         ({"seen_items": [1, 2]}, "'seen_items' has type int64; expected lists of item ids"),
+        ({"seen_weights": [[1.0], []]}, "'seen_weights' needs a column 'seen_items'"),
+        (
+            SEEN | {"seen_weights": [[1.0], []]},
+            r"'seen_weights': row 2 \(id 'v'\): 0 values for 1 items of 'seen_items'",
+        ),
+        (SEEN | {"seen_weights": [[1.0], None]}, r"'seen_weights': row 2 \(id 'v'\): 0 values for 1 items"),
+        (SEEN | {"seen_weights": [[1.0], [0.0]]}, r"row 2 \(id 'v'\): a weight that is not a number above 0"),
+        (SEEN | {"seen_weights": [[1.0], [1e39]]}, r"row 2 \(id 'v'\): a weight that is not a number above 0"),
+        (SEEN | {"seen_weights": [[None], [1.0]]}, r"row 1 \(id 'u'\): a null"),
+        (SEEN | {"seen_weights": [["a"], ["b"]]}, "'seen_weights' has type list<.*string>; expected list<"),
+        (SEEN | {"seen_times": [[1.0], [2.0]]}, "'seen_times' has type list<.*double>; expected list<"),
     ],
 )
 def test_refused_users(repo: Path, tmp_path: Path, users: dict[str, Any], message: str) -> None:

@@ -20,12 +20,13 @@ from embedding_trainers.evaluation import measured, score_users
 from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
+from embedding_trainers.interactions.seen import latest_times
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
 from embedding_trainers.search import Race, Search, find_iterations, race, tune
 from embedding_trainers.trainer import LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
 from feast_embeddings.artifact import Artifact, ContentFile, Entity, load_artifact, trained_models
-from feast_embeddings.errors import ArtifactError
+from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, Source
 
 __all__ = ["LATEST", "Evaluation", "Training", "train_model"]
@@ -51,6 +52,7 @@ def train_model(
     align_to: str | None = LATEST,
     search: Search | None = None,
     patience: int | None = None,
+    history: int | None = None,
     if_changed: bool = False,
 ) -> Training:
     """Train a new version of a model from an interaction log.
@@ -81,6 +83,8 @@ def train_model(
             not looked at.
         patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what
             the evaluation tests on is not looked at.
+        history: keep only so many items of each user as seen, the newest, which needs times; None keeps all. The
+            vectors are of all interactions.
         if_changed: train only if the rows, the attributes or an argument differ from those of the newest version, which
             is returned otherwise.
 
@@ -89,11 +93,18 @@ def train_model(
         MissingExtraError: the extra ``trainers`` is not installed.
     """
     options = options or RunOptions()
+    if history is not None and history < 1:
+        raise InputError(f"history={history}: expected 1 or more, or None for all")
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
     seconds: dict[str, float] = {}
 
     with timed(seconds, "read"):
         log, report = read_log(interactions, run.columns, run.preparation, run.reading)
+        if history is not None and log.timestamps is None:
+            raise InputError(
+                f"--history {history} keeps the newest items of each user, but the log has no column "
+                f"{run.columns.times!r}; name its times (--timestamp-column), or leave --history out"
+            )
         ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
         warnings = run.warnings + log_warnings(log, run.columns, run.trainer, run.method)
         attributes, catalogues, unused = run.read_attributes(
@@ -109,7 +120,9 @@ def train_model(
         as_read = dataclasses.replace(run.reading, user_ids=None, item_ids=None)
         candidates = [racer.config for racer in run.racers] or [run.config]
         settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)
-        request = _request(summary.fingerprint, attributes, catalogues, *settings, search, patience)
+        # Not a None, which would make the requests of earlier releases other ones.
+        kept = () if history is None else (f"history {history}",)
+        request = _request(summary.fingerprint, attributes, catalogues, *settings, search, patience, *kept)
         if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
             return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)
         if run.previous and align_to != LATEST:
@@ -125,9 +138,9 @@ def train_model(
             to_race = split if seen is None else split_interactions(seen, seed=options.seed)
         if split:
             split = dataclasses.replace(split, held_back=None)
-        # From here on only the matrix is needed: a large log takes more memory than all that follows.
-        log = dataclasses.replace(log, timestamps=None)
+        # From here on only the pairs are needed: a large log takes more memory than all that follows.
         user_items = log.to_csr()
+        latest = latest_times(user_items, log.user_numbers, log.item_numbers, log.timestamps)
         del log
         release_freed_memory()
         if run.method.uses_weights:
@@ -157,7 +170,9 @@ def train_model(
     del seen, split
     with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
-    tables = factor_tables(summary, user_items, factors, attributes["user"], attributes["item"])
+    tables = factor_tables(
+        summary, user_items, factors, attributes["user"], attributes["item"], latest=latest, newest=history
+    )
     refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
@@ -181,6 +196,7 @@ def train_model(
             race=raced,
             tuning=tuning,
             content=content_files,
+            history=history,
         )
     return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
 

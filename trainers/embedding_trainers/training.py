@@ -231,6 +231,7 @@ class Run:
         race: Race | None = None,
         tuning: Tuning | None = None,
         content: Mapping[Entity, ContentFile] | None = None,
+        history: int | None = None,
     ) -> Artifact:
         """Write the version."""
         searched = ({} if tuning is None else tuning.to_json()) | ({} if race is None else {"race": race.to_json()})
@@ -258,6 +259,7 @@ class Run:
             },
             tuning=searched or None,
             content=content,
+            history=history,
         )
 
 

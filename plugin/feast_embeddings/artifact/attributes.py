@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact.plain_columns import plain, plain_type
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN
 from feast_embeddings.errors import InputError
 
 __all__ = ["RESERVED_COLUMNS", "TIMESTAMP", "feast_type_name", "normalise_attributes"]
@@ -26,7 +27,8 @@ RESERVED_COLUMNS = frozenset(
         "embedding",
         "bias",
         "n_interactions",
-        "seen_items",
+        SEEN,
+        *NEXT_TO_SEEN,
         "event_timestamp",
         "created_timestamp",
         "version",

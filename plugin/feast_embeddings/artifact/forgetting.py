@@ -20,16 +20,17 @@ import pyarrow.parquet as pq
 from feast_embeddings.artifact.history import refresh_history
 from feast_embeddings.artifact.manifest import FORMAT_VERSION, FileInfo, Forgotten, Manifest
 from feast_embeddings.artifact.model_folder import validate_model_name, version_folders, writing
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, misfit
 from feast_embeddings.artifact.table import Entity
 from feast_embeddings.artifact.table_files import GROUP_ROWS, fsync, sha256_of
 from feast_embeddings.artifact.versions import Artifact, list_artifacts
+from feast_embeddings.errors import ArtifactError
 from feast_embeddings.files import written_whole
 
 __all__ = ["forget_on_disk", "versions_with"]
 
 Ids = Mapping[Entity, pa.Array]
 _TABLE = re.compile(r"(?:user|item)s(?:-(\d{5}))?\.parquet")
-_SEEN = "seen_items"
 
 
 def versions_with(data: Path, model: str, ids: Ids) -> list[str]:
@@ -44,7 +45,7 @@ def versions_with(data: Path, model: str, ids: Ids) -> list[str]:
 def forget_on_disk(data: Path, model: str, ids: Ids) -> list[str]:
     """Remove these users and items from every version of a model, and return the changed versions. Safe to repeat.
 
-    Items are also removed from the lists of seen items.
+    Items are also removed from the lists of seen items, with their weights and times.
 
     Raises:
         ArtifactError: a version is damaged, so it cannot be known whom it holds; those before it are changed.
@@ -116,7 +117,7 @@ def _number(name: str) -> int:
 def _holds(table: Path, entity: Entity, ids: Ids) -> bool:
     """Return whether a table has to change."""
     with pq.ParquetFile(table) as parquet:
-        names = [f"{entity}_id", *([_SEEN] if _names_items(parquet.schema_arrow, entity, ids) else [])]
+        names = [f"{entity}_id", *([SEEN] if _names_items(parquet.schema_arrow, entity, ids) else [])]
         for batch in parquet.iter_batches(GROUP_ROWS, columns=names):
             found = [_among(batch.column(names[0]), ids.get(entity))]
             found += [_among(pc.list_flatten(batch.column(name)), ids["item"]) for name in names[1:]]
@@ -133,8 +134,14 @@ def _write_without(source: Path, target: Path, entity: Entity, ids: Ids) -> File
             for batch in parquet.iter_batches(GROUP_ROWS):
                 kept = batch.filter(pc.invert(_among(batch.column(f"{entity}_id"), ids.get(entity))))
                 if _names_items(schema, entity, ids):
-                    seen = _without(kept.column(_SEEN), ids["item"])
-                    kept = kept.set_column(schema.get_field_index(_SEEN), schema.field(_SEEN), seen)
+                    seen = kept.column(SEEN)
+                    stays = pc.invert(_among(pc.list_flatten(seen), ids["item"]))
+                    for name in NEXT_TO_SEEN.keys() & set(schema.names):
+                        if found := misfit(name, kept.column(name), seen):
+                            raise ArtifactError(f"{source}: the column {name!r} has {found[1]}; restore the version")
+                    for name in [name for name in schema.names if name in (SEEN, *NEXT_TO_SEEN)]:
+                        lists = _only(kept.column(name), stays)
+                        kept = kept.set_column(schema.get_field_index(name), schema.field(name), lists)
                 writer.write_batch(kept, row_group_size=GROUP_ROWS)
                 rows += kept.num_rows
     fsync(target)
@@ -142,16 +149,15 @@ def _write_without(source: Path, target: Path, entity: Entity, ids: Ids) -> File
 
 
 def _names_items(schema: pa.Schema, entity: Entity, ids: Ids) -> bool:
-    return entity == "user" and bool(len(ids.get("item", ()))) and _SEEN in schema.names
+    return entity == "user" and bool(len(ids.get("item", ()))) and SEEN in schema.names
 
 
 def _among(values: pa.Array, ids: pa.Array | None) -> pa.Array:
     return pc.is_in(values, value_set=pa.array([], values.type) if ids is None else ids.cast(values.type))
 
 
-def _without(lists: pa.Array, ids: pa.Array) -> pa.Array:
-    """Return lists without these elements; a null stays a null."""
-    keep = pc.invert(_among(pc.list_flatten(lists), ids))
+def _only(lists: pa.Array, keep: pa.Array) -> pa.Array:
+    """Return lists with these elements only, of all lists together; a null stays a null."""
     owners = pc.list_parent_indices(lists).filter(keep).to_numpy()
     offsets = np.concatenate([[0], np.bincount(owners, minlength=len(lists)).cumsum()])
     kind = pa.LargeListArray if pa.types.is_large_list(lists.type) else pa.ListArray

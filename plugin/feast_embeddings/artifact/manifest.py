@@ -114,6 +114,8 @@ class Manifest(_Frozen):
     alignment_cosine: float | None = None
     new_space_reason: str = ""
     """Why the version started a new space; empty if it did not."""
+    history: int | None = None
+    """How many items of each user are kept as seen, the newest; None if all are."""
     forgotten: tuple[Forgotten, ...] = ()
     """What was removed since; see `feast_embeddings.artifact.forgetting`."""
     files: dict[str, FileInfo]
@@ -125,11 +127,12 @@ class Manifest(_Frozen):
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
-        # Older releases refuse a manifest that has them.
+        # Older releases refuse a manifest that has these.
         if not self.forgotten:
             fields.pop("forgotten", None)
-        if self.user_content is None:
-            fields.pop("user_content", None)
+        for name in ("history", "user_content"):
+            if fields[name] is None:
+                fields.pop(name)
         return fields
 
     @property

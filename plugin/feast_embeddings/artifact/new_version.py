@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def write_artifact(
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
     content: Mapping[Entity, ContentFile] | None = None,
+    history: int | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Leaves nothing behind on failure.
 
@@ -92,6 +94,7 @@ def write_artifact(
         space: the space of vectors that were not rotated; by default a new one.
         new_space_reason: why a new space starts.
         content: how vectors of a side are made of content.
+        history: how many items of each user are in `users` as seen, at most; None for all.
 
     Raises:
         InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
@@ -122,8 +125,8 @@ def write_artifact(
         try:
             files: dict[str, FileInfo] = {}
             for entity, table in sides.items():
-                slices = part_slices(len(table.ids))
-                files |= write_parts(temporary, f"{entity}s", (part(entity, rows) for rows in slices))
+                parts = (map(part, repeat(entity), groups) for groups in part_slices(len(table.ids)))
+                files |= write_parts(temporary, f"{entity}s", parts)
             content = content or {}
             for entity, made in content.items():
                 file = temporary / CONTENT_FILES[entity]
@@ -150,6 +153,7 @@ def write_artifact(
                 tuning=tuning,
                 content=content["item"].described if "item" in content else None,
                 user_content=content["user"].described if "user" in content else None,
+                history=history,
                 files=files,
                 **alignment_fields(alignment, new_space_reason),
             ).signed()

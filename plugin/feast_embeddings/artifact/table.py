@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact.attributes import TIMESTAMP, normalise_attributes
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, misfit
 from feast_embeddings.errors import ArtifactError, InputError
 
 __all__ = [
@@ -24,12 +25,15 @@ __all__ = [
     "EmbeddingTable",
     "Entity",
     "FoldedIn",
+    "Lists",
     "check_table",
     "embedding_matrix",
     "to_arrow",
 ]
 
 Entity = Literal["user", "item"]
+Lists: TypeAlias = "pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray]"
+"""A list for each row; or a function that makes the lists of some rows, so that they need not all be in memory."""
 ENTITIES: tuple[Entity, Entity] = ("user", "item")
 # The canonical spelling of a whole number, as a pattern: 007, +7 and 1_0 are text, or different ids.
 WHOLE_NUMBER = r"-?(0|[1-9][0-9]*)"
@@ -45,8 +49,9 @@ class EmbeddingTable:
         embedding: float32, shape (n, dim), finite; row i belongs to ids[i]. The bias is not part of it.
         n_interactions: int64, shape (n,); interactions of each in the training data.
         bias: float32, shape (n,), or None. A user's score for an item is ``user · item + item bias``.
-        seen_items: list of item ids per row; or a function that makes those of some rows, so that they need not all be
-            in memory; or None.
+        seen_items: the item ids of each row, the newest last where there are times; or None.
+        seen_weights: the weight of each seen item, above 0, in their order; None where all are 1.
+        seen_times: the time of the newest interaction with each seen item, in their order; or None.
         attributes: one row per id, or None; see `feast_embeddings.artifact.attributes` for the types.
     """
 
@@ -54,21 +59,37 @@ class EmbeddingTable:
     embedding: npt.NDArray[np.float32]
     n_interactions: npt.NDArray[np.int64]
     bias: npt.NDArray[np.float32] | None = None
-    seen_items: pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray] | None = None
+    seen_items: Lists | None = None
     attributes: pa.Table | None = None
+    seen_weights: Lists | None = None
+    seen_times: Lists | None = None
 
     def part(self, rows: slice) -> EmbeddingTable:
-        """Return these rows, without a copy, but with their seen items made."""
+        """Return these rows, without a copy, but with what they have seen made.
+
+        Raises:
+            InputError: weights or times do not fit the items seen.
+        """
         start, n = rows.start, rows.stop - rows.start
-        seen = self.seen_items
+        lists = {name: _made(given, rows) for name, given in self.lists().items()}
+        for name in NEXT_TO_SEEN.keys() & lists.keys():
+            if SEEN not in lists:
+                raise InputError(f"users: the column {name!r} needs a column {SEEN!r}")
+            if found := misfit(name, lists[name], lists[SEEN]):
+                raise InputError(f"users: row {start + found[0] + 1}, column {name!r}: {found[1]}; correct it")
         return EmbeddingTable(
             ids=self.ids.slice(start, n),
             embedding=self.embedding[rows],
             n_interactions=self.n_interactions[rows],
             bias=None if self.bias is None else self.bias[rows],
-            seen_items=seen(rows) if callable(seen) else None if seen is None else seen.slice(start, n),
             attributes=None if self.attributes is None else self.attributes.slice(start, n),
+            **lists,
         )
+
+    def lists(self) -> dict[str, Lists]:
+        """Return the columns of what users have seen that there are."""
+        named = {name: getattr(self, name) for name in (SEEN, *NEXT_TO_SEEN)}
+        return {name: given for name, given in named.items() if given is not None}
 
 
 @dataclass(frozen=True)
@@ -153,8 +174,7 @@ def to_arrow(
     if table.bias is not None:
         columns["bias"] = pa.array(table.bias, pa.float32())
     columns["n_interactions"] = pa.array(table.n_interactions, pa.int64())
-    if table.seen_items is not None:
-        columns["seen_items"] = table.seen_items(slice(0, n)) if callable(table.seen_items) else table.seen_items
+    columns |= {name: _made(given, slice(0, n)) for name, given in table.lists().items()}
     # Microseconds: nanoseconds break Feast's DuckDB path.
     columns["event_timestamp"] = pa.repeat(pa.scalar(as_of, TIMESTAMP), n)
     columns["created_timestamp"] = pa.repeat(pa.scalar(created_at, TIMESTAMP), n)
@@ -163,3 +183,7 @@ def to_arrow(
     if table.attributes is not None:
         columns |= dict(zip(table.attributes.column_names, table.attributes.columns, strict=True))
     return pa.table(columns)
+
+
+def _made(lists: Lists, rows: slice) -> pa.Array | pa.ChunkedArray:
+    return lists(rows) if callable(lists) else lists.slice(rows.start, rows.stop - rows.start)

@@ -88,13 +88,18 @@ def table_files(paths: Sequence[Path]) -> TableFiles:
     return TableFiles(paths, pq.read_schema(paths[0]), sum(part.num_rows for part in metadata))
 
 
-def part_slices(n: int) -> Iterator[slice]:
-    """Yield the rows of each part of a table with `n` rows; at least one part, which may be empty."""
-    return (slice(start, min(start + PART_ROWS, n)) for start in range(0, max(n, 1), PART_ROWS))
+def part_slices(n: int) -> Iterator[list[slice]]:
+    """Yield the row groups of each part of a table with `n` rows; at least one part, which may be empty."""
+    for start in range(0, max(n, 1), PART_ROWS):
+        end = min(start + PART_ROWS, n)
+        yield [slice(first, min(first + GROUP_ROWS, end)) for first in range(start, max(end, start + 1), GROUP_ROWS)]
 
 
-def write_parts(folder: Path, stem: str, parts: Iterable[pa.Table]) -> Mapping[str, FileInfo]:
-    """Write the parts of a table durably, one at a time: ``users.parquet``, or ``users-00000.parquet`` and so on.
+def write_parts(folder: Path, stem: str, parts: Iterable[Iterable[pa.Table]]) -> Mapping[str, FileInfo]:
+    """Write the parts of a table durably: ``users.parquet``, or ``users-00000.parquet`` and so on.
+
+    Args:
+        parts: the row groups of each, at least one, which are taken one at a time.
 
     Returns:
         Rows and checksum of each file, by name.
@@ -103,15 +108,26 @@ def write_parts(folder: Path, stem: str, parts: Iterable[pa.Table]) -> Mapping[s
     names = (f"{stem}-{number:05d}.parquet" for number in range(100_000))
     for name, part in zip(names, parts, strict=False):
         path = folder / name
-        pq.write_table(part, path, row_group_size=GROUP_ROWS)
-        fsync(path)
-        written[name] = FileInfo(rows=part.num_rows, sha256=sha256_of(path))
-        del part
+        written[name] = FileInfo(rows=_write(path, part), sha256=sha256_of(path))
     if len(written) == 1:
         ((name, info),) = written.items()
         (folder / name).rename(folder / f"{stem}.parquet")
         return {f"{stem}.parquet": info}
     return written
+
+
+def _write(path: Path, groups: Iterable[pa.Table]) -> int:
+    """Write one file, and return its number of rows."""
+    rows, waiting = 0, iter(groups)
+    group = next(waiting)
+    with pq.ParquetWriter(path, group.schema) as writer:
+        while group is not None:
+            writer.write_table(group, row_group_size=GROUP_ROWS)
+            rows += group.num_rows
+            del group  # not two at a time
+            group = next(waiting, None)
+    fsync(path)
+    return rows
 
 
 def sha256_of(path: Path) -> str:

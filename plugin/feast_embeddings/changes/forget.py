@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from feast import FeatureStore, ValueType
@@ -19,7 +19,9 @@ from feast import FeatureStore, ValueType
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Entity, load_artifact
 from feast_embeddings.artifact.forgetting import forget_on_disk, versions_with
+from feast_embeddings.artifact.seen import SEEN
 from feast_embeddings.codec.columns import payload_values
+from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, packed, unpacked
 from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import CollectionSpec, Engine, PointId
 from feast_embeddings.errors import EngineError, InputError
@@ -27,8 +29,6 @@ from feast_embeddings.events import event_log_of
 from feast_embeddings.model.sides import Side, missing_side, qdrant_store, sides_of
 
 __all__ = ["Forgotten", "forget"]
-
-_SEEN = "seen_items"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class Forgotten:
     events: int
 
 
+class _Seen(NamedTuple):
+    """What is left of what a user has seen; without weights if all are 1."""
+
+    items: list[Id]
+    weights: list[float] | None
+
+
 @dataclass(frozen=True)
 class _Found:
     """What one collection has of them."""
@@ -58,7 +65,7 @@ class _Found:
     side: Side
     spec: CollectionSpec
     points: list[PointId]
-    lists: dict[PointId, list[Id]]
+    lists: dict[PointId, _Seen]
 
 
 def forget(
@@ -134,17 +141,20 @@ def _found(
             yield name, _Found(side, spec, points, {id: seen for id, seen in lists.items() if id not in points})
 
 
-def _lists(engine: Engine, collection: str, side: Side, items: Sequence[Id]) -> dict[PointId, list[Id]]:
+def _lists(engine: Engine, collection: str, side: Side, items: Sequence[Id]) -> dict[PointId, _Seen]:
     """Return the new lists of the users who have seen an item, by a scan: the lists are not indexed."""
     codec, gone = side.codec, frozenset(items)
-    if _SEEN not in codec.types:
+    if SEEN not in codec.types:
         return {}
     found = {}
-    for page in engine.scroll(collection, payload=codec.payload_keys(_SEEN), vectors=[]):
+    for page in engine.scroll(collection, payload=[*codec.payload_keys(SEEN), WEIGHTS_KEY], vectors=[]):
         for point in page:
-            seen = codec.native(_SEEN, point.payload) or ()
+            seen = codec.native(SEEN, point.payload) or ()
             if not gone.isdisjoint(seen):
-                found[point.id] = [id for id in seen if id not in gone]
+                weighed = zip(seen, unpacked(point.payload, len(seen)), strict=True)
+                left = [(id, weight) for id, weight in weighed if id not in gone]
+                weights = [weight for _, weight in left] if WEIGHTS_KEY in point.payload else None
+                found[point.id] = _Seen([id for id, _ in left], weights)
     return found
 
 
@@ -152,9 +162,11 @@ def _remove(engine: Engine, collection: str, found: _Found) -> None:
     payloads: dict[PointId, Mapping[str, Any]] = {}
     if found.lists:
         codec = found.side.codec
-        element = pa.string() if codec.types[_SEEN] == ValueType.STRING_LIST else pa.int64()
-        values = payload_values(codec, _SEEN, pa.array(list(found.lists.values()), pa.list_(element)))
-        payloads = dict(zip(found.lists, values, strict=True))
+        element = pa.string() if codec.types[SEEN] == ValueType.STRING_LIST else pa.int64()
+        items = pa.array([seen.items for seen in found.lists.values()], pa.list_(element))
+        for (id, seen), values in zip(found.lists.items(), payload_values(codec, SEEN, items), strict=True):
+            weights = {} if seen.weights is None else {WEIGHTS_KEY: packed(seen.weights)}
+            payloads[id] = values | weights
     engine.forget(collection, found.points, payloads)
 
 

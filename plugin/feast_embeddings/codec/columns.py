@@ -23,6 +23,7 @@ from feast_embeddings.artifact.plain_columns import plain
 from feast_embeddings.codec.collection import VectorField
 from feast_embeddings.codec.numbers import EXACT, float_payload
 from feast_embeddings.codec.rows import FeastRow, PointCodec, hashed_ids, key_prefix, point_ids, text_key_part
+from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, encode_weights, has_weights
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, PointBatch, PointId
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import to_microseconds
@@ -81,7 +82,8 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
     which also reads back as None, and a whole number in a column with a null stays exact.
 
     Args:
-        batch: with every join key and feature of the view under its Feast name, and the event timestamps.
+        batch: with every join key and feature of the view under its Feast name, and the event timestamps. The weights
+            of what users have seen go with them, see `codec.seen_weights`.
         timestamp_field: the column of event timestamps, an Arrow timestamp; without a zone it is UTC.
 
     Raises:
@@ -99,7 +101,12 @@ def encode_batch(codec: PointCodec, batch: pa.RecordBatch, *, timestamp_field: s
         name: arrays[name] if _is_plain(codec, name, arrays[name].type) else _protos(codec, name, arrays[name])
         for name in names
     }
-    return _points(codec, _point_ids(codec, join_keys, columns), timestamps, columns)
+    points = _points(codec, _point_ids(codec, join_keys, columns), timestamps, columns)
+    if has_weights(codec, batch.schema.names):
+        for payload, weights in zip(points.payloads, encode_weights(codec, batch), strict=True):
+            if weights is not None:
+                payload[WEIGHTS_KEY] = weights
+    return points
 
 
 def _array(codec: PointCodec, batch: pa.RecordBatch, name: str) -> pa.Array:

@@ -22,6 +22,7 @@ from feast_embeddings.artifact import ENTITIES, Artifact, load_artifact
 from feast_embeddings.artifact import Entity as Side
 from feast_embeddings.artifact.attributes import feast_type_name
 from feast_embeddings.artifact.history import history_source
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN
 from feast_embeddings.codec.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.entities import entity_for
@@ -51,7 +52,8 @@ _FEAST_TYPES: dict[str, FeastType] = {
     "Array(String)": Array(String),
     "Array(Int64)": Array(Int64),
 }
-_NOT_FEATURES = {"embedding", "event_timestamp", "created_timestamp"}
+# Weights and times of what was seen come and go with the log; views would have to change with them.
+_NOT_FEATURES = {"embedding", *NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
 _SIDE_FIELDS = [f"{entity}{part}" for entity in ENTITIES for part in ("", "_source", "_embeddings")]
 
 

@@ -34,6 +34,7 @@ from feast_embeddings._feast.compute_engine import ViewEngine
 from feast_embeddings._feast.private import source_columns
 from feast_embeddings.artifact.history import folder_of_source
 from feast_embeddings.artifact.plain_columns import plain_type
+from feast_embeddings.artifact.seen import SEEN, SEEN_WEIGHTS
 from feast_embeddings.errors import InputError
 from feast_embeddings.online.store import QdrantEmbeddingOnlineStore
 from feast_embeddings.times import to_microseconds
@@ -166,7 +167,9 @@ class _Source:
         self._mapping = dict((view.batch_source and view.batch_source.field_mapping) or {})
         self._join_keys = join_keys
         self._created = created
-        self._columns = [*dict.fromkeys([*join_keys, *features, timestamp, *([created] if created else [])])]
+        # No feature, but it goes with one.
+        weights = [SEEN_WEIGHTS] if SEEN in features and SEEN_WEIGHTS in dataset.schema.names else []
+        self._columns = [*dict.fromkeys([*join_keys, *features, *weights, timestamp, *([created] if created else [])])]
         if not join_keys:
             raise _NotUnderstoodError("it has no entities")
         if missing := [name for name in self._columns if name not in dataset.schema.names]:

@@ -9,6 +9,7 @@ from itertools import count
 from feast import FeatureStore
 
 from feast_embeddings.artifact import Artifact, Entity, Manifest, load_artifact
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN
 from feast_embeddings.codec.collection import collection_spec
 from feast_embeddings.engines.dropped import ask_live, count_unless_dropped, live_collections, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
@@ -162,7 +163,7 @@ def schema_difference(side: Side, columns: Sequence[str], dim: int) -> str:
     """Describe how a registered view differs from a version's table; empty if they fit."""
     codec, columns = side.codec, side.names(columns)
     missing = [name for name in codec.types if name not in columns]
-    extra = set(columns) - set(codec.types) - {"event_timestamp", "created_timestamp"}
+    extra = set(columns) - set(codec.types) - {*NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
     registered = codec.fields["embedding"].dim
     if not (missing or extra or registered != dim):
         return ""

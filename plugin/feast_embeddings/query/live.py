@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.artifact.seen import SEEN
+from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, unpacked
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.events import Event, EventLog
@@ -27,7 +29,6 @@ from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["LiveModel"]
 
-_SEEN = "seen_items"
 # If users who have seen an item are left out, each next try fetches this many times more.
 _GROWTH = 4
 
@@ -168,21 +169,24 @@ class LiveModel:
             histories: whether what they have seen is needed; else it may be empty.
         """
         name, codec = users.side.field.name, users.side.codec
-        knows_seen = _SEEN in codec.types
-        points = users.points(user_ids, name, [TIMESTAMP_KEY, *(codec.payload_keys(_SEEN) if knows_seen else ())])
-        vectors = [None if point is None else point.vectors[name] for point in points]
+        knows_seen = SEEN in codec.types
         events = self._events.of_users(user_ids)
+        # Weights are needed only where a vector is computed again.
+        seen_keys = [*codec.payload_keys(SEEN), *([WEIGHTS_KEY] if events else [])] if knows_seen else []
+        points = users.points(user_ids, name, [TIMESTAMP_KEY, *seen_keys])
+        vectors = [None if point is None else point.vectors[name] for point in points]
         # Decoded only where it is needed, as each answer would wait for it.
         seen = [
             list(_seen(users, point)) if knows_seen and point is not None and (histories or id in events) else []
             for id, point in zip(user_ids, points, strict=True)
         ]
         since = [None if point is None else int(point.payload[TIMESTAMP_KEY]) for point in points]
-        for place, history in _fresh(events, user_ids, since, seen).items():
+        payloads = [{} if point is None else point.payload for point in points]
+        for place, history in _fresh(events, user_ids, since, seen, payloads).items():
             seen[place] = list(history)
             # Without the items that it was learned from, a vector cannot be computed again.
             if since[place] is None or knows_seen:
-                (visitor,) = self._visitors.fold_in([history])
+                (visitor,) = self._visitors.fold_in([self._visitors.newest(history)])
                 vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
         return vectors, seen
 
@@ -226,8 +230,8 @@ class LiveModel:
         users, items = self._same_space()
         conditions = users.side.translate(filter)
         codec = users.side.codec
-        exclude_seen = exclude_seen and _SEEN in codec.types
-        payload = None if attributes else [users.side.id_name, *(codec.payload_keys(_SEEN) if exclude_seen else [])]
+        exclude_seen = exclude_seen and SEEN in codec.types
+        payload = None if attributes else [users.side.id_name, *(codec.payload_keys(SEEN) if exclude_seen else [])]
         name, field = users.side.field.name, items.side.field
         answers: list[Neighbours | None] = []
         for id, point in zip(item_ids, items.points(item_ids, field.name), strict=True):
@@ -262,7 +266,7 @@ class LiveModel:
 
 
 def _seen(users: LiveCollection, point: StoredPoint | ScoredPoint) -> Sequence[Id]:
-    return users.side.codec.native(_SEEN, point.payload) or ()
+    return users.side.codec.native(SEEN, point.payload) or ()
 
 
 def _fresh(
@@ -270,6 +274,7 @@ def _fresh(
     user_ids: Sequence[Id],
     since: Sequence[int | None],
     seen: Sequence[Sequence[Id]],
+    payloads: Sequence[Mapping[str, Any]],
 ) -> dict[int, dict[Id, float]]:
     """Return the whole history of each user, by position, who did something since their vector was computed.
 
@@ -277,11 +282,16 @@ def _fresh(
         events: of those users that have some.
         since: the event timestamp of each vector, in microseconds; None without one.
         seen: the items that each was learned from.
+        payloads: of the stored users, which have the weights of these.
     """
     found: dict[int, dict[Id, float]] = {}
     for place, (id, moment) in enumerate(zip(user_ids, since, strict=True) if events else ()):
         for event in events.get(id, ()):
             if moment is None or event.timestamp > moment:
-                history = found.setdefault(place, dict.fromkeys(seen[place], 1.0))
-                history[event.item_id] = history.get(event.item_id, 0) + event.weight
+                if place not in found:
+                    weights = unpacked(payloads[place], len(seen[place]))
+                    found[place] = dict(zip(seen[place], weights, strict=True))
+                history = found[place]
+                # It is the newest now.
+                history[event.item_id] = history.pop(event.item_id, 0) + event.weight
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,12 +22,13 @@ __all__ = ["Loaded", "Visitor", "Visitors"]
 class Loaded(Protocol):
     """A version loaded by the trainers, see `feast_embeddings.query.from_trainers`.
 
-    `ids` are the items that it knows. `vectors` takes n interactions, as row numbers from 0, item ids, and weights,
-    each of shape (n,). It returns the m rows that get a vector, ascending; their vectors, float32, shape (m, dim);
-    and which interactions are with a known item, shape (n,).
+    `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `vectors` takes n
+    interactions, as row numbers from 0, item ids, and weights, each of shape (n,). It returns the m rows that get a
+    vector, ascending; their vectors, float32, shape (m, dim); and which interactions are with a known item, shape (n,).
     """
 
     ids: pa.Array
+    history: int | None
 
     def vectors(
         self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
@@ -78,6 +80,16 @@ class Visitors(LoadedOnce[Loaded]):
         for place in np.flatnonzero(~is_known).tolist():
             visitors[rows[place]].unknown.append(items[place])
         return visitors
+
+    def newest(self, history: Mapping[Id, float]) -> Mapping[Id, float]:
+        """Return what the version keeps of a user's history, whose newest item is the last.
+
+        Raises:
+            FoldInError: see `fold_in`.
+        """
+        kept = self._load().history
+        left_out = 0 if kept is None else max(0, len(history) - kept)
+        return dict(islice(history.items(), left_out, None))
 
     def _make(self, artifact: Artifact) -> Loaded:
         loaded: Loaded = from_trainers("loaded")(artifact, "user")

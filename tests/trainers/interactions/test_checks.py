@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from embedding_trainers.interactions import Columns, read_interactions
+from embedding_trainers.interactions import Columns, read_interactions, seen
 from embedding_trainers.interactions import tables as factor_tables
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Factors, find_trainer
-from feast_embeddings.artifact import trained_models
+from feast_embeddings.artifact import EmbeddingTable, trained_models
 from feast_embeddings.errors import InputError
 
 
@@ -82,13 +82,16 @@ def test_what_users_have_seen_comes_in_chunks(ids: str) -> None:
     interactions = read_interactions(table)
     matrix = interactions.to_csr()
     factors = Factors(np.ones((6, 2), np.float32), np.ones((6, 2), np.float32), np.zeros(6, np.float32))
-    users = factor_tables.factor_tables(interactions.summary(), matrix, factors)["user"]
-    whole = users.part(slice(0, 6)).seen_items
+
+    def users() -> EmbeddingTable:
+        return factor_tables.factor_tables(interactions.summary(), matrix, factors)["user"]
+
+    whole = users().part(slice(0, 6)).seen_items
     assert isinstance(whole, pa.ChunkedArray)
     for size in (1, 6, 20):
-        with patch.object(factor_tables, "_CHUNK_BYTES", size):
-            cut = users.part(slice(0, 6)).seen_items
-            some = users.part(slice(2, 5)).seen_items
+        with patch.object(seen, "_CHUNK_BYTES", size):
+            cut = users().part(slice(0, 6)).seen_items
+            some = users().part(slice(2, 5)).seen_items
         assert isinstance(cut, pa.ChunkedArray)
         assert cut.num_chunks > 1
         assert cut.to_pylist() == whole.to_pylist()

@@ -53,6 +53,7 @@ def settings_of(artifact: Artifact) -> dict[str, Any]:
                 "max_user_interactions", "min_user_interactions", "min_item_interactions",
             )
         },
+        "history": manifest.history,
         **{
             name: "none" if described is None else described["asked"]
             for name, described in (("content", manifest.content), ("user_content", manifest.user_content))

@@ -80,6 +80,12 @@ __all__ = ["train"]
     help="Find the best number of iterations first; stop after this many checks without a gain.",
 )
 @train_option(
+    "--history",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep only the newest N items of each user as seen; the vectors are of all.  [default: all]",
+)
+@train_option(
     "--align-to",
     type=VERSION,
     help="Rotate the vectors into the space of this version, so that models trained on its vectors keep working; "
@@ -123,6 +129,7 @@ def train(
     tune: int | None,
     tune_time: timedelta | None,
     patience: int | None,
+    history: int | None,
     engine: str,
     master: str | None,
     spark_conf: tuple[tuple[str, Any], ...],
@@ -143,6 +150,7 @@ def train(
         without_effect = {
             "tune": tune,
             "patience": patience,
+            "history": history,
             "threads": choice.options.threads,
             "device": choice.options.device != "auto",
             "if_changed": if_changed,
@@ -178,6 +186,7 @@ def train(
             options=choice.options,
             search=search,
             patience=patience,
+            history=history,
             if_changed=if_changed,
             content=content,
             user_content=user_content,

@@ -19,6 +19,7 @@ from embedding_trainers.content.trained_rows import choose_strength, with_prior
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
 from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity
+from feast_embeddings.artifact.table import Lists
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -156,8 +157,8 @@ def _extended(table: EmbeddingTable, catalogue: Catalogue, model: ContentModel) 
         embedding=np.concatenate([table.embedding, said.factors]),
         bias=None if table.bias is None else np.concatenate([table.bias, said.bias]),
         n_interactions=np.concatenate([table.n_interactions, np.zeros(len(catalogue.cold), np.int64)]),
-        seen_items=_then_empty(table.seen_items, len(table.ids)),
         attributes=attributes,
+        **{name: _then_empty(lists, len(table.ids)) for name, lists in table.lists().items()},
     )
 
 
@@ -165,17 +166,13 @@ def _bias(table: EmbeddingTable) -> npt.NDArray[np.float32]:
     return np.zeros(len(table.ids), np.float32) if table.bias is None else table.bias
 
 
-def _then_empty(
-    seen: pa.Array | pa.ChunkedArray | Callable[[slice], pa.ChunkedArray] | None, n: int
-) -> Callable[[slice], pa.ChunkedArray] | None:
+def _then_empty(lists: Lists, n: int) -> Callable[[slice], pa.ChunkedArray]:
     """The lists of n rows, with empty ones for any row after."""
-    if seen is None:
-        return None
 
-    def lists(rows: slice) -> pa.ChunkedArray:
+    def of_rows(rows: slice) -> pa.ChunkedArray:
         start, stop = min(rows.start, n), min(rows.stop, n)
-        of_known = seen(slice(start, stop)) if callable(seen) else pa.chunked_array(seen.slice(start, stop - start))
-        n_empty = (rows.stop - rows.start) - len(of_known)
-        return pa.chunked_array([*of_known.chunks, pa.array([[]] * n_empty, of_known.type)], of_known.type)
+        known = lists(slice(start, stop)) if callable(lists) else pa.chunked_array(lists.slice(start, stop - start))
+        n_empty = (rows.stop - rows.start) - len(known)
+        return pa.chunked_array([*known.chunks, pa.array([[]] * n_empty, known.type)], known.type)
 
-    return lists
+    return of_rows

@@ -31,7 +31,8 @@ def version_split(artifact: Artifact, test: Interactions, *, include_seen: bool 
         raise InputError(f"{artifact.path} does not say which items users had seen, so they cannot be left out")
     item_ids = items["item_id"].combine_chunks()
     seen = users["seen_items"].combine_chunks()
-    columns = pc.index_in(seen.flatten(), value_set=item_ids).to_numpy()
+    # A copy, as Arrow's memory cannot be sorted in place.
+    columns = pc.index_in(seen.flatten(), value_set=item_ids).to_numpy().copy()
     train = import_extra("scipy.sparse").csr_matrix(
         (np.ones(len(columns), np.float32), columns, np.append(0, np.cumsum(seen.value_lengths()))),
         shape=(len(users), len(items)),

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
+from embedding_trainers.fold_in.histories import union
 from embedding_trainers.interactions import Interactions, read_interactions
+from embedding_trainers.interactions.seen import SeenItems, latest_times
 from embedding_trainers.interactions.vocabulary import exact_cast
 from embedding_trainers.trainer import IMPORTED, Folded, KnownSide, RunOptions, find_trainer
 from feast_embeddings.artifact import (
@@ -23,6 +25,7 @@ from feast_embeddings.artifact import (
     embedding_matrix,
     to_arrow,
 )
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, SEEN_TIMES, SEEN_WEIGHTS
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
@@ -63,6 +66,7 @@ class FoldIn:
         self._csr_matrix: Any = import_extra("scipy.sparse").csr_matrix
         self._threadpool_limits: Any = import_extra("threadpoolctl").threadpool_limits
         self.other = _OTHER[entity]
+        self.history = artifact.manifest.history
         table = artifact.table(self.other)
         self.ids = table[f"{self.other}_id"].combine_chunks()
         self._known = _known_side(self.other, table, artifact)
@@ -156,16 +160,22 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     weights = np.ones(len(log), np.float32) if log.weights is None else log.weights
     matrix = version.matrix(rows, columns[is_known], weights[is_known])
     folded = version.fold(matrix, seed=seed)
-    table = _table(
-        artifact,
-        entity,
-        ids.take(pa.array(with_vector)),
-        folded,
-        np.bincount(rows).astype(np.int64),
-        _lists(matrix.indptr, version.ids.take(pa.array(matrix.indices))),
-        log.as_of or datetime.now(UTC),
+    times = None if log.timestamps is None else log.timestamps[is_known]
+    seen = SeenItems(matrix, version.ids, latest_times(matrix, rows, columns[is_known], times))
+    learned = EmbeddingTable(
+        ids=ids.take(pa.array(with_vector)),
+        embedding=folded.factors,
+        n_interactions=np.bincount(rows).astype(np.int64),
+        bias=folded.bias if entity == "item" else None,
+        seen_items=seen.items if entity == "user" else None,
+        seen_weights=seen.weights if entity == "user" else None,
+        seen_times=seen.times if entity == "user" and times is not None else None,
     )
-    completed = _completed(table, same, entity)
+    # What a vector was learned from ends with the newer of the two; the newest row of an id is the one that is served.
+    stamp = max(log.as_of or datetime.now(UTC), manifest.as_of)
+    checked = check_table(entity, learned)
+    table = to_arrow(entity, checked, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
+    completed = _completed(table, same, entity, manifest.history)
     return FoldedIn(
         entity=entity,
         table=completed,
@@ -220,10 +230,10 @@ def _known_side(entity: Entity, table: pa.Table, artifact: Artifact) -> KnownSid
 def _degrees(entity: Entity, table: pa.Table, artifact: Artifact) -> npt.NDArray[np.int64]:
     """Distinct items of each user, or users of each item: a log may have a pair in many rows."""
     users = artifact.verified("user")
-    if "seen_items" not in users.schema.names:
+    if SEEN not in users.schema.names or artifact.manifest.history is not None:
         return np.asarray(table["n_interactions"].to_numpy())
     # Without the vectors, which are most of the files.
-    seen = (batch["seen_items"] for batch in users.batches(["seen_items"]))
+    seen = (batch[SEEN] for batch in users.batches([SEEN]))
     if entity == "user":
         return np.concatenate([pc.list_value_length(lists).to_numpy() for lists in seen]).astype(np.int64)
     degrees = np.zeros(len(table), dtype=np.int64)
@@ -233,32 +243,11 @@ def _degrees(entity: Entity, table: pa.Table, artifact: Artifact) -> npt.NDArray
     return degrees
 
 
-def _table(
-    artifact: Artifact,
-    entity: Entity,
-    ids: pa.Array,
-    folded: Folded,
-    n_interactions: npt.NDArray[np.int64],
-    seen: pa.Array,
-    as_of: datetime,
-) -> pa.Table:
-    manifest = artifact.manifest
-    learned = EmbeddingTable(
-        ids=ids,
-        embedding=folded.factors,
-        n_interactions=n_interactions,
-        bias=folded.bias if entity == "item" else None,
-        seen_items=seen if entity == "user" else None,
-    )
-    # What a vector was learned from ends with the newer of the two; the newest row of an id is the one that is served.
-    stamp = max(as_of, manifest.as_of)
-    return to_arrow(entity, check_table(entity, learned), stamp, datetime.now(UTC), manifest.version, manifest.space_id)
-
-
-def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> pa.Table:
+def _completed(table: pa.Table, files: TableFiles, entity: Entity, history: int | None) -> pa.Table:
     """The rows with the columns of the version's table in their order.
 
-    Those that it has keep their attributes, and what they had seen stays seen.
+    Those that it has keep their attributes, and what they had seen stays seen. Weights are a column more, where those
+    of the version were all 1 and the log has others.
     """
     ids = table[f"{entity}_id"].combine_chunks()
     known = (batch.filter(pc.is_in(batch[f"{entity}_id"], value_set=ids)) for batch in files.batches())
@@ -266,19 +255,18 @@ def _completed(table: pa.Table, files: TableFiles, entity: Entity) -> pa.Table:
     places = pc.index_in(ids, value_set=trained[f"{entity}_id"])
     before = trained.take(places)
     columns = {name: table[name] if name in table.column_names else before[name] for name in trained.column_names}
-    if "seen_items" in columns:
-        columns["seen_items"] = _union(table["seen_items"], before["seen_items"])
-    return pa.table(columns, schema=trained.schema)
+    schema = trained.schema
+    if SEEN in columns:
+        if SEEN_TIMES in schema.names and SEEN_TIMES not in table.column_names:
+            table = table.append_column(SEEN_TIMES, _alike(table["event_timestamp"], table[SEEN]))
+        columns |= union(table, before, history)
+        weighs = pc.any(pc.not_equal(columns[SEEN_WEIGHTS].flatten(), 1)).as_py()
+        if weighs and SEEN_WEIGHTS not in schema.names:
+            schema = schema.append(pa.field(SEEN_WEIGHTS, NEXT_TO_SEEN[SEEN_WEIGHTS]))
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def _union(*columns: pa.ChunkedArray) -> pa.Array:
-    """Row by row, the distinct values of lists; null is an empty list."""
-    lists = [column.combine_chunks() for column in columns]
-    pairs = pa.concat_tables(pa.table({"row": pc.list_parent_indices(each), "value": each.flatten()}) for each in lists)
-    pairs = pairs.group_by(["row", "value"]).aggregate([]).sort_by([("row", "ascending"), ("value", "ascending")])
-    counts = np.bincount(pairs["row"].to_numpy(), minlength=len(lists[0]))
-    return _lists(np.concatenate([[0], np.cumsum(counts)]), pairs["value"].combine_chunks())
-
-
-def _lists(starts: npt.NDArray[np.integer], values: pa.Array) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
+def _alike(values: pa.ChunkedArray, lists: pa.ChunkedArray) -> pa.Array:
+    """Lists as long as these, each of its row's value only."""
+    like = lists.combine_chunks()
+    return pa.ListArray.from_arrays(like.offsets, values.combine_chunks().take(pc.list_parent_indices(like)))

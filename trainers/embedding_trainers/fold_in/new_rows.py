@@ -26,10 +26,13 @@ from feast_embeddings.artifact import (
     to_arrow,
 )
 from feast_embeddings.artifact.id_column import id_names
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
 
 __all__ = ["fold_in_new_rows"]
+
+_SEEN = (SEEN, *NEXT_TO_SEEN)
 
 
 def fold_in_new_rows(
@@ -62,7 +65,7 @@ def fold_in_new_rows(
     ids = typed_ids(file.ids, files.schema.field(f"{entity}_id").type, entity, manifest.version)
     n, as_of, n_rows, n_unknown = np.zeros(len(ids), np.int64), datetime.now(UTC), 0, 0
     own = Folded(np.zeros((len(ids), manifest.dim), np.float32), np.zeros(len(ids), np.float32))
-    seen = None
+    seen, schema = {}, files.schema
     if interactions is not None:
         folded = fold_in(artifact, entity, interactions, seed=seed)
         found = folded.table[f"{entity}_id"].combine_chunks()
@@ -78,16 +81,16 @@ def fold_in_new_rows(
         if entity == "item":
             own.bias[places] = folded.table["bias"].to_numpy()
         else:
-            seen = _or_empty(folded.table["seen_items"], pc.index_in(ids, value_set=found))
+            schema = folded.table.schema  # with weights, where the version had none and the log has
+            rows = pc.index_in(ids, value_set=found)
+            seen = {name: _or_empty(folded.table[name], rows) for name in _SEEN if name in schema.names}
         n[places] = folded.table["n_interactions"].to_numpy()
         as_of = folded.table["event_timestamp"][0].as_py()
         n_rows, n_unknown = folded.n_interactions, folded.n_unknown
     content = located_images(file.columns, model.features.columns, file.folder, file.name)
     said = model.mixed(own, n, content)
     bias = said.bias if entity == "item" else None
-    made = check_table(
-        entity, EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=bias, seen_items=seen)
-    )
+    made = check_table(entity, EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=bias, **seen))
     stamp = max(as_of, manifest.as_of)
     table = to_arrow(entity, made, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
     served[SOURCE] = pa.array(np.where(n > 0, BOTH, CONTENT))
@@ -97,11 +100,11 @@ def fold_in_new_rows(
         else served[field.name].cast(field.type)
         if field.name in served
         else pa.nulls(len(ids), field.type)
-        for field in files.schema
+        for field in schema
     }
     return FoldedIn(
         entity=entity,
-        table=pa.table(columns, schema=files.schema),
+        table=pa.table(columns, schema=schema),
         known=known_ids(artifact, files, entity, ids),
         missing=ids.slice(0, 0),
         n_interactions=n_rows,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from feast_embeddings.artifact import EmbeddingTable, Entity, normalise_attributes
 from feast_embeddings.artifact.id_column import id_column_in, id_names
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, SEEN_WEIGHTS, misfit
 from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType, IdType, Location, missing_column, read_table
@@ -70,7 +71,7 @@ def read_vectors(
         InputError: a row cannot be used.
     """
     names: tuple[str, ...] = (file.id,) if file.id and file.only_id else id_names(entity, file.id)
-    reserved = {"bias", "n_interactions", "seen_items"}
+    reserved = {"bias", "n_interactions", SEEN, *NEXT_TO_SEEN}
     types = {name: type for name, type in types.items() if name not in {*names, file.embedding, *reserved}}
     table = read_table(file.path, as_text=names, vectors=(file.embedding,), types=types)
     id_name = id_column_in(table.column_names, names, str(file.path))
@@ -84,17 +85,17 @@ def read_vectors(
     bias = table["bias"] if "bias" in table.column_names else None
     if bias is not None and entity == "user":
         raise InputError(f"{file.path}: column 'bias': only items have one; a user's would change no order: drop it")
-    seen = table["seen_items"] if "seen_items" in table.column_names else None
-    if seen is not None and entity == "item":
-        raise InputError(f"{file.path}: column 'seen_items': only users have them; drop or rename it")
+    lists = {name: table[name] for name in (SEEN, *NEXT_TO_SEEN) if name in table.column_names}
+    if lists and entity == "item":
+        raise InputError(f"{file.path}: column {next(iter(lists))!r}: only users have them; drop or rename it")
     others = [name for name in table.column_names if name not in {id_name, file.embedding, *reserved}]
     return EmbeddingTable(
         ids=ids,
         embedding=matrix,
         n_interactions=_counts(rows, table),
         bias=None if bias is None else _bias(rows, bias),
-        seen_items=None if seen is None else _seen(rows, seen, item_ids),
         attributes=normalise_attributes(table.select(others), source=str(file.path)) if others else None,
+        **_histories(rows, lists, item_ids),
     )
 
 
@@ -167,6 +168,31 @@ def _bias(rows: _Rows, column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
         bias: npt.NDArray[np.float32] = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float32)
     rows.refuse("bias", ~np.isfinite(bias), "have a null, NaN or infinity in 32 bits")
     return bias
+
+
+def _histories(
+    rows: _Rows, lists: Mapping[str, pa.ChunkedArray], item_ids: pa.DataType | None
+) -> dict[str, pa.ChunkedArray]:
+    if not lists:
+        return {}
+    if SEEN not in lists:
+        raise InputError(f"{rows.path}: column {next(iter(lists))!r} needs a column {SEEN!r}, which there is not")
+    made = {SEEN: _seen(rows, lists[SEEN], item_ids)}
+    for name in [name for name in NEXT_TO_SEEN if name in lists]:
+        column, expected = lists[name], NEXT_TO_SEEN[name]
+        is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+        value = column.type.value_type if is_list else pa.null()
+        kinds = [pa.types.is_null, pa.types.is_timestamp]
+        if name == SEEN_WEIGHTS:
+            kinds = [pa.types.is_null, pa.types.is_floating, pa.types.is_integer]
+        if not (is_list and any(kind(value) for kind in kinds)):
+            raise InputError(f"{rows.path}: column {name!r} has type {column.type}; expected {expected}")
+        # A time without a zone is UTC; finer ones are cut to microseconds; a weight of too many digits is rounded.
+        made[name] = column.cast(expected, safe=False)
+        if found := misfit(name, made[name], made[SEEN]):
+            id = rows.ids[found[0]].as_py()
+            raise InputError(f"{rows.path}: column {name!r}: row {found[0] + 1} (id {id!r}): {found[1]}")
+    return made
 
 
 def _seen(rows: _Rows, column: pa.ChunkedArray, item_ids: pa.DataType | None) -> pa.ChunkedArray:

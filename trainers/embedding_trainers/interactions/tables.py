@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedding_trainers.interactions.log import LogSummary
+from embedding_trainers.interactions.seen import SeenItems
 from embedding_trainers.trainer import Factors
 from feast_embeddings.artifact import EmbeddingTable, Entity
 from feast_embeddings.errors import InputError
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["factor_tables", "refuse_zeros"]
 
-_CHUNK_BYTES = 1 << 30
-
 
 def factor_tables(
     log: LogSummary,
@@ -28,13 +27,24 @@ def factor_tables(
     factors: Factors,
     of_users: pa.Table | None = None,
     of_items: pa.Table | None = None,
+    *,
+    latest: npt.NDArray[np.int64] | None = None,
+    newest: int | None = None,
 ) -> dict[Entity, EmbeddingTable]:
-    """The tables of an artifact: ids, factors, counts, what users have seen, and attributes."""
+    """The tables of an artifact: ids, factors, counts, what users have seen, and attributes.
+
+    Args:
+        latest: times of the pairs, see `latest_times`.
+        newest: keep so many items of what a user has seen; None keeps all. It needs times.
+    """
+    seen = SeenItems(user_items, log.items, latest, newest)
     users = EmbeddingTable(
         ids=log.users,
         embedding=factors.user_factors,
         n_interactions=log.of_users,
-        seen_items=lambda rows: _seen(user_items, log.items, rows),
+        seen_items=seen.items,
+        seen_weights=seen.weights if (user_items.data != 1).any() else None,
+        seen_times=None if latest is None else seen.times,
         attributes=of_users,
     )
     items = EmbeddingTable(
@@ -61,18 +71,3 @@ def refuse_zeros(tables: Mapping[Entity, EmbeddingTable]) -> None:
                 f"training gave {len(zeros):,} of {len(table.ids):,} {entity}s a vector of zeros, which is similar to "
                 f"nothing: {named}{', …' if len(zeros) > 3 else ''}; look at their weights, or leave them out"
             )
-
-
-def _seen(user_items: csr_matrix, items: pa.Array, users: slice) -> pa.ChunkedArray:
-    """The items of these users, in as many chunks as it takes for Arrow's 32-bit offsets not to overflow."""
-    longest = 8 if items.type == pa.int64() else max(1, pc.max(pc.binary_length(items)).as_py())
-    pairs, ends = max(1, _CHUNK_BYTES // longest), user_items.indptr
-    chunks, start = [], users.start
-    while start < users.stop:
-        end = max(start + 1, int(np.searchsorted(ends, int(ends[start]) + pairs, side="right")) - 1)
-        end = min(end, users.stop)
-        rows = slice(int(ends[start]), int(ends[end]))
-        offsets = pa.array((ends[start : end + 1] - ends[start]).astype(np.int32))
-        chunks.append(pa.ListArray.from_arrays(offsets, items.take(pa.array(user_items.indices[rows]))))
-        start = end
-    return pa.chunked_array(chunks, pa.list_(items.type))

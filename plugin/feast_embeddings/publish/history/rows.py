@@ -13,6 +13,7 @@ from feast import FeatureView
 from feast.data_source import DataSource
 
 from feast_embeddings.artifact import Manifest
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.sides import Side
@@ -75,7 +76,7 @@ def history_rows(side: Side, files: TableFiles, manifest: Manifest) -> HistoryRo
     source = rows.source
     of_feature = {feature: column for column, feature in source.field_mapping.items()}
     own = {"event_timestamp": source.timestamp_field, "created_timestamp": source.created_timestamp_column}
-    names = files.schema.names
+    names = [name for name in files.schema.names if name not in NEXT_TO_SEEN]
     in_view = zip(names, side.names(names), strict=True)
     columns = {name: own.get(name, of_feature.get(feature, feature)) for name, feature in in_view}
     return replace(rows, columns={name: to for name, to in columns.items() if to})
