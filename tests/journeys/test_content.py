@@ -146,6 +146,21 @@ def test_new_users_are_pushed(served: Served, command: Command, tmp_path: Path) 
     assert set(served.store.rank("x-3", ITEMS).ids).isdisjoint({"sku-3", "sku-8"})
 
 
+def test_events_move_a_cold_user(served: Served) -> None:
+    """The next answer ranks by what content and the events say together, by the formula of fold-in."""
+    store, user = served.store, f"u-{USERS + 2}"
+    store.add_interactions([{"user_id": user, "item_id": f"sku-{n}"} for n in (4, 9)])
+    log = pa.table({"user_id": [user] * 2, "item_id": ["sku-4", "sku-9"]})
+    expected = store.fold_in_users(log, attributes=served.users.slice(USERS + 2, 1)).vectors[0]
+    found = store.rank(user, 3)
+    items = served.artifact.table("item")
+    place = {each: row for row, each in enumerate(items["item_id"].to_pylist())}
+    rows = [place[each] for each in found.ids]
+    scores = np.stack(items["embedding"].to_numpy()[rows].tolist()) @ expected + items["bias"].to_numpy()[rows]
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
+    assert set(found.ids).isdisjoint({"sku-4", "sku-9"})
+
+
 def test_new_items_are_pushed(served: Served, command: Command, tmp_path: Path) -> None:
     """By attributes alone they are what the model says; with clicks what it mixes; both are found at once."""
     (tmp_path / "new.csv").write_text("item_id,category,price\nnew-2,c2,10.5\nnew-3,c3,20\n")

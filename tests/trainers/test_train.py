@@ -55,6 +55,7 @@ def test_artifact_holds_the_factors(repo: Path, tmp_path: Path) -> None:
         options=ONE_THREAD,
         item_attributes=tmp_path / "items.csv",
         user_attributes=tmp_path / "users.jsonl",
+        content="none",
     )
     expected = train_bpr(read_interactions(log).to_csr(), BPRConfig(factors=4, iterations=3), ONE_THREAD)
     artifact = load_artifact(repo / "data", "shop")
@@ -245,7 +246,7 @@ def test_a_version_is_read_with_the_types_of_the_one_before(repo: Path, tmp_path
     }
     assert (later.manifest.interactions or {})["types"] == {
         "ids": {"user": "text", "item": "text"},
-        "attributes": {"user": {}, "item": {"zip": "text", "price": "float"}},
+        "attributes": {"user": {}, "item": {"zip": "text", "price": "float", "source": "text"}},
     }
 
 

@@ -17,7 +17,20 @@ from feast_embeddings.artifact.plain_columns import plain, plain_type
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN
 from feast_embeddings.errors import InputError
 
-__all__ = ["RESERVED_COLUMNS", "TIMESTAMP", "feast_type_name", "normalise_attributes"]
+__all__ = [
+    "BEHAVIOUR",
+    "BOTH",
+    "CONTENT",
+    "RESERVED_COLUMNS",
+    "SOURCE",
+    "TIMESTAMP",
+    "feast_type_name",
+    "normalise_attributes",
+]
+
+SOURCE = "source"
+"""The attribute that says what a vector was made of, where content makes some: one of the three below."""
+BEHAVIOUR, CONTENT, BOTH = "behaviour", "content", "both"
 
 # Columns of the data contract; an attribute may not take one of these names.
 RESERVED_COLUMNS = frozenset(

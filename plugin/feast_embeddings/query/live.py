@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
+from feast_embeddings.artifact.attributes import CONTENT, SOURCE
 from feast_embeddings.artifact.seen import SEEN
 from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, unpacked
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, ScoredPoint, StoredPoint
@@ -173,7 +174,8 @@ class LiveModel:
         events = self._events.of_users(user_ids)
         # Weights are needed only where a vector is computed again.
         seen_keys = [*codec.payload_keys(SEEN), *([WEIGHTS_KEY] if events else [])] if knows_seen else []
-        points = users.points(user_ids, name, [TIMESTAMP_KEY, *seen_keys])
+        source_keys = codec.payload_keys(SOURCE) if events and SOURCE in codec.types else []
+        points = users.points(user_ids, name, [TIMESTAMP_KEY, *seen_keys, *source_keys])
         vectors = [None if point is None else point.vectors[name] for point in points]
         # Decoded only where it is needed, as each answer would wait for it.
         seen = [
@@ -187,7 +189,13 @@ class LiveModel:
             # Without the items that it was learned from, a vector cannot be computed again.
             if since[place] is None or knows_seen:
                 (visitor,) = self._visitors.fold_in([self._visitors.newest(history)])
-                vectors[place] = vectors[place] if visitor.vector is None else visitor.vector
+                stored, vector = vectors[place], visitor.vector
+                if vector is None:
+                    continue
+                if stored is not None and source_keys and codec.native(SOURCE, payloads[place]) == CONTENT:
+                    n = sum(event.item_id not in visitor.unknown for event in events[user_ids[place]])
+                    vector = self._visitors.with_content(vector, stored, n)
+                vectors[place] = vector
         return vectors, seen
 
     def rank_visitors(

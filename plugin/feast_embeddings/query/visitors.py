@@ -91,7 +91,15 @@ class Visitors(LoadedOnce[Loaded]):
         left_out = 0 if kept is None else max(0, len(history) - kept)
         return dict(islice(history.items(), left_out, None))
 
+    def with_content(
+        self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
+    ) -> npt.NDArray[np.float32]:
+        """Return what a vector from n interactions and one from content say together: (n v + τ m) / (n + τ)."""
+        self._load()
+        return np.asarray((n * vector + self._strength * content) / (n + self._strength), np.float32)
+
     def _make(self, artifact: Artifact) -> Loaded:
+        self._strength = float((artifact.manifest.user_content or {}).get("strength", 0))
         loaded: Loaded = from_trainers("loaded")(artifact, "user")
         return loaded
 

@@ -16,15 +16,12 @@ from embedding_trainers.content.spec import ContentColumn, parse_content
 from embedding_trainers.interactions.attributes import AttributeFile
 from embedding_trainers.interactions.vocabulary import exact_cast
 from feast_embeddings.artifact import Entity
+from feast_embeddings.artifact.attributes import BEHAVIOUR, CONTENT, SOURCE
 from feast_embeddings.errors import InputError
 
 __all__ = [
     "AUTO",
-    "BEHAVIOUR",
-    "BOTH",
-    "CONTENT",
     "NONE",
-    "SOURCE",
     "Catalogue",
     "catalogue_of",
     "content_columns",
@@ -35,10 +32,7 @@ AUTO = "auto"
 """The columns are guessed, and it is an error if none looks like content."""
 NONE = "none"
 """No column is content."""
-SOURCE = "source"
-"""The attribute that says what a vector was made of."""
 _OPTIONS: dict[Entity, str] = {"user": "--user-content", "item": "--content"}
-BEHAVIOUR, CONTENT, BOTH = "behaviour", "content", "both"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.content.catalogue import BOTH, SOURCE, Catalogue
+from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.content.features import Features
 from embedding_trainers.content.model import ContentModel
 from embedding_trainers.content.prior import Trained
@@ -19,6 +19,7 @@ from embedding_trainers.content.trained_rows import choose_strength, with_prior
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
 from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity
+from feast_embeddings.artifact.attributes import BOTH, SOURCE
 from feast_embeddings.artifact.table import Lists
 
 if TYPE_CHECKING:

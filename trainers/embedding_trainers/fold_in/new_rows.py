@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedding_trainers.content.catalogue import BOTH, CONTENT, SOURCE
 from embedding_trainers.content.model import ContentModel
 from embedding_trainers.content.models.images import located_images
 from embedding_trainers.fold_in.from_log import fold_in, known_ids, typed_ids
@@ -25,6 +24,7 @@ from feast_embeddings.artifact import (
     check_table,
     to_arrow,
 )
+from feast_embeddings.artifact.attributes import BOTH, CONTENT, SOURCE
 from feast_embeddings.artifact.id_column import id_names
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN
 from feast_embeddings.errors import InputError
