@@ -116,7 +116,7 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             client.rollback("shop")
         event = {"user_id": "u-1", "item_id": "sku-1", "timestamp": datetime(2020, 1, 1, tzinfo=UTC)}
         assert client.add_interactions("shop", [event, event]) == 2
-        with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
+        with pytest.raises(EmbeddingServiceError, match="was trained without content"):
             client.add_items("shop", {"sku-new": {"title": "new"}})
         done = {"model": "shop", "version": store.live_version(), "users": 0, "items": 0, "n_unknown": 1}
         assert client.set_item_attributes("shop", {"none": {"price": 9.5}}) == {**done, "unknown": ["none"]}
@@ -131,7 +131,7 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             "lists": 0,
             "events": 0,
         }
-        with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
+        with pytest.raises(EmbeddingServiceError, match="was trained without content"):
             client.search("shop", "red lamp", user_id="u-1")
         client.create_user_embedding("shop", ["u-1"])
         client.create_item_embedding("shop", ["sku-1"])

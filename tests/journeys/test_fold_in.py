@@ -235,6 +235,6 @@ def test_dropped_rows_are_counted(served: Served, command: Command, tmp_path: Pa
 
 def test_without_trainers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no trainer offers fold-in, the error says what to install."""
-    monkeypatch.setattr("feast_embeddings.query.from_trainers.entry_points", lambda **_: ())
+    monkeypatch.setattr("feast_embeddings.model.from_trainers.entry_points", lambda **_: ())
     with pytest.raises(MissingExtraError, match=r"feast-embeddings\[trainers\]"):
         served.store.fold_in_users(pa.table({"user_id": ["x"], "item_id": ["sku-1"]}))

@@ -339,7 +339,7 @@ def test_what_cannot_fold_in_says_how_to_mend_it(service: Asking, shop: Shop, mo
         patch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda _: replace(ALS, fold_in=None))
         assert "the trainer 'als' cannot fold in" in refusal("als")
     with monkeypatch.context() as patch:
-        patch.setattr("feast_embeddings.query.from_trainers.entry_points", lambda **_: ())
+        patch.setattr("feast_embeddings.model.from_trainers.entry_points", lambda **_: ())
         assert "pip install 'feast-embeddings[trainers]'" in refusal("als")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "scipy.sparse", None)

@@ -165,8 +165,8 @@ def published(repo: Repo, artifact: Artifact) -> tuple[Shop, EmbeddingStore]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "was trained without --content, so"),
-        ("price:number", "was trained without a column of text in --content"),
+        (None, "was trained without content, so"),
+        ("price:number", "was trained without a column of text among its content"),
     ],
 )
 def test_version_without_text(tmp_path: Path, command: Command, content: str | None, message: str) -> None:
@@ -178,7 +178,7 @@ def test_version_without_text(tmp_path: Path, command: Command, content: str | N
         store.search("jacket")
     answer = command("search", "jacket", "--repo", repo.path)
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
-    assert "train with --items and --content, e.g. --content title:text" in answer.err
+    assert "train with --items, and name a column with --content, e.g. title:text" in answer.err
 
 
 def test_other_versions(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.seen import latest_times
 from embedding_trainers.interactions.tables import factor_tables, refuse_zeros
+from embedding_trainers.probes import ProbeScore, located, read_labels, score_probes
 from embedding_trainers.search import Race, Search, find_iterations, race, tune
 from embedding_trainers.trainer import LogShape, RunOptions, Trainer
 from embedding_trainers.training import LATEST, Evaluation, Training, open_run, timed
@@ -53,6 +54,7 @@ def train_model(
     search: Search | None = None,
     patience: int | None = None,
     history: int | None = None,
+    probes: Mapping[str, str] | None = None,
     if_changed: bool = False,
 ) -> Training:
     """Train a new version of a model from an interaction log.
@@ -85,6 +87,8 @@ def train_model(
             the evaluation tests on is not looked at.
         history: keep only so many items of each user as seen, the newest, which needs times; None keeps all. The
             vectors are of all interactions.
+        probes: tables of labels, ``FILE:COLUMN`` by name. A model of the earlier version's vectors is scored on the new
+            ones, here and by `publish`, see `embedding_trainers.probes`.
         if_changed: train only if the rows, the attributes or an argument differ from those of the newest version, which
             is returned otherwise.
 
@@ -114,6 +118,10 @@ def train_model(
             {"user": user_content, "item": content},
         )
         warnings += unused
+        named: dict[Entity, str | None] = {"user": run.columns.user, "item": run.columns.item}
+        probes = {name: located(where, Path.cwd()) for name, where in (probes or {}).items()}
+        for name, where in probes.items():
+            read_labels(name, where, named)  # what is wrong with one is found before the training
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
         summary = log.summary()
         # Types of ids are part of the fingerprint, and a version is read with those of the one before.
@@ -197,8 +205,14 @@ def train_model(
             tuning=tuning,
             content=content_files,
             history=history,
+            probes=probes,
         )
-    return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds)
+    scores: list[ProbeScore] = []
+    if probes and run.previous is not None and aligned.alignment is not None:
+        with timed(seconds, "probe"):
+            scores, lacking = score_probes(artifact, run.previous)
+        warnings += [f"probe {name} has no score: {why}" for name, why in lacking.items()]
+    return Training(artifact, judged, raced, tuning, stop, report, warnings, seconds, probes=scores)
 
 
 def _request(

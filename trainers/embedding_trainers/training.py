@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from embedding_trainers.interactions import Columns, LogReport, Preparation, Rea
 from embedding_trainers.interactions.attributes import read_attribute_file
 from embedding_trainers.interactions.checks import refuse_weights_without_effect, weighs
 from embedding_trainers.interactions.column_types import VersionTypes, types_of, types_of_newest
+from embedding_trainers.probes import ProbeScore
 from embedding_trainers.search import EarlyStop, Race, Racer, Tuning, find_racers
 from embedding_trainers.trainer import Trainer, TrainerConfig, find_trainer
 from feast_embeddings.artifact import (
@@ -86,6 +87,7 @@ class Training:
         early_stop: None if it was not asked for.
         log: what became of the rows of the log.
         warnings: what the user should know, a sentence each.
+        probes: what models of the earlier version's vectors score on the new ones; empty if it has another space.
         seconds: wall time of the steps read, race, tune, early stop, evaluate, fit, align and write.
         unchanged: whether nothing was trained, because the newest version came from the same.
     """
@@ -99,6 +101,7 @@ class Training:
     warnings: list[str]
     seconds: dict[str, float]
     unchanged: bool = False
+    probes: list[ProbeScore] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,7 @@ class Run:
         tuning: Tuning | None = None,
         content: Mapping[Entity, ContentFile] | None = None,
         history: int | None = None,
+        probes: Mapping[str, str] | None = None,
     ) -> Artifact:
         """Write the version."""
         searched = ({} if tuning is None else tuning.to_json()) | ({} if race is None else {"race": race.to_json()})
@@ -260,6 +264,7 @@ class Run:
             tuning=searched or None,
             content=content,
             history=history,
+            probes=probes,
         )
 
 

@@ -108,7 +108,7 @@ test("what users did, once for each event id", { skip }, async () => {
 
 test("new items by their attributes, if the training knew content", { skip }, async () => {
   const items = [{ itemId: "sku-new", metadata: { title: "new", listPrice: 1 } }];
-  await assert.rejects(client.addItems({ modelName, items }), (error) => /without --content/.test(error.detail));
+  await assert.rejects(client.addItems({ modelName, items }), (error) => /without content/.test(error.detail));
 });
 
 test("attributes of items and users", { skip }, async () => {

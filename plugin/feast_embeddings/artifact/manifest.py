@@ -104,6 +104,8 @@ class Manifest(_Frozen):
     """What the vectors of items without interactions were made of. None if the version makes none of content."""
     user_content: dict[str, Any] | None = None
     """The same of users."""
+    probes: dict[str, str] | None = None
+    """Tables of labels that a model of the live version's vectors is scored on, by name: ``FILE:COLUMN``."""
     aligned_to: str | None = None
     """The earlier version into whose space the vectors were rotated; None if they were not."""
     alignment_residual: float | None = None
@@ -130,7 +132,7 @@ class Manifest(_Frozen):
         # Older releases refuse a manifest that has these.
         if not self.forgotten:
             fields.pop("forgotten", None)
-        for name in ("history", "user_content"):
+        for name in ("history", "user_content", "probes"):
             if fields[name] is None:
                 fields.pop(name)
         return fields

@@ -82,6 +82,7 @@ def write_artifact(
     tuning: dict[str, Any] | None = None,
     content: Mapping[Entity, ContentFile] | None = None,
     history: int | None = None,
+    probes: Mapping[str, str] | None = None,
 ) -> Artifact:
     """Write a new version of a model and return it. Leaves nothing behind on failure.
 
@@ -95,6 +96,7 @@ def write_artifact(
         new_space_reason: why a new space starts.
         content: how vectors of a side are made of content.
         history: how many items of each user are in `users` as seen, at most; None for all.
+        probes: see `Manifest.probes`.
 
     Raises:
         InputError: the vectors or attributes cannot be served, or earlier versions have other sides.
@@ -154,6 +156,7 @@ def write_artifact(
                 content=content["item"].described if "item" in content else None,
                 user_content=content["user"].described if "user" in content else None,
                 history=history,
+                probes=dict(probes) if probes else None,
                 files=files,
                 **alignment_fields(alignment, new_space_reason),
             ).signed()

@@ -13,7 +13,7 @@ from feast_embeddings.cli.options import json_option, model_option, open_store, 
 from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
-from feast_embeddings.query.from_trainers import from_trainers
+from feast_embeddings.model.from_trainers import from_trainers
 
 _SHOWN = 5
 # They add two arguments: ``source``, a log that has not been read yet, and ``attributes``, tables by entity.

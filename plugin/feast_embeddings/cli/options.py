@@ -63,11 +63,21 @@ _GATES = (
     ),
     click.option("--allow-future", is_flag=True, help="Publish even if its data is dated in the future."),
     click.option(
+        "--allow-probe-drop", is_flag=True, help="Publish even if a probe scores worse than on the live vectors."
+    ),
+    click.option(
         "--max-metric-drop",
         type=click.FloatRange(0, 1),
         default=0.05,
         show_default=True,
         help="Largest relative drop of the ranking metric that still passes.",
+    ),
+    click.option(
+        "--max-probe-drop",
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        show_default=True,
+        help="Largest relative drop of a probe's score above chance that still passes.",
     ),
     click.option(
         "--max-shrink",

@@ -14,7 +14,7 @@ from feast_embeddings.artifact import Entity, Manifest
 from feast_embeddings.errors import GateError
 from feast_embeddings.times import is_future
 
-__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "refuse_failed"]
+__all__ = ["GateResult", "Gates", "Live", "evaluate_gates", "refuse_failed", "status"]
 
 # Metrics where more is better; the first that both versions have is compared. `popular_…` is of another ranking.
 _METRIC = re.compile(r"(ndcg|recall|precision|hit_rate|map|mrr)(@\d+)?")
@@ -24,6 +24,7 @@ _FLAGS = {
     "coverage": "--allow-shrink",
     "space": "--allow-new-space",
     "time": "--allow-future",
+    "probe": "--allow-probe-drop",
 }
 
 
@@ -34,7 +35,8 @@ class Gates:
     Attributes:
         max_metric_drop: largest relative drop of the ranking metric below the live version's.
         max_shrink: largest relative loss of users or items.
-        allow_worse, allow_shrink, allow_new_space, allow_future: override that gate.
+        max_probe_drop: largest relative drop of a probe's score above chance; noise of it is allowed in any case.
+        allow_worse, allow_shrink, allow_new_space, allow_future, allow_probe_drop: override that gate.
 
     Stability: stable, see docs/compatibility.md.
     """
@@ -45,13 +47,15 @@ class Gates:
     allow_shrink: bool = False
     allow_new_space: bool = False
     allow_future: bool = False
+    max_probe_drop: float = 0.05
+    allow_probe_drop: bool = False
 
 
 @dataclass(frozen=True)
 class GateResult:
     """The result of one gate; `detail` holds the values, and the margin."""
 
-    name: Literal["metric", "coverage", "space", "time"]
+    name: Literal["metric", "coverage", "space", "time", "probe"]
     status: Literal["passed", "failed", "overruled", "not comparable"]
     detail: str
 
@@ -101,7 +105,7 @@ def _metric(new: Manifest, live: Live, gates: Gates) -> GateResult:
         return GateResult("metric", "not comparable", detail)
     lowest = old.metrics[name] * (1 - gates.max_metric_drop)
     detail = f"{values}; expected at least {lowest:.4f}, a drop of {gates.max_metric_drop:.0%}"
-    return GateResult("metric", _status(new.metrics[name] >= lowest, gates.allow_worse), detail)
+    return GateResult("metric", status(new.metrics[name] >= lowest, gates.allow_worse), detail)
 
 
 def _coverage(new: Manifest, live: Live, gates: Gates) -> GateResult:
@@ -115,7 +119,7 @@ def _coverage(new: Manifest, live: Live, gates: Gates) -> GateResult:
     detail = " and ".join(f"{new.rows(entity)} {entity}s, live {before.get(entity, 0)}" for entity in new.sides)
     return GateResult(
         "coverage",
-        _status(fits, gates.allow_shrink),
+        status(fits, gates.allow_shrink),
         f"it has {detail}; expected at most {gates.max_shrink:.0%} fewer",
     )
 
@@ -126,7 +130,7 @@ def _space(new: Manifest, live: Live, gates: Gates) -> GateResult:
     old = " and ".join(sorted(live.spaces))
     return GateResult(
         "space",
-        _status(False, gates.allow_new_space),
+        status(False, gates.allow_new_space),
         f"its vectors are of space {new.space_id}, the live version's of {old}: models trained on the live vectors "
         "do not work with the new ones",
     )
@@ -137,8 +141,9 @@ def _time(new: Manifest, gates: Gates) -> list[GateResult]:
     if not is_future(new.as_of):
         return []
     detail = f"its data reaches to {new.as_of.isoformat()}, which is in the future: a row of the log has a wrong time"
-    return [GateResult("time", _status(False, gates.allow_future), detail)]
+    return [GateResult("time", status(False, gates.allow_future), detail)]
 
 
-def _status(fits: bool, overruled: bool) -> Literal["passed", "failed", "overruled"]:
+def status(fits: bool, overruled: bool) -> Literal["passed", "failed", "overruled"]:
+    """Return the status of a gate that compared something."""
     return "passed" if fits else "overruled" if overruled else "failed"

@@ -17,6 +17,7 @@ from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.online.table_names import collection_name
 from feast_embeddings.publish.gates import GateResult, Gates, Live, evaluate_gates
+from feast_embeddings.publish.probes import probe_gates
 from feast_embeddings.publish.target import Target
 from feast_embeddings.publish.verify import check_vectors
 
@@ -103,7 +104,8 @@ def plan_publish(
         lambda sides: (sides, _live(engine, sides, artifact, unreadable) if sides else None),
     )
     changed = any(target.collection != live_now.get(target.side.entity, ("",))[0] for target in targets)
-    results = evaluate_gates(manifest, compared, gates or Gates()) if changed else []
+    gates = gates or Gates()
+    results = evaluate_gates(manifest, compared, gates) + probe_gates(artifact, compared, gates) if changed else []
     plan = PublishPlan(
         model=manifest.model,
         version=manifest.version,

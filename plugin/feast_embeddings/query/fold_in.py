@@ -1,6 +1,6 @@
 """Fold-in: vectors for users or items that are newer than the training, and pushing them into the live collection.
 
-The trainers compute them, see `feast_embeddings.query.from_trainers`.
+The trainers compute them, see `feast_embeddings.model.from_trainers`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
 from feast_embeddings.errors import InputError, VersionMismatchError
+from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.model.sides import qdrant_store, side_of
-from feast_embeddings.query.from_trainers import from_trainers
 
 __all__ = ["fold_in"]
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.errors import FoldInError, InputError, MissingExtraError
-from feast_embeddings.query.from_trainers import from_trainers
+from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.query.loaded_once import LoadedOnce
 
 __all__ = ["Loaded", "Visitor", "Visitors"]
 
 
 class Loaded(Protocol):
-    """A version loaded by the trainers, see `feast_embeddings.query.from_trainers`.
+    """A version loaded by the trainers, see `feast_embeddings.model.from_trainers`.
 
     `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `vectors` takes n
     interactions, as row numbers from 0, item ids, and weights, each of shape (n,). It returns the m rows that get a

@@ -54,6 +54,7 @@ def settings_of(artifact: Artifact) -> dict[str, Any]:
             )
         },
         "history": manifest.history,
+        "probes": tuple((manifest.probes or {}).items()),
         **{
             name: "none" if described is None else described["asked"]
             for name, described in (("content", manifest.content), ("user_content", manifest.user_content))

@@ -129,6 +129,8 @@ def _value(path: Path, where: str, option: Setting, value: Any) -> Any:
         if not value or "\0" in value:
             raise InputError(f"{where}: expected the name of a file, got {_shown(value)}")
         value = Location(value).relative_to(path.parent)
+    if isinstance(option.type, FileValue):
+        value = option.type.located(value, path.parent)
     if option.multiple and isinstance(value, Mapping):
         value = list(value.items())
     try:

@@ -16,7 +16,7 @@ from embedding_trainers.commands.interaction_options import InteractionSource, i
 from embedding_trainers.commands.repo_option import repo_option
 from embedding_trainers.commands.settings import ConfiguredCommand, is_given, log_option, train_option
 from embedding_trainers.commands.trainer_options import TrainerChoice, trainer_options
-from embedding_trainers.commands.value_types import ATTRIBUTE_TYPES, DURATION, Pair
+from embedding_trainers.commands.value_types import ATTRIBUTE_TYPES, DURATION, PROBE, Pair
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 
@@ -92,6 +92,15 @@ __all__ = ["train"]
     "scores do not change. Fails before training if a named version cannot be aligned to.  [default: latest]",
 )
 @train_option("--no-align", is_flag=True, help="Start a new vector space.")
+@train_option(
+    "--probe",
+    "probes",
+    type=PROBE,
+    multiple=True,
+    metavar="NAME=FILE:COLUMN",
+    help="Labels of users or items that a model of the earlier version's vectors is scored on, here and by publish, "
+    "e.g. churn=labels.parquet:churned; repeatable.",
+)
 @click.option(
     "--if-changed",
     is_flag=True,
@@ -125,6 +134,7 @@ def train(
     evaluate: bool,
     align_to: str | None,
     no_align: bool,
+    probes: tuple[tuple[str, str], ...],
     if_changed: bool,
     tune: int | None,
     tune_time: timedelta | None,
@@ -156,6 +166,7 @@ def train(
             "if_changed": if_changed,
             "content": content not in (None, "none"),
             "user_content": user_content not in (None, "none"),
+            "probe": probes,
         }
     _refuse_other_engine(engine, without_effect)
     same: dict[str, Any] = {
@@ -190,6 +201,7 @@ def train(
             if_changed=if_changed,
             content=content,
             user_content=user_content,
+            probes=dict(probes),
             **same,
         )
     if training.race and choice.options.progress:
@@ -219,6 +231,7 @@ def _as_json(training: Training) -> dict[str, object]:
         "rows": dataclasses.asdict(training.log),
         "warnings": training.warnings,
         "unchanged": training.unchanged,
+        "probe_scores": [score.to_json() for score in training.probes],
         "early_stop": stop and {"ran": stop.ran, "validation_ndcg@20": round(stop.score, 6)},
         "seconds": {step: round(seconds, 3) for step, seconds in training.seconds.items()},
     }
@@ -253,6 +266,7 @@ def _summary(training: Training, repo: Path) -> str:
     elif evaluation:
         lines.append(f"  not measured: {evaluation.method}")
     lines.append(f"  {_space(manifest)}")
+    lines += [f"  probe {score}" for score in training.probes]
     if training.tuning:
         lines.append(f"  {training.tuning}")
     if training.early_stop:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import click
@@ -18,7 +19,7 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from feast_embeddings.reading import ColumnType
 
-__all__ = ["ATTRIBUTE_TYPES", "DURATION", "EVENT_WEIGHTS", "TIME", "FileValue", "Pair"]
+__all__ = ["ATTRIBUTE_TYPES", "DURATION", "EVENT_WEIGHTS", "PROBE", "TIME", "FileValue", "Pair"]
 
 
 class FileValue(click.ParamType[Any]):
@@ -31,6 +32,10 @@ class FileValue(click.ParamType[Any]):
 
     in_file: ClassVar[tuple[type, ...]] = ()
     expected: ClassVar[str]
+
+    def located(self, value: Any, folder: Path) -> Any:
+        """Return a value from a file in this folder with its paths taken from there."""
+        return value
 
 
 class _Time(FileValue):
@@ -103,6 +108,21 @@ class Pair(FileValue):
         return name, text
 
 
+class _Probe(Pair):
+    """A pair whose value is a table and its column; in a file the table is relative to that file."""
+
+    expected = 'a table such as {churn = "labels.parquet:churned"}, or a list of texts "NAME=FILE:COLUMN"'
+
+    def located(self, value: Any, folder: Path) -> Any:
+        from embedding_trainers.probes import located
+
+        if isinstance(value, Mapping):
+            return {name: located(str(where), folder) for name, where in value.items()}
+        pairs = [text.partition("=") for text in value]
+        return [f"{name}{equals}{located(where, folder)}" for name, equals, where in pairs]
+
+
+PROBE = _Probe("churn=labels.parquet:churned")
 TIME, DURATION, EVENT_WEIGHTS, ATTRIBUTE_TYPES = _Time(), _Duration(), _EventWeights(), _AttributeTypes()
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.errors import EmbeddingsError, OptionError, TextSearchError
-from feast_embeddings.query.from_trainers import from_trainers
+from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.query.loaded_once import LoadedOnce
 from feast_embeddings.query.text.keywords import KeywordIndex
 
@@ -21,7 +21,7 @@ __all__ = ["Encoder", "VersionText"]
 
 
 class Encoder(Protocol):
-    """A version's own encoder of text, see `feast_embeddings.query.from_trainers`.
+    """A version's own encoder of text, see `feast_embeddings.model.from_trainers`.
 
     `columns` are the columns of the items' table that it reads. `vector` returns the vector, float32 (dim,), of an item
     of which only this text is known; None if the encoder knows nothing of it.
