@@ -116,7 +116,7 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             client.rollback("shop")
         event = {"user_id": "u-1", "item_id": "sku-1", "timestamp": datetime(2020, 1, 1, tzinfo=UTC)}
         assert client.add_interactions("shop", [event, event]) == 2
-        with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
+        with pytest.raises(EmbeddingServiceError, match="was trained without content"):
             client.add_items("shop", {"sku-new": {"title": "new"}})
         done = {"model": "shop", "version": store.live_version(), "users": 0, "items": 0, "n_unknown": 1}
         assert client.set_item_attributes("shop", {"none": {"price": 9.5}}) == {**done, "unknown": ["none"]}
@@ -131,7 +131,16 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             "lists": 0,
             "events": 0,
         }
-        with pytest.raises(EmbeddingServiceError, match="was trained without --content"):
+        changed = {"model": "shop", "users": 0, "items": 1, "n_unknown": 1, "unknown": ["none"]}
+        (best,) = client.similar_items("shop", "sku-1", limit=1).ids
+        assert client.hide("shop", item_ids=[best, "none"]) == {**changed, "items": 2}
+        assert client.similar_items("shop", "sku-1", limit=1).ids != [best]
+        rows = client.retrieve("shop", "item", limit=100)
+        assert [id for id, hidden in zip(rows.ids, rows.hidden, strict=True) if hidden] == [best]
+        client.unhide("shop", item_ids=[best])
+        assert client.unhide("shop", item_ids=[best, "none"]) == changed
+        assert client.similar_items("shop", "sku-1", limit=1).ids == [best]
+        with pytest.raises(EmbeddingServiceError, match="was trained without content"):
             client.search("shop", "red lamp", user_id="u-1")
         client.create_user_embedding("shop", ["u-1"])
         client.create_item_embedding("shop", ["sku-1"])

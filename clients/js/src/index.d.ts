@@ -93,6 +93,10 @@ export class EmbeddingClient {
   setUserAttributes(request: ChangedUsersRequest, options?: CallOptions): Promise<AttributesSetAnswer>;
   /** Remove users and items from all versions and the recorded interactions, for good. Needs a key of scope write. */
   forget(request: ForgetRequest, options?: CallOptions): Promise<ForgottenAnswer>;
+  /** Leave users and items out of all answers until `unhide`; they keep their vectors. Needs a key of scope write. */
+  hide(request: HiddenRequest, options?: CallOptions): Promise<VisibilityAnswer>;
+  /** Show hidden users and items again. Needs a key of scope write. */
+  unhide(request: HiddenRequest, options?: CallOptions): Promise<VisibilityAnswer>;
   /** Make a version live, the newest by default; needs a key of scope write. */
   publish(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
   /** Make an older version live again, the one before the live one by default; needs a key of scope write. */
@@ -473,6 +477,8 @@ export interface PageAnswer {
 
 export interface PageRow {
   id: Id;
+  /** Whether the other answers leave it out. */
+  hidden: boolean;
   metadata?: Attributes | null;
   vector?: Float32Array | null;
 }
@@ -577,6 +583,26 @@ export interface ForgottenAnswer {
   lists: number;
   /** Recorded interactions removed. */
   events: number;
+}
+
+export interface HiddenRequest {
+  modelName: string;
+  /** The users. */
+  userIds?: readonly Id[];
+  /** The items. */
+  itemIds?: readonly Id[];
+}
+
+export interface VisibilityAnswer {
+  model: string;
+  /** Users that were not so before. */
+  users: number;
+  /** Items that were not so before. */
+  items: number;
+  /** Ids that the live version does not have; a later one may. */
+  nUnknown: number;
+  /** The first of them, at most 10. */
+  unknown: Id[];
 }
 
 export interface PublishRequest {

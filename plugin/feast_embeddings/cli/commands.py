@@ -77,6 +77,11 @@ _COMMANDS = {
         "changes.set_attributes",
         "Set attributes of live users and items, such as price and stock, without a training.",
     ),
+    "hide": (
+        "changes.hide",
+        "Leave users and items out of all answers until `unhide`, such as items out of sale.",
+    ),
+    "unhide": ("changes.hide", "Show users and items again that are hidden."),
     "forget": (
         "changes.forget",
         "Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.",

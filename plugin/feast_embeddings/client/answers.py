@@ -163,6 +163,7 @@ class Rows:
 
     Attributes:
         ids: at most as many as requested.
+        hidden: per id, whether the other answers leave it out.
         metadata: per id its attributes, if they were requested.
         vectors: float32, shape (len(ids), dim), if they were requested.
         version: the model version; the same for all pages of a listing.
@@ -170,6 +171,7 @@ class Rows:
     """
 
     ids: list[Id]
+    hidden: list[bool]
     metadata: list[dict[str, Any]] | None
     vectors: npt.NDArray[np.float32] | None
     version: str
@@ -181,6 +183,7 @@ class Rows:
         rows = answer["rows"]
         return cls(
             ids=[row["id"] for row in rows],
+            hidden=[row["hidden"] for row in rows],
             metadata=[row["metadata"] for row in rows] if metadata else None,
             vectors=np.array([row["vector"] for row in rows], dtype=np.float32) if vectors else None,
             version=answer["version"],

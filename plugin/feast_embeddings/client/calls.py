@@ -372,11 +372,34 @@ def forget(
 
     It cannot be undone. Ids that are nowhere are not an error, so it can be repeated.
     """
+    return _of_ids(model, "forget", user_ids, item_ids)
+
+
+def hide(
+    model: str, *, user_ids: Iterable[Id] | None = None, item_ids: Iterable[Id] | None = None
+) -> Call[dict[str, Any]]:
+    """Leave users and items out of all answers until `unhide`; needs a key of scope write.
+
+    They keep their vectors, and stay hidden whatever is published.
+    """
+    return _of_ids(model, "hide", user_ids, item_ids)
+
+
+def unhide(
+    model: str, *, user_ids: Iterable[Id] | None = None, item_ids: Iterable[Id] | None = None
+) -> Call[dict[str, Any]]:
+    """Show hidden users and items again; needs a key of scope write."""
+    return _of_ids(model, "unhide", user_ids, item_ids)
+
+
+def _of_ids(
+    model: str, name: str, user_ids: Iterable[Id] | None, item_ids: Iterable[Id] | None
+) -> Call[dict[str, Any]]:
     body = {
         "user_ids": None if user_ids is None else id_list(user_ids, "user_ids"),
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
     }
-    return _call(model, "forget", body, dict)
+    return _call(model, name, body, dict)
 
 
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:

@@ -102,6 +102,11 @@ class Side:
                 f"{self.entity} ids of this model are {expected}, got {plain[0]!r}", self.entity, plain[0]
             ) from None
 
+    def possible(self, ids: Iterable[Id]) -> list[Id]:
+        """Return those of the ids that are of the type of this model's; those on disk may be of an earlier one."""
+        kind = str if self._is_text else int
+        return [id for id in ids if isinstance(id, kind)]
+
     def parse_id(self, text: str) -> Id:
         """Convert an id from text; `IdTypeError` if this model cannot have it."""
         if self._is_text:

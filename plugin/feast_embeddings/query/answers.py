@@ -105,6 +105,7 @@ class Page:
         ids: at most as many as requested.
         attributes: per id, the attributes given at training.
         vectors: float32, shape (len(ids), dim), without the bias; None if they were not requested.
+        hidden: per id, whether other answers leave it out, see `EmbeddingStore.hide`.
         version: the model version; all pages reached by `cursor` are of it.
         cursor: for the next page; None after the last.
     """
@@ -113,6 +114,7 @@ class Page:
     ids: list[Id]
     attributes: list[dict[str, Any]]
     vectors: npt.NDArray[np.float32] | None
+    hidden: list[bool]
     version: str
     cursor: str | None
 

@@ -12,7 +12,15 @@ from feast import FeatureStore, FeatureView
 
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
-from feast_embeddings.changes import AttributesSet, Forgotten, Given, forget, set_attributes
+from feast_embeddings.changes import (
+    AttributesSet,
+    Forgotten,
+    Given,
+    Visibility,
+    forget,
+    set_attributes,
+    set_hidden,
+)
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.events import Added, to_events
 from feast_embeddings.model.sides import Filter, Side, missing_side
@@ -333,6 +341,25 @@ class EmbeddingStore:
         The next answer has them, and the next publish keeps them; see `feast_embeddings.changes.set_attributes`.
         """
         return set_attributes(self.feature_store, self._watch.data, self.model, items=items, users=users)
+
+    def hide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
+        """Leave users and items out of all answers until `unhide`, whatever is published.
+
+        They keep their vectors: similar items of a hidden item, and items for a hidden user, are still found.
+        """
+        return self._set_hidden(True, users, items)
+
+    def unhide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
+        """Show hidden users and items again; those that are not hidden change nothing."""
+        return self._set_hidden(False, users, items)
+
+    def _set_hidden(self, hide: bool, users: Iterable[Id], items: Iterable[Id]) -> Visibility:
+        user_ids, item_ids = id_list(users, "users"), id_list(items, "items")
+        return set_hidden(self.feature_store, self._watch.data, self.model, hide, users=user_ids, items=item_ids)
+
+    def hidden(self, entity: Entity) -> frozenset[Id]:
+        """Return the users or items that are hidden, whether the live version has them or not."""
+        return self._watch.hidden.ids(entity)
 
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""

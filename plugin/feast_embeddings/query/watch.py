@@ -13,10 +13,12 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.dropped import ask_live
+from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import CursorError, EngineError, FoldInError, NotPublishedError, TextSearchError
-from feast_embeddings.events import event_log_of
+from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.query.collection import LiveCollection
+from feast_embeddings.query.hidden import HiddenPoints
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.text import VersionText
 from feast_embeddings.query.visitors import Visitors
@@ -37,6 +39,7 @@ class LiveWatch:
     Attributes:
         sides: the users and the items as registered; looked up again for a new version.
         events: what users did since the training.
+        hidden: the users and items that answers leave out.
 
     Raises:
         InputError: the model's feature views are not registered, or the online store is a different one.
@@ -49,6 +52,7 @@ class LiveWatch:
         self._guard = threading.Lock()
         self.data = Path(feature_store.config.repo_path or ".") / "data"
         self.events = event_log_of(self.data, model)
+        self.hidden = hidden_of(self.data, model)
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._kept: tuple[Visitors, VersionText] | None = None
@@ -75,7 +79,7 @@ class LiveWatch:
             # A new version may have new attributes, and so new feature views.
             is_current = known is None or self._look_again()
             sides = {
-                entity: LiveCollection(self._engine, self.sides[entity], name, self._engine.describe(name))
+                entity: self._collection(self.sides[entity], name, self._engine.describe(name))
                 for entity, name in self._named(aliases).items()
             }
             if other := [live.side for live in sides.values() if not live.side.fits(live.spec)]:
@@ -96,10 +100,13 @@ class LiveWatch:
         """
         for name, spec in self._engine.collections(side.alias).items():
             if spec.version == version:
-                return LiveCollection(self._engine, side, name, spec)
+                return self._collection(side, name, spec)
         raise CursorError(
             f"the cursor is of version {version[:40]}, which is no longer loaded; begin at the first page"
         )
+
+    def _collection(self, side: Side, name: str, spec: CollectionSpec) -> LiveCollection:
+        return LiveCollection(self._engine, side, name, spec, HiddenPoints(self.hidden, side))
 
     def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
         sides = self.sides

@@ -28,6 +28,7 @@ __all__ = [
     "PageAnswer",
     "PublishAnswer",
     "SearchAnswer",
+    "VisibilityAnswer",
     "batch_response",
     "embedding_file",
     "embedding_json",
@@ -123,6 +124,7 @@ class BatchAnswer(BaseModel):
 
 class PageRow(BaseModel):
     id: str | int
+    hidden: bool = Field(description="Whether the other answers leave it out.")
     metadata: Attributes | None = None
     vector: list[float] | None = None
 
@@ -174,6 +176,14 @@ class AttributesSetAnswer(BaseModel):
     users: int = Field(description="Users that had attributes set.")
     items: int = Field(description="Items that had attributes set.")
     n_unknown: int = Field(description="Ids that the live version does not have.")
+    unknown: list[str | int] = Field(description="The first of them, at most 10.")
+
+
+class VisibilityAnswer(BaseModel):
+    model: str
+    users: int = Field(description="Users that were not so before.")
+    items: int = Field(description="Items that were not so before.")
+    n_unknown: int = Field(description="Ids that the live version does not have; a later one may.")
     unknown: list[str | int] = Field(description="The first of them, at most 10.")
 
 
@@ -231,7 +241,9 @@ def _results(found: Neighbours, metadata: bool) -> list[dict[str, Any]]:
 
 def page_response(model: str, page: Page, *, metadata: bool) -> Response:
     """A `PageAnswer`."""
-    rows: list[dict[str, Any]] = [{"id": id} for id in page.ids]
+    rows: list[dict[str, Any]] = [
+        {"id": id, "hidden": hidden} for id, hidden in zip(page.ids, page.hidden, strict=True)
+    ]
     if metadata:
         for row, attributes in zip(rows, page.attributes, strict=True):
             row["metadata"] = attributes
