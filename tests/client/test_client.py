@@ -152,6 +152,28 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert {name for name in vars(client_class) if not name.startswith("_")} - {"close"} == public
 
 
+def test_examples_vectors_versions_and_fields(address: str, store: EmbeddingStore) -> None:
+    """As the library has them; a missing example is named, and so is a wrong field."""
+    version = store.live_version()
+    with EmbeddingClient(address, api_key=KEY) as client:
+        found = client.similar_items(
+            "shop", positive=["sku-1", "x"], negative=["sku-2"], limit=5, fields=["price"], version=version
+        )
+        expected = store.similar_items(k=5, positive=["sku-1", "x"], negative=["sku-2"], attributes=["price"])
+        assert (found.ids, found.metadata, found.missing) == (expected.ids, expected.attributes, ["x"])
+        assert (found.version, found.space) == (version, expected.space)
+        vector = store.item_embeddings(["sku-7"]).vectors[0]
+        assert client.similar_items("shop", vector=vector, limit=1).ids == ["sku-7"]
+        batch = client.similar_items_batch("shop", ["sku-1"], fields=["title"]).answers[0]
+        assert batch is not None
+        assert batch.metadata is not None
+        assert list(batch.metadata[0]) == ["title"]
+        for wrong, field in (({"vector": [1.0]}, "vector"), ({"item_id": "sku-1", "version": "v1"}, "version")):
+            with pytest.raises(EmbeddingServiceError) as refused:
+                client.similar_items("shop", **wrong)
+            assert list(refused.value.errors) == [field]
+
+
 def test_a_shaped_ranking_is_the_librarys(address: str, store: EmbeddingStore) -> None:
     """All options, for a user and for a stranger; the answer says who got the fallback."""
     options: dict[str, Any] = {"exclude_ids": ["sku-9"], "offset": 2, "max_per": {"category": 4}, "diversity": 0.3}

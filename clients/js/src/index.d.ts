@@ -198,13 +198,26 @@ export interface SimilarItemsRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
-  itemId: Id;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
+  /** The item to find similar ones for. */
+  itemId?: Id;
+  /** Or items to be like. */
+  positive?: readonly Id[];
+  /** With `positive`, items to be unlike. */
+  negative?: readonly Id[];
+  /** Or a vector of the version's space, which the answer names, and of its dimension. */
+  vector?: Float32Array | null;
 }
 
 /** Results, best first. */
 export interface NeighboursAnswer {
   model: string;
   version: string;
+  /** The version's vector space: a `vector` of a request has to be of it. */
+  space: string;
   /** `limit` results, or fewer if fewer match. */
   results: Result[];
   /** Ids of the request that have no embedding, users or items. */
@@ -232,6 +245,10 @@ export interface BatchSimilarItemsRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   itemIds: readonly Id[];
 }
 
@@ -263,6 +280,10 @@ export interface SimilarUsersRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   userId: Id;
 }
 
@@ -277,6 +298,10 @@ export interface BatchSimilarUsersRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   userIds: readonly Id[];
 }
 
@@ -291,6 +316,10 @@ export interface RankRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -338,6 +367,10 @@ export interface BatchRankRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -378,6 +411,10 @@ export interface SearchRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /** What to look for: at least one word. */
   text: string;
   /** The user to find items for. */
@@ -424,6 +461,10 @@ export interface AudienceRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
   /** The item to find users for. */
@@ -443,6 +484,10 @@ export interface BatchAudienceRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
   itemIds: readonly Id[];

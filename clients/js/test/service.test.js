@@ -127,6 +127,17 @@ test("forgetting, which can be repeated", { skip }, async () => {
   await assert.rejects(client.forget({ modelName }), { status: 422 });
 });
 
+test("like examples, like a vector, of a named version, with some attributes", { skip }, async () => {
+  const asked = { modelName, limit: 3, version: expected.version, fields: ["title"] };
+  const { embeddings } = await client.createItemEmbedding({ modelName, itemIds: ["sku-1"] });
+  const { results, space } = await client.similarItems({ ...asked, vector: embeddings[0].vector });
+  assert.deepEqual([results[0].id, Object.keys(results[0].metadata), typeof space], ["sku-1", ["title"], "string"]);
+  const like = await client.similarItems({ ...asked, positive: ["sku-1", "nothing"], negative: ["sku-2"] });
+  assert.deepEqual([like.results.length, like.missing], [3, ["nothing"]]);
+  await assert.rejects(client.similarItems({ ...asked, vector: [1, 2] }), (error) => "vector" in error.errors);
+  await assert.rejects(client.rank({ modelName, userId: "u-1", version: "1" }), (error) => "version" in error.errors);
+});
+
 test("an item out of sale, and back", { skip }, async () => {
   const first = async () => (await client.similarItems({ modelName, itemId: "sku-1", limit: 1 })).results[0].id;
   const best = await first();

@@ -33,7 +33,7 @@ _COMMANDS = {
     ),
     "rollback": ("versions", "Make an older version live again; instant if Qdrant still holds it."),
     "prune": ("versions", "Delete old versions from Qdrant; never the live one."),
-    "similar-items": ("asking.query", "Items nearest to ITEM_ID by cosine."),
+    "similar-items": ("asking.query", "Items nearest to ITEM_IDS by cosine."),
     "similar-users": ("asking.query", "Users nearest to USER_ID by cosine."),
     "rank": ("asking.query", "Items with the highest score for USER_ID."),
     "search": ("asking.query", "Items for TEXT: by its words, by what it says as content, and for a user."),

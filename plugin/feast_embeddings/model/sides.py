@@ -127,13 +127,13 @@ class Side:
         names = {f"{self.entity}_id": self.id_name}
         return QdrantFilterTranslator(self.codec.types, names, self.codec.whole).translate(tree)
 
-    def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return the attributes in a payload, None for a missing one."""
+    def attributes(self, payload: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """Return these attributes of a payload, None for a missing one."""
         return {
             name: datetime.fromtimestamp(payload[name], UTC)
-            if value_type == ValueType.UNIX_TIMESTAMP and name in payload
+            if self._attributes[name] == ValueType.UNIX_TIMESTAMP and name in payload
             else self.codec.native(name, payload)
-            for name, value_type in self._attributes.items()
+            for name in names
         }
 
 

@@ -26,6 +26,7 @@ from feast_embeddings.errors import CursorError, OptionError
 from feast_embeddings.model.sides import Side
 from feast_embeddings.query.answers import Embeddings, Neighbours, Page
 from feast_embeddings.query.hidden import HiddenPoints, shown
+from feast_embeddings.query.returned import Returned
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["LiveCollection", "read_cursor"]
@@ -143,6 +144,21 @@ class LiveCollection:
             exact=True,
         )
 
+    def nearest_to(
+        self,
+        direction: npt.NDArray[np.floating],
+        k: int,
+        *,
+        filter: models.Filter | None,
+        excluded: Sequence[PointId] = (),
+        payload: Sequence[str] | None = None,
+    ) -> list[ScoredPoint]:
+        """Return the k nearest points by cosine to a direction, shape (dim,), without the bias; as `nearest`."""
+        name = self.side.field.search_name
+        padded = np.zeros(self.spec.vectors[name].size, np.float32)
+        padded[: len(direction)] = direction
+        return self.nearest(name, padded, k, filter=filter, excluded=excluded, payload=payload)
+
     def passing(self, points: Sequence[PointId], filter: models.Filter | None) -> list[PointId]:
         """Return those of the points that are there, not hidden, and pass the filter, in the order given."""
         among: list[Any] = [models.HasIdCondition(has_id=list(points))]
@@ -235,7 +251,7 @@ class LiveCollection:
         return vectors / np.where(lengths > 0, lengths, 1)
 
     def neighbours(
-        self, hits: Sequence[ScoredPoint], *, attributes: bool, missing: list[Id] | None = None
+        self, hits: Sequence[ScoredPoint], *, returned: Returned, missing: list[Id] | None = None
     ) -> Neighbours:
         """Build the answer from hits."""
         side = self.side
@@ -243,8 +259,9 @@ class LiveCollection:
             id_name=side.id_name,
             ids=[hit.payload[side.id_name] for hit in hits],
             scores=np.array([hit.score for hit in hits], dtype=np.float32),
-            attributes=[side.attributes(hit.payload) if attributes else {} for hit in hits],
+            attributes=[side.attributes(hit.payload, returned.names) for hit in hits],
             version=self.spec.version,
+            space=self.spec.space,
             missing=missing or [],
         )
 
@@ -279,7 +296,7 @@ class LiveCollection:
         return Page(
             id_name=side.id_name,
             ids=[point.payload[side.id_name] for point in points],
-            attributes=[side.attributes(point.payload) for point in points],
+            attributes=[side.attributes(point.payload, side.attribute_names) for point in points],
             vectors=self.matrix(points) if vectors else None,
             hidden=[point.id in hidden for point in points],
             version=self.spec.version,

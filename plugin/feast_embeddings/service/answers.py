@@ -81,6 +81,7 @@ class NeighboursAnswer(BaseModel):
 
     model: str
     version: str
+    space: str = Field(description="The version's vector space: a `vector` of a request has to be of it.")
     results: list[Result] = Field(description="`limit` results, or fewer if fewer match.")
     missing: list[str | int] = Field(description="Ids of the request that have no embedding, users or items.")
     fallback: _Fallback
@@ -205,6 +206,7 @@ def neighbours_response(model: str, found: Neighbours, *, metadata: bool) -> Res
         {
             "model": model,
             "version": found.version,
+            "space": found.space,
             "results": _results(found, metadata),
             "missing": found.missing,
             "fallback": found.fallback,
