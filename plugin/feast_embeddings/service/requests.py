@@ -164,7 +164,7 @@ class SimilarItemsRequest(Query):
         json_schema_extra={
             "oneOf": [{"required": ["item_id"]}, {"required": ["positive"]}, {"required": ["vector"]}],
             "examples": [
-                {"item_id": "sku-1", "limit": 10},
+                {"item_id": "sku-1", "limit": 10, "filter": "category = 'Books' AND price < 20"},
                 {"positive": ["sku-1", "sku-2"], "negative": ["sku-3"], "limit": 10},
             ],
         }

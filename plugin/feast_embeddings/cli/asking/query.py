@@ -32,11 +32,13 @@ def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("item_ids", nargs=-1, required=True)
 @_query_options
-@click.option("--unlike", multiple=True, metavar="ID", help="An item to be unlike; can be given several times.")
+@click.option(
+    "--unlike", "negative", multiple=True, metavar="ID", help="An item to be unlike; can be given several times."
+)
 @version_option
 def similar_items(
     item_ids: tuple[str, ...],
-    unlike: tuple[str, ...],
+    negative: tuple[str, ...],
     k: int,
     filter: str | None,
     version: str,
@@ -51,7 +53,7 @@ def similar_items(
     """
     store = open_store(repo, model)
     asked = asked_version(store, version)
-    liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, unlike))
+    liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, negative))
     if len(liked) == 1 and not disliked:
         shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=asked))
         return
