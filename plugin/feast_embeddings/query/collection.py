@@ -25,8 +25,8 @@ from feast_embeddings.engines.engine import (
 from feast_embeddings.errors import CursorError, OptionError
 from feast_embeddings.model.sides import Side
 from feast_embeddings.query.answers import Embeddings, Neighbours, Page
-from feast_embeddings.query.hidden import HiddenPoints, shown
-from feast_embeddings.query.returned import Returned
+from feast_embeddings.query.searching.hidden import HiddenPoints, shown
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["LiveCollection", "read_cursor"]

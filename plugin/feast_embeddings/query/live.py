@@ -19,11 +19,11 @@ from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
-from feast_embeddings.query.examples import Examples, direction_of
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import RankingOptions
 from feast_embeddings.query.ranking import rank_vectors
-from feast_embeddings.query.returned import Returned
+from feast_embeddings.query.searching.examples import Examples, direction_of
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.text import VersionText, search_items
 from feast_embeddings.query.visitors import Visitors
 

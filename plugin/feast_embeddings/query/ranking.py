@@ -19,7 +19,7 @@ from feast_embeddings.query.answers import Neighbours
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.options import Fallback, ShapingOptions
-from feast_embeddings.query.returned import Returned
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.shaping import Search, Shaping, shape
 
 __all__ = ["rank_vectors", "score_query"]

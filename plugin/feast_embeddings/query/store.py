@@ -83,7 +83,7 @@ class EmbeddingStore:
 
         Args:
             item_id: the item, which is not in the answer.
-            positive: instead, items to be like; see `feast_embeddings.query.examples`. They are not in the answer, and
+            positive: instead, items to be like; see `feast_embeddings.query.searching.examples`. They are not in the answer, and
                 those that the version does not know are in `missing`.
             negative: with `positive`, items to be unlike; not in the answer either.
             vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.

@@ -25,8 +25,8 @@ from feast_embeddings.errors import (
 from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.query.collection import LiveCollection
-from feast_embeddings.query.hidden import HiddenPoints
 from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.searching.hidden import HiddenPoints
 from feast_embeddings.query.text import VersionText
 from feast_embeddings.query.visitors import Visitors
 

@@ -30,7 +30,7 @@ from feast_embeddings.query.answers import Found
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.ranking import score_query
-from feast_embeddings.query.returned import Returned
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.text.version_text import VersionText
 
 __all__ = ["DEPTH", "MOST_CHARACTERS", "search_items"]
