@@ -83,8 +83,8 @@ class EmbeddingStore:
 
         Args:
             item_id: the item, which is not in the answer.
-            positive: instead, items to be like; see `feast_embeddings.query.searching.examples`. They are not in the answer, and
-                those that the version does not know are in `missing`.
+            positive: instead, items to be like, which are not in the answer; those that the version does not know are in
+                `missing`. See `feast_embeddings.query.searching.examples`.
             negative: with `positive`, items to be unlike; not in the answer either.
             vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.
             version: a loaded one to ask instead of the live one.
