@@ -83,7 +83,7 @@ class EmbeddingStore:
 
         Args:
             item_id: the item, which is not in the answer.
-            positive: instead, items to be like, which are not in the answer; those that the version does not know are in
+            positive: instead, items to be like, not in the answer; those that the version does not know are in
                 `missing`. See `feast_embeddings.query.searching.examples`.
             negative: with `positive`, items to be unlike; not in the answer either.
             vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.
