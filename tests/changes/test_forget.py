@@ -140,6 +140,17 @@ def test_the_scan_finds_what_is_there(shop: Shop) -> None:
         assert any(name.startswith("qdrant_storage/shards") for name in mentions(shop.repo.path, ITEMS[3]))
 
 
+def test_hidden_ids_are_forgotten(shop: Shop) -> None:
+    """Those and no others."""
+    store, file = EmbeddingStore(shop.feature_store, "shop"), "data/shop.hidden.json"
+    store.hide(users=USERS[:4], items=ITEMS[:4])
+    assert file in mentions(shop.repo.path, USERS[3])
+    store.forget(users=[USERS[3]], items=[ITEMS[0]])
+    assert mentions(shop.repo.path, USERS[3]) == mentions(shop.repo.path, ITEMS[0]) == []
+    assert sorted(map(str, store.hidden("user"))) == USERS[:3]
+    assert sorted(map(str, store.hidden("item"))) == ITEMS[1:4]
+
+
 def test_no_byte_of_a_user_is_left_and_the_others_are_unchanged(shop: Shop) -> None:
     store, gone = EmbeddingStore(shop.feature_store, "shop"), [USERS[3], USERS[7]]
     before, planned = stored(shop), store.forget(users=gone, dry_run=True)

@@ -54,6 +54,18 @@ def test_audience_of_a_file(command: Command, repo: str, store: EmbeddingStore, 
         assert (ran.code, problem in ran.err) == (2, True), ran.err
 
 
+def test_similar_to_several(command: Command, repo: str, store: EmbeddingStore) -> None:
+    """Positive and negative examples, by words of the command line; unknown ones are named."""
+    given = ("similar-items", "sku-1", "sku-2", "none", "--unlike", "sku-3", "--repo", repo, "-k", 5)
+    expected = store.similar_items(k=5, positive=["sku-1", "sku-2", "none"], negative=["sku-3"])
+    ran = command(*given, "--version", expected.version, "--json")
+    assert json.loads(ran.out) == {"version": expected.version, "missing": ["none"], "neighbours": rows(expected)}
+    assert command(*given).err == f"not known to version {expected.version}: none\n"
+    refused = command(*given, "--version", "v1")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"version 'v1' of model 'shop' is not loaded; loaded are: {expected.version} (live)" in refused.err
+
+
 def test_audience_of_a_condition(command: Command, repo: str, store: EmbeddingStore) -> None:
     """The seeds are all users that pass, however many pages they take."""
     ran = command("audience", "--repo", repo, "--seed-filter", "country = 'DE'", "-k", 4, "--json")

@@ -112,6 +112,9 @@ def test_every_option_that_takes_a_version_understands_the_words(
         "fold-in --like": (*place, "--interactions", log, "--entity", "user", "--output", out),
         "rollback --to": (*place, "--json"),
         "diff": (*place, "--json"),
+        "similar-items --version": ("sku-1", *place, "--json"),
+        "similar-users --version": ("u-1", *place, "--json"),
+        "rank --version": ("u-1", *place, "--json"),
     }
     taken = version_options()
     assert sum(map(len, taken.values())) == len(calls) + 1  # diff has two
@@ -135,6 +138,11 @@ def test_every_option_that_takes_a_version_understands_the_words(
             elif name == "diff":
                 found = json.loads(answer.out)
                 assert (found["old"], found["new"]) == (version, version)
+            elif name in ("similar-items", "similar-users", "rank"):
+                if answer.code:  # the newest was never published
+                    assert f"version '{version}' of model 'shop' is not loaded" in answer.err, (call, word)
+                else:
+                    assert json.loads(answer.out)["version"] == version, (call, word)
             elif name == "training-frame":
                 assert pd.read_parquet(out)["user_version"].tolist() == [version]
             else:

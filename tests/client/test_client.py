@@ -131,6 +131,15 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             "lists": 0,
             "events": 0,
         }
+        changed = {"model": "shop", "users": 0, "items": 1, "n_unknown": 1, "unknown": ["none"]}
+        (best,) = client.similar_items("shop", "sku-1", limit=1).ids
+        assert client.hide("shop", item_ids=[best, "none"]) == {**changed, "items": 2}
+        assert client.similar_items("shop", "sku-1", limit=1).ids != [best]
+        rows = client.retrieve("shop", "item", limit=100)
+        assert [id for id, hidden in zip(rows.ids, rows.hidden, strict=True) if hidden] == [best]
+        client.unhide("shop", item_ids=[best])
+        assert client.unhide("shop", item_ids=[best, "none"]) == changed
+        assert client.similar_items("shop", "sku-1", limit=1).ids == [best]
         with pytest.raises(EmbeddingServiceError, match="was trained without content"):
             client.search("shop", "red lamp", user_id="u-1")
         client.create_user_embedding("shop", ["u-1"])
@@ -141,6 +150,28 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
     public = {name for name in public if name[0].islower()}
     for client_class in (EmbeddingClient, AsyncEmbeddingClient):
         assert {name for name in vars(client_class) if not name.startswith("_")} - {"close"} == public
+
+
+def test_examples_vectors_versions_and_fields(address: str, store: EmbeddingStore) -> None:
+    """As the library has them; a missing example is named, and so is a wrong field."""
+    version = store.live_version()
+    with EmbeddingClient(address, api_key=KEY) as client:
+        found = client.similar_items(
+            "shop", positive=["sku-1", "x"], negative=["sku-2"], limit=5, fields=["price"], version=version
+        )
+        expected = store.similar_items(k=5, positive=["sku-1", "x"], negative=["sku-2"], attributes=["price"])
+        assert (found.ids, found.metadata, found.missing) == (expected.ids, expected.attributes, ["x"])
+        assert (found.version, found.space) == (version, expected.space)
+        vector = store.item_embeddings(["sku-7"]).vectors[0]
+        assert client.similar_items("shop", vector=vector, limit=1).ids == ["sku-7"]
+        batch = client.similar_items_batch("shop", ["sku-1"], fields=["title"]).answers[0]
+        assert batch is not None
+        assert batch.metadata is not None
+        assert list(batch.metadata[0]) == ["title"]
+        for wrong, field in (({"vector": [1.0]}, "vector"), ({"item_id": "sku-1", "version": "v1"}, "version")):
+            with pytest.raises(EmbeddingServiceError) as refused:
+                client.similar_items("shop", **wrong)
+            assert list(refused.value.errors) == [field]
 
 
 def test_a_shaped_ranking_is_the_librarys(address: str, store: EmbeddingStore) -> None:

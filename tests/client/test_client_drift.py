@@ -86,7 +86,7 @@ PYTHON = {name: call for name, call in PYTHON.items() if call.__module__ == call
 ARGUMENTS = {
     "model": "shop", "user_id": "u", "item_id": "i", "user_ids": ["u"], "item_ids": ["i"], "entity": "item",
     "limit": 1, "filter": "f", "cursor": "c", "version": "v", "interactions": {"i": 2.0}, "items": {"i": {}},
-    "users": {"u": {}},
+    "users": {"u": {}}, "positive": ["i"], "negative": ["i"], "vector": [1.0], "fields": ["f"],
     "exclude_ids": ["i"], "max_per": {}, "text": "t",
 }  # fmt: skip
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.

@@ -133,6 +133,7 @@ def neighbours(found: Neighbours) -> dict[str, Any]:
     return {
         "model": "shop",
         "version": found.version,
+        "space": found.space,
         "results": results,
         "missing": found.missing,
         "fallback": found.fallback,

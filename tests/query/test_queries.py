@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from feast_embeddings.artifact import TrainerInfo, write_artifact
 from feast_embeddings.errors import FilterError, InputError, UnknownIdError
 from feast_embeddings.publish.gates import Gates
 from feast_embeddings.publish.run import publish_artifact
-from feast_embeddings.query.answers import Page
+from feast_embeddings.query.answers import Neighbours, NeighboursBatch, Page
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
@@ -116,7 +116,7 @@ def test_lookalikes_are_nearest_to_the_mean_direction(store: EmbeddingStore, ora
 def test_a_batch_is_each_query_by_itself(store: EmbeddingStore, shop: Shop) -> None:
     """In the order of the request, repeats included; an unknown id is no error."""
     users, items = ["u-2", "no-user", "u-0", "u-2"], ["sku-5", "nothing", "sku-1"]
-    batches = [
+    batches: list[tuple[NeighboursBatch, Callable[..., Neighbours]]] = [
         (store.similar_items_batch(items, 5), store.similar_items),
         (store.similar_users_batch(users, 5), store.similar_users),
         (store.rank_batch(users, 5), store.rank),

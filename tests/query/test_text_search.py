@@ -132,6 +132,25 @@ def same_order(found: list[Any], wanted: list[Any], scores: list[float]) -> bool
     return [sorted(each) for each in groups[0].values()] == [sorted(each) for each in groups[1].values()]
 
 
+def test_hidden_items_are_not_found(store: EmbeddingStore) -> None:
+    """The answer is that of a search without them: by words, by content and for a user."""
+    asked: Any = {"user": "u-1", "k": 20}
+    whole = store.search("warm red jacket", **asked)
+    gone = whole.ids[:7:2]
+    store.hide(items=gone)
+    try:
+        found = store.search("warm red jacket", **asked)
+        names = ", ".join(f"'{id}'" for id in gone)
+        assert (found.ids, found.places) == (
+            (without := store.search("warm red jacket", filter=f"item_id NOT IN ({names})", **asked)).ids,
+            without.places,
+        )
+        assert (len(found), set(found.ids) & set(gone)) == (20, set())
+    finally:
+        store.unhide(items=gone)
+    assert store.search("warm red jacket", **asked).ids == whole.ids
+
+
 def test_words_that_the_version_never_saw(store: EmbeddingStore) -> None:
     """No ranking has an answer, so there is none; not even for a user."""
     assert len(store.search("zzyzx", user="u-1")) == 0

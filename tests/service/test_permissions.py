@@ -198,6 +198,8 @@ def test_every_endpoint_of_a_model_asks(service: Asking, status: Status, provide
         "items": ["items"],
         "users": ["users"],
         "forget": ["user_ids"],
+        "hide": ["user_ids"],
+        "unhide": ["user_ids"],
         "publish": [],
         "rollback": [],
     }

@@ -24,7 +24,8 @@ from feast_embeddings.service.api_keys import ENVIRONMENT, new_key
 
 OPEN = {"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/page/{path:path}", "/page/client/{path:path}"}
 WRITES = {
-    f"/v1/models/{{model}}/{name}" for name in ("forget", "interactions", "items", "publish", "rollback", "users")
+    f"/v1/models/{{model}}/{name}"
+    for name in ("forget", "hide", "interactions", "items", "publish", "rollback", "unhide", "users")
 }
 PUBLISH = "/v1/models/shop/publish"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "post", "PUBLISH"]

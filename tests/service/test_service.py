@@ -175,7 +175,7 @@ def test_a_listing_has_every_match_once(service: Asking, shop: Shop) -> None:
         assert row["metadata"]["title"] == items.title[row["id"]]
         assert np.array(row["vector"], np.float32).tobytes() == items.embedding[row["id"]].tobytes()
     bare = asked(service, "retrieve", entity="user", return_metadata=False)
-    assert all(row.keys() == {"id"} for row in bare["rows"])
+    assert all(row.keys() == {"id", "hidden"} for row in bare["rows"])
     assert len(bare["rows"]) == 20
 
 

@@ -23,6 +23,8 @@ export const ENDPOINTS = {
   setItemAttributes: { method: "PATCH", path: "/v1/models/{model}/items" },
   setUserAttributes: { method: "PATCH", path: "/v1/models/{model}/users" },
   forget: { method: "POST", path: "/v1/models/{model}/forget" },
+  hide: { method: "POST", path: "/v1/models/{model}/hide" },
+  unhide: { method: "POST", path: "/v1/models/{model}/unhide" },
   publish: { method: "POST", path: "/v1/models/{model}/publish" },
   rollback: { method: "POST", path: "/v1/models/{model}/rollback", repeatable: false },
 };

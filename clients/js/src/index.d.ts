@@ -93,6 +93,10 @@ export class EmbeddingClient {
   setUserAttributes(request: ChangedUsersRequest, options?: CallOptions): Promise<AttributesSetAnswer>;
   /** Remove users and items from all versions and the recorded interactions, for good. Needs a key of scope write. */
   forget(request: ForgetRequest, options?: CallOptions): Promise<ForgottenAnswer>;
+  /** Leave users and items out of all answers until `unhide`; they keep their vectors. Needs a key of scope write. */
+  hide(request: HiddenRequest, options?: CallOptions): Promise<VisibilityAnswer>;
+  /** Show hidden users and items again. Needs a key of scope write. */
+  unhide(request: HiddenRequest, options?: CallOptions): Promise<VisibilityAnswer>;
   /** Make a version live, the newest by default; needs a key of scope write. */
   publish(request: PublishRequest, options?: CallOptions): Promise<PublishAnswer>;
   /** Make an older version live again, the one before the live one by default; needs a key of scope write. */
@@ -194,13 +198,26 @@ export interface SimilarItemsRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
-  itemId: Id;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
+  /** The item to find similar ones for. */
+  itemId?: Id;
+  /** Or items to be like. */
+  positive?: readonly Id[];
+  /** With `positive`, items to be unlike. */
+  negative?: readonly Id[];
+  /** Or a vector of the version's space, which the answer names, and of its dimension. */
+  vector?: Float32Array | null;
 }
 
 /** Results, best first. */
 export interface NeighboursAnswer {
   model: string;
   version: string;
+  /** The version's vector space: a `vector` of a request has to be of it. */
+  space: string;
   /** `limit` results, or fewer if fewer match. */
   results: Result[];
   /** Ids of the request that have no embedding, users or items. */
@@ -228,6 +245,10 @@ export interface BatchSimilarItemsRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   itemIds: readonly Id[];
 }
 
@@ -259,6 +280,10 @@ export interface SimilarUsersRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   userId: Id;
 }
 
@@ -273,6 +298,10 @@ export interface BatchSimilarUsersRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   userIds: readonly Id[];
 }
 
@@ -287,6 +316,10 @@ export interface RankRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -334,6 +367,10 @@ export interface BatchRankRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -374,6 +411,10 @@ export interface SearchRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /** What to look for: at least one word. */
   text: string;
   /** The user to find items for. */
@@ -420,6 +461,10 @@ export interface AudienceRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
   /** The item to find users for. */
@@ -439,6 +484,10 @@ export interface BatchAudienceRequest {
   filter?: string | null;
   /** Whether to return the attributes with each result; false by default. */
   returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
+  /** A loaded version to ask instead of the live one, such as the one before it. */
+  version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
   itemIds: readonly Id[];
@@ -473,6 +522,8 @@ export interface PageAnswer {
 
 export interface PageRow {
   id: Id;
+  /** Whether the other answers leave it out. */
+  hidden: boolean;
   metadata?: Attributes | null;
   vector?: Float32Array | null;
 }
@@ -577,6 +628,26 @@ export interface ForgottenAnswer {
   lists: number;
   /** Recorded interactions removed. */
   events: number;
+}
+
+export interface HiddenRequest {
+  modelName: string;
+  /** The users. */
+  userIds?: readonly Id[];
+  /** The items. */
+  itemIds?: readonly Id[];
+}
+
+export interface VisibilityAnswer {
+  model: string;
+  /** Users that were not so before. */
+  users: number;
+  /** Items that were not so before. */
+  items: number;
+  /** Ids that the live version does not have; a later one may. */
+  nUnknown: number;
+  /** The first of them, at most 10. */
+  unknown: Id[];
 }
 
 export interface PublishRequest {

@@ -14,6 +14,9 @@ export function toJson(value, free = false) {
   if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
     throw new TypeError(`${value} may not be the number that was meant: give whole numbers beyond 2^53 as BigInt`);
   }
+  if (ArrayBuffer.isView(value)) {
+    return toJson([...value]);
+  }
   if (Array.isArray(value)) {
     return `[${value.map((element) => toJson(element, free)).join()}]`;
   }

@@ -95,7 +95,7 @@ test("a listing, page by page, with vectors", { skip }, async () => {
   const found = Object.fromEntries(rows.map((row) => [row.id, [row.metadata.title, base64(row.vector)]]));
   assert.deepEqual(found, expected.items);
   const bare = await client.retrieve({ modelName, entity: "user", returnMetadata: false });
-  assert.deepEqual(Object.keys(bare.rows[0]), ["id"]);
+  assert.deepEqual(Object.keys(bare.rows[0]), ["id", "hidden"]);
 });
 
 test("what users did, once for each event id", { skip }, async () => {
@@ -125,6 +125,29 @@ test("forgetting, which can be repeated", { skip }, async () => {
   const { points, versions } = await client.forget({ modelName, userIds: ["no-one"], itemIds: ["nothing"] });
   assert.deepEqual([points, versions], [0, []]);
   await assert.rejects(client.forget({ modelName }), { status: 422 });
+});
+
+test("like examples, like a vector, of a named version, with some attributes", { skip }, async () => {
+  const asked = { modelName, limit: 3, version: expected.version, fields: ["title"] };
+  const { embeddings } = await client.createItemEmbedding({ modelName, itemIds: ["sku-1"] });
+  const { results, space } = await client.similarItems({ ...asked, vector: embeddings[0].vector });
+  assert.deepEqual([results[0].id, Object.keys(results[0].metadata), typeof space], ["sku-1", ["title"], "string"]);
+  const like = await client.similarItems({ ...asked, positive: ["sku-1", "nothing"], negative: ["sku-2"] });
+  assert.deepEqual([like.results.length, like.missing], [3, ["nothing"]]);
+  await assert.rejects(client.similarItems({ ...asked, vector: [1, 2] }), (error) => "vector" in error.errors);
+  await assert.rejects(client.rank({ modelName, userId: "u-1", version: "1" }), (error) => "version" in error.errors);
+});
+
+test("an item out of sale, and back", { skip }, async () => {
+  const first = async () => (await client.similarItems({ modelName, itemId: "sku-1", limit: 1 })).results[0].id;
+  const best = await first();
+  const { items, users, nUnknown } = await client.hide({ modelName, itemIds: [best], userIds: ["no-one"] });
+  assert.deepEqual([items, users, nUnknown], [1, 1, 1]);
+  assert.notEqual(await first(), best);
+  const { rows } = await client.retrieve({ modelName, entity: "item", limit: 100 });
+  assert.deepEqual(rows.filter((row) => row.hidden).map((row) => row.id), [best]);
+  assert.equal((await client.unhide({ modelName, itemIds: [best], userIds: ["no-one"] })).items, 1);
+  assert.equal(await first(), best);
 });
 
 test("models, versions, and what makes them live", { skip }, async () => {

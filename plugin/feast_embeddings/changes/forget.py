@@ -1,8 +1,8 @@
 """Forget users and items: remove them from everything that a model has of them in the repo and in Qdrant.
 
-Each place is changed in one step, in this order: versions and history on disk, recorded interactions, collections in
-Qdrant. A process that dies leaves the places after it unchanged, and the next call finishes. The disk is first, so that
-a publish meanwhile cannot bring back what is gone from Qdrant.
+Each place is changed in one step, in this order: versions and history on disk, recorded interactions, hidden ids,
+collections in Qdrant. A process that dies leaves the places after it unchanged, and the next call finishes. The disk is
+first, so that a publish meanwhile cannot bring back what is gone from Qdrant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, packed, unpacked
 from feast_embeddings.engines.dropped import is_gone
 from feast_embeddings.engines.engine import CollectionSpec, Engine, PointId
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.events import event_log_of
+from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, missing_side, qdrant_store, sides_of
 
 __all__ = ["Forgotten", "forget"]
@@ -108,6 +108,9 @@ def forget(
             versions, events = versions_with(data, model, arrays), log.count(ids["user"], ids["item"])
         else:
             versions, events = forget_on_disk(data, model, arrays), log.forget(ids["user"], ids["item"])
+            for entity, those in ids.items():
+                if those:
+                    hidden_of(data, model).remove(entity, those)
         collections, points, lists = [], 0, 0
         for name, found in _found(engine, sides, ids):
             if found.points or found.lists:

@@ -33,7 +33,7 @@ _COMMANDS = {
     ),
     "rollback": ("versions", "Make an older version live again; instant if Qdrant still holds it."),
     "prune": ("versions", "Delete old versions from Qdrant; never the live one."),
-    "similar-items": ("asking.query", "Items nearest to ITEM_ID by cosine."),
+    "similar-items": ("asking.query", "Items nearest to ITEM_IDS by cosine."),
     "similar-users": ("asking.query", "Users nearest to USER_ID by cosine."),
     "rank": ("asking.query", "Items with the highest score for USER_ID."),
     "search": ("asking.query", "Items for TEXT: by its words, by what it says as content, and for a user."),
@@ -77,6 +77,11 @@ _COMMANDS = {
         "changes.set_attributes",
         "Set attributes of live users and items, such as price and stock, without a training.",
     ),
+    "hide": (
+        "changes.hide",
+        "Leave users and items out of all answers until `unhide`, such as items out of sale.",
+    ),
+    "unhide": ("changes.hide", "Show users and items again that are hidden."),
     "forget": (
         "changes.forget",
         "Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.",

@@ -65,7 +65,7 @@ class Neighbours:
         scores: float32, shape (len(ids),), higher is better.
         metadata: per id its attributes, if they were requested.
         missing: ids of the query that have no embedding.
-        version: the model version that answered.
+        version, space: the model version that answered, and its vector space; a batch does not say the space.
         fallback: how someone without an embedding was answered, e.g. ``popular``; None for an answer by vector.
     """
 
@@ -74,26 +74,28 @@ class Neighbours:
     metadata: list[dict[str, Any]] | None
     missing: list[Id]
     version: str
+    space: str | None = None
     fallback: str | None = None
 
     @classmethod
-    def of(
-        cls,
-        results: list[dict[str, Any]],
-        missing: list[Id],
-        version: str,
-        fallback: str | None,
-        *,
-        metadata: bool,
+    def of(cls, answer: dict[str, Any], *, metadata: bool) -> Neighbours:
+        """Decode an answer."""
+        return cls.of_row(answer, answer["missing"], answer["version"], answer["space"], metadata=metadata)
+
+    @classmethod
+    def of_row(
+        cls, row: dict[str, Any], missing: list[Id], version: str, space: str | None = None, *, metadata: bool
     ) -> Neighbours:
-        """Decode the results of an answer."""
+        """Decode what an answer, or one of a batch, has of its own."""
+        results = row["results"]
         return cls(
             ids=[row["id"] for row in results],
             scores=np.array([row["score"] for row in results], dtype=np.float32),
             metadata=[row["metadata"] for row in results] if metadata else None,
             missing=missing,
             version=version,
-            fallback=fallback,
+            space=space,
+            fallback=row["fallback"],
         )
 
 
@@ -147,9 +149,7 @@ class NeighboursBatch:
         return cls(
             ids=[row["id"] for row in answer["answers"]],
             answers=[
-                None
-                if row["results"] is None
-                else Neighbours.of(row["results"], [], version, row["fallback"], metadata=metadata)
+                None if row["results"] is None else Neighbours.of_row(row, [], version, metadata=metadata)
                 for row in answer["answers"]
             ],
             missing=answer["missing"],
@@ -163,6 +163,7 @@ class Rows:
 
     Attributes:
         ids: at most as many as requested.
+        hidden: per id, whether the other answers leave it out.
         metadata: per id its attributes, if they were requested.
         vectors: float32, shape (len(ids), dim), if they were requested.
         version: the model version; the same for all pages of a listing.
@@ -170,6 +171,7 @@ class Rows:
     """
 
     ids: list[Id]
+    hidden: list[bool]
     metadata: list[dict[str, Any]] | None
     vectors: npt.NDArray[np.float32] | None
     version: str
@@ -181,6 +183,7 @@ class Rows:
         rows = answer["rows"]
         return cls(
             ids=[row["id"] for row in rows],
+            hidden=[row["hidden"] for row in rows],
             metadata=[row["metadata"] for row in rows] if metadata else None,
             vectors=np.array([row["vector"] for row in rows], dtype=np.float32) if vectors else None,
             version=answer["version"],

@@ -12,6 +12,9 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
+import numpy as np
+import numpy.typing as npt
+
 from feast_embeddings.arguments import Id, id_list
 from feast_embeddings.client.answers import Embeddings, Found, Neighbours, NeighboursBatch, Rows
 
@@ -74,22 +77,38 @@ def _call(model: str, name: str, body: dict[str, Any], read: Callable[[Any], T])
 
 
 def _query(
-    model: str, name: str, limit: int, filter: str | None, return_metadata: bool, **more: Any
+    model: str,
+    name: str,
+    limit: int,
+    filter: str | None,
+    return_metadata: bool,
+    fields: Iterable[str] | None,
+    version: str | None,
+    **more: Any,
 ) -> Call[Neighbours]:
-    body = {"limit": limit, "filter": filter, "return_metadata": return_metadata, **more}
-    return _call(
-        model,
-        name,
-        body,
-        lambda a: Neighbours.of(a["results"], a["missing"], a["version"], a["fallback"], metadata=return_metadata),
-    )
+    body = {"limit": limit, "filter": filter, **_returned(return_metadata, fields, version), **more}
+    return _call(model, name, body, lambda a: Neighbours.of(a, metadata=return_metadata or fields is not None))
 
 
 def _batch(
-    model: str, name: str, limit: int, filter: str | None, return_metadata: bool, **more: Any
+    model: str,
+    name: str,
+    limit: int,
+    filter: str | None,
+    return_metadata: bool,
+    fields: Iterable[str] | None,
+    version: str | None,
+    **more: Any,
 ) -> Call[NeighboursBatch]:
-    body = {"limit": limit, "filter": filter, "return_metadata": return_metadata, **more}
-    return _call(model, f"{name}/batch", body, lambda a: NeighboursBatch.of(a, metadata=return_metadata))
+    body = {"limit": limit, "filter": filter, **_returned(return_metadata, fields, version), **more}
+    metadata = return_metadata or fields is not None
+    return _call(model, f"{name}/batch", body, lambda a: NeighboursBatch.of(a, metadata=metadata))
+
+
+def _returned(return_metadata: bool, fields: Iterable[str] | None, version: str | None) -> dict[str, Any]:
+    """Return the fields that say what comes back, and of which version."""
+    names = None if fields is None else list(fields)
+    return {"return_metadata": return_metadata, "fields": names, "version": version}
 
 
 def models() -> Call[list[dict[str, Any]]]:
@@ -117,10 +136,32 @@ def create_item_embedding(model: str, item_ids: Iterable[Id]) -> Call[Embeddings
 
 
 def similar_items(
-    model: str, item_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
+    model: str,
+    item_id: Id | None = None,
+    *,
+    positive: Iterable[Id] | None = None,
+    negative: Iterable[Id] | None = None,
+    vector: npt.ArrayLike | None = None,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[Neighbours]:
-    """Find the items nearest to an item by cosine, without the item."""
-    return _query(model, "similar_items", limit, filter, return_metadata, item_id=id_list([item_id], "item_id")[0])
+    """Find the items nearest by cosine to an item, to examples or to a vector; without the item and the examples.
+
+    Args:
+        positive: instead of the item, items to be like. Those without an embedding are in `missing`.
+        negative: with `positive`, items to be unlike.
+        vector: instead, a vector of the version's space, which the answer names.
+    """
+    more = {
+        "item_id": None if item_id is None else id_list([item_id], "item_id")[0],
+        "positive": None if positive is None else id_list(positive, "positive"),
+        "negative": None if negative is None else id_list(negative, "negative"),
+        "vector": None if vector is None else np.asarray(vector, dtype=np.float64).tolist(),
+    }
+    return _query(model, "similar_items", limit, filter, return_metadata, fields, version, **more)
 
 
 def similar_items_batch(
@@ -130,16 +171,36 @@ def similar_items_batch(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[NeighboursBatch]:
     """Run `similar_items` for many items."""
-    return _batch(model, "similar_items", limit, filter, return_metadata, item_ids=id_list(item_ids, "item_ids"))
+    return _batch(
+        model, "similar_items", limit, filter, return_metadata, fields, version, item_ids=id_list(item_ids, "item_ids")
+    )
 
 
 def similar_users(
-    model: str, user_id: Id, *, limit: int = 10, filter: str | None = None, return_metadata: bool = False
+    model: str,
+    user_id: Id,
+    *,
+    limit: int = 10,
+    filter: str | None = None,
+    return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[Neighbours]:
     """Find the users nearest to a user by cosine, without the user."""
-    return _query(model, "similar_users", limit, filter, return_metadata, user_id=id_list([user_id], "user_id")[0])
+    return _query(
+        model,
+        "similar_users",
+        limit,
+        filter,
+        return_metadata,
+        fields,
+        version,
+        user_id=id_list([user_id], "user_id")[0],
+    )
 
 
 def similar_users_batch(
@@ -149,9 +210,13 @@ def similar_users_batch(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[NeighboursBatch]:
     """Run `similar_users` for many users."""
-    return _batch(model, "similar_users", limit, filter, return_metadata, user_ids=id_list(user_ids, "user_ids"))
+    return _batch(
+        model, "similar_users", limit, filter, return_metadata, fields, version, user_ids=id_list(user_ids, "user_ids")
+    )
 
 
 def rank(
@@ -169,6 +234,8 @@ def rank(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[Neighbours]:
     """Find the items with the highest score for a user, or for a visitor without an id; with `item_ids`, rerank these.
 
@@ -190,7 +257,7 @@ def rank(
         "exclude_seen": exclude_seen,
         **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
-    return _query(model, "rank", limit, filter, return_metadata, **more)
+    return _query(model, "rank", limit, filter, return_metadata, fields, version, **more)
 
 
 def rank_batch(
@@ -208,6 +275,8 @@ def rank_batch(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[NeighboursBatch]:
     """Run `rank` for many users, or many visitors, whose ids in the answer are their positions from 0."""
     more = {
@@ -217,7 +286,7 @@ def rank_batch(
         "exclude_seen": exclude_seen,
         **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
-    return _batch(model, "rank", limit, filter, return_metadata, **more)
+    return _batch(model, "rank", limit, filter, return_metadata, fields, version, **more)
 
 
 def search(
@@ -228,6 +297,8 @@ def search(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[Found]:
     """Find items for a text: by its words, by what it says as content, and for a user.
 
@@ -239,9 +310,9 @@ def search(
         "user_id": None if user_id is None else id_list([user_id], "user_id")[0],
         "limit": limit,
         "filter": filter,
-        "return_metadata": return_metadata,
+        **_returned(return_metadata, fields, version),
     }
-    return _call(model, "search", body, lambda a: Found.of(a, metadata=return_metadata))
+    return _call(model, "search", body, lambda a: Found.of(a, metadata=body["fields"] is not None or return_metadata))
 
 
 def users_for_item(
@@ -252,10 +323,12 @@ def users_for_item(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[Neighbours]:
     """Find the users with the highest score for an item."""
     more = {"item_id": id_list([item_id], "item_id")[0], "exclude_seen": exclude_seen}
-    return _query(model, "users_for_item", limit, filter, return_metadata, **more)
+    return _query(model, "users_for_item", limit, filter, return_metadata, fields, version, **more)
 
 
 def users_for_item_batch(
@@ -266,10 +339,12 @@ def users_for_item_batch(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[NeighboursBatch]:
     """Run `users_for_item` for many items."""
     more = {"item_ids": id_list(item_ids, "item_ids"), "exclude_seen": exclude_seen}
-    return _batch(model, "users_for_item", limit, filter, return_metadata, **more)
+    return _batch(model, "users_for_item", limit, filter, return_metadata, fields, version, **more)
 
 
 def lookalike_users(
@@ -279,9 +354,13 @@ def lookalike_users(
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
+    fields: Iterable[str] | None = None,
+    version: str | None = None,
 ) -> Call[Neighbours]:
     """Find the users most similar to these users, without them."""
-    return _query(model, "users_for_item", limit, filter, return_metadata, user_ids=id_list(user_ids, "user_ids"))
+    return _query(
+        model, "users_for_item", limit, filter, return_metadata, fields, version, user_ids=id_list(user_ids, "user_ids")
+    )
 
 
 def retrieve(
@@ -372,11 +451,34 @@ def forget(
 
     It cannot be undone. Ids that are nowhere are not an error, so it can be repeated.
     """
+    return _of_ids(model, "forget", user_ids, item_ids)
+
+
+def hide(
+    model: str, *, user_ids: Iterable[Id] | None = None, item_ids: Iterable[Id] | None = None
+) -> Call[dict[str, Any]]:
+    """Leave users and items out of all answers until `unhide`; needs a key of scope write.
+
+    They keep their vectors, and stay hidden whatever is published.
+    """
+    return _of_ids(model, "hide", user_ids, item_ids)
+
+
+def unhide(
+    model: str, *, user_ids: Iterable[Id] | None = None, item_ids: Iterable[Id] | None = None
+) -> Call[dict[str, Any]]:
+    """Show hidden users and items again; needs a key of scope write."""
+    return _of_ids(model, "unhide", user_ids, item_ids)
+
+
+def _of_ids(
+    model: str, name: str, user_ids: Iterable[Id] | None, item_ids: Iterable[Id] | None
+) -> Call[dict[str, Any]]:
     body = {
         "user_ids": None if user_ids is None else id_list(user_ids, "user_ids"),
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
     }
-    return _call(model, "forget", body, dict)
+    return _call(model, name, body, dict)
 
 
 def publish(model: str, version: str | None = None) -> Call[dict[str, Any]]:

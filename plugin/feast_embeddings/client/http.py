@@ -95,6 +95,8 @@ class EmbeddingClient:
     set_item_attributes = _waits(calls.set_item_attributes)
     set_user_attributes = _waits(calls.set_user_attributes)
     forget = _waits(calls.forget)
+    hide = _waits(calls.hide)
+    unhide = _waits(calls.unhide)
     publish = _waits(calls.publish)
     rollback = _waits(calls.rollback)
 
@@ -161,6 +163,8 @@ class AsyncEmbeddingClient:
     set_item_attributes = _awaits(calls.set_item_attributes)
     set_user_attributes = _awaits(calls.set_user_attributes)
     forget = _awaits(calls.forget)
+    hide = _awaits(calls.hide)
+    unhide = _awaits(calls.unhide)
     publish = _awaits(calls.publish)
     rollback = _awaits(calls.rollback)
 

@@ -102,6 +102,11 @@ class Side:
                 f"{self.entity} ids of this model are {expected}, got {plain[0]!r}", self.entity, plain[0]
             ) from None
 
+    def possible(self, ids: Iterable[Id]) -> list[Id]:
+        """Return those of the ids that are of the type of this model's; those on disk may be of an earlier one."""
+        kind = str if self._is_text else int
+        return [id for id in ids if isinstance(id, kind)]
+
     def parse_id(self, text: str) -> Id:
         """Convert an id from text; `IdTypeError` if this model cannot have it."""
         if self._is_text:
@@ -122,13 +127,13 @@ class Side:
         names = {f"{self.entity}_id": self.id_name}
         return QdrantFilterTranslator(self.codec.types, names, self.codec.whole).translate(tree)
 
-    def attributes(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return the attributes in a payload, None for a missing one."""
+    def attributes(self, payload: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """Return these attributes of a payload, None for a missing one."""
         return {
             name: datetime.fromtimestamp(payload[name], UTC)
-            if value_type == ValueType.UNIX_TIMESTAMP and name in payload
+            if self._attributes[name] == ValueType.UNIX_TIMESTAMP and name in payload
             else self.codec.native(name, payload)
-            for name, value_type in self._attributes.items()
+            for name in names
         }
 
 

@@ -25,7 +25,7 @@ class Neighbours:
         scores: float32, shape (len(ids),), higher is better: cosine in [-1, 1] for similar users and items,
             ``user · item + item bias`` for rank.
         attributes: per id, the attributes given at training; empty if they were not requested.
-        version: the model version that answered.
+        version, space: the model version that answered, and its vector space.
         missing: ids of the query that this version does not know, if it could be answered without them.
         fallback: how it was answered for someone without a vector; None for an answer by vector. Scores of
             ``"popular"`` are numbers of interactions in training.
@@ -36,6 +36,7 @@ class Neighbours:
     scores: npt.NDArray[np.float32]
     attributes: list[dict[str, Any]]
     version: str
+    space: str
     missing: list[Id] = field(default_factory=list)
     fallback: Literal["popular"] | None = None
 
@@ -78,13 +79,14 @@ class NeighboursBatch:
         ids: as requested, n of them; for visitors, who have no ids, their positions from 0.
         answers: per id; without a fallback None for an id without an embedding, and for a visitor whose items are all
             unknown.
-        version: the model version that answered.
+        version, space: the model version that answered, and its vector space.
         unknown: for visitors, the items that the version does not know.
     """
 
     ids: list[Id]
     answers: list[Neighbours | None]
     version: str
+    space: str
     unknown: list[Id] | None = None
 
     @property
@@ -105,6 +107,7 @@ class Page:
         ids: at most as many as requested.
         attributes: per id, the attributes given at training.
         vectors: float32, shape (len(ids), dim), without the bias; None if they were not requested.
+        hidden: per id, whether other answers leave it out, see `EmbeddingStore.hide`.
         version: the model version; all pages reached by `cursor` are of it.
         cursor: for the next page; None after the last.
     """
@@ -113,6 +116,7 @@ class Page:
     ids: list[Id]
     attributes: list[dict[str, Any]]
     vectors: npt.NDArray[np.float32] | None
+    hidden: list[bool]
     version: str
     cursor: str | None
 

@@ -25,6 +25,8 @@ from feast_embeddings.engines.engine import (
 from feast_embeddings.errors import CursorError, OptionError
 from feast_embeddings.model.sides import Side
 from feast_embeddings.query.answers import Embeddings, Neighbours, Page
+from feast_embeddings.query.searching.hidden import HiddenPoints, shown
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["LiveCollection", "read_cursor"]
@@ -39,10 +41,11 @@ _ENOUGH_FOR = 11
 
 
 class LiveCollection:
-    """The users or the items of one version, in the collection that holds them."""
+    """The users or the items of one version, in the collection that holds them; searches leave hidden ones out."""
 
-    def __init__(self, engine: Engine, side: Side, collection: str, spec: CollectionSpec) -> None:
+    def __init__(self, engine: Engine, side: Side, collection: str, spec: CollectionSpec, hidden: HiddenPoints) -> None:
         self._engine = engine
+        self._hidden = hidden
         self.side = side
         self.collection = collection
         self.spec = spec
@@ -86,11 +89,27 @@ class LiveCollection:
         """Return the k nearest points, best first; fewer only if fewer pass the filter.
 
         Args:
-            excluded: points to leave out.
+            excluded: points to leave out, in addition to hidden ones.
             only: search only these points.
             payload: the keys to return with each; None returns all.
         """
-        k = no_more_than_there_are(k, self._engine, self.collection)
+
+        def nearest(n: int) -> list[ScoredPoint]:
+            return self._nearest(vector_name, vector, n, filter, excluded, only, payload)
+
+        return shown(nearest, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
+
+    def _nearest(
+        self,
+        vector_name: str,
+        vector: npt.NDArray[np.float32],
+        k: int,
+        filter: models.Filter | None,
+        excluded: Sequence[PointId],
+        only: Sequence[PointId] | None,
+        payload: Sequence[str] | None,
+    ) -> list[ScoredPoint]:
+        """Return the k nearest points, hidden or not."""
         must: list[Any] = [] if filter is None else [filter]
         if only is not None:
             must.append(models.HasIdCondition(has_id=list(only)))
@@ -125,8 +144,23 @@ class LiveCollection:
             exact=True,
         )
 
+    def nearest_to(
+        self,
+        direction: npt.NDArray[np.floating],
+        k: int,
+        *,
+        filter: models.Filter | None,
+        excluded: Sequence[PointId] = (),
+        payload: Sequence[str] | None = None,
+    ) -> list[ScoredPoint]:
+        """Return the k nearest points by cosine to a direction, shape (dim,), without the bias; as `nearest`."""
+        name = self.side.field.search_name
+        padded = np.zeros(self.spec.vectors[name].size, np.float32)
+        padded[: len(direction)] = direction
+        return self.nearest(name, padded, k, filter=filter, excluded=excluded, payload=payload)
+
     def passing(self, points: Sequence[PointId], filter: models.Filter | None) -> list[PointId]:
-        """Return those of the points that are there and pass the filter, in the order given."""
+        """Return those of the points that are there, not hidden, and pass the filter, in the order given."""
         among: list[Any] = [models.HasIdCondition(has_id=list(points))]
         found, _ = self._engine.page(
             self.collection,
@@ -136,7 +170,7 @@ class LiveCollection:
             vectors=[],
             filter=models.Filter(must=among if filter is None else [filter, *among]),
         )
-        passed = {point.id for point in found}
+        passed = {point.id for point in found} - self._hidden.now()
         return [id for id in points if id in passed]
 
     def payloads(self, points: Sequence[PointId], keys: Sequence[str] | None) -> list[dict[str, Any] | None]:
@@ -158,6 +192,21 @@ class LiveCollection:
         Raises:
             OptionError: none of the collection's points has any.
         """
+
+        def popular(n: int) -> list[ScoredPoint]:
+            return self._popular(n, filter, excluded, only, payload)
+
+        return shown(popular, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
+
+    def _popular(
+        self,
+        k: int,
+        filter: models.Filter | None,
+        excluded: Sequence[PointId],
+        only: Sequence[PointId] | None,
+        payload: Sequence[str] | None,
+    ) -> list[ScoredPoint]:
+        """Return the k points with the most interactions, hidden or not."""
         name, codec = "n_interactions", self.side.codec
         keys = codec.payload_keys(name) if name in codec.types else []
         conditions = models.Filter(
@@ -167,7 +216,6 @@ class LiveCollection:
             ],
             must_not=[models.HasIdCondition(has_id=list(excluded))] if excluded else None,
         )
-        k = no_more_than_there_are(k, self._engine, self.collection)
 
         def most(k: int, conditions: models.Filter | None) -> list[ScoredPoint]:
             wanted = None if payload is None else [*payload, *keys]
@@ -203,7 +251,7 @@ class LiveCollection:
         return vectors / np.where(lengths > 0, lengths, 1)
 
     def neighbours(
-        self, hits: Sequence[ScoredPoint], *, attributes: bool, missing: list[Id] | None = None
+        self, hits: Sequence[ScoredPoint], *, returned: Returned, missing: list[Id] | None = None
     ) -> Neighbours:
         """Build the answer from hits."""
         side = self.side
@@ -211,8 +259,9 @@ class LiveCollection:
             id_name=side.id_name,
             ids=[hit.payload[side.id_name] for hit in hits],
             scores=np.array([hit.score for hit in hits], dtype=np.float32),
-            attributes=[side.attributes(hit.payload) if attributes else {} for hit in hits],
+            attributes=[side.attributes(hit.payload, returned.names) for hit in hits],
             version=self.spec.version,
+            space=self.spec.space,
             missing=missing or [],
         )
 
@@ -243,11 +292,13 @@ class LiveCollection:
             vectors=[side.field.name] if vectors else [],
             filter=filter,
         )
+        hidden = self._hidden.now()
         return Page(
             id_name=side.id_name,
             ids=[point.payload[side.id_name] for point in points],
-            attributes=[side.attributes(point.payload) for point in points],
+            attributes=[side.attributes(point.payload, side.attribute_names) for point in points],
             vectors=self.matrix(points) if vectors else None,
+            hidden=[point.id in hidden for point in points],
             version=self.spec.version,
             cursor=None if following is None else _cursor(self.spec.version, following),
         )

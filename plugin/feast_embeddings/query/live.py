@@ -25,6 +25,8 @@ from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import RankingOptions
 from feast_embeddings.query.ranking import rank_vectors
+from feast_embeddings.query.searching.examples import Examples, direction_of
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.text import VersionText, search_items
 from feast_embeddings.query.visitors import Visitors
 
@@ -92,40 +94,69 @@ class LiveModel:
         k: int,
         *,
         filter: Filter | None = None,
-        attributes: bool = True,
+        attributes: bool | Sequence[str] = True,
     ) -> NeighboursBatch:
         """Find the k nearest of each id by cosine, without itself."""
         k = at_least_one(k, "k")
         live = self.side(entity)
         name, conditions = live.side.field.search_name, live.side.translate(filter)
-        payload = None if attributes else [live.side.id_name]
+        returned = Returned.of(live.side, attributes)
         answers: list[Neighbours | None] = []
         for point in live.points(ids, name):
             check_time()
             if point is None:
                 answers.append(None)
                 continue
-            hits = live.nearest(name, point.vectors[name], k, filter=conditions, excluded=[point.id], payload=payload)
-            answers.append(live.neighbours(hits, attributes=attributes))
-        return NeighboursBatch(list(ids), answers, live.spec.version)
+            hits = live.nearest(
+                name, point.vectors[name], k, filter=conditions, excluded=[point.id], payload=returned.payload
+            )
+            answers.append(live.neighbours(hits, returned=returned))
+        return NeighboursBatch(list(ids), answers, live.spec.version, live.spec.space)
+
+    def similar_to(
+        self,
+        entity: Entity,
+        k: int,
+        *,
+        positive: Sequence[Id] = (),
+        negative: Sequence[Id] = (),
+        vector: npt.ArrayLike | None = None,
+        filter: Filter | None = None,
+        attributes: bool | Sequence[str] = True,
+    ) -> Neighbours:
+        """Find the k nearest by cosine to examples, without them, or to a vector."""
+        k = at_least_one(k, "k")
+        live = self.side(entity)
+        conditions, returned = live.side.translate(filter), Returned.of(live.side, attributes)
+        if vector is not None:
+            hits = live.nearest_to(direction_of(vector, live), k, filter=conditions, payload=returned.payload)
+            return live.neighbours(hits, returned=returned)
+        examples = Examples(live, positive, negative)
+        if examples.direction is None:
+            return live.neighbours([], returned=returned, missing=examples.missing)
+        hits = live.nearest_to(
+            examples.direction, k, filter=conditions, excluded=examples.points, payload=returned.payload
+        )
+        return live.neighbours(hits, returned=returned, missing=examples.missing)
 
     def lookalike(
-        self, user_ids: Sequence[Id], k: int, *, filter: Filter | None = None, attributes: bool = True
+        self, user_ids: Sequence[Id], k: int, *, filter: Filter | None = None, attributes: bool | Sequence[str] = True
     ) -> Neighbours:
         """Find the k users nearest to the mean direction of these users, without them."""
         k = at_least_one(k, "k")
         live = self.side("user")
         name, conditions = live.side.field.search_name, live.side.translate(filter)
+        returned = Returned.of(live.side, attributes)
         points = live.points(user_ids, name)
         seeds = [point for point in points if point is not None]
         missing = [id for id, point in zip(user_ids, points, strict=True) if point is None]
         if not seeds:
-            return live.neighbours([], attributes=attributes, missing=missing)
+            return live.neighbours([], returned=returned, missing=missing)
         # Qdrant normalizes vectors with the distance Cosine.
         mean = np.stack([point.vectors[name] for point in seeds]).mean(axis=0)
-        payload = None if attributes else [live.side.id_name]
-        hits = live.nearest(name, mean, k, filter=conditions, excluded=[point.id for point in seeds], payload=payload)
-        return live.neighbours(hits, attributes=attributes, missing=missing)
+        seen = [point.id for point in seeds]
+        hits = live.nearest(name, mean, k, filter=conditions, excluded=seen, payload=returned.payload)
+        return live.neighbours(hits, returned=returned, missing=missing)
 
     def rank(
         self,
@@ -146,10 +177,16 @@ class LiveModel:
                 user_ids, vectors, rank_vectors(items, vectors, seen, k, **options), strict=True
             )
         ]
-        return NeighboursBatch(list(user_ids), answers, items.spec.version)
+        return NeighboursBatch(list(user_ids), answers, items.spec.version, items.spec.space)
 
     def search(
-        self, text: str, user_id: Id | None, k: int, *, filter: Filter | None = None, attributes: bool = True
+        self,
+        text: str,
+        user_id: Id | None,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        attributes: bool | Sequence[str] = True,
     ) -> Found:
         """Find the k items that are best for a text, and for a user if one is given."""
         k = at_least_one(k, "k")
@@ -222,7 +259,7 @@ class LiveModel:
             for answer, visitor in zip(found, visitors, strict=True)
         ]
         unknown = dict.fromkeys(id for visitor in visitors for id in visitor.unknown)
-        return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, list(unknown))
+        return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, items.spec.space, list(unknown))
 
     def users_for_item(
         self,
@@ -231,7 +268,7 @@ class LiveModel:
         *,
         filter: Filter | None = None,
         exclude_seen: bool = True,
-        attributes: bool = True,
+        attributes: bool | Sequence[str] = True,
     ) -> NeighboursBatch:
         """Find the k users with the highest score for each item."""
         k = at_least_one(k, "k")
@@ -239,7 +276,8 @@ class LiveModel:
         conditions = users.side.translate(filter)
         codec = users.side.codec
         exclude_seen = exclude_seen and SEEN in codec.types
-        payload = None if attributes else [users.side.id_name, *(codec.payload_keys(SEEN) if exclude_seen else [])]
+        returned = Returned.of(users.side, attributes)
+        payload = returned.reading(*(codec.payload_keys(SEEN) if exclude_seen else []))
         name, field = users.side.field.name, items.side.field
         answers: list[Neighbours | None] = []
         for id, point in zip(item_ids, items.points(item_ids, field.name), strict=True):
@@ -260,8 +298,8 @@ class LiveModel:
                 n *= _GROWTH
             # Left out of the search, because it is the same for all users.
             hits = [hit._replace(score=float(np.float32(hit.score) + bias)) for hit in hits]
-            answers.append(users.neighbours(hits, attributes=attributes))
-        return NeighboursBatch(list(item_ids), answers, users.spec.version)
+            answers.append(users.neighbours(hits, returned=returned))
+        return NeighboursBatch(list(item_ids), answers, users.spec.version, users.spec.space)
 
     def _same_space(self) -> tuple[LiveCollection, LiveCollection]:
         users, items = self.side("user"), self.side("item")

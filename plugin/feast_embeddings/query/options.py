@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypedDict
 
 from feast_embeddings.arguments import Id
@@ -28,11 +28,12 @@ class QueryOptions(TypedDict, total=False):
     Attributes:
         filter: condition on the attributes of the answers, e.g. ``"category = 'Books' AND price < 20"``, or a Feast
             filter; by default none.
-        attributes: whether to return the attributes with each answer; true by default, false is faster.
+        attributes: whether to return the attributes with each answer, or a list of those to return; true by default,
+            fewer are faster.
     """
 
     filter: Filter | None
-    attributes: bool
+    attributes: bool | Sequence[str]
 
 
 class AudienceOptions(QueryOptions, total=False):

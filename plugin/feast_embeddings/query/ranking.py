@@ -19,6 +19,7 @@ from feast_embeddings.query.answers import Neighbours
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.options import Fallback, ShapingOptions
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.shaping import Search, Shaping, shape
 
 __all__ = ["rank_vectors", "score_query"]
@@ -38,7 +39,7 @@ def rank_vectors(
     filter: Filter | None = None,
     item_ids: Iterable[Id] | None = None,
     exclude_ids: Iterable[Id] | None = None,
-    attributes: bool = True,
+    attributes: bool | Sequence[str] = True,
     fallback: Fallback = "none",
     **options: Unpack[ShapingOptions],
 ) -> list[Neighbours | None]:
@@ -56,7 +57,8 @@ def rank_vectors(
     among = None if item_ids is None else list(item_ids)
     only = None if among is None else side.point_ids(among)
     never = side.point_ids(exclude_ids or ())
-    payload = None if attributes else [side.id_name, *shaping.payload]
+    returned = Returned.of(side, attributes)
+    payload = returned.reading(*shaping.payload)
 
     def ranked(vector: npt.NDArray[np.float32] | None, seen: Sequence[PointId]) -> Neighbours | None:
         check_time()
@@ -79,7 +81,7 @@ def rank_vectors(
         hits = shape(best, shaping, items.directions)
         # If all given items have come back, none is unknown.
         missing = items.unknown(among) if among is not None and len(hits) < len(set(only or ())) else []
-        found = items.neighbours(hits, attributes=attributes, missing=missing)
+        found = items.neighbours(hits, returned=returned, missing=missing)
         return found if vector is not None else replace(found, fallback="popular")
 
     return [ranked(vector, seen) for vector, seen in zip(vectors, excluded, strict=True)]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack
 
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore, FeatureView
 
 from feast_embeddings.arguments import Id, Interactions, at_least_one, history, id_list
 from feast_embeddings.artifact import Entity, FoldedIn
-from feast_embeddings.changes import AttributesSet, Forgotten, Given, forget, set_attributes
+from feast_embeddings.changes import (
+    AttributesSet,
+    Forgotten,
+    Given,
+    Visibility,
+    forget,
+    set_attributes,
+    set_hidden,
+)
 from feast_embeddings.errors import InputError, NotPublishedError, UnknownIdError
 from feast_embeddings.events import Added, to_events
 from feast_embeddings.model.sides import Filter, Side, missing_side
@@ -31,11 +40,18 @@ Answer = TypeVar("Answer")
 P = ParamSpec("P")
 
 
+class _To(TypedDict):
+    positive: list[Id]
+    negative: list[Id]
+    vector: npt.ArrayLike | None
+
+
 class EmbeddingStore:
     """Queries over the live version of one model; safe to use from many threads.
 
     Each call answers from one version, whatever is published meanwhile. The next call notices a new version, and its
-    attributes. Ids may come in any iterable, which is read once.
+    attributes. With `version`, a query asks another loaded version, such as one kept for a rollback. Ids may come in
+    any iterable, which is read once.
 
     Args:
         feature_store: a repo whose online store is `QdrantEmbeddingOnlineStore`.
@@ -52,36 +68,66 @@ class EmbeddingStore:
         self.model = model
         self._watch = LiveWatch(feature_store, model)
 
-    def similar_items(self, item_id: Id, k: int = 10, **options: Unpack[QueryOptions]) -> Neighbours:
-        """Find the k items nearest to an item by cosine, without the item; fewer only if fewer pass the filter.
+    def similar_items(
+        self,
+        item_id: Id | None = None,
+        k: int = 10,
+        *,
+        positive: Iterable[Id] | None = None,
+        negative: Iterable[Id] | None = None,
+        vector: npt.ArrayLike | None = None,
+        version: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Neighbours:
+        """Find the k items nearest by cosine to an item, to examples or to a vector; fewer only if fewer pass.
 
         Args:
+            item_id: the item, which is not in the answer.
+            positive: instead, items to be like, not in the answer; those that the version does not know are in
+                `missing`. See `feast_embeddings.query.searching.examples`.
+            negative: with `positive`, items to be unlike; not in the answer either.
+            vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.
+            version: a loaded one to ask instead of the live one.
             options: `filter`, `attributes`; see `QueryOptions`.
 
         Raises:
-            UnknownIdError: the live version has no such item.
+            InputError: not exactly one of item, examples and vector is given.
+            UnknownIdError: the version has no such item.
+            OptionError: the version is not loaded, the vector is not of its dimension, or the examples cancel out.
             FilterError: the filter cannot be understood or applied.
             NotPublishedError: no version is live.
         """
-        return self._only("item", self.similar_items_batch([item_id], k, **options))
+        if (item_id is not None) + (positive is not None) + (vector is not None) != 1 or (
+            negative is not None and positive is None
+        ):
+            raise InputError("similar_items: give an item_id, positive examples (and negative ones), or a vector")
+        if item_id is not None:
+            return self._only("item", self.similar_items_batch([item_id], k, version=version, **options))
+        liked, disliked = id_list(positive or (), "positive"), id_list(negative or (), "negative")
+        to: _To = {"positive": liked, "negative": disliked, "vector": vector}
+        return self._ask(version, LiveModel.similar_to, "item", k, **to, **options)
 
     def similar_items_batch(
-        self, item_ids: Iterable[Id], k: int = 10, **options: Unpack[QueryOptions]
+        self, item_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
     ) -> NeighboursBatch:
         """Run `similar_items` for many items; an unknown one is not an error."""
-        return self._ask(LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, **options)
+        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, **options)
 
-    def similar_users(self, user_id: Id, k: int = 10, **options: Unpack[QueryOptions]) -> Neighbours:
+    def similar_users(
+        self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+    ) -> Neighbours:
         """Find the k users nearest to a user by cosine, without the user; see `similar_items`."""
-        return self._only("user", self.similar_users_batch([user_id], k, **options))
+        return self._only("user", self.similar_users_batch([user_id], k, version=version, **options))
 
     def similar_users_batch(
-        self, user_ids: Iterable[Id], k: int = 10, **options: Unpack[QueryOptions]
+        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
     ) -> NeighboursBatch:
         """Run `similar_users` for many users; an unknown one is not an error."""
-        return self._ask(LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, **options)
+        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, **options)
 
-    def rank(self, user_id: Id, k: int = 10, **options: Unpack[RankOptions]) -> Neighbours:
+    def rank(
+        self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[RankOptions]
+    ) -> Neighbours:
         """Find the k items with the highest score for a user: ``user · item + item bias``.
 
         Args:
@@ -94,13 +140,17 @@ class EmbeddingStore:
             VersionMismatchError: users and items are of different spaces, so scores would be meaningless.
             FilterError, NotPublishedError: as in `similar_items`.
         """
-        return self._only("user", self.rank_batch([user_id], k, **options))
+        return self._only("user", self.rank_batch([user_id], k, version=version, **options))
 
-    def rank_batch(self, user_ids: Iterable[Id], k: int = 10, **options: Unpack[RankOptions]) -> NeighboursBatch:
+    def rank_batch(
+        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[RankOptions]
+    ) -> NeighboursBatch:
         """Run `rank` for many users; an unknown one is not an error."""
-        return self._ask(LiveModel.rank, id_list(user_ids, "user_ids"), k, **_listed(options))
+        return self._ask(version, LiveModel.rank, id_list(user_ids, "user_ids"), k, **_listed(options))
 
-    def rank_visitor(self, interactions: Interactions, k: int = 10, **options: Unpack[RankOptions]) -> Neighbours:
+    def rank_visitor(
+        self, interactions: Interactions, k: int = 10, *, version: str | None = None, **options: Unpack[RankOptions]
+    ) -> Neighbours:
         """Rank items for a visitor without an id, by the vector that fold-in computes from their interactions.
 
         The first visitor of a version waits until its items have been read.
@@ -115,20 +165,33 @@ class EmbeddingStore:
             InputError: the weights give no vector.
             OptionError, VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
         """
-        found = self.rank_visitors([interactions], k, **options)
+        found = self.rank_visitors([interactions], k, version=version, **options)
         (answer,) = found.answers
         if answer is None:
             raise UnknownIdError(f"version {found.version} of model {self.model!r} knows none of the visitor's items")
         return answer
 
     def rank_visitors(
-        self, interactions: Iterable[Interactions], k: int = 10, **options: Unpack[RankOptions]
+        self,
+        interactions: Iterable[Interactions],
+        k: int = 10,
+        *,
+        version: str | None = None,
+        **options: Unpack[RankOptions],
     ) -> NeighboursBatch:
         """Run `rank_visitor` for many visitors; one whose items are all unknown is not an error."""
         histories = [history(each, "each of interactions") for each in interactions]
-        return self._ask(LiveModel.rank_visitors, histories, k, **_listed(options))
+        return self._ask(version, LiveModel.rank_visitors, histories, k, **_listed(options))
 
-    def search(self, text: str, user: Id | None = None, k: int = 10, **options: Unpack[QueryOptions]) -> Found:
+    def search(
+        self,
+        text: str,
+        user: Id | None = None,
+        k: int = 10,
+        *,
+        version: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Found:
         """Find the k items that are best for a text: by its words, by what it says as content, and for a user.
 
         The version has to be trained with a column of text among its content. The first search of a version waits until
@@ -144,9 +207,11 @@ class EmbeddingStore:
             VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
         """
         given = None if user is None else id_list([user], "user")[0]
-        return self._ask(LiveModel.search, text, given, k, **options)
+        return self._ask(version, LiveModel.search, text, given, k, **options)
 
-    def users_for_item(self, item_id: Id, k: int = 10, **options: Unpack[AudienceOptions]) -> Neighbours:
+    def users_for_item(
+        self, item_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[AudienceOptions]
+    ) -> Neighbours:
         """Find the k users with the highest score for an item, as in `rank`, by a scan of all users.
 
         Args:
@@ -156,15 +221,17 @@ class EmbeddingStore:
             UnknownIdError: the live version has no such item.
             VersionMismatchError, FilterError, NotPublishedError: as in `rank`.
         """
-        return self._only("item", self.users_for_item_batch([item_id], k, **options))
+        return self._only("item", self.users_for_item_batch([item_id], k, version=version, **options))
 
     def users_for_item_batch(
-        self, item_ids: Iterable[Id], k: int = 10, **options: Unpack[AudienceOptions]
+        self, item_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[AudienceOptions]
     ) -> NeighboursBatch:
         """Run `users_for_item` for many items; an unknown one is not an error."""
-        return self._ask(LiveModel.users_for_item, id_list(item_ids, "item_ids"), k, **options)
+        return self._ask(version, LiveModel.users_for_item, id_list(item_ids, "item_ids"), k, **options)
 
-    def lookalike_users(self, user_ids: Iterable[Id], k: int = 10, **options: Unpack[QueryOptions]) -> Neighbours:
+    def lookalike_users(
+        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+    ) -> Neighbours:
         """Find the k users nearest by cosine to the mean direction of these users, without them.
 
         Ids that the version does not know are in `missing`; if it knows none, the answer is empty.
@@ -172,17 +239,17 @@ class EmbeddingStore:
         Raises:
             FilterError, NotPublishedError: as in `similar_items`.
         """
-        return self._ask(LiveModel.lookalike, id_list(user_ids, "user_ids"), k, **options)
+        return self._ask(version, LiveModel.lookalike, id_list(user_ids, "user_ids"), k, **options)
 
     def user_embeddings(self, user_ids: Iterable[Id]) -> Embeddings:
         """Return the vectors of these users, float32, bit for bit as trained."""
         ids = id_list(user_ids, "user_ids")
-        return self._ask(LiveModel.embeddings, "user", ids)
+        return self._ask(None, LiveModel.embeddings, "user", ids)
 
     def item_embeddings(self, item_ids: Iterable[Id]) -> Embeddings:
         """Return the vectors of these items without the bias, float32, bit for bit as trained."""
         ids = id_list(item_ids, "item_ids")
-        return self._ask(LiveModel.embeddings, "item", ids)
+        return self._ask(None, LiveModel.embeddings, "item", ids)
 
     def page(
         self,
@@ -227,7 +294,7 @@ class EmbeddingStore:
             EngineError: the version was dropped while its rows were read.
             FilterError, NotPublishedError: as in `similar_items`.
         """
-        return self._ask(LiveModel.export, entity, filter)
+        return self._ask(None, LiveModel.export, entity, filter)
 
     def training_frame(
         self, entity_df: pd.DataFrame, *, vectors: Vectors = "lists", **options: Unpack[VersionOptions]
@@ -334,6 +401,25 @@ class EmbeddingStore:
         """
         return set_attributes(self.feature_store, self._watch.data, self.model, items=items, users=users)
 
+    def hide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
+        """Leave users and items out of all answers until `unhide`, whatever is published.
+
+        They keep their vectors: similar items of a hidden item, and items for a hidden user, are still found.
+        """
+        return self._set_hidden(True, users, items)
+
+    def unhide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
+        """Show hidden users and items again; those that are not hidden change nothing."""
+        return self._set_hidden(False, users, items)
+
+    def _set_hidden(self, hide: bool, users: Iterable[Id], items: Iterable[Id]) -> Visibility:
+        user_ids, item_ids = id_list(users, "users"), id_list(items, "items")
+        return set_hidden(self.feature_store, self._watch.data, self.model, hide, users=user_ids, items=item_ids)
+
+    def hidden(self, entity: Entity) -> frozenset[Id]:
+        """Return the users or items that are hidden, whether the live version has them or not."""
+        return self._watch.hidden.ids(entity)
+
     def live_version(self) -> str | None:
         """Return the version that queries answer from, or None if none is live."""
         try:
@@ -351,10 +437,14 @@ class EmbeddingStore:
         return [side.codec.view for side in self._watch.sides.values()]
 
     def _ask(
-        self, question: Callable[Concatenate[LiveModel, P], Answer], *given: P.args, **options: P.kwargs
+        self,
+        version: str | None,
+        question: Callable[Concatenate[LiveModel, P], Answer],
+        *given: P.args,
+        **options: P.kwargs,
     ) -> Answer:
-        """Query the live version; again if it is replaced and dropped, or deleted, meanwhile."""
-        return self._watch.answer(lambda live: question(live, *given, **options))
+        """Query the live version, again if it is replaced and dropped, or deleted, meanwhile; or a named one."""
+        return self._watch.answer(lambda live: question(live, *given, **options), version)
 
     def _only(self, entity: Entity, batch: NeighboursBatch) -> Neighbours:
         (answer,) = batch.answers

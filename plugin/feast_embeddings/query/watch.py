@@ -13,11 +13,20 @@ from feast import FeatureStore
 
 from feast_embeddings.artifact import Entity
 from feast_embeddings.engines.dropped import ask_live
-from feast_embeddings.errors import CursorError, EngineError, FoldInError, NotPublishedError, TextSearchError
-from feast_embeddings.events import event_log_of
+from feast_embeddings.engines.engine import CollectionSpec
+from feast_embeddings.errors import (
+    CursorError,
+    EngineError,
+    FoldInError,
+    NotPublishedError,
+    OptionError,
+    TextSearchError,
+)
+from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.live import LiveModel
+from feast_embeddings.query.searching.hidden import HiddenPoints
 from feast_embeddings.query.text import VersionText
 from feast_embeddings.query.visitors import Visitors
 
@@ -29,6 +38,8 @@ Answer = TypeVar("Answer")
 
 # How long to wait before feature views are read again after a failure.
 _LOOK_SECONDS = 1.0
+# Of so many versions that were asked for by name, what was read of their files is kept.
+_VERSIONS = 4
 
 
 class LiveWatch:
@@ -37,6 +48,7 @@ class LiveWatch:
     Attributes:
         sides: the users and the items as registered; looked up again for a new version.
         events: what users did since the training.
+        hidden: the users and items that answers leave out.
 
     Raises:
         InputError: the model's feature views are not registered, or the online store is a different one.
@@ -49,15 +61,58 @@ class LiveWatch:
         self._guard = threading.Lock()
         self.data = Path(feature_store.config.repo_path or ".") / "data"
         self.events = event_log_of(self.data, model)
+        self.hidden = hidden_of(self.data, model)
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._kept: tuple[Visitors, VersionText] | None = None
+        self._versions: dict[str, LiveModel] = {}
         self._next_look = 0.0
 
-    def answer(self, ask: Callable[[LiveModel], Answer]) -> Answer:
-        """Query the live version; again if it is replaced and dropped, or deleted, meanwhile."""
+    def answer(self, ask: Callable[[LiveModel], Answer], version: str | None = None) -> Answer:
+        """Query the live version; again if it is replaced and dropped, or deleted, meanwhile. Or query a named one.
+
+        Raises:
+            OptionError: the version is not loaded.
+        """
         failures = EngineError, FoldInError, TextSearchError
+        if version is not None:
+            return ask_live(lambda: self._names_of(version), lambda named: ask(self._version(version, named)), failures)
         return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), failures)
+
+    def _names_of(self, version: str) -> dict[Entity, str]:
+        """Return the collections of a loaded version, live or kept for a rollback."""
+        live, loaded = set(self._engine.aliases().values()), dict[str, bool]()
+        found: dict[Entity, str] = {}
+        for entity, side in self.sides.items():
+            for name, spec in self._engine.collections(side.alias).items():
+                if spec.verified and spec.version and side.fits(spec):
+                    loaded[spec.version] = name in live
+                    # The same version may be there twice while it is published again.
+                    if spec.version == version and (entity not in found or name in live):
+                        found[entity] = name
+        if not found:
+            there = ", ".join(f"{name}{' (live)' * loaded[name]}" for name in sorted(loaded, reverse=True))
+            raise OptionError(
+                "version",
+                f"version {version!r:.80} of model {self._model!r} is not loaded; loaded are: {there or 'none'}",
+            )
+        return found
+
+    def _version(self, version: str, named: dict[Entity, str]) -> LiveModel:
+        """Return the queries of these collections; the same objects for the next query of the version."""
+        known = self._versions.get(version)
+        if known is None or known.collections != named:
+            sides = {
+                entity: self._collection(self.sides[entity], name, self._engine.describe(name))
+                for entity, name in named.items()
+            }
+            files = Visitors(self.data, self._model, version), VersionText(self.data, self._model, version)
+            known = LiveModel(self._model, sides, *files, self.events, self.sides)
+            with self._guard:
+                self._versions[version] = known
+                for old in list(self._versions)[:-_VERSIONS]:
+                    del self._versions[old]
+        return known
 
     def live(self) -> LiveModel:
         """Return the live version as of now; all queries on it answer from that version."""
@@ -75,7 +130,7 @@ class LiveWatch:
             # A new version may have new attributes, and so new feature views.
             is_current = known is None or self._look_again()
             sides = {
-                entity: LiveCollection(self._engine, self.sides[entity], name, self._engine.describe(name))
+                entity: self._collection(self.sides[entity], name, self._engine.describe(name))
                 for entity, name in self._named(aliases).items()
             }
             if other := [live.side for live in sides.values() if not live.side.fits(live.spec)]:
@@ -96,10 +151,13 @@ class LiveWatch:
         """
         for name, spec in self._engine.collections(side.alias).items():
             if spec.version == version:
-                return LiveCollection(self._engine, side, name, spec)
+                return self._collection(side, name, spec)
         raise CursorError(
             f"the cursor is of version {version[:40]}, which is no longer loaded; begin at the first page"
         )
+
+    def _collection(self, side: Side, name: str, spec: CollectionSpec) -> LiveCollection:
+        return LiveCollection(self._engine, side, name, spec, HiddenPoints(self.hidden, side))
 
     def _named(self, aliases: dict[str, str]) -> dict[Entity, str]:
         sides = self.sides

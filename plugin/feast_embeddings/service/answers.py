@@ -28,6 +28,7 @@ __all__ = [
     "PageAnswer",
     "PublishAnswer",
     "SearchAnswer",
+    "VisibilityAnswer",
     "batch_response",
     "embedding_file",
     "embedding_json",
@@ -80,6 +81,7 @@ class NeighboursAnswer(BaseModel):
 
     model: str
     version: str
+    space: str = Field(description="The version's vector space: a `vector` of a request has to be of it.")
     results: list[Result] = Field(description="`limit` results, or fewer if fewer match.")
     missing: list[str | int] = Field(description="Ids of the request that have no embedding, users or items.")
     fallback: _Fallback
@@ -123,6 +125,7 @@ class BatchAnswer(BaseModel):
 
 class PageRow(BaseModel):
     id: str | int
+    hidden: bool = Field(description="Whether the other answers leave it out.")
     metadata: Attributes | None = None
     vector: list[float] | None = None
 
@@ -177,6 +180,14 @@ class AttributesSetAnswer(BaseModel):
     unknown: list[str | int] = Field(description="The first of them, at most 10.")
 
 
+class VisibilityAnswer(BaseModel):
+    model: str
+    users: int = Field(description="Users that were not so before.")
+    items: int = Field(description="Items that were not so before.")
+    n_unknown: int = Field(description="Ids that the live version does not have; a later one may.")
+    unknown: list[str | int] = Field(description="The first of them, at most 10.")
+
+
 class NewItemsAnswer(BaseModel):
     model: str
     version: str
@@ -195,6 +206,7 @@ def neighbours_response(model: str, found: Neighbours, *, metadata: bool) -> Res
         {
             "model": model,
             "version": found.version,
+            "space": found.space,
             "results": _results(found, metadata),
             "missing": found.missing,
             "fallback": found.fallback,
@@ -231,7 +243,9 @@ def _results(found: Neighbours, metadata: bool) -> list[dict[str, Any]]:
 
 def page_response(model: str, page: Page, *, metadata: bool) -> Response:
     """A `PageAnswer`."""
-    rows: list[dict[str, Any]] = [{"id": id} for id in page.ids]
+    rows: list[dict[str, Any]] = [
+        {"id": id, "hidden": hidden} for id, hidden in zip(page.ids, page.hidden, strict=True)
+    ]
     if metadata:
         for row, attributes in zip(rows, page.attributes, strict=True):
             row["metadata"] = attributes

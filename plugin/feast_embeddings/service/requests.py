@@ -71,6 +71,16 @@ _Encoding = Annotated[
 ]
 
 
+_Version = Annotated[
+    Annotated[StrictStr, Field(min_length=1, max_length=64)] | SkipJsonSchema[None],
+    Field(description="A loaded version to ask instead of the live one, such as the one before it."),
+]
+_Fields = Annotated[
+    Annotated[list[Annotated[StrictStr, Field(max_length=200)]], Field(fail_fast=True, max_length=200)]
+    | SkipJsonSchema[None],
+    Field(description="The attributes to return with each result.", examples=[["title"]]),
+]
+
 # At most this many unknown fields are named.
 _NAMED = 3
 # At most this many attributes limit a ranking.
@@ -135,14 +145,42 @@ class Query(Request):
     limit: _Limit = 10
     filter: _Filter = None
     return_metadata: _Metadata = False
+    fields: _Fields = None
+    version: _Version = None
+
+    @property
+    def metadata(self) -> bool:
+        """Whether attributes come back."""
+        return self.return_metadata or self.fields is not None
 
     def options(self) -> dict[str, Any]:
         """The keywords of the query in `EmbeddingStore`, here those of all queries."""
-        return {"filter": self.filter, "attributes": self.return_metadata}
+        attributes = self.return_metadata if self.fields is None else self.fields
+        return {"filter": self.filter, "attributes": attributes, "version": self.version}
 
 
 class SimilarItemsRequest(Query):
-    item_id: ItemId
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["item_id"]}, {"required": ["positive"]}, {"required": ["vector"]}],
+            "examples": [
+                {"item_id": "sku-1", "limit": 10, "filter": "category = 'Books' AND price < 20"},
+                {"positive": ["sku-1", "sku-2"], "negative": ["sku-3"], "limit": 10},
+            ],
+        }
+    )
+
+    item_id: Annotated[Id | SkipJsonSchema[None], Field(description="The item to find similar ones for.")] = None
+    positive: Annotated[SomeIds | SkipJsonSchema[None], Field(description="Or items to be like.")] = None
+    negative: Annotated[Ids | SkipJsonSchema[None], Field(description="With `positive`, items to be unlike.")] = None
+    vector: Annotated[
+        Annotated[
+            list[Annotated[float, Field(strict=True, allow_inf_nan=False)]],
+            Field(fail_fast=True, min_length=1, max_length=65_536),
+        ]
+        | SkipJsonSchema[None],
+        Field(description="Or a vector of the version's space, which the answer names, and of its dimension."),
+    ] = None
 
 
 class SimilarUsersRequest(Query):

@@ -1,4 +1,4 @@
-"""The requests that change something: events, new items, what to forget, what to publish."""
+"""The requests that change something: events, new items, what to forget or hide, what to publish."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = [
     "ChangedUsersRequest",
     "EventsRequest",
     "ForgetRequest",
+    "HiddenRequest",
     "NewItem",
     "NewItemsRequest",
     "PublishRequest",
@@ -140,6 +141,18 @@ class ForgetRequest(Request):
 
     user_ids: Annotated[SomeIds | SkipJsonSchema[None], Field(description="The users to forget.")] = None
     item_ids: Annotated[SomeIds | SkipJsonSchema[None], Field(description="The items to forget.")] = None
+
+
+class HiddenRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["user_ids"]}, {"required": ["item_ids"]}],
+            "examples": [{"item_ids": ["sku-1"]}],
+        }
+    )
+
+    user_ids: Annotated[SomeIds | SkipJsonSchema[None], Field(description="The users.")] = None
+    item_ids: Annotated[SomeIds | SkipJsonSchema[None], Field(description="The items.")] = None
 
 
 class PublishRequest(Request):

@@ -10,6 +10,7 @@ import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
 from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
+from feast_embeddings.cli.asking.versions import asked_version, version_option
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 
 if TYPE_CHECKING:
@@ -29,32 +30,64 @@ def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("item_id")
+@click.argument("item_ids", nargs=-1, required=True)
 @_query_options
-def similar_items(item_id: str, k: int, filter: str | None, shown: Shown, model: str | None, repo: str) -> None:
-    """Items nearest to ITEM_ID by cosine."""
+@click.option(
+    "--unlike", "negative", multiple=True, metavar="ID", help="An item to be unlike; can be given several times."
+)
+@version_option
+def similar_items(
+    item_ids: tuple[str, ...],
+    negative: tuple[str, ...],
+    k: int,
+    filter: str | None,
+    version: str,
+    shown: Shown,
+    model: str | None,
+    repo: str,
+) -> None:
+    """Items nearest to ITEM_IDS by cosine.
+
+    To several, or with --unlike, by one direction: twice the mean of their unit vectors, less the mean of those to be
+    unlike.
+    """
     store = open_store(repo, model)
-    shown.neighbours(store.similar_items(store.parse_id("item", item_id), k, filter=filter))
+    asked = asked_version(store, version)
+    liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, negative))
+    if len(liked) == 1 and not disliked:
+        shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=asked))
+        return
+    found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=asked)
+    if found.missing and not shown.as_json:
+        click.echo(f"not known to version {found.version}: {', '.join(map(str, found.missing))}", err=True)
+    shown.neighbours(found, missing=found.missing)
 
 
 @click.command()
 @click.argument("user_id")
 @_query_options
-def similar_users(user_id: str, k: int, filter: str | None, shown: Shown, model: str | None, repo: str) -> None:
+@version_option
+def similar_users(
+    user_id: str, k: int, filter: str | None, version: str, shown: Shown, model: str | None, repo: str
+) -> None:
     """Users nearest to USER_ID by cosine."""
     store = open_store(repo, model)
-    shown.neighbours(store.similar_users(store.parse_id("user", user_id), k, filter=filter))
+    shown.neighbours(
+        store.similar_users(store.parse_id("user", user_id), k, filter=filter, version=asked_version(store, version))
+    )
 
 
 @click.command()
 @click.argument("user_id")
 @_query_options
 @click.option("--include-seen", is_flag=True, help="Include items that the user interacted with in training.")
+@version_option
 @ranking_options
 def rank(
     user_id: str,
     k: int,
     filter: str | None,
+    version: str,
     include_seen: bool,
     shown: Shown,
     model: str | None,
@@ -64,7 +97,8 @@ def rank(
     """Items with the highest score for USER_ID."""
     store = open_store(repo, model)
     user = store.parse_id("user", user_id)
-    shown.ranking(store.rank(user, k, **to_options(store, filter, include_seen, given)))
+    options = to_options(store, filter, include_seen, given)
+    shown.ranking(store.rank(user, k, version=asked_version(store, version), **options))
 
 
 @click.command()

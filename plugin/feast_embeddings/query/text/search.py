@@ -30,6 +30,7 @@ from feast_embeddings.query.answers import Found
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.ranking import score_query
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.text.version_text import VersionText
 
 __all__ = ["DEPTH", "MOST_CHARACTERS", "search_items"]
@@ -49,7 +50,7 @@ def search_items(
     *,
     user: npt.NDArray[np.float32] | None = None,
     filter: Filter | None = None,
-    attributes: bool = True,
+    attributes: bool | Sequence[str] = True,
 ) -> Found:
     """Find the k items that are best for a text, and for a user if there is one.
 
@@ -68,6 +69,7 @@ def search_items(
             f"expected a text with at least one word and at most {MOST_CHARACTERS:,} characters, got {text!r:.80}",
         )
     side, depth = items.side, max(k, DEPTH)
+    returned = Returned.of(side, attributes)
     conditions = side.translate(filter)
 
     def holding_words() -> list[PointId]:
@@ -82,9 +84,7 @@ def search_items(
 
     rankings = {"words": holding_words()}
     if (vector := version.vector(text)) is not None:
-        name = side.field.search_name
-        padded = np.append(vector, np.zeros(items.spec.vectors[name].size - len(vector), np.float32))
-        hits = items.nearest(name, padded, depth, filter=conditions, payload=[])
+        hits = items.nearest_to(vector, depth, filter=conditions, payload=[])
         rankings["content"] = [hit.id for hit in hits]
     check_time()
     if user is not None:
@@ -93,24 +93,23 @@ def search_items(
         hits = items.nearest(side.field.name, query, len(both), filter=None, only=both, payload=[]) if both else []
         rankings["user"] = [hit.id for hit in hits]
     scores = reciprocal_rank_fusion(rankings.values())
-    return _answer(items, list(scores.items())[:k], rankings, attributes=attributes)
+    return _answer(items, list(scores.items())[:k], rankings, returned)
 
 
 def _answer(
     items: LiveCollection,
     best: Sequence[tuple[PointId, float]],
     rankings: dict[str, list[PointId]],
-    *,
-    attributes: bool,
+    returned: Returned,
 ) -> Found:
     places = {name: {id: place for place, id in enumerate(ranking, start=1)} for name, ranking in rankings.items()}
-    payloads = items.payloads([id for id, _ in best], None if attributes else [items.side.id_name])
+    payloads = items.payloads([id for id, _ in best], returned.payload)
     # One may have been deleted since it was found.
     hits = [
         ScoredPoint(id, score, payload)
         for (id, score), payload in zip(best, payloads, strict=True)
         if payload is not None
     ]
-    found = items.neighbours(hits, attributes=attributes)
+    found = items.neighbours(hits, returned=returned)
     own = [{name: places[name][hit.id] for name in places if hit.id in places[name]} for hit in hits]
     return Found(**vars(found), places=own)

@@ -1,13 +1,16 @@
-"""The endpoints that change a model without a training: what users did, new items, attributes, whom to forget."""
+"""The endpoints that change a model without a training: what users did, new items, attributes, whom to forget
+or to hide."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import Response
 
 from feast_embeddings.arguments import Id
+from feast_embeddings.changes import Visibility
 from feast_embeddings.errors import InputError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, write_requests
@@ -89,3 +92,24 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
             return dataclasses.asdict(store.forget(users=request.user_ids or (), items=request.item_ids or ()))
 
         return answers.json_response(await calls.write(model, forget))
+
+    @router.post("/{model}/hide", responses={200: {"model": answers.VisibilityAnswer}})
+    @terms("write", timed=False)
+    async def hide(model: Model, request: write_requests.HiddenRequest) -> Response:
+        """Leave users and items out of all answers until `unhide`, whatever is published; they keep their vectors.
+
+        Only `retrieve` still has them, and says so. Needs a key of scope write.
+        """
+        return await set_hidden(model, EmbeddingStore.hide, request)
+
+    @router.post("/{model}/unhide", responses={200: {"model": answers.VisibilityAnswer}})
+    @terms("write", timed=False)
+    async def unhide(model: Model, request: write_requests.HiddenRequest) -> Response:
+        """Show hidden users and items again. Needs a key of scope write."""
+        return await set_hidden(model, EmbeddingStore.unhide, request)
+
+    async def set_hidden(model: str, change: Callable[..., Visibility], r: write_requests.HiddenRequest) -> Response:
+        def changed(store: EmbeddingStore) -> dict[str, Any]:
+            return dataclasses.asdict(change(store, users=r.user_ids or (), items=r.item_ids or ()))
+
+        return answers.json_response(await calls.write(model, changed))

@@ -29,16 +29,30 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
 
     async def similar(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
         light = r.filter is None and r.limit <= _LIGHT
-        return await calls.one(model, light, lambda store: _single(model, ask(store), r.return_metadata))
+        return await calls.one(model, light, lambda store: _single(model, ask(store), r.metadata))
 
     async def batches(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
-        return await calls.run(model, lambda store: _batch(model, ask(store), r.return_metadata))
+        return await calls.run(model, lambda store: _batch(model, ask(store), r.metadata))
 
     @router.post("/{model}/similar_items", responses=neighbours)
     async def similar_items(model: Model, request: requests.SimilarItemsRequest) -> Response:
-        """Find the items nearest to an item by cosine, without the item."""
+        """Find the items nearest by cosine to an item, to examples or to a vector, without the item and the examples.
+
+        With `negative` examples the direction is twice the mean of the `positive` unit vectors, less that of these.
+        """
         r = request
-        return await similar(model, r, lambda store: store.similar_items_batch([r.item_id], r.limit, **r.options()))
+        _only_one("item_id", r.item_id, "positive", r.positive, "vector", r.vector)
+        if r.negative is not None and r.positive is None:
+            raise ProblemError(422, *_blamed("negative", "give it with positive"))
+        if r.item_id is not None:
+            id = r.item_id
+            return await similar(model, r, lambda store: store.similar_items_batch([id], r.limit, **r.options()))
+
+        def ask(store: EmbeddingStore) -> Response:
+            asked = r.options() | {"positive": r.positive, "negative": r.negative, "vector": r.vector}
+            return _answer(model, store.similar_items(None, r.limit, **asked), r.metadata)
+
+        return await calls.run(model, ask)
 
     @router.post("/{model}/similar_users", responses=neighbours)
     async def similar_users(model: Model, request: requests.SimilarUsersRequest) -> Response:
@@ -61,7 +75,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
                 found = store.rank_batch([r.user_id], r.limit, **r.options())
             else:
                 found = store.rank_visitors([requests.history(r.interactions or [])], r.limit, **r.options())
-            return _single(model, found, r.return_metadata)
+            return _single(model, found, r.metadata)
 
         return await calls.run(model, ask)
 
@@ -79,7 +93,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
             found = store.search(r.text, r.user_id, r.limit, **r.options())
             if found.missing:
                 MISSING.labels(model).inc(len(found.missing))
-            return answers.search_response(model, found, metadata=r.return_metadata)
+            return answers.search_response(model, found, metadata=r.metadata)
 
         return await calls.run(model, ask)
 
@@ -90,11 +104,12 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
         _only_one("item_id", r.item_id, "user_ids", r.user_ids)
 
         def ask(store: EmbeddingStore) -> Response:
-            metadata = r.return_metadata
+            metadata = r.metadata
             if r.item_id is not None:
                 return _single(model, store.users_for_item_batch([r.item_id], r.limit, **r.options()), metadata)
             seeds = r.user_ids or []
-            return _answer(model, store.lookalike_users(seeds, r.limit, filter=r.filter, attributes=metadata), metadata)
+            asked = {name: value for name, value in r.options().items() if name != "exclude_seen"}
+            return _answer(model, store.lookalike_users(seeds, r.limit, **asked), metadata)
 
         return await calls.run(model, ask)
 
@@ -140,12 +155,16 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
         return await batches(model, r, lambda store: store.users_for_item_batch(r.item_ids, r.limit, **r.options()))
 
 
-def _only_one(name: str, value: object, other_name: str, other: object) -> None:
-    """Raise a problem unless exactly one of two fields is given."""
-    if (value is None) == (other is None):
-        text = f"give either {name} or {other_name}"
-        blamed = name if value is None else other_name
-        raise ProblemError(422, text, [FieldError(field=blamed, message=text)])
+def _only_one(*fields: Any) -> None:
+    """Raise a problem unless exactly one of some fields, given as name, value, name, value, has a value."""
+    names, values = fields[::2], fields[1::2]
+    given = [name for name, value in zip(names, values, strict=True) if value is not None]
+    if len(given) != 1:
+        raise ProblemError(422, *_blamed(given[1] if given else names[0], f"give either {' or '.join(names)}"))
+
+
+def _blamed(field: str, text: str) -> tuple[str, list[FieldError]]:
+    return text, [FieldError(field=field, message=text)]
 
 
 def _single(model: str, found: NeighboursBatch, metadata: bool) -> Response:
@@ -155,7 +174,14 @@ def _single(model: str, found: NeighboursBatch, metadata: bool) -> Response:
         missing = found.missing
         MISSING.labels(model).inc(len(missing))
         return answers.json_response(
-            {"model": model, "version": found.version, "results": [], "missing": missing, "fallback": None}
+            {
+                "model": model,
+                "version": found.version,
+                "space": found.space,
+                "results": [],
+                "missing": missing,
+                "fallback": None,
+            }
         )
     return _answer(model, answer, metadata)
 
