@@ -15,13 +15,24 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from tests.conftest import Command
-from tests.support.shop import AS_OF, ENGINES, METRICS, Shop, served_shop, write_version
+from tests.support.shop import (
+    AS_OF,
+    ENGINES,
+    METRICS,
+    Shop,
+    apply,
+    item_table,
+    served_shop,
+    write_tables,
+    write_version,
+)
 
 from feast_embeddings.analysis.drift import Drift, Limits, measure_drift, read_interactions, recorded_interactions
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.errors import InputError
 from feast_embeddings.events import event_log_of
 from feast_embeddings.query.store import EmbeddingStore
+from feast_embeddings.repo import init_repo
 
 N_USERS, N_ITEMS = 20, 40
 DRIFTED = 3
@@ -217,6 +228,21 @@ def test_another_version(shop: Shop) -> None:
     other = write_version(shop.repo.data, seed=1)
     with pytest.raises(InputError, match=f"cannot be compared with {other.manifest.version}"):
         drift_of(Shop(shop.repo, other, shop.feature_store), log_of(("u-1", "sku-1")))
+
+
+def test_items_alone_with_whole_numbers_as_ids(tmp_path: Path) -> None:
+    """What needs users is left out; ids are numbers, also those of a file that has text."""
+    repo = init_repo(tmp_path / "repo")
+    ids = pa.array(range(N_ITEMS), pa.int64())
+    artifact = write_tables(repo.data, items=item_table(np.random.default_rng(0), ids))
+    made = Shop(repo, artifact, apply(repo))
+    made.publish()
+    found = drift_of(made, log_of(("u-1", "3"), ("u-1", "39"), ("u-2", "40"), ("u-3", "40")))
+    values = values_of(found)
+    assert (values["unknown_items"], found.n_new_ids, values["neighbour_overlap"]) == (0.5, {"item": 1}, 1)
+    assert [name for name in values if "user" in name or "recall" in name] == []
+    counts = {str(n): (n + 1) / 820 for n in range(N_ITEMS)}
+    assert values["popularity_shift"] == pytest.approx(shannon({"3": 0.25, "39": 0.25, "40": 0.5}, counts))
 
 
 def fresh_shop(shop: Shop) -> Shop:

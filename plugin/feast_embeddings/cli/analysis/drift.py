@@ -189,7 +189,7 @@ def _line(measure: Measure, found: Drift) -> str:
         notes.append(f"95 % interval {measure.low:.3f} to {measure.high:.3f}, {found.n_users:,} users")
     if measure.name in found.holdout:
         notes.append(f"{found.holdout[measure.name]:.3f} on its holdout")
-    if measure.name.startswith("unknown_"):
+    if measure.name.startswith("unknown_") and found.n_interactions:
         new_ids = found.n_new_ids["user" if measure.name == "unknown_users" else "item"]
         notes.append(f"{new_ids:,} ids")
     if measure.name == "neighbour_overlap":
