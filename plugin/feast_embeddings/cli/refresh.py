@@ -27,8 +27,7 @@ from feast_embeddings.cli.options import (
     repo_option,
     textfile_option,
 )
-from feast_embeddings.cli.output_file import output_path
-from feast_embeddings.cli.textfile import Gauge, write_textfile
+from feast_embeddings.cli.output_file import Gauge, output_path, write_textfile
 from feast_embeddings.errors import EmbeddingsError, GateError, WriterLockedError
 from feast_embeddings.repo import Repo
 

@@ -21,8 +21,7 @@ from feast_embeddings.cli.options import (
     repo_option,
     textfile_option,
 )
-from feast_embeddings.cli.output_file import output_path
-from feast_embeddings.cli.textfile import Gauge, write_textfile
+from feast_embeddings.cli.output_file import Gauge, output_path, write_textfile
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.repo import Repo
 
@@ -216,4 +215,4 @@ def _write_metrics(path: Path, model: str, code: int, found: Drift | None) -> No
             Gauge("limit", "The most or the least that a measure may be.", of("limit")),
             Gauge("beyond", "1 for a measure beyond its limit.", of("beyond")),
         ]
-    write_textfile(path, model=model, command="drift", gauges=gauges)
+    write_textfile(path, "drift", model, gauges)
