@@ -27,7 +27,14 @@ from tests.support.shop import (
     write_version,
 )
 
-from feast_embeddings.analysis.drift import Drift, Limits, measure_drift, read_interactions, recorded_interactions
+from feast_embeddings.analysis.drift import (
+    Drift,
+    Limits,
+    live_rows,
+    measure_drift,
+    read_interactions,
+    recorded_interactions,
+)
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.errors import InputError
 from feast_embeddings.events import event_log_of
@@ -68,8 +75,9 @@ def shannon(p: dict[str, float], q: dict[str, float]) -> float:
     return float(total**0.5)
 
 
-def test_every_measure_by_the_slow_way(served: Shop) -> None:
+def test_every_measure_by_the_slow_way(served: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the interactions are with items that no one knows, a quarter by users that no one knows."""
+    monkeypatch.setattr(live_rows, "_ROWS", 20)  # all users are a block
     rng = np.random.default_rng(1)
     pairs = [(f"u-{rng.integers(N_USERS)}", f"sku-{rng.integers(N_ITEMS)}") for _ in range(60)]
     pairs += [(f"u-{n % N_USERS}", f"new-{n % 7}") for n in range(60)]
@@ -170,11 +178,11 @@ def test_what_is_new(shop: Shop) -> None:
         read_interactions([untimed, new], shop.artifact)
 
 
-def version_of_events(data: Path) -> Artifact:
-    """A version that recorded other names, and what each type of event weighs."""
+def version_of_events(data: Path, **reading: str) -> Artifact:
+    """A version that recorded other names, what each type of event weighs, and how its log was read."""
     columns = {"user": "who", "item": "what", "timestamp": "at", "weight": "stars", "event": "kind"}
     preparation = {"event_weights": {"view": 0, "buy": 2}}
-    return write_version(data, interactions={"columns": columns, "preparation": preparation, "reading": {}})
+    return write_version(data, interactions={"columns": columns, "preparation": preparation, "reading": reading})
 
 
 def test_read_as_the_training_read(tmp_path: Path) -> None:
@@ -189,6 +197,8 @@ def test_read_as_the_training_read(tmp_path: Path) -> None:
     log.write_text(f"{log.read_text()}\n9,4,2026-06-01,1,gift")
     with pytest.raises(InputError, match="1 of 5 rows cannot be used"):
         read_interactions([log], artifact)
+    found = read_interactions([log], version_of_events(tmp_path, on_bad_rows="drop"))
+    assert (len(found), found.n_bad) == (1, 1)
 
 
 def test_recorded_events_do_not_predict_themselves(shop: Shop) -> None:
