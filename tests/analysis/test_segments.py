@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Command
-from tests.support.shop import Shop
+from tests.support.shop import Shop, apply, write_tables
 
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
 from feast_embeddings.analysis.traits import Values, seen_values, traits_of
+from feast_embeddings.artifact import EmbeddingTable
 from feast_embeddings.errors import InputError
+from feast_embeddings.repo import init_repo
 
 SIZES = (60, 45, 30, 20)
 
@@ -82,6 +84,84 @@ def test_earlier_numbers_stay(planted: npt.NDArray[np.int64]) -> None:
 def test_too_few_vectors() -> None:
     with pytest.raises(InputError, match="4 distinct vectors are needed, there are 3"):
         segment(members_of(np.array([0, 1, 2])), 4)
+
+
+def scattered(planted: npt.NDArray[np.int64], strays: int = 60) -> Members:
+    """The planted members, and then others in any direction."""
+    members = members_of(np.concatenate([planted, np.zeros(strays, np.int64)]))
+    directions = np.random.default_rng(3).standard_normal((strays, 8)).astype(np.float32)
+    unit = members.unit.copy()
+    unit[len(planted) :] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return Members(**(members.__dict__ | {"unit": unit}))
+
+
+def test_dense_segments_among_strays(planted: npt.NDArray[np.int64]) -> None:
+    """HDBSCAN finds those that are planted, and leaves out most of what is in any direction; k-means cannot."""
+    members = scattered(planted)
+    found = segment(members, methods=("hdbscan",))
+    own, strays = found.numbers[: len(planted)], found.numbers[len(planted) :]
+    assert len(found.segments) == len(SIZES)
+    assert (own[own > 0] == planted[own > 0] + 1).all()
+    assert (own == 0).mean() < 0.1
+    assert (strays == 0).mean() > 0.8
+    assert found.without == (found.numbers == 0).sum() == len(members) - sum(each.size for each in found.segments)
+    assert found.chosen in found.tried
+    assert {choice.method for choice in found.tried} == {"hdbscan"}
+    again = segment(members, methods=("hdbscan",))
+    assert again.numbers.tolist() == found.numbers.tolist()
+    # Those of no segment are not in the earlier result; one that was, and now is in none, has moved.
+    ids = members.ids.to_pylist()
+    stray = ids[len(planted) + int(np.flatnonzero(strays == 0)[0])]
+    earlier = {id: int(number) + 10 for id, number in zip(ids, found.numbers.tolist(), strict=True) if number}
+    later = segment(members, methods=("hdbscan",), previous=earlier | {stray: 11})
+    assert later.numbers.tolist() == np.where(found.numbers > 0, found.numbers + 10, 0).tolist()
+    assert (later.moved, later.kept) == (1, len(earlier))
+
+
+def test_the_better_method_is_chosen(planted: npt.NDArray[np.int64]) -> None:
+    """By stability × silhouette over all that both have tried."""
+    found = segment(scattered(planted), methods=("k-means", "hdbscan"))
+    assert {choice.method for choice in found.tried} == {"k-means", "hdbscan"}
+    assert found.chosen is max(found.tried, key=lambda choice: (choice.score, -choice.k))
+    for choice in found.tried:
+        assert -1 <= choice.stability <= 1
+        assert -1 <= choice.silhouette <= 1
+
+
+def test_what_hdbscan_refuses(planted: npt.NDArray[np.int64], monkeypatch: pytest.MonkeyPatch) -> None:
+    members = scattered(planted)
+    with pytest.raises(InputError, match="leave -k out"):
+        segment(members, 4, methods=("hdbscan",))
+    one = members_of(np.zeros(50, np.int64))
+    with pytest.raises(InputError, match="hdbscan found no 2 to 20 segments"):
+        segment(one, methods=("hdbscan",))
+    monkeypatch.setattr("feast_embeddings.analysis.clustering.MOST_DENSE", 100)
+    with pytest.raises(InputError, match="215 are more than 100"):
+        segment(members, methods=("hdbscan",))
+
+
+def test_the_command_with_strays(command: Command, planted: npt.NDArray[np.int64], tmp_path: Path) -> None:
+    """A member of no segment has a null in the file, which --previous takes."""
+    members = scattered(planted)
+    repo = init_repo(tmp_path / "repo")
+    items = EmbeddingTable(
+        members.ids, members.unit, members.interactions, attributes=members.table.select(["category"])
+    )
+    artifact = write_tables(repo.data, items=items)
+    Shop(repo, artifact, apply(repo)).publish()
+    asked = ("segments", "--entity", "item", "--method", "hdbscan", "--repo", repo.path)
+    target = tmp_path / "segments.parquet"
+    ran = command(*asked, "--output", target)
+    assert ran.code == 0, ran.err
+    written = pq.read_table(target)
+    without = written["segment"].null_count
+    assert f"\n{without} items are in no segment\n" in ran.out
+    assert 0 < without == written["name"].null_count
+    ran = command(*asked, "--previous", target, "--json")
+    report = json.loads(ran.out)
+    assert (report["moved"], report["kept"], report["without"]) == (0, len(members) - without, without)
+    assert command(*asked, "--output", tmp_path / "segments.png").code == 0
+    assert command(*asked, "-k", 3).code == 2
 
 
 def test_lift_of_values() -> None:

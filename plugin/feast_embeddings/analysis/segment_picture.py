@@ -31,6 +31,7 @@ def draw_segments(members: Members, found: Segments, file: BinaryIO) -> None:
     figure = figures.Figure(figsize=(12, 6), layout="constrained")
     scatter, bars = figure.subplots(1, 2, width_ratios=[2, 1])
     shown = np.random.default_rng(0).permutation(len(members))[:_MOST_POINTS]
+    scatter.scatter(*places[shown[found.numbers[shown] == 0]].T, s=3, linewidths=0, color="0.8")
     for place, each in enumerate(found.segments):
         own = shown[found.numbers[shown] == each.number]
         scatter.scatter(*places[own].T, s=6, linewidths=0, alpha=0.6, color=colours(place % 20))

@@ -25,6 +25,10 @@ _COMMANDS = {
     "compare": ("", "Compare trainers, or existing versions, on the same test users."),
     "import": ("", "Make a version of vectors that were made elsewhere, of users, of items, or of both."),
     "refresh": ("refresh", "Train if there is something new, publish if the gates pass, prune, and check."),
+    "drift": (
+        "analysis.drift",
+        "Measure whether the live version still fits what users do, and say if to train again.",
+    ),
     "publish": ("versions", "Make a trained version live in Qdrant, users and items in one step."),
     "versions": ("versions", "List the versions of a model, or of all: live, kept in Qdrant, and on disk."),
     "diff": (

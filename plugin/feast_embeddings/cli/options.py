@@ -26,6 +26,7 @@ __all__ = [
     "open_store",
     "print_json",
     "repo_option",
+    "textfile_option",
 ]
 
 repo_option = click.option("--repo", default=".", show_default=True, metavar="DIR", help="The Feast repo.")
@@ -48,6 +49,9 @@ max_age_option = click.option(
     type=click.FloatRange(0, min_open=True),
     metavar="DAYS",
     help="Oldest acceptable age of the newest interaction behind the live version, in days.",
+)
+textfile_option = click.option(
+    "--textfile", metavar="FILE", help="Write metrics to this .prom file, for Prometheus' node exporter."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 

@@ -25,8 +25,9 @@ from feast_embeddings.cli.options import (
     one_model,
     print_json,
     repo_option,
+    textfile_option,
 )
-from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.cli.output_file import Gauge, output_path, write_textfile
 from feast_embeddings.errors import EmbeddingsError, GateError, WriterLockedError
 from feast_embeddings.repo import Repo
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from feast_embeddings.artifact import Manifest
 
 REFUSED, LOCKED = 3, 4
-_PREFIX = "feast_embeddings_refresh"
 
 
 @dataclass
@@ -77,7 +77,7 @@ class _TrainFailedError(Exception):
 @gate_options
 @keep_option
 @max_age_option
-@click.option("--textfile", metavar="FILE", help="Write metrics to this .prom file, for Prometheus' node exporter.")
+@textfile_option
 @json_option
 @click.argument("train_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRAIN_OPTIONS…]")
 def refresh(
@@ -196,32 +196,26 @@ def _say(error: EmbeddingsError) -> None:
 
 
 def _write_metrics(path: Path, run: _Run) -> None:
-    values = [
-        ("exit_code", "Exit code of the last refresh; 0 is good.", {"": float(run.exit_code)}),
-        ("timestamp_seconds", "When the last refresh ended.", {"": time.time()}),
-        (
+    gauges = [
+        Gauge("exit_code", "Exit code of the last refresh; 0 is good.", {"": float(run.exit_code)}),
+        Gauge("timestamp_seconds", "When the last refresh ended.", {"": time.time()}),
+        Gauge(
             "step_seconds",
             "Wall time of the steps of the last refresh.",
-            {f',step="{step.name}"': step.seconds for step in run.steps},
+            {f'step="{step.name}"': step.seconds for step in run.steps},
         ),
     ]
     if run.live is not None:
-        values += [
-            (
-                "live_as_of_timestamp_seconds",
-                "Newest interaction of the live version.",
-                {"": run.live.as_of.timestamp()},
+        live = run.live
+        gauges += [
+            Gauge(
+                "live_as_of_timestamp_seconds", "Newest interaction of the live version.", {"": live.as_of.timestamp()}
             ),
-            ("live_created_timestamp_seconds", "When it was trained.", {"": run.live.created_at.timestamp()}),
-            (
+            Gauge("live_created_timestamp_seconds", "When it was trained.", {"": live.created_at.timestamp()}),
+            Gauge(
                 "live_metric",
                 "Its ranking metrics.",
-                {f',metric="{metric}"': value for metric, value in run.live.metrics.items()},
+                {f'metric="{metric}"': value for metric, value in live.metrics.items()},
             ),
         ]
-    lines = []
-    for name, about, samples in values:
-        lines += [f"# HELP {_PREFIX}_{name} {about}", f"# TYPE {_PREFIX}_{name} gauge"]
-        lines += [f'{_PREFIX}_{name}{{model="{run.model}"{labels}}} {value!r}' for labels, value in samples.items()]
-    with new_file(path) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
+    write_textfile(path, "refresh", run.model, gauges)

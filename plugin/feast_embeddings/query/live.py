@@ -168,7 +168,7 @@ class LiveModel:
     ) -> NeighboursBatch:
         """Find the k items with the highest score for each user."""
         k = at_least_one(k, "k")
-        users, items = self._same_space()
+        users, items = self.same_space()
         vectors, histories = self._now(users, user_ids, histories=exclude_seen)
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
         answers = [
@@ -193,7 +193,7 @@ class LiveModel:
         items = self.side("item")
         vector = None
         if user_id is not None:
-            users, items = self._same_space()
+            users, items = self.same_space()
             ((vector,), _) = self._now(users, [user_id], histories=False)
         found = search_items(items, self._text, text, k, user=vector, filter=filter, attributes=attributes)
         return replace(found, missing=[user_id]) if user_id is not None and vector is None else found
@@ -245,7 +245,7 @@ class LiveModel:
     ) -> NeighboursBatch:
         """Find the k items with the highest score for each visitor, given as items with weights."""
         k = at_least_one(k, "k")
-        _, items = self._same_space()
+        _, items = self.same_space()
         # Including items newer than the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
@@ -272,7 +272,7 @@ class LiveModel:
     ) -> NeighboursBatch:
         """Find the k users with the highest score for each item."""
         k = at_least_one(k, "k")
-        users, items = self._same_space()
+        users, items = self.same_space()
         conditions = users.side.translate(filter)
         codec = users.side.codec
         exclude_seen = exclude_seen and SEEN in codec.types
@@ -301,7 +301,8 @@ class LiveModel:
             answers.append(users.neighbours(hits, returned=returned))
         return NeighboursBatch(list(item_ids), answers, users.spec.version, users.spec.space)
 
-    def _same_space(self) -> tuple[LiveCollection, LiveCollection]:
+    def same_space(self) -> tuple[LiveCollection, LiveCollection]:
+        """Return the live users and items; `VersionMismatchError` if their vectors cannot be multiplied."""
         users, items = self.side("user"), self.side("item")
         if users.spec.space != items.spec.space:
             raise VersionMismatchError(

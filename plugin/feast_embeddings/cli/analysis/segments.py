@@ -23,11 +23,17 @@ from feast_embeddings.errors import InputError, MissingSideError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from feast_embeddings.analysis.clustering import Method
     from feast_embeddings.analysis.members import Members
     from feast_embeddings.analysis.segments import Segments
     from feast_embeddings.artifact import Entity
 
 AUTO = "auto"
+_METHODS: dict[str, tuple[Method, ...]] = {
+    "k-means": ("k-means",),
+    "hdbscan": ("hdbscan",),
+    AUTO: ("k-means", "hdbscan"),
+}
 
 
 class _Count(click.ParamType[Any, Any]):
@@ -43,6 +49,13 @@ class _Count(click.ParamType[Any, Any]):
 @click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whom to divide.")
 @click.option("-k", default=AUTO, show_default=True, type=_Count(), help="How many segments.")
 @click.option(
+    "--method",
+    default="k-means",
+    show_default=True,
+    type=click.Choice(list(_METHODS)),
+    help="k-means; hdbscan, which leaves those out that are in no dense region (up to 20,000); or the better of both.",
+)
+@click.option(
     "--output", metavar="FILE", help="Write each id with its segment to this .parquet or .csv file, or a .png picture."
 )
 @click.option(
@@ -56,6 +69,7 @@ class _Count(click.ParamType[Any, Any]):
 def segments(
     entity: Entity,
     k: int | None,
+    method: str,
     output: str | None,
     previous: str | None,
     seed: int,
@@ -81,7 +95,7 @@ def segments(
     if entity == "user":
         with suppress(MissingSideError):  # users alone
             seen = seen_values(members, read_members(store, "item"))
-    found = segment(members, k, seed=seed, previous=earlier, seen=seen)
+    found = segment(members, k, methods=_METHODS[method], seed=seed, previous=earlier, seen=seen)
     if target is not None:
         _write(target, members, found)
     if as_json:
@@ -104,9 +118,10 @@ def _print(members: Members, found: Segments) -> None:
     import pandas as pd
 
     for choice in found.tried:
-        mark = " <- chosen" if choice.k == len(found.segments) else ""
+        mark = " <- chosen" if choice is found.chosen else ""
+        way = "" if choice.least is None else f" by hdbscan, of at least {choice.least:.1%} each"
         click.echo(
-            f"{choice.k:>3} segments: stability {choice.stability:.2f}, silhouette {choice.silhouette:.2f}{mark}"
+            f"{choice.k:>3} segments{way}: stability {choice.stability:.2f}, silhouette {choice.silhouette:.2f}{mark}"
         )
     rows = [
         {
@@ -121,6 +136,8 @@ def _print(members: Members, found: Segments) -> None:
         for each in found.segments
     ]
     click.echo(pd.DataFrame(rows).to_string(index=False))
+    if found.without:
+        click.echo(f"{found.without:,} {members.entity}s are in no segment")
     if found.moved is not None and found.kept is not None:
         total = found.moved + found.kept
         click.echo(f"{found.moved:,} of {total:,} {members.entity}s in both results moved to another segment")
@@ -140,8 +157,9 @@ def _read(path: str, members: Members) -> dict[Any, int]:
             f"--previous {path}: expected the columns {members.id_name} and segment (whole numbers), as segments "
             f"writes them; there are {', '.join(table.column_names)}"
         )
-    if table["segment"].null_count or (pc.min(table["segment"]).as_py() or 1) < 1:
-        raise InputError(f"--previous {path}: each row needs a segment of 1 or more")
+    table = table.filter(pc.is_valid(table["segment"]))  # a null is of no segment
+    if (pc.min(table["segment"]).as_py() or 1) < 1:
+        raise InputError(f"--previous {path}: a segment is a whole number from 1, or null for none")
     return dict(zip(table[members.id_name].to_pylist(), table["segment"].to_pylist(), strict=True))
 
 
@@ -160,8 +178,8 @@ def _write(path: Path, members: Members, found: Segments) -> None:
     table: pa.Table = pa.table(
         {
             members.id_name: members.ids,
-            "segment": pa.array(found.numbers, pa.int64()),
-            "name": [names[number] for number in found.numbers.tolist()],
+            "segment": pa.array(found.numbers, pa.int64(), mask=found.numbers == 0),
+            "name": pa.array([names.get(number) for number in found.numbers.tolist()], pa.string()),
         }
     )
     with new_file(path) as file:
