@@ -34,6 +34,15 @@ ROOT = Path(__file__).parents[1]
 pytest_plugins = ["tests.support.shop", "tests.support.postgres", "tests.support.redis"]
 
 
+# Files that take longest, which begin first: a worker that begins one last works alone for minutes.
+_LONGEST = ("test_docs.py", "test_docs_second_half.py", "test_packaging.py", "test_end_to_end.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the longest files to the front."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Seeded randomness."""
