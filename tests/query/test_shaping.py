@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,7 @@ def test_ids_in_any_iterable(store: EmbeddingStore) -> None:
         ({"diversity": float("nan")}, "diversity must be a number from 0 to 1, got nan"),
         ({"diversity": True}, "diversity must be a number from 0 to 1, got True"),
         ({"diversity": "much"}, "diversity must be a number from 0 to 1, got 'much'"),
-        ({"fallback": "newest"}, "fallback must be 'popular' or 'none', got 'newest'"),
+        ({"fallback": "newest"}, "fallback must be 'popular', 'recent' or 'none', got 'newest'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(store: EmbeddingStore, options: Any, message: str) -> None:
@@ -237,6 +238,35 @@ def test_a_limit_that_takes_numpys_numbers(store: EmbeddingStore) -> None:
 
 def applied(repo: Repo, counts: npt.NDArray[np.int64]) -> EmbeddingStore:
     return Shop(repo, write(repo.data, counts), apply(repo)).publish()
+
+
+@pytest.mark.parametrize("k", [3, 40, N])
+def test_recent_items_come_before_popular_ones(tmp_path: Any, k: int) -> None:
+    """By the time of their newest event, which is the score; then by popularity. Filters and limits hold for both."""
+    counts = np.random.default_rng(0).permutation(N)
+    store = applied(init_repo(tmp_path / "repo"), counts)
+    rng = np.random.default_rng(1)
+    events = [(f"sku-{rng.integers(30)}", 1_700_000_000 + second) for second in range(50)] + [
+        ("unknown", 1_700_000_100)
+    ]
+    store.add_interactions(
+        {"user_id": "u-0", "item_id": item, "timestamp": datetime.fromtimestamp(second, UTC)} for item, second in events
+    )
+    newest = dict(events)
+    del newest["unknown"]
+    order = sorted(newest, key=lambda item: -newest[item])
+    order += [f"sku-{i}" for i in np.argsort(-counts) if f"sku-{i}" not in newest]
+    found = store.rank("stranger", k, fallback="recent")
+    assert (found.ids, found.fallback, found.missing) == (order[:k], "recent", ["stranger"])
+    hours = [newest[item] / 3600 for item in order[: len(newest)]]
+    assert found.scores[: len(newest)].tolist() == [float(np.float32(hour)) for hour in hours][:k]
+    assert (found.scores[len(newest) :] < 1).all()
+    cheap = [item for item in order if int(item[4:]) < 20]
+    assert store.rank("stranger", k, filter="price < 30", fallback="recent").ids == cheap[:k]
+    left = [item for item in order if item not in order[:2]]
+    assert store.rank("stranger", k, exclude_ids=order[:2], fallback="recent").ids == left[:k]
+    store.hide(items=order[:1])
+    assert store.rank("stranger", k, fallback="recent").ids == order[1:][:k]
 
 
 def test_no_counts_no_popular_items(tmp_path: Any) -> None:

@@ -223,7 +223,7 @@ export interface NeighboursAnswer {
   /** Ids of the request that have no embedding, users or items. */
   missing: Id[];
   /** How someone without an embedding was answered, if a fallback was requested; else null. */
-  fallback: string | null;
+  fallback: "popular" | "recent" | null;
 }
 
 export interface Result {
@@ -266,7 +266,7 @@ export interface BatchResult {
   /** null for an id that has no embedding, without a fallback. */
   results: Result[] | null;
   /** How someone without an embedding was answered, if a fallback was requested; else null. */
-  fallback: string | null;
+  fallback: "popular" | "recent" | null;
 }
 
 export interface SimilarUsersRequest {
@@ -342,7 +342,7 @@ export interface RankRequest {
    * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
    * then their score; "none" by default.
    */
-  fallback?: "popular" | "none";
+  fallback?: "popular" | "recent" | "none";
   /** The user to rank for. */
   userId?: Id;
   /** Or all interactions of a visitor without an id. Unknown items are in `missing`. */
@@ -393,7 +393,7 @@ export interface BatchRankRequest {
    * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
    * then their score; "none" by default.
    */
-  fallback?: "popular" | "none";
+  fallback?: "popular" | "recent" | "none";
   /** The users. */
   userIds?: readonly Id[];
   /** Or the interactions of each of many visitors. */

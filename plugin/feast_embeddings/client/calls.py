@@ -23,7 +23,7 @@ __all__ = ["Call"]
 T = TypeVar("T")
 
 Interactions = Iterable[Id] | Mapping[Any, float]
-Fallback = Literal["popular", "none"]
+Fallback = Literal["popular", "recent", "none"]
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def rank(
         offset: how many of the first to skip, for pages.
         max_per: attribute -> at most how many items of one value.
         diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
-        fallback: what someone without an embedding gets: ``popular`` items, or none.
+        fallback: what someone without an embedding gets: ``popular`` items, those of ``recent`` interactions, or none.
     """
     more = {
         "user_id": None if user_id is None else id_list([user_id], "user_id")[0],

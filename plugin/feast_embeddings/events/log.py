@@ -14,6 +14,7 @@ from feast_embeddings.events.file import ModelFile
 __all__ = ["Added", "EventLog", "event_log_of"]
 
 _BATCH = 10_000
+_NEWEST = 1_000
 # SQLite accepts 32,766 parameters of one statement.
 _ASKED = 10_000
 
@@ -52,6 +53,17 @@ class EventLog(ModelFile):
                 for row in connection.execute(f"{_SELECT} {among} ORDER BY timestamp, position", asked):
                     found.setdefault(row[0], []).append(Event(*row))
         return found
+
+    def newest_items(self) -> Iterator[list[tuple[Id, int]]]:
+        """Return the items of all events with the time of the newest of each, in µs, in batches, newest first."""
+        if not self.path.exists():
+            return
+        with self._opened("ro") as connection:
+            cursor = connection.execute(
+                "SELECT item_id, MAX(timestamp) FROM events GROUP BY item_id ORDER BY 2 DESC, MAX(position) DESC"
+            )
+            while rows := cursor.fetchmany(_NEWEST):
+                yield rows
 
     def batches(self) -> Iterator[list[Event]]:
         """Return all events in the order in which they came."""

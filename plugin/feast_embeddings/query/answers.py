@@ -38,7 +38,7 @@ class Neighbours:
     version: str
     space: str
     missing: list[Id] = field(default_factory=list)
-    fallback: Literal["popular"] | None = None
+    fallback: Literal["popular", "recent"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

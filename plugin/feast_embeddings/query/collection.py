@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,14 @@ from feast_embeddings.query.searching.hidden import HiddenPoints, shown
 from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.times import from_microseconds
 
-__all__ = ["LiveCollection", "read_cursor"]
+__all__ = ["LiveCollection", "Newest", "read_cursor"]
+
+Newest = Callable[[], Iterable[Sequence[tuple[Id, int]]]]
 
 # Up to this many excluded points are fetched too and left out afterwards. As a filter they would remove the very graph
 # nodes that the search starts from: of 60,000 vectors in 20 clusters, with the 120 nearest excluded, it found 1.
 _OVERFETCHED = 256
+_HOUR = 3.6e9  # microseconds
 # Fewest candidates per result, whatever the settings: with one per result, the last results are far from exact.
 _CANDIDATES = 2
 # The candidates that a publish found enough are enough for ten results and the query's own point.
@@ -198,6 +201,53 @@ class LiveCollection:
 
         return shown(popular, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
 
+    def recent(
+        self,
+        k: int,
+        *,
+        newest: Newest,
+        filter: models.Filter | None,
+        excluded: Sequence[PointId] = (),
+        only: Sequence[PointId] | None = None,
+        payload: Sequence[str] | None = None,
+    ) -> list[ScoredPoint]:
+        """Return k points: those of recorded events, newest first, then popular ones.
+
+        Scores are the hours from 1970 to the newest event; of popular ones n / (n + 1) for n interactions, below 1.
+
+        Args:
+            newest: the ids of recorded events with their times in microseconds, newest first, in batches.
+            filter, excluded, only, payload: as in `nearest`.
+
+        Raises:
+            OptionError: events are too few, and none of the collection's points has a number of interactions.
+        """
+        never, among = set(excluded), None if only is None else set(only)
+
+        def recent(n: int) -> list[ScoredPoint]:
+            hits: list[ScoredPoint] = []
+            for batch in newest():
+                ids, times = zip(*batch, strict=True)
+                moments = dict(zip(self.side.point_ids(ids), times, strict=True))
+                points = [p for p in moments if p not in never and (among is None or p in among)]
+                among_these = models.HasIdCondition(has_id=list(points))
+                found, _ = self._engine.page(
+                    self.collection,
+                    limit=max(len(points), 1),
+                    start=None,
+                    payload=payload,
+                    vectors=[],
+                    filter=models.Filter(must=[among_these, *([] if filter is None else [filter])]),
+                )
+                stored = {point.id: point for point in found}
+                hits += [ScoredPoint(p, moments[p] / _HOUR, stored[p].payload) for p in points if p in stored]
+                if len(hits) >= n:
+                    return hits[:n]
+            rest = self._popular(n - len(hits), filter, [*excluded, *(hit.id for hit in hits)], only, payload)
+            return hits + [hit._replace(score=hit.score / (hit.score + 1)) for hit in rest]
+
+        return shown(recent, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
+
     def _popular(
         self,
         k: int,
@@ -227,7 +277,7 @@ class LiveCollection:
         if not (hits and hits[0].score > 0) and not (keys and any(hit.score > 0 for hit in most(1, None))):
             raise OptionError(
                 "fallback",
-                f"fallback 'popular': version {self.spec.version} has no {self.side.entity} with a number of "
+                f"fallback: version {self.spec.version} has no {self.side.entity} with a number of "
                 "interactions; train or import one with n_interactions, or leave the fallback out",
             )
         if len(hits) < k:  # rows that were pushed without a number

@@ -171,11 +171,10 @@ class LiveModel:
         users, items = self.same_space()
         vectors, histories = self._now(users, user_ids, histories=exclude_seen)
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
+        found = rank_vectors(items, vectors, seen, k, newest=self._events.newest_items, **options)
         answers = [
             answer if vector is not None or answer is None else replace(answer, missing=[id, *answer.missing])
-            for id, vector, answer in zip(
-                user_ids, vectors, rank_vectors(items, vectors, seen, k, **options), strict=True
-            )
+            for id, vector, answer in zip(user_ids, vectors, found, strict=True)
         ]
         return NeighboursBatch(list(user_ids), answers, items.spec.version, items.spec.space)
 
@@ -250,7 +249,8 @@ class LiveModel:
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self._visitors.fold_in(histories)
         vectors = [visitor.vector for visitor in visitors]
-        found = rank_vectors(items, vectors, seen if exclude_seen else [[] for _ in visitors], k, **options)
+        left_out = seen if exclude_seen else [[] for _ in visitors]
+        found = rank_vectors(items, vectors, left_out, k, newest=self._events.newest_items, **options)
         answers = [
             # Not by its truth: an answer without results is false.
             None

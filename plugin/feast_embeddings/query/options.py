@@ -19,7 +19,7 @@ __all__ = [
     "VersionOptions",
 ]
 
-Fallback = Literal["popular", "none"]
+Fallback = Literal["popular", "recent", "none"]
 
 
 class QueryOptions(TypedDict, total=False):
@@ -70,7 +70,8 @@ class RankingOptions(QueryOptions, ShapingOptions, total=False):
         item_ids: rank only these items; those that the version does not know are in `missing`.
         exclude_ids: items to leave out, in addition to seen ones; those that the version does not know change nothing.
         fallback: what someone without a vector gets: ``"none"``, by default, or ``"popular"``: items by their number
-            of interactions in training, which is then their score.
+            of interactions in training, which is then their score; or ``"recent"``: first the items of recorded events,
+            the newest first, whose score is the time in hours since 1970, then popular ones, below 1.
     """
 
     item_ids: Iterable[Id] | None

@@ -1,4 +1,4 @@
-"""Rank items for user vectors, and by popularity for those who have none."""
+"""Rank items for user vectors, and by popularity or by recorded events for those who have none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feast_embeddings.engines.engine import PointId
 from feast_embeddings.errors import OptionError
 from feast_embeddings.model.sides import Filter
 from feast_embeddings.query.answers import Neighbours
-from feast_embeddings.query.collection import LiveCollection
+from feast_embeddings.query.collection import LiveCollection, Newest
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.options import Fallback, ShapingOptions
 from feast_embeddings.query.searching.returned import Returned
@@ -41,6 +41,7 @@ def rank_vectors(
     exclude_ids: Iterable[Id] | None = None,
     attributes: bool | Sequence[str] = True,
     fallback: Fallback = "none",
+    newest: Newest = tuple,
     **options: Unpack[ShapingOptions],
 ) -> list[Neighbours | None]:
     """Find the k items with the highest score for each user vector of the items' space, float32 (dim,).
@@ -48,11 +49,12 @@ def rank_vectors(
     Args:
         vectors: one per user; None gives None, or the fallback.
         excluded: per user, the points of items to leave out.
+        newest: the items of recorded events, see `LiveCollection.recent`.
     """
     side, field = items.side, items.side.field
     shaping = Shaping(side, k, **options)
     if fallback not in get_args(Fallback):
-        raise OptionError("fallback", f"fallback must be 'popular' or 'none', got {fallback!r:.40}")
+        raise OptionError("fallback", f"fallback must be 'popular', 'recent' or 'none', got {fallback!r:.40}")
     conditions = side.translate(filter)
     among = None if item_ids is None else list(item_ids)
     only = None if among is None else side.point_ids(among)
@@ -77,11 +79,12 @@ def rank_vectors(
         elif fallback == "none":
             return None
         else:
-            best = partial(items.popular, filter=conditions, excluded=left_out, only=only, payload=payload)
+            search = items.popular if fallback == "popular" else partial(items.recent, newest=newest)
+            best = partial(search, filter=conditions, excluded=left_out, only=only, payload=payload)
         hits = shape(best, shaping, items.directions)
         # If all given items have come back, none is unknown.
         missing = items.unknown(among) if among is not None and len(hits) < len(set(only or ())) else []
         found = items.neighbours(hits, returned=returned, missing=missing)
-        return found if vector is not None else replace(found, fallback="popular")
+        return found if vector is not None or fallback == "none" else replace(found, fallback=fallback)
 
     return [ranked(vector, seen) for vector, seen in zip(vectors, excluded, strict=True)]

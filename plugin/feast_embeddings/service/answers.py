@@ -71,7 +71,7 @@ class Result(BaseModel):
 
 
 _Fallback = Annotated[
-    Literal["popular"] | None,
+    Literal["popular", "recent"] | None,
     Field(description="How someone without an embedding was answered, if a fallback was requested; else null."),
 ]
 

@@ -31,10 +31,11 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--fallback",
-            type=click.Choice(["popular", "none"]),
+            type=click.Choice(["popular", "recent", "none"]),
             default="none",
             show_default=True,
-            help="What someone without a vector gets; popular: by the number of interactions in training.",
+            help="What someone without a vector gets; popular: by the number of interactions in training; recent: by "
+            "the time of recorded interactions.",
         ),
         click.option(
             "--diversity",
