@@ -96,6 +96,7 @@ def test_the_margin_covers_noise(vectors: npt.NDArray[np.float64]) -> None:
         ({"item_id": [1, 2], "label": [0, 1]}, "class", 2),
         ({"item_id": list(range(30)), "label": list(range(30))}, "number", 30),
         ({"user_id": ["a"], "label": ["x"]}, "class", 1),
+        ({"user_id": ["a", "b", "c"], "label": [1.5, float("nan"), 2.0]}, "number", 2),
     ],
 )
 def test_labels(tmp_path: Path, columns: dict[str, Any], kind: str, n: int) -> None:
@@ -111,7 +112,13 @@ def test_labels(tmp_path: Path, columns: dict[str, Any], kind: str, n: int) -> N
     [
         ({"user_id": ["a"], "label": [1]}, "FILE:other", r"--probe p: .* has no column 'other'; it has label"),
         ({"user_id": ["a"], "item_id": ["b"], "label": [1]}, "FILE:label", "has ids of users and of items; leave one"),
-        ({"label": [1]}, "FILE:label", "--probe p: .*user_id"),
+        (
+            {"label": [1]},
+            "FILE:label",
+            "--probe p: .* has no column of ids; expected 'user_id' or 'item_id'",
+        ),
+        ({"item_id": ["a", "a"], "label": [1, 2]}, "FILE:label", "--probe p: .*'item_id': 1 of 2 rows repeat an id"),
+        ({"user_id": ["a"], "label": [float("inf")]}, "FILE:label", "column 'label' of .* has an infinite number"),
         ({"user_id": ["a"], "label": [[1]]}, "FILE:label", "labels of type list<.*: int64> cannot be predicted"),
         ({"user_id": ["a"], "label": [1]}, "none.parquet:label", "none.parquet"),
         ({"user_id": ["a"], "label": [1]}, "label", "expected NAME=FILE:COLUMN, e.g. churn=labels.parquet:churned"),
@@ -163,6 +170,12 @@ def test_the_command(repo: Path, tmp_path: Path) -> None:
     assert third["probes"] == first["probes"]
     [score] = third["probe_scores"]
     assert (score["name"], score["metric"], score["n"]) == ("group", "roc_auc", 60)
+    newer = json.loads(
+        run("--like", "latest", "--if-changed", "--json", "--probe", f"g={repo}/labels.csv:group").stdout
+    )
+    assert (newer["unchanged"], list(newer["probes"])) == (False, ["g"])
+    twice = CliRunner().invoke(train, [*arguments, "--probe", "x=a.csv:a", "--probe", "x=a.csv:b"])
+    assert "--probe names 'x' twice" in str(twice.exception)
     failed = CliRunner().invoke(train, [*arguments, "--probe", "x=labels.csv"])
     assert isinstance(failed.exception, InputError)
     assert "--probe x=labels.csv: expected NAME=FILE:COLUMN" in str(failed.exception)

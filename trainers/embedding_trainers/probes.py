@@ -22,7 +22,7 @@ from embedding_trainers.interactions.attributes import read_attribute_file
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, embedding_matrix
 from feast_embeddings.artifact.id_column import id_names
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading import Location
+from feast_embeddings.reading import Location, read_table
 
 __all__ = ["Labels", "ProbeScore", "located", "read_labels", "score_probe", "score_probes"]
 
@@ -113,23 +113,27 @@ def read_labels(name: str, where: str, columns: Mapping[Entity, str | None]) -> 
     path, _, target = where.rpartition(":")
     if not path or not target:
         raise InputError(f"--probe {name}={where}: expected NAME=FILE:COLUMN, e.g. churn=labels.parquet:churned")
-    found: dict[Entity, Any] = {}
-    failed: list[InputError] = []
-    for entity in ENTITIES:
-        try:
-            found[entity] = read_attribute_file(_source(path), id_names(entity, columns[entity]), {})
-        except InputError as error:
-            failed.append(error)
-    if not found:
-        raise InputError(f"--probe {name}: {failed[0]}")
-    if len(found) > 1:
-        raise InputError(f"--probe {name}: {path} has ids of users and of items; leave one of them out")
-    [(entity, file)] = found.items()
+    names = {entity: id_names(entity, columns[entity]) for entity in ENTITIES}
+    try:
+        table = read_table(_source(path), ids=(*names["user"], *names["item"]))
+        sides = [entity for entity in ENTITIES if not set(names[entity]).isdisjoint(table.column_names)]
+        if len(sides) != 1:
+            has = "ids of users and of items; leave one of them out" if sides else "no column of ids"
+            expected = " or ".join(repr(names[entity][0]) for entity in ENTITIES)
+            raise InputError(f"{path} has {has}; expected {expected}, got {', '.join(table.column_names)}")
+        entity = sides[0]
+        file = read_attribute_file(table, names[entity], {})
+    except InputError as error:
+        raise InputError(f"--probe {name}: {error}") from None
     if target not in file.columns.column_names:
         there = ", ".join(file.columns.column_names) or "no other"
         raise InputError(f"--probe {name}: {path} has no column {target!r}; it has {there}")
     column = file.columns[target].combine_chunks()
     has_label = column.is_valid()
+    if pa.types.is_floating(column.type):
+        has_label = pc.and_(has_label, pc.invert(pc.fill_null(pc.is_nan(column), True)))
+        if pc.any(pc.is_inf(column)).as_py():
+            raise InputError(f"--probe {name}: column {target!r} of {path} has an infinite number; correct it")
     ids, values = file.ids.filter(has_label), column.filter(has_label)
     if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
         return Labels(entity, ids, values.cast(pa.float64()))

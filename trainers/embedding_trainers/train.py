@@ -129,7 +129,8 @@ def train_model(
         candidates = [racer.config for racer in run.racers] or [run.config]
         settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)
         # Not a None, which would make the requests of earlier releases other ones.
-        kept = () if history is None else (f"history {history}",)
+        kept = [] if history is None else [f"history {history}"]
+        kept += [f"probe {name} {where}" for name, where in sorted(probes.items())]
         request = _request(summary.fingerprint, attributes, catalogues, *settings, search, patience, *kept)
         if if_changed and (newest := _newest_of(repo / "data", model, request)) is not None:
             return Training(newest, None, None, None, None, report, warnings, seconds, unchanged=True)

@@ -99,7 +99,8 @@ def segment(
     moved = kept = None
     if previous is not None:
         earlier = np.array([previous.get(id, 0) for id in members.ids.to_pylist()], np.int64)
-        numbers = np.where(labels < 0, 0, _renumbered(labels, k, earlier)[labels])
+        last = max(previous.values(), default=0)  # also of those who are gone
+        numbers = np.where(labels < 0, 0, _renumbered(labels, k, earlier, last)[labels])
         shared = earlier > 0
         moved, kept = int((numbers != earlier)[shared].sum()), int((numbers == earlier)[shared].sum())
     traits = traits_of(labels, k, chain(attribute_values(members), seen or ()))
@@ -132,10 +133,9 @@ def _by_size(labels: Ints) -> Ints:
     return rank[labels]
 
 
-def _renumbered(labels: Ints, k: int, earlier: Ints) -> Ints:
+def _renumbered(labels: Ints, k: int, earlier: Ints, last: int) -> Ints:
     """Return the number of each label, so that as many members as possible keep theirs; others get new numbers."""
     assign = import_extra("scipy.optimize", "finding segments", "analysis").linear_sum_assignment
-    last = int(earlier.max(initial=0))
     shared = np.zeros((k, last), np.int64)
     both = (earlier > 0) & (labels >= 0)
     np.add.at(shared, (labels[both], earlier[both] - 1), 1)

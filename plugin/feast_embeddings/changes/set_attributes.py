@@ -15,11 +15,12 @@ from typing import Any
 from feast import FeatureStore
 
 from feast_embeddings.arguments import Id, id_list
-from feast_embeddings.artifact import Entity
+from feast_embeddings.artifact import Entity, load_artifact
+from feast_embeddings.artifact.attributes import SOURCE
 from feast_embeddings.codec.attribute_values import checked_value, expected_kind
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import Engine
-from feast_embeddings.errors import InputError, NotPublishedError
+from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
 from feast_embeddings.events import SetAttributes, SetValue, set_attributes_of
 from feast_embeddings.model.sides import Side, missing_side, qdrant_store, sides_of
 from feast_embeddings.online.set_attributes import apply_set_attributes, attribute_types, row_times
@@ -71,7 +72,7 @@ def set_attributes(
     for entity, given in _given(users, items):
         if entity not in sides:
             raise missing_side(model, entity)
-        values[entity] = _checked(sides[entity], given)
+        values[entity] = _checked(sides[entity], given, _computed(data, model, entity))
     if not any(values.values()):
         raise InputError("set_attributes: expected users or items with attributes to set, got none")
     kept = set_attributes_of(data, model)
@@ -112,9 +113,18 @@ def _given(users: Given | None, items: Given | None) -> Iterable[tuple[Entity, G
             yield entity, given  # type: ignore[misc]
 
 
-def _checked(side: Side, given: Given) -> dict[Id, dict[str, tuple[str, Any]]]:
+def _computed(data: Path, model: str, entity: Entity) -> frozenset[str]:
+    """Return the attributes that training writes, and no one else."""
+    try:
+        made_of_content = load_artifact(data, model).manifest.content_of(entity) is not None
+    except (InputError, ArtifactError):  # no version on this disk
+        made_of_content = False
+    return frozenset({SOURCE} if made_of_content else ())
+
+
+def _checked(side: Side, given: Given, computed: frozenset[str]) -> dict[Id, dict[str, tuple[str, Any]]]:
     """Return id -> attribute -> the name of its type, and the value as it is kept."""
-    types = attribute_types(side.codec)
+    types = {name: kind for name, kind in attribute_types(side.codec).items() if name not in computed}
     ids = id_list(given, f"{side.entity}s")
     side.point_ids(ids)  # raises for an id of another type
     checked: dict[Id, dict[str, tuple[str, Any]]] = {}

@@ -54,6 +54,11 @@ class LiveCollection:
         self.spec = spec
 
     @property
+    def hidden_ids(self) -> frozenset[Id]:
+        """The users or items that answers leave out as of now."""
+        return self._hidden.ids()
+
+    @property
     def dim(self) -> int:
         """Length of the vectors, without the bias."""
         field = self.side.field

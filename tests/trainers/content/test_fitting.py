@@ -79,3 +79,21 @@ def test_items_of_many_interactions_need_no_content(repo: Path) -> None:
     assert (artifact.manifest.content or {})["tail"] is None
     before = embedding_matrix(without.table("item"))
     assert embedding_matrix(artifact.table("item"))[: len(before)].tobytes() == before.tobytes()
+
+
+def test_a_catalogue_of_new_arrivals(repo: Path, log: pa.Table) -> None:
+    """Whose items the training part of the evaluation does not have: nothing turns, and the version is written."""
+    timed = log.append_column("timestamp", pa.array(range(1_700_000_000, 1_700_000_000 + len(log))))
+    new = {"user_id": ["u1", "u2"], "item_id": ["late", "late"], "timestamp": [1_700_100_000, 1_700_100_001]}
+    items = pa.table({"item_id": ["late", "later", "latest"], "kind": ["a", "b", "a"]})
+    artifact = train_model(
+        repo,
+        "m",
+        pa.concat_tables([timed, pa.table(new)]),
+        trainer="als",
+        parameters={"factors": 8},
+        options=RunOptions(threads=1),
+        item_attributes=items,
+    ).artifact
+    assert (artifact.manifest.content or {})["tail"] is None
+    assert {"late", "later", "latest"} <= set(artifact.table("item")["item_id"].to_pylist())

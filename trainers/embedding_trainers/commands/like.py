@@ -8,10 +8,18 @@ from pydantic import TypeAdapter
 
 from embedding_trainers.interactions import Columns, Preparation, Reading
 from embedding_trainers.interactions.column_types import types_of_version
-from feast_embeddings.artifact import Artifact
+from feast_embeddings.artifact import RESERVED_COLUMNS, Artifact, Entity
 from feast_embeddings.errors import InputError
 
 __all__ = ["settings_of"]
+
+
+def _content(artifact: Artifact, entity: Entity) -> str | None:
+    """What was asked for of content; without it, whether that was on purpose: the training had a file."""
+    if (described := artifact.manifest.content_of(entity)) is not None:
+        return str(described["asked"]) if described["asked"] is not None else None
+    names = artifact.schema(entity).names if entity in artifact.manifest.sides else []
+    return None if RESERVED_COLUMNS.issuperset(names) else "none"
 
 
 def settings_of(artifact: Artifact) -> dict[str, Any]:
@@ -55,10 +63,8 @@ def settings_of(artifact: Artifact) -> dict[str, Any]:
         },
         "history": manifest.history,
         "probes": tuple((manifest.probes or {}).items()),
-        **{
-            name: "none" if described is None else described["asked"]
-            for name, described in (("content", manifest.content), ("user_content", manifest.user_content))
-        },
+        "content": _content(artifact, "item"),
+        "user_content": _content(artifact, "user"),
         "trainer": manifest.trainer.name,
         "factors": parameters.pop("factors", None),
         "params": tuple(parameters.items()),

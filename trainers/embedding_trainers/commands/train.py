@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,8 @@ def train(
 
     if no_align and align_to is not None:
         raise InputError("--align-to and --no-align exclude each other; give one of them")
+    if twice := next((name for name, n in Counter(name for name, _ in probes).items() if n > 1), None):
+        raise InputError(f"--probe names {twice!r} twice; give each a name of its own")
     if tune_time is not None and tune is None:
         raise InputError("--tune-time has no effect without --tune")
 

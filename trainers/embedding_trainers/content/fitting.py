@@ -54,6 +54,8 @@ class ContentFitting:
             return None
         catalogue = self.catalogues["item"]
         rows = catalogue.rows[pc.index_in(split.items, value_set=catalogue.ids).to_numpy()]
+        if (rows < 0).all():  # a catalogue of new arrivals
+            return None
         model, numbers, trained = self._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
         said = model.of(catalogue.table.take(pa.array(rows[numbers])))
         return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])

@@ -27,7 +27,7 @@ def neighbour_overlap(
     """Return the share of the 10 nearest live by cosine that are among the 10 nearest in the files, by brute force.
 
     A neighbour that is as near in the files as the tenth there counts, so that ties do. One that the files do not have
-    does not.
+    does not. A hidden one among the ten in the files counts as found: that it is missing is no drift.
 
     Args:
         sample: at most so many rows that are in both are asked about, chosen by `seed`.
@@ -35,19 +35,22 @@ def neighbour_overlap(
     Returns:
         The mean, None without a row that has a neighbour, and the number of rows that were asked about.
     """
-    shared = np.flatnonzero(trained.places.isin(live_ids))
+    collection = live.side(entity)
+    hidden = trained.places.get_indexer(pd.Index(list(collection.hidden_ids), dtype=trained.places.dtype))
+    hidden = hidden[hidden >= 0]
+    shared = np.setdiff1d(np.flatnonzero(trained.places.isin(live_ids)), hidden)
     k = min(NEIGHBOURS, len(trained.places) - 1)
     if not len(shared) or k < 1:
         return None, 0
     rows = np.sort(np.random.default_rng(seed).permutation(shared)[:sample])
-    datatype = live.side(entity).spec.datatype
+    datatype = collection.spec.datatype
     asked = trained.vectors[rows]
     least = kth_best_scores(trained.files, asked, k, None, cosine=True, datatype=datatype, skip=rows)
     queries = as_stored(unit(asked), datatype)
     answers = live.similar(entity, trained.places[rows].tolist(), k, attributes=False).answers
-    found = 0
+    found, out_of_sale = 0, as_stored(unit(trained.vectors[hidden]), datatype)
     for query, score, answer in zip(queries, least, answers, strict=True):
         places = trained.places.get_indexer(pd.Index([] if answer is None else answer.ids, dtype=trained.places.dtype))
         near = as_stored(unit(trained.vectors[places[places >= 0]]), datatype)
-        found += int((near @ query >= score - _SLACK).sum())
+        found += min(k, sum(int((each @ query >= score - _SLACK).sum()) for each in (near, out_of_sale)))
     return found / (k * len(rows)), len(rows)

@@ -79,10 +79,12 @@ def measure_quality(
     users, items = live.same_space()
     frame = pd.DataFrame({entity: new.ids[entity].to_pandas() for entity in ("user", "item")}).drop_duplicates()
     frame = frame[frame["user"].isin(rows["user"].ids) & frame["item"].isin(rows["item"].ids)]
+    frame = frame[~frame["item"].isin(list(items.hidden_ids))]
     later: dict[Any, list[Id]] = frame.groupby("user", sort=True)["item"].agg(list).to_dict()
     ids = list(later)
     order = [ids[place] for place in np.random.default_rng(seed).permutation(len(ids)).tolist()]
     popular = trained.places[np.argsort(-trained.counts, kind="stable")].tolist()
+    popular = [id for id in popular if id not in items.hidden_ids]
     values: list[list[float]] = []
     for start in range(0, len(order), _BATCH):
         asked = order[start : start + _BATCH]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Drift", "Limits", "Measure", "measure_drift"]
 
 SAMPLE = 1000
+FEWEST = 10
+"""New interactions, and users among them, below which their shares and ranking have no limit."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ def measure_drift(
         unknown = ~ids.isin(rows[entity].ids)
         n_new_ids[entity] = int(ids[unknown].nunique())
         limit = limits.max_unknown_users if entity == "user" else limits.max_unknown_items
-        measures.append(_most(f"unknown_{entity}s", float(unknown.mean()) if judged else None, limit))
+        measures.append(
+            _most(f"unknown_{entity}s", float(unknown.mean()) if len(new) else None, limit, judged=len(new) >= FEWEST)
+        )
     for entity, own in rows.items():
         measures += _of_rows(entity, own, limits, judged=judged)
     n_items = 0
@@ -175,8 +179,8 @@ def measure_drift(
     )
 
 
-def _most(name: str, value: float | None, limit: float) -> Measure:
-    return Measure(name, value, limit, beyond=value is not None and value > limit)
+def _most(name: str, value: float | None, limit: float, *, judged: bool) -> Measure:
+    return Measure(name, value, limit, beyond=judged and value is not None and value > limit)
 
 
 def _of_rows(entity: Entity, rows: LiveRows, limits: Limits, *, judged: bool) -> list[Measure]:
@@ -200,8 +204,9 @@ def _of_quality(quality: Quality | None, own: dict[str, float], least: float) ->
     if not base or name not in scores:
         return [*measures, Measure("recall_ratio", None, least, "least")]
     value, low, high = (score / base for score in (scores[name].value, scores[name].low, scores[name].high))
-    # A few unlucky users are no reason.
-    return [*measures, Measure("recall_ratio", value, least, "least", high < least, low, high)]
+    # A few unlucky users are no reason, and of very few the interval has no width.
+    low_for_all = high < least and quality is not None and quality.n_users >= FEWEST
+    return [*measures, Measure("recall_ratio", value, least, "least", low_for_all, low, high)]
 
 
 def _of_shift(shift: PopularityShift | None, limit: float) -> list[Measure]:

@@ -12,6 +12,7 @@ from feast_embeddings.cli.asking.answers import Shown, shown_options
 from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
 from feast_embeddings.cli.asking.versions import asked_version, version_option
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
+from feast_embeddings.errors import UnknownIdError
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
@@ -58,6 +59,9 @@ def similar_items(
         shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=asked))
         return
     found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=asked)
+    if liked and set(liked) <= set(found.missing):
+        named = ", ".join(map(str, liked))
+        raise UnknownIdError(f"version {found.version} of model {store.model!r} knows none of {named}")
     if found.missing and not shown.as_json:
         click.echo(f"not known to version {found.version}: {', '.join(map(str, found.missing))}", err=True)
     shown.neighbours(found, missing=found.missing)

@@ -29,9 +29,13 @@ class HiddenPoints:
         self._side = side
         self._kept: tuple[frozenset[Id], frozenset[PointId]] = frozenset(), frozenset()
 
+    def ids(self) -> frozenset[Id]:
+        """Return the ids that are hidden as of now."""
+        return self._hidden.ids(self._side.entity)
+
     def now(self) -> frozenset[PointId]:
         """Return the points that are hidden as of now."""
-        ids = self._hidden.ids(self._side.entity)
+        ids = self.ids()
         known, points = self._kept
         if known is not ids:
             points = frozenset(self._side.point_ids(self._side.possible(ids)))
