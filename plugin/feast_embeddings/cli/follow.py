@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from feast_embeddings.following import Batch, Form
     from feast_embeddings.reading import IdType
 
+_MESSAGES = 1000
 # They add the argument ``source_of``, which makes of a place what says how interactions are written there.
 _column_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("columns")
 _Configured: type[click.Command] = from_trainers("command")
@@ -30,8 +31,16 @@ _Configured: type[click.Command] = from_trainers("command")
     "--source",
     required=True,
     metavar="SOURCE",
-    help="folder:DIR, or DIR: files of Parquet, CSV or JSON that appear in it.",
+    help="folder:DIR or DIR: Parquet, CSV or JSON files that appear in it; kafka://host:port/topic: messages in JSON.",
 )
+@click.option("--group", metavar="NAME", help="Kafka: the consumer group.  [default: feast-embeddings-MODEL]")
+@click.option(
+    "--kafka-conf",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Kafka: a setting of librdkafka, as security.protocol=SASL_SSL; ${NAME} is a variable of the environment.",
+)
+@click.option("--batch", type=click.IntRange(1, 100_000), metavar="N", help="Kafka: messages a batch.  [default: 1000]")
 @click.option("--once", is_flag=True, help="Read what is there, and end.")
 @click.option("--quiet", is_flag=True, help="No line for each batch.")
 @_column_options
@@ -40,6 +49,9 @@ _Configured: type[click.Command] = from_trainers("command")
 @json_option
 def follow(
     source: str,
+    group: str | None,
+    kafka_conf: tuple[str, ...],
+    batch: int | None,
     once: bool,
     quiet: bool,
     source_of: Callable[[str], Any],
@@ -53,15 +65,23 @@ def follow(
     current batch, with exit code 0.
     """
     from feast_embeddings.events import event_log_of
-    from feast_embeddings.following import follow_folder
+    from feast_embeddings.following import Topic, follow_folder, follow_topic
 
     opened = Repo.open(repo)
     name = one_model(opened, model)
     form = _form(source_of(source), _id_types(opened, name))
     log = event_log_of(opened.data, name)
     with _stopping() as stopped:
-        folder = Path(source.removeprefix("folder:"))
-        _report(follow_folder(folder, log, form, once=once, stopped=stopped), quiet, as_json)
+        if source.startswith("kafka:"):
+            topic = Topic.parse(source, group or f"feast-embeddings-{name}", _settings(kafka_conf))
+            batches = follow_topic(topic, log, form, batch=batch or _MESSAGES, once=once, stopped=stopped)
+        else:
+            for option, value in (("--group", group), ("--kafka-conf", kafka_conf), ("--batch", batch)):
+                if value:
+                    raise InputError(f"{option} has no effect on a folder; leave it out")
+            folder = Path(source.removeprefix("folder:"))
+            batches = follow_folder(folder, log, form, once=once, stopped=stopped)
+        _report(batches, quiet, as_json)
 
 
 def _report(batches: Iterator[Batch], quiet: bool, as_json: bool) -> None:
@@ -70,6 +90,16 @@ def _report(batches: Iterator[Batch], quiet: bool, as_json: bool) -> None:
             print_json(batch._asdict())
         elif not quiet:
             click.echo(_line(batch))
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not name or not equals:
+            raise InputError(f"--kafka-conf {name!r}: expected KEY=VALUE")  # what came may be a secret
+        settings[name] = value
+    return settings
 
 
 def _line(batch: Batch) -> str:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from feast_embeddings.following.folder import follow_folder
 from feast_embeddings.following.form import Batch, Form
+from feast_embeddings.following.kafka import Topic, follow_topic
 
-__all__ = ["Batch", "Form", "follow_folder"]
+__all__ = ["Batch", "Form", "Topic", "follow_folder", "follow_topic"]
