@@ -188,6 +188,7 @@ def test_no_such_topic(kafka: Broker, log: EventLog) -> None:
         read(Topic(kafka.servers, "gone", "g"), log)
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing_and_count_nothing_twice(kafka: Broker, log: EventLog, start: Callable[..., Job]) -> None:
     """SIGKILL at 20 moments, while messages come; what was told is there, and in the end all, once."""
     name, moments, oracle = kafka.topic(partitions=2), random.Random(0), set()  # noqa: S311
