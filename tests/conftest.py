@@ -31,7 +31,7 @@ from feast_embeddings.engines.testing import new_aliases
 
 ROOT = Path(__file__).parents[1]
 
-pytest_plugins = ["tests.support.shop", "tests.support.postgres", "tests.support.redis"]
+pytest_plugins = ["tests.support.shop", "tests.support.postgres", "tests.support.redis", "tests.support.kafka"]
 
 
 # Files that take longest, which begin first: a worker that begins one last works alone for minutes.

@@ -33,7 +33,9 @@ from feast_embeddings.engines.embedded import filler as shard_filler
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.events import EventLog
 from feast_embeddings.files import writer_lock
+from feast_embeddings.following import Form, Topic, follow_folder, follow_topic
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.query.store import EmbeddingStore
 
@@ -414,3 +416,15 @@ def write_half_a_file(pipe: Connection, path: Path) -> None:
         file.flush()
         pipe.send("half is written")
         pipe.recv()
+
+
+def follow_and_tell(pipe: Connection, folder: Path, path: Path) -> None:
+    """Read the files of a folder into the event log at a path; tell the name of each when it is there."""
+    for batch in follow_folder(folder, EventLog(path), Form(), once=True, stopped=lambda: False):
+        pipe.send(batch.source)
+
+
+def follow_topic_and_tell(pipe: Connection, topic: Topic, path: Path) -> None:
+    """Follow a topic into the event log at a path, in small batches; tell of each when it is there."""
+    for batch in follow_topic(topic, EventLog(path), Form(), batch=5, once=False, stopped=lambda: False):
+        pipe.send(batch.added)

@@ -13,10 +13,12 @@ from feast_embeddings.arguments import Id
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import from_microseconds, future_starts, to_microseconds
 
-__all__ = ["Event", "to_events"]
+__all__ = ["OLDEST", "WEIGHTS", "Event", "to_events"]
 
 _FIELDS = ("user_id", "item_id", "weight", "timestamp", "event_id")
-_OLDEST = datetime(1990, 1, 1, tzinfo=UTC)
+# The first time, the least weight and the greatest one that an event may have.
+OLDEST = datetime(1990, 1, 1, tzinfo=UTC)
+WEIGHTS = (1e-6, 1e6)
 _MOST_CHARACTERS = 200
 
 
@@ -60,7 +62,7 @@ def _event(place: int, given: Mapping[str, Any], now: datetime) -> Event:
     user, item = _id(where, given, "user_id"), _id(where, given, "item_id")
     weight = _plain(given.get("weight"))
     weight = 1.0 if weight is None else weight
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 1e-6 <= weight <= 1e6:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not WEIGHTS[0] <= weight <= WEIGHTS[1]:
         raise InputError(f"{where}: weight must be a number from 1e-6 to 1e6, got {weight!r:.80}")
     event_id = given.get("event_id")
     if event_id is not None and not (isinstance(event_id, str) and 0 < len(event_id) <= _MOST_CHARACTERS):
@@ -87,7 +89,7 @@ def _time(where: str, given: Any, now: datetime) -> int:
     if not isinstance(moment, datetime) or moment != moment:  # pandas' missing time is not equal to itself
         raise InputError(f"{where}: timestamp must be a time, got {given!r:.80}")
     microseconds = to_microseconds(moment)
-    if not _OLDEST <= from_microseconds(microseconds) <= future_starts():
+    if not OLDEST <= from_microseconds(microseconds) <= future_starts():
         raise InputError(f"{where}: timestamp {given} is before 1990 or in the future")
     return microseconds
 

@@ -20,6 +20,9 @@ CREATE TABLE IF NOT EXISTS events (
     user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE
 );
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
+CREATE TABLE IF NOT EXISTS read_files (
+    name TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attributes (
     entity TEXT NOT NULL, id NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL,
     set_at INTEGER NOT NULL, pending INTEGER NOT NULL, PRIMARY KEY (entity, id, name)
@@ -54,6 +57,8 @@ class ModelFile:
     @contextmanager
     def _making(self) -> Iterator[sqlite3.Connection]:
         """Open the file to write to; make it and its tables if they are missing."""
+        with self._errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._opened("rwc") as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_TABLES)

@@ -11,7 +11,7 @@ from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events.event import Event
 from feast_embeddings.events.file import ModelFile
 
-__all__ = ["Added", "EventLog", "event_log_of"]
+__all__ = ["Added", "EventLog", "ReadFile", "event_log_of"]
 
 _BATCH = 10_000
 _NEWEST = 1_000
@@ -26,11 +26,32 @@ class Added(NamedTuple):
     duplicates: int
 
 
+class ReadFile(NamedTuple):
+    """A file whose events are in the log.
+
+    Attributes:
+        name: without its folder; a name stands for one file only.
+        size: in bytes.
+        modified: nanoseconds since 1970.
+        sha256: of its bytes, in hexadecimal digits.
+    """
+
+    name: str
+    size: int
+    modified: int
+    sha256: str
+
+
 class EventLog(ModelFile):
     """The events of one model."""
 
-    def add(self, events: Sequence[Event]) -> Added:
-        """Append events, all or none; when it returns they survive a crash of the machine."""
+    def add(self, events: Sequence[Event], source: ReadFile | None = None) -> Added:
+        """Append events, all or none; when it returns they survive a crash of the machine.
+
+        Args:
+            events: those with an event id that is there already are not added again.
+            source: the file that they came from, which is then in `read_files`.
+        """
         with self._making() as connection, connection:
             before = connection.total_changes
             connection.executemany(
@@ -39,7 +60,24 @@ class EventLog(ModelFile):
                 events,
             )
             added = connection.total_changes - before
+            if source is not None:
+                connection.execute(
+                    "INSERT INTO read_files (name, size, modified, sha256) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (name) DO NOTHING",
+                    source,
+                )
         return Added(added, len(events) - added)
+
+    def read_files(self) -> dict[str, ReadFile]:
+        """Return the files whose events are here, by name."""
+        if not self.path.exists():
+            return {}
+        with self._opened("ro") as connection:
+            known = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'read_files'")
+            if known.fetchone() is None:  # a file of an earlier release, not written since
+                return {}
+            rows = connection.execute("SELECT name, size, modified, sha256 FROM read_files")
+            return {row[0]: ReadFile(*row) for row in rows}
 
     def of_users(self, user_ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
         """Return the events of each of these users that has some, oldest first."""

@@ -17,7 +17,9 @@ def from_trainers(name: str) -> Any:
     does the same with a table of attributes before the log, which may then be None. ``loaded`` takes the first two,
     and returns a `Loaded` of visitors. ``text_encoder`` takes an `Artifact` and returns an
     `Encoder` of `feast_embeddings.query.text.version_text`. ``options`` adds the options of a log to a
-    command, which gets a ``source`` with a method `read`; ``command`` is the class of such a command.
+    command, which gets a ``source`` with a method `read`; ``columns`` only adds those
+    that name columns and say how values are read, and gives it ``source_of``, which makes a source of a path.
+    ``command`` is the class of such commands.
 
     Raises:
         MissingExtraError: no trainers are installed.

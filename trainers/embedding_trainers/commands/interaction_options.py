@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedding_trainers.interactions import Columns, Interactions, LogReport, Preparation, Reading
     from feast_embeddings.reading import Source
 
-__all__ = ["QUERY", "InteractionSource", "fold_in_options", "interaction_options", "reading_options"]
+__all__ = ["QUERY", "InteractionSource", "column_options", "fold_in_options", "interaction_options", "reading_options"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ _LOG = log_option(
     help=_LOG_HELP,
 )
 QUERY = log_option("--query", metavar="SQL", help="What to read of a database, or of Parquet files as the table log.")
-_OPTIONS = (
+_COLUMNS = (
     log_option("--user-column", default="user_id", show_default=True, metavar="NAME"),
     log_option("--item-column", default="item_id", show_default=True, metavar="NAME"),
     log_option(
@@ -111,6 +111,8 @@ _OPTIONS = (
         metavar="TYPE=WEIGHT,…",
         help="Strength of each type of the event column, e.g. view=1,cart=3,purchase=5; 0 leaves it out.",
     ),
+)
+_PREPARATION = (
     log_option(
         "--half-life",
         type=DURATION,
@@ -207,7 +209,46 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(command)
-    def with_reading(
+    def with_preparation(
+        half_life: timedelta | None,
+        since: datetime | None,
+        until: datetime | None,
+        drop_duplicates: bool,
+        max_user_interactions: int | None,
+        min_user_interactions: int,
+        min_item_interactions: int,
+        source_of: Callable[[str], InteractionSource],
+        **others: Any,
+    ) -> None:
+        def prepared(location: str) -> InteractionSource:
+            source = source_of(location)
+            preparation = replace(
+                source.preparation,
+                since=since,
+                until=until,
+                half_life=half_life,
+                drop_duplicates=drop_duplicates,
+                max_user_interactions=max_user_interactions,
+                min_user_interactions=min_user_interactions,
+                min_item_interactions=min_item_interactions,
+            )
+            return replace(source, preparation=preparation)
+
+        command(source_of=prepared, **others)
+
+    for option in reversed((*_PREPARATION, LIKE)):
+        with_preparation = option(with_preparation)
+    return _with_columns(with_preparation)
+
+
+def column_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add only those that name columns and say how their values are read; see `reading_options`."""
+    return _with_columns(LIKE(command))
+
+
+def _with_columns(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def with_columns(
         user_column: str,
         item_column: str,
         timestamp_column: str | None,
@@ -218,34 +259,18 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         weight_column: str | None,
         event_column: str | None,
         event_weights: dict[str, float] | None,
-        half_life: timedelta | None,
-        since: datetime | None,
-        until: datetime | None,
-        drop_duplicates: bool,
-        max_user_interactions: int | None,
-        min_user_interactions: int,
-        min_item_interactions: int,
         **others: Any,
     ) -> None:
         from embedding_trainers.interactions import Columns, Preparation, Reading
 
         columns = Columns(user_column, item_column, timestamp_column, weight_column, event_column)
-        preparation = Preparation(
-            since=since,
-            until=until,
-            event_weights=event_weights or {},
-            half_life=half_life,
-            drop_duplicates=drop_duplicates,
-            max_user_interactions=max_user_interactions,
-            min_user_interactions=min_user_interactions,
-            min_item_interactions=min_item_interactions,
-        )
+        preparation = Preparation(event_weights=event_weights or {})
         reading = Reading(id_type, id_type, _strptime(time_format), allow_future, on_bad_rows)
         command(source_of=lambda location: InteractionSource(location, columns, preparation, reading), **others)
 
-    for option in reversed((*_OPTIONS, LIKE)):
-        with_reading = option(with_reading)
-    return with_reading
+    for option in reversed(_COLUMNS):
+        with_columns = option(with_columns)
+    return with_columns
 
 
 def _strptime(form: str | None) -> str | None:

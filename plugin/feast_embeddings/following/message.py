@@ -1,0 +1,104 @@
+"""One message of a topic as an event."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from feast_embeddings.arguments import Id
+from feast_embeddings.errors import InputError
+from feast_embeddings.events import Event, to_events
+from feast_embeddings.following.form import EVENT_ID, Form
+from feast_embeddings.reading import IdType
+from feast_embeddings.times import from_microseconds
+
+__all__ = ["message_event"]
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
+# Seconds from 1990 to 5138, milliseconds likewise, and so on, as files have them.
+_FIRST_SECOND, _LAST_SECOND = 631_152_000, 10**11
+
+
+def message_event(value: bytes | None, form: Form, now: datetime, event_id: str) -> Event | None:
+    """Return the event that a message has as JSON; None if its weight is 0.
+
+    Fields that the form does not name are ignored.
+
+    Args:
+        now: the time of one without.
+        event_id: of one without.
+
+    Raises:
+        InputError: it is no event; the message names the field, not the message.
+    """
+    try:
+        given = json.loads(value or b"")
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise InputError(f"expected a JSON object, got {bytes(value or b'')[:40]!r}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"expected a JSON object, got {type(given).__name__}")
+    weight = _weight(given, form)
+    if weight == 0:
+        return None
+    moment = _moment(given.get(form.times), form)
+    fields = {
+        "user_id": _id(given.get(form.user), form.user, form.user_ids),
+        "item_id": _id(given.get(form.item), form.item, form.item_ids),
+        "timestamp": now if moment is None else moment,
+        "weight": weight,
+        "event_id": given.get(EVENT_ID, event_id),
+    }
+    try:
+        (event,) = to_events([fields], now)
+    except InputError as error:
+        raise InputError(str(error).removeprefix("interaction 0: ")) from None
+    return event
+
+
+def _weight(given: Mapping[str, Any], form: Form) -> float:
+    weight = 1.0
+    if form.weight is not None:
+        weight = given.get(form.weight, 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise InputError(f"{form.weight} must be a number, got {weight!r:.80}")
+    if form.event is not None:
+        kind = given.get(form.event)
+        if not isinstance(kind, str) or kind not in form.event_weights:
+            raise InputError(f"{form.event} {kind!r:.80} has no weight (--event-weights)")
+        weight *= form.event_weights[kind]
+    return weight
+
+
+def _id(given: object, name: str, wanted: IdType | None) -> Id:
+    if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+        raise InputError(f"{name} must be text or a whole number, got {given!r:.80}")
+    if wanted == "text":
+        return str(given)
+    if wanted == "int" and isinstance(given, str):
+        if not _WHOLE.fullmatch(given):
+            raise InputError(f"{name} must be a whole number, got {given!r:.80}")
+        given = int(given)
+    if isinstance(given, int) and not -(2**63) <= given < 2**63:
+        raise InputError(f"{name} must be a whole number of 64 bits, got {given!r:.80}")
+    return given
+
+
+def _moment(given: Any, form: Form) -> datetime | str | None:
+    """Return a time; text in ISO 8601 as it is."""
+    if form.time_format is not None and given is not None:
+        try:
+            return datetime.strptime(str(given), form.time_format).replace(tzinfo=UTC)
+        except ValueError:
+            raise InputError(f"{form.times} must be of the form {form.time_format}, got {given!r:.80}") from None
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        if given is None or isinstance(given, str):
+            return given
+        raise InputError(f"{form.times} must be a time, got {given!r:.80}")
+    for scale in (1, 10**3, 10**6, 10**9):
+        if _FIRST_SECOND * scale <= given < _LAST_SECOND * scale:
+            return from_microseconds(int(given * 10**6 // scale))
+    raise InputError(f"{form.times} must be a time since 1970 in s, ms, µs or ns, got {given!r:.80}")
