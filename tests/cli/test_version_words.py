@@ -110,6 +110,7 @@ def test_every_option_that_takes_a_version_understands_the_words(
         "training-frame --version": (*place, "--entities", labels, "--output", out, "--json"),
         "fold-in --version": (*place, "--interactions", log, "--entity", "user", "--output", out),
         "fold-in --like": (*place, "--interactions", log, "--entity", "user", "--output", out),
+        "follow --like": (*place, "--source", tmp_path, "--once"),
         "rollback --to": (*place, "--json"),
         "diff": (*place, "--json"),
         "similar-items --version": ("sku-1", *place, "--json"),
