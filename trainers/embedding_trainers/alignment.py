@@ -105,10 +105,11 @@ def count_shared(previous: Artifact, ids: Mapping[Entity, pa.Array]) -> dict[Ent
     Raises:
         ArtifactError: a table of it is damaged.
     """
-    return {
-        entity: len(ids[entity]) - _rows_in(_trained(previous, entity)[f"{entity}_id"], ids[entity]).null_count
-        for entity in ENTITIES
-    }
+    shared: dict[Entity, int] = {}
+    for entity in ENTITIES:
+        before = previous.trained_on(entity, previous.table(entity, [f"{entity}_id", "n_interactions"]))
+        shared[entity] = len(ids[entity]) - _rows_in(before[f"{entity}_id"], ids[entity]).null_count
+    return shared
 
 
 def too_few(previous: Artifact, counts: Mapping[Entity, int], dim: int) -> str:
@@ -160,7 +161,8 @@ def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
     """The sums over the shared ids; every other one is of the second half."""
     sides: dict[Entity, Halves] = {}
     for entity, table in tables.items():
-        before = _trained(previous, entity)
+        # Rows of content alone say of the space what the others do.
+        before = previous.trained_on(entity, previous.table(entity))
         rows = _rows_in(before[f"{entity}_id"], table.ids)
         new = np.flatnonzero(rows.is_valid())
         old = rows.drop_null().to_numpy()
@@ -170,14 +172,6 @@ def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:
         halves = [(new[start::2], old[start::2]) for start in (0, 1)]
         sides[entity] = [sum_up(table.embedding[a], vectors[b], n[a], m[b]) for a, b in halves]
     return sides
-
-
-def _trained(previous: Artifact, entity: Entity) -> pa.Table:
-    """The rows of a version without those of content alone, which say of the space what the others do."""
-    table = previous.table(entity)
-    if previous.manifest.content_of(entity) is None:
-        return table
-    return table.filter(pc.greater(table["n_interactions"], 0))
 
 
 def _rows_in(known: pa.ChunkedArray, ids: pa.Array) -> pa.Array:

@@ -223,10 +223,8 @@ def _source(path: str) -> Any:
 
 def _trained(artifact: Artifact, labels: Labels) -> pa.Table:
     """Ids and vectors of those that were trained on: content alone is no vector to learn from."""
-    table = artifact.table(labels.entity, [f"{labels.entity}_id", "embedding", "n_interactions"])
-    if artifact.manifest.content_of(labels.entity) is None:
-        return table
-    return table.filter(pc.greater(table["n_interactions"], 0))
+    columns = [f"{labels.entity}_id", "embedding", "n_interactions"]
+    return artifact.trained_on(labels.entity, artifact.table(labels.entity, columns))
 
 
 def _in_both(labels: Labels, new: pa.Table, old: pa.Table) -> tuple[pa.Array, pa.Array]:

@@ -171,7 +171,7 @@ class Run:
             if cut := file.cut_times():
                 warnings.append(f"{file.name}: the times of {', '.join(cut)} are cut to whole seconds, as in Feast")
             rows = file.rows_of(ids[entity])
-            catalogue, why_not = catalogue_of(file, entity, ids[entity], content[entity])
+            catalogue, why_not = catalogue_of(file, entity, ids[entity], rows, content[entity])
             if catalogue is not None:
                 catalogues[entity] = catalogue
                 attributes[entity] = catalogue.trained_attributes

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feast_embeddings.artifact.history import refresh_history
@@ -109,6 +110,16 @@ class Artifact:
     ) -> Iterator[pa.RecordBatch]:
         """Like `table`, at most `rows` rows at a time: the table is never in memory as a whole."""
         return self.verified(entity).batches(columns, rows)
+
+    def trained_on(self, entity: Entity, table: pa.Table) -> pa.Table:
+        """Return the rows of a table of users or items that training learned from, and not from content alone.
+
+        Args:
+            table: with the column ``n_interactions``.
+        """
+        if self.manifest.content_of(entity) is None:
+            return table
+        return table.filter(pc.greater(table["n_interactions"], 0))
 
     def _check(self, entity: Entity, files: TableFiles) -> None:
         """Check that the manifest and the table agree; a manifest of format 1 has no checksum."""

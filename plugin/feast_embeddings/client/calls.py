@@ -79,30 +79,17 @@ def _call(model: str, name: str, body: dict[str, Any], read: Callable[[Any], T])
 def _query(
     model: str,
     name: str,
+    read: Callable[..., T],
     limit: int,
     filter: str | None,
     return_metadata: bool,
     fields: Iterable[str] | None,
     version: str | None,
     **more: Any,
-) -> Call[Neighbours]:
-    body = {"limit": limit, "filter": filter, **_returned(return_metadata, fields, version), **more}
-    return _call(model, name, body, lambda a: Neighbours.of(a, metadata=return_metadata or fields is not None))
-
-
-def _batch(
-    model: str,
-    name: str,
-    limit: int,
-    filter: str | None,
-    return_metadata: bool,
-    fields: Iterable[str] | None,
-    version: str | None,
-    **more: Any,
-) -> Call[NeighboursBatch]:
+) -> Call[T]:
     body = {"limit": limit, "filter": filter, **_returned(return_metadata, fields, version), **more}
     metadata = return_metadata or fields is not None
-    return _call(model, f"{name}/batch", body, lambda a: NeighboursBatch.of(a, metadata=metadata))
+    return _call(model, name, body, lambda answer: read(answer, metadata=metadata))
 
 
 def _returned(return_metadata: bool, fields: Iterable[str] | None, version: str | None) -> dict[str, Any]:
@@ -161,7 +148,7 @@ def similar_items(
         "negative": None if negative is None else id_list(negative, "negative"),
         "vector": None if vector is None else np.asarray(vector, dtype=np.float64).tolist(),
     }
-    return _query(model, "similar_items", limit, filter, return_metadata, fields, version, **more)
+    return _query(model, "similar_items", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
 
 
 def similar_items_batch(
@@ -175,8 +162,16 @@ def similar_items_batch(
     version: str | None = None,
 ) -> Call[NeighboursBatch]:
     """Run `similar_items` for many items."""
-    return _batch(
-        model, "similar_items", limit, filter, return_metadata, fields, version, item_ids=id_list(item_ids, "item_ids")
+    return _query(
+        model,
+        "similar_items/batch",
+        NeighboursBatch.of,
+        limit,
+        filter,
+        return_metadata,
+        fields,
+        version,
+        item_ids=id_list(item_ids, "item_ids"),
     )
 
 
@@ -194,6 +189,7 @@ def similar_users(
     return _query(
         model,
         "similar_users",
+        Neighbours.of,
         limit,
         filter,
         return_metadata,
@@ -214,8 +210,16 @@ def similar_users_batch(
     version: str | None = None,
 ) -> Call[NeighboursBatch]:
     """Run `similar_users` for many users."""
-    return _batch(
-        model, "similar_users", limit, filter, return_metadata, fields, version, user_ids=id_list(user_ids, "user_ids")
+    return _query(
+        model,
+        "similar_users/batch",
+        NeighboursBatch.of,
+        limit,
+        filter,
+        return_metadata,
+        fields,
+        version,
+        user_ids=id_list(user_ids, "user_ids"),
     )
 
 
@@ -257,7 +261,7 @@ def rank(
         "exclude_seen": exclude_seen,
         **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
-    return _query(model, "rank", limit, filter, return_metadata, fields, version, **more)
+    return _query(model, "rank", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
 
 
 def rank_batch(
@@ -286,7 +290,7 @@ def rank_batch(
         "exclude_seen": exclude_seen,
         **_shaping(exclude_ids, offset, max_per, diversity, fallback),
     }
-    return _batch(model, "rank", limit, filter, return_metadata, fields, version, **more)
+    return _query(model, "rank/batch", NeighboursBatch.of, limit, filter, return_metadata, fields, version, **more)
 
 
 def search(
@@ -328,7 +332,7 @@ def users_for_item(
 ) -> Call[Neighbours]:
     """Find the users with the highest score for an item."""
     more = {"item_id": id_list([item_id], "item_id")[0], "exclude_seen": exclude_seen}
-    return _query(model, "users_for_item", limit, filter, return_metadata, fields, version, **more)
+    return _query(model, "users_for_item", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
 
 
 def users_for_item_batch(
@@ -344,7 +348,9 @@ def users_for_item_batch(
 ) -> Call[NeighboursBatch]:
     """Run `users_for_item` for many items."""
     more = {"item_ids": id_list(item_ids, "item_ids"), "exclude_seen": exclude_seen}
-    return _batch(model, "users_for_item", limit, filter, return_metadata, fields, version, **more)
+    return _query(
+        model, "users_for_item/batch", NeighboursBatch.of, limit, filter, return_metadata, fields, version, **more
+    )
 
 
 def lookalike_users(
@@ -359,7 +365,15 @@ def lookalike_users(
 ) -> Call[Neighbours]:
     """Find the users most similar to these users, without them."""
     return _query(
-        model, "users_for_item", limit, filter, return_metadata, fields, version, user_ids=id_list(user_ids, "user_ids")
+        model,
+        "users_for_item",
+        Neighbours.of,
+        limit,
+        filter,
+        return_metadata,
+        fields,
+        version,
+        user_ids=id_list(user_ids, "user_ids"),
     )
 
 

@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feast_embeddings.arguments import Id
+from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError
 from feast_embeddings.events import Event, to_events
 from feast_embeddings.following.form import EVENT_ID, Form
 from feast_embeddings.reading import IdType
+from feast_embeddings.reading.expressions import FIRST_SECOND, LAST_SECOND
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["message_event"]
 
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
-# Seconds from 1990 to 5138, milliseconds likewise, and so on, as files have them.
-_FIRST_SECOND, _LAST_SECOND = 631_152_000, 10**11
+_WHOLE = re.compile(WHOLE_NUMBER)
 
 
 def message_event(value: bytes | None, form: Form, now: datetime, event_id: str) -> Event | None:
@@ -99,6 +99,6 @@ def _moment(given: Any, form: Form) -> datetime | str | None:
             return given
         raise InputError(f"{form.times} must be a time, got {given!r:.80}")
     for scale in (1, 10**3, 10**6, 10**9):
-        if _FIRST_SECOND * scale <= given < _LAST_SECOND * scale:
+        if FIRST_SECOND * scale <= given < LAST_SECOND * scale:
             return from_microseconds(int(given * 10**6 // scale))
     raise InputError(f"{form.times} must be a time since 1970 in s, ms, µs or ns, got {given!r:.80}")

@@ -24,19 +24,19 @@ def probe_gates(new: Artifact, live: Live | None, gates: Gates) -> list[GateResu
     if not probes or live is None:
         return []
     if live.manifest is None:
-        return _without(probes, "the live version is not on disk")
+        return _without(dict.fromkeys(probes, "the live version is not on disk"))
     if live.spaces != {new.manifest.space_id}:
-        return _without(probes, "the live version is of another space")
+        return _without(dict.fromkeys(probes, "the live version is of another space"))
     data = new.path.parent.parent
     try:
         scores, lacking = from_trainers("probes")(new, load_artifact(data, new.manifest.model, live.manifest.version))
     except MissingExtraError as error:
-        return _without(probes, str(error))
+        return _without(dict.fromkeys(probes, str(error)))
     except EmbeddingsError as error:
         # What says whether models go on cannot be read: not to publish is the safe side.
         failed = f"it cannot be scored: {error}"
         return [GateResult("probe", status(False, gates.allow_probe_drop), f"{name}: {failed}") for name in probes]
-    return [_gate(score, gates) for score in scores] + _without(lacking, "")
+    return [_gate(score, gates) for score in scores] + _without(lacking)
 
 
 def _gate(score: Any, gates: Gates) -> GateResult:
@@ -48,5 +48,5 @@ def _gate(score: Any, gates: Gates) -> GateResult:
     return GateResult("probe", status(score.after >= lowest, gates.allow_probe_drop), detail)
 
 
-def _without(probes: dict[str, str], why: str) -> list[GateResult]:
-    return [GateResult("probe", "not comparable", f"{name}: {why or reason}") for name, reason in probes.items()]
+def _without(reasons: dict[str, str]) -> list[GateResult]:
+    return [GateResult("probe", "not comparable", f"{name}: {reason}") for name, reason in reasons.items()]

@@ -105,7 +105,11 @@ class LiveCollection:
         def nearest(n: int) -> list[ScoredPoint]:
             return self._nearest(vector_name, vector, n, filter, excluded, only, payload)
 
-        return shown(nearest, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
+        return self._shown(nearest, k)
+
+    def _shown(self, search: Callable[[int], list[ScoredPoint]], k: int) -> list[ScoredPoint]:
+        """Return the k best that are not hidden; `search` returns the n best of all."""
+        return shown(search, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
 
     def _nearest(
         self,
@@ -169,17 +173,24 @@ class LiveCollection:
 
     def passing(self, points: Sequence[PointId], filter: models.Filter | None) -> list[PointId]:
         """Return those of the points that are there, not hidden, and pass the filter, in the order given."""
+        hidden = self._hidden.now()
+        return [id for id in self._passing(points, filter, []) if id not in hidden]
+
+    def _passing(
+        self, points: Sequence[PointId], filter: models.Filter | None, payload: Sequence[str] | None
+    ) -> dict[PointId, StoredPoint]:
+        """Return those of the points that are there and pass the filter, hidden or not, in the order given."""
         among: list[Any] = [models.HasIdCondition(has_id=list(points))]
         found, _ = self._engine.page(
             self.collection,
             limit=max(1, len(points)),
             start=None,
-            payload=[],
+            payload=payload,
             vectors=[],
             filter=models.Filter(must=among if filter is None else [filter, *among]),
         )
-        passed = {point.id for point in found} - self._hidden.now()
-        return [id for id in points if id in passed]
+        stored = {point.id: point for point in found}
+        return {id: stored[id] for id in points if id in stored}
 
     def payloads(self, points: Sequence[PointId], keys: Sequence[str] | None) -> list[dict[str, Any] | None]:
         """Return these keys of each point's payload, all for None; None for a point that is not there."""
@@ -204,7 +215,7 @@ class LiveCollection:
         def popular(n: int) -> list[ScoredPoint]:
             return self._popular(n, filter, excluded, only, payload)
 
-        return shown(popular, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
+        return self._shown(popular, k)
 
     def recent(
         self,
@@ -235,23 +246,14 @@ class LiveCollection:
                 ids, times = zip(*batch, strict=True)
                 moments = dict(zip(self.side.point_ids(ids), times, strict=True))
                 points = [p for p in moments if p not in never and (among is None or p in among)]
-                among_these = models.HasIdCondition(has_id=list(points))
-                found, _ = self._engine.page(
-                    self.collection,
-                    limit=max(len(points), 1),
-                    start=None,
-                    payload=payload,
-                    vectors=[],
-                    filter=models.Filter(must=[among_these, *([] if filter is None else [filter])]),
-                )
-                stored = {point.id: point for point in found}
-                hits += [ScoredPoint(p, moments[p] / _HOUR, stored[p].payload) for p in points if p in stored]
+                passing = self._passing(points, filter, payload)
+                hits += [ScoredPoint(p, moments[p] / _HOUR, point.payload) for p, point in passing.items()]
                 if len(hits) >= n:
                     return hits[:n]
             rest = self._popular(n - len(hits), filter, [*excluded, *(hit.id for hit in hits)], only, payload)
             return hits + [hit._replace(score=hit.score / (hit.score + 1)) for hit in rest]
 
-        return shown(recent, no_more_than_there_are(k, self._engine, self.collection), self._hidden.now())
+        return self._shown(recent, k)
 
     def _popular(
         self,

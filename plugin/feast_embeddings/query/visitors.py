@@ -25,10 +25,15 @@ class Loaded(Protocol):
     `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `vectors` takes n
     interactions, as row numbers from 0, item ids, and weights, each of shape (n,). It returns the m rows that get a
     vector, ascending; their vectors, float32, shape (m, dim); and which interactions are with a known item, shape (n,).
+    `with_content` makes one vector of those that n interactions and content give, each float32, shape (dim,).
     """
 
     ids: pa.Array
     history: int | None
+
+    def with_content(
+        self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
+    ) -> npt.NDArray[np.float32]: ...
 
     def vectors(
         self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
@@ -94,12 +99,10 @@ class Visitors(LoadedOnce[Loaded]):
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
     ) -> npt.NDArray[np.float32]:
-        """Return what a vector from n interactions and one from content say together: (n v + τ m) / (n + τ)."""
-        self._load()
-        return np.asarray((n * vector + self._strength * content) / (n + self._strength), np.float32)
+        """Return what a vector from n interactions and one from content say together."""
+        return self._load().with_content(vector, content, n)
 
     def _make(self, artifact: Artifact) -> Loaded:
-        self._strength = float((artifact.manifest.user_content or {}).get("strength", 0))
         loaded: Loaded = from_trainers("loaded")(artifact, "user")
         return loaded
 

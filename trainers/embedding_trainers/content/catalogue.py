@@ -65,7 +65,13 @@ class Catalogue:
 
     @classmethod
     def of(
-        cls, file: AttributeFile, entity: Entity, ids: pa.Array, asked: str | None, columns: tuple[ContentColumn, ...]
+        cls,
+        file: AttributeFile,
+        entity: Entity,
+        ids: pa.Array,
+        places: pa.Array,
+        asked: str | None,
+        columns: tuple[ContentColumn, ...],
     ) -> Catalogue:
         """Take the content from a file.
 
@@ -73,6 +79,7 @@ class Catalogue:
             file: with a row for each user or item.
             entity: whether they are users or items.
             ids: of those of the log.
+            places: the row of each of these, null where there is none.
             asked: for the manifest.
             columns: those that are content.
 
@@ -84,7 +91,6 @@ class Catalogue:
                 f"{file.name} has a column {SOURCE!r}, and with {_OPTIONS[entity]} that is the attribute that says "
                 "what a vector was made of; rename the column"
             )
-        places = file.rows_of(ids)
         cold = np.flatnonzero(~np.isin(np.arange(len(file.ids)), places.drop_null().to_numpy()))
         cold_ids = exact_cast(file.ids.take(pa.array(cold)), ids.type)
         if cold_ids is None:
@@ -120,13 +126,16 @@ def refuse_without_file(entity: Entity, asked: str | None, has_file: bool) -> No
         raise InputError(f"{_OPTIONS[entity]} {asked}: no file to take it from; name one with --{entity}s")
 
 
-def catalogue_of(file: AttributeFile, entity: Entity, ids: pa.Array, asked: str | None) -> tuple[Catalogue | None, str]:
+def catalogue_of(
+    file: AttributeFile, entity: Entity, ids: pa.Array, places: pa.Array, asked: str | None
+) -> tuple[Catalogue | None, str]:
     """What of a file is content; or None, and why.
 
     Args:
         file: with a row for each user or item.
         entity: whether they are users or items.
         ids: of those of the log.
+        places: the row of each of these, null where there is none.
         asked: ``none``, ``auto``, or what `parse_content` reads; None takes what looks like content, if it can be used.
 
     Raises:
@@ -135,11 +144,11 @@ def catalogue_of(file: AttributeFile, entity: Entity, ids: pa.Array, asked: str 
     if asked == NONE:
         return None, "content is turned off"
     if asked is not None:
-        return Catalogue.of(file, entity, ids, asked, content_columns(file, entity, asked)), ""
+        return Catalogue.of(file, entity, ids, places, asked, content_columns(file, entity, asked)), ""
     if not (columns := guess_content(file.columns).content):
         return None, "no column looks like content"
     try:
-        return Catalogue.of(file, entity, ids, None, columns), ""
+        return Catalogue.of(file, entity, ids, places, None, columns), ""
     except InputError as error:
         # Without content the file may do as it is; where it does not, that is said when it is read.
         return None, str(error)

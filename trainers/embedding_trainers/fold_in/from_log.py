@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedding_trainers.content.prior import blend
 from embedding_trainers.extra import import_extra
 from embedding_trainers.fold_in.histories import union
 from embedding_trainers.interactions import Interactions, read_interactions
@@ -67,6 +68,7 @@ class FoldIn:
         self._threadpool_limits: Any = import_extra("threadpoolctl").threadpool_limits
         self.other = _OTHER[entity]
         self.history = artifact.manifest.history
+        self._strength = float((artifact.manifest.content_of(entity) or {}).get("strength", 0))
         table = artifact.table(self.other)
         self.ids = table[f"{self.other}_id"].combine_chunks()
         self._known = _known_side(self.other, table, artifact)
@@ -80,6 +82,13 @@ class FoldIn:
             zero_copy_only=False
         )
         return found
+
+    def with_content(
+        self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
+    ) -> npt.NDArray[np.float32]:
+        """What a vector from n interactions and one from content say together, see `content.prior`; shape (dim,)."""
+        mixed: npt.NDArray[np.float32] = blend(vector[None], content[None], np.array([n]), self._strength)[0]
+        return mixed
 
     def matrix(
         self, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]
@@ -192,9 +201,7 @@ def _side(log: Interactions, entity: Entity) -> tuple[pa.Array, npt.NDArray[np.i
 
 def known_ids(artifact: Artifact, files: TableFiles, entity: Entity, ids: pa.Array) -> pa.Array:
     """Those of the ids that a version was trained on: rows of content alone were not."""
-    trained = files.read([f"{entity}_id", "n_interactions"])
-    if artifact.manifest.content_of(entity) is not None:
-        trained = trained.filter(pc.greater(trained["n_interactions"], 0))
+    trained = artifact.trained_on(entity, files.read([f"{entity}_id", "n_interactions"]))
     return ids.filter(pc.is_in(ids, value_set=trained[f"{entity}_id"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,13 @@ _SHARE = click.FloatRange(0, 1)
 _FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
+def _limit(
+    name: str, default: float, help: str, metavar: str = "SHARE", type: click.ParamType[float] = _SHARE
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option of a limit."""
+    return click.option(name, default=default, show_default=True, type=type, metavar=metavar, help=help)
+
+
 @click.command()
 @click.option(
     "--interactions",
@@ -47,53 +55,19 @@ _FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
     help="Interactions from TIME on are new (UTC without an offset).  [default: later than the training's newest]",
 )
 @max_age_option
-@click.option(
-    "--max-unknown-users",
-    default=0.3,
-    show_default=True,
-    type=_SHARE,
-    metavar="SHARE",
-    help="Of new interactions, by users that the live version does not know.",
-)
-@click.option(
-    "--max-unknown-items",
-    default=0.1,
-    show_default=True,
-    type=_SHARE,
-    metavar="SHARE",
-    help="The same with items.",
-)
-@click.option(
-    "--max-later",
-    default=0.2,
-    show_default=True,
-    type=_SHARE,
-    metavar="SHARE",
-    help="Of live users, and of live items, that came after the training.",
-)
-@click.option(
-    "--min-neighbour-overlap",
-    default=0.7,
-    show_default=True,
-    type=_SHARE,
-    metavar="SHARE",
-    help="Of an item's 10 nearest after the training that are still its nearest.",
-)
-@click.option(
+@_limit("--max-unknown-users", 0.3, "Of new interactions, by users that the live version does not know.")
+@_limit("--max-unknown-items", 0.1, "The same with items.")
+@_limit("--max-later", 0.2, "Of live users, and of live items, that came after the training.")
+@_limit("--min-neighbour-overlap", 0.7, "Of an item's 10 nearest after the training that are still its nearest.")
+@_limit(
     "--min-recall-ratio",
-    default=0.8,
-    show_default=True,
-    type=click.FloatRange(0),
-    metavar="RATIO",
-    help="recall@20 on new interactions ÷ that on the version's holdout; its 95 % interval must reach this.",
+    0.8,
+    "recall@20 on new interactions ÷ that on the version's holdout; its 95 % interval must reach this.",
+    "RATIO",
+    click.FloatRange(0),
 )
-@click.option(
-    "--max-popularity-shift",
-    default=0.5,
-    show_default=True,
-    type=_SHARE,
-    metavar="DISTANCE",
-    help="Jensen-Shannon distance between what is popular now and in training.",
+@_limit(
+    "--max-popularity-shift", 0.5, "Jensen-Shannon distance between what is popular now and in training.", "DISTANCE"
 )
 @click.option(
     "--sample", default=1000, show_default=True, type=click.IntRange(min=1), help="Users and items to rank for."
