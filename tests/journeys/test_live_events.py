@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from qdrant_client import QdrantClient
 from tests.conftest import Command
 from tests.support.asking import Asking
-from tests.support.publishing import publish_any
-from tests.support.shop import ENGINES, Shop, apply, new_repo, qdrant
+from tests.support.shop import ENGINES, Shop, new_repo, serving
 
 from embedding_trainers.train import train_model
-from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.errors import IdTypeError, InputError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service.app import create_app
@@ -47,13 +44,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     write_log(folder / "log.parquet")
     parameters = {"factors": 8, "iterations": 5}
     artifact = train_model(repo.path, "shop", folder / "log.parquet", trainer="als", parameters=parameters).artifact
-    feature_store = apply(repo)
-    if request.param == "server-stand-in":
-        qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"), streams=1)
-    publish_any(feature_store, artifact)
-    yield Shop(repo, artifact, feature_store)
-    feature_store.teardown()  # type: ignore[no-untyped-call]
-    qdrant(feature_store).engine(feature_store.config).close()
+    yield from serving(request, repo, artifact)
 
 
 @pytest.fixture

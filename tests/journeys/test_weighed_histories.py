@@ -10,16 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from qdrant_client import QdrantClient
-from tests.support.publishing import publish_any
-from tests.support.shop import ENGINES, Shop, apply, new_repo, qdrant
+from tests.support.shop import ENGINES, Shop, apply, new_repo, qdrant, serving
 
 from embedding_trainers.fold_in import fold_in
 from embedding_trainers.interactions import Columns, Preparation, read_interactions
 from embedding_trainers.train import train_model
 from feast_embeddings.artifact import embedding_matrix, load_artifact
 from feast_embeddings.codec.seen_weights import WEIGHTS_KEY
-from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.query.store import EmbeddingStore
 
 N_USERS, N_ITEMS, KEPT = 40, 24, 3
@@ -58,14 +55,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         evaluation=False, history=KEPT,
     )  # fmt: skip
     apply(repo, "short")
-    feature_store = apply(repo)
-    if request.param == "server-stand-in":
-        qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"), streams=1)
-    publish_any(feature_store, artifact)
-    publish_any(feature_store, load_artifact(repo.data, "short"))
-    yield Shop(repo, artifact, feature_store)
-    feature_store.teardown()  # type: ignore[no-untyped-call]
-    qdrant(feature_store).engine(feature_store.config).close()
+    yield from serving(request, repo, artifact, load_artifact(repo.data, "short"))
 
 
 @pytest.fixture

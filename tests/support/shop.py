@@ -188,13 +188,17 @@ def new_repo(request: pytest.FixtureRequest, path: Path) -> Repo:
 def served_shop(request: pytest.FixtureRequest, folder: Path, write: WriteVersion = write_version) -> Iterator[Shop]:
     """A published version in a repo on the engine that `request.param` names; for fixtures of any scope."""
     repo = new_repo(request, folder / "repo")
-    artifact = write(repo.data)
+    yield from serving(request, repo, write(repo.data))
+
+
+def serving(request: pytest.FixtureRequest, repo: Repo, artifact: Artifact, *more: Artifact) -> Iterator[Shop]:
+    """A repo of `new_repo` with a published version of the shop, and of any other applied models."""
     feature_store = apply(repo)
     if request.param == "server-stand-in":
         qdrant(feature_store)._engine = ServerEngine(QdrantClient(":memory:"), streams=1)
-    shop = Shop(repo, artifact, feature_store)
-    shop.publish()
-    yield shop
+    for each in (artifact, *more):
+        publish_any(feature_store, each)
+    yield Shop(repo, artifact, feature_store)
     feature_store.teardown()  # type: ignore[no-untyped-call]
     qdrant(feature_store).engine(feature_store.config).close()
 
