@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -80,6 +82,18 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     kept = [event for part in EventLog(path).batches() for event in part]
     assert added == len(kept) == 4 * 45 + 5
     assert len({event.event_id for event in kept}) == len(kept)
+
+
+def test_a_new_file_waits_for_who_is_making_it(tmp_path: Path) -> None:
+    """SQLite answers "locked" at once to a change of the journal while another connection is about to write."""
+    path = tmp_path / "x.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    ending = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    ending.start()
+    assert EventLog(path).add([Event("u", "i", 1, 1.0, "a")]).added == 1
+    ending.join()
+    other.close()
 
 
 _WRITER = """

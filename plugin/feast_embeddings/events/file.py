@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import tenacity
+
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.files import writer_lock
 
@@ -60,7 +62,7 @@ class ModelFile:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._opened("rwc") as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _log_ahead(connection)
             connection.executescript(_TABLES)
             yield connection
 
@@ -93,3 +95,18 @@ class ModelFile:
             yield
         except (sqlite3.Error, OSError) as error:
             raise EmbeddingsError(f"the events in {self.path} cannot be used: {error}") from error
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_busy),
+    stop=tenacity.stop_after_delay(_WAIT_SECONDS),
+    wait=tenacity.wait_random(max=0.02),
+    reraise=True,
+)
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer work at the same time. SQLite's own timeout does not cover this change of a new file."""
+    connection.execute("PRAGMA journal_mode = WAL")
