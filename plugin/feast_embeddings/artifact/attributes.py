@@ -21,6 +21,7 @@ __all__ = [
     "BEHAVIOUR",
     "BOTH",
     "CONTENT",
+    "CONTENT_EMBEDDING",
     "RESERVED_COLUMNS",
     "SOURCE",
     "TIMESTAMP",
@@ -31,6 +32,8 @@ __all__ = [
 SOURCE = "source"
 """The attribute that says what a vector was made of, where content makes some: one of the three below."""
 BEHAVIOUR, CONTENT, BOTH = "behaviour", "content", "both"
+CONTENT_EMBEDDING = "content_embedding"
+"""The column of what content alone says: vectors of length 1, null where it says nothing."""
 
 # Columns of the data contract; an attribute may not take one of these names.
 RESERVED_COLUMNS = frozenset(
@@ -38,6 +41,7 @@ RESERVED_COLUMNS = frozenset(
         "user_id",
         "item_id",
         "embedding",
+        CONTENT_EMBEDDING,
         "bias",
         "n_interactions",
         SEEN,

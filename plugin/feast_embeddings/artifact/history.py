@@ -148,7 +148,8 @@ def _union(schemas: list[pa.Schema]) -> pa.Schema:
         return schemas[0] if schemas else pa.schema([])
     variable = [
         pa.schema(
-            pa.field(f.name, pa.list_(pa.float32())) if f.name == "embedding" else f.remove_metadata() for f in schema
+            pa.field(f.name, pa.list_(pa.float32())) if pa.types.is_fixed_size_list(f.type) else f.remove_metadata()
+            for f in schema
         )
         for schema in schemas
     ]

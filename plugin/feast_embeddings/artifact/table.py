@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.artifact.attributes import TIMESTAMP, normalise_attributes
+from feast_embeddings.artifact.attributes import CONTENT_EMBEDDING, TIMESTAMP, normalise_attributes
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, misfit
 from feast_embeddings.errors import ArtifactError, InputError
 
@@ -52,6 +52,8 @@ class EmbeddingTable:
         seen_items: the item ids of each row, the newest last where there are times; or None.
         seen_weights: the weight of each seen item, above 0, in their order; None where all are 1.
         seen_times: the time of the newest interaction with each seen item, in their order; or None.
+        content: float32, shape (n, dim), or None: the direction that content alone gives, of length 1; zeros where it
+            says nothing.
         attributes: one row per id, or None; see `feast_embeddings.artifact.attributes` for the types.
     """
 
@@ -63,6 +65,7 @@ class EmbeddingTable:
     attributes: pa.Table | None = None
     seen_weights: Lists | None = None
     seen_times: Lists | None = None
+    content: npt.NDArray[np.float32] | None = None
 
     def part(self, rows: slice) -> EmbeddingTable:
         """Return these rows, without a copy, but with what they have seen made.
@@ -83,6 +86,7 @@ class EmbeddingTable:
             n_interactions=self.n_interactions[rows],
             bias=None if self.bias is None else self.bias[rows],
             attributes=None if self.attributes is None else self.attributes.slice(start, n),
+            content=None if self.content is None else self.content[rows],
             **lists,
         )
 
@@ -166,11 +170,10 @@ def to_arrow(
     entity: Entity, table: EmbeddingTable, as_of: datetime, created_at: datetime, version: str, space: str
 ) -> pa.Table:
     """Build the rows of an artifact's table from vectors that `check_table` returned."""
-    n, dim = table.embedding.shape
-    embedding = pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(table.embedding, dtype=np.float32).reshape(-1)), dim
-    )
-    columns: dict[str, Any] = {f"{entity}_id": table.ids, "embedding": embedding}
+    n = len(table.ids)
+    columns: dict[str, Any] = {f"{entity}_id": table.ids, "embedding": _vectors(table.embedding)}
+    if table.content is not None:
+        columns[CONTENT_EMBEDDING] = _vectors(table.content, missing=np.logical_not(table.content.any(axis=1)))
     if table.bias is not None:
         columns["bias"] = pa.array(table.bias, pa.float32())
     columns["n_interactions"] = pa.array(table.n_interactions, pa.int64())
@@ -183,6 +186,12 @@ def to_arrow(
     if table.attributes is not None:
         columns |= dict(zip(table.attributes.column_names, table.attributes.columns, strict=True))
     return pa.table(columns)
+
+
+def _vectors(matrix: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_] | None = None) -> pa.FixedSizeListArray:
+    values = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
+    mask = None if missing is None else pa.array(missing)
+    return pa.FixedSizeListArray.from_arrays(values, matrix.shape[1], mask=mask)
 
 
 def _made(lists: Lists, rows: slice) -> pa.Array | pa.ChunkedArray:

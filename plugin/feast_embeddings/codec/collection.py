@@ -13,6 +13,7 @@ from feast_embeddings.errors import InputError, MetricError
 
 __all__ = [
     "BIAS_TAG",
+    "SCANNED_TAG",
     "UNINDEXED_TAG",
     "UNLINKED_TAG",
     "VectorField",
@@ -26,6 +27,9 @@ __all__ = [
 
 # A vector field with this tag is stored with the value of the named bias feature as one more coordinate.
 BIAS_TAG = "bias"
+# A feature with this tag, whose value is the length, is one more vector: of unit length, so that the dot product is the
+# cosine without a second copy, and without a graph, which would make a publish take twice as long.
+SCANNED_TAG = "scanned_vector"
 # A feature with this tag can be filtered on, but has no payload index (for long lists that are rarely filtered on).
 UNINDEXED_TAG = "unindexed"
 # An integer feature with this tag has a payload index, but no edges in the graphs for its ranges (if it is rarely
@@ -73,6 +77,8 @@ class VectorField:
     bias: str | None
     declared: bool = True
     """Whether the field names its metric. Without one, Feast requests L2 unless the caller names another."""
+    indexed: bool = True
+    """Whether its searched vector may have a graph; without one, a search is an exact scan."""
 
     @property
     def search_name(self) -> str:
@@ -83,7 +89,7 @@ class VectorField:
         """Return the named vectors of a collection whose vectors have this length."""
         size = dim + (self.bias is not None)
         if self.distance != "Cosine":
-            return {self.name: VectorSpec(size=size, distance=self.distance, indexed=True)}
+            return {self.name: VectorSpec(size=size, distance=self.distance, indexed=self.indexed)}
         # The copy that is read back supports a second metric: L2 if Feast may request it, else the dot product.
         second: Distance = "Dot" if self.declared or self.bias is not None else "Euclid"
         return {
@@ -93,12 +99,17 @@ class VectorField:
 
 
 def vector_fields(view: FeatureView, default_metric: str = "cosine") -> dict[str, VectorField]:
-    """Return the vector-indexed features of a view by name.
+    """Return the features of a view that are stored as vectors by name, the one that Feast searches first.
 
     Raises:
         InputError: a metric that Qdrant does not have, or a bias that is not a feature of the view.
     """
-    return {f.name: _vector_field(view, f, default_metric) for f in view.features if f.vector_index}
+    searched = {f.name: _vector_field(view, f, default_metric) for f in view.features if f.vector_index}
+    return searched | {
+        f.name: VectorField(f.name, int(f.tags[SCANNED_TAG]), "Dot", None, indexed=False)
+        for f in view.features
+        if SCANNED_TAG in f.tags
+    }
 
 
 def _vector_field(view: FeatureView, field: Field, default_metric: str) -> VectorField:

@@ -20,10 +20,10 @@ from feast.types import Array, Bool, FeastType, Float32, Float64, Int64, String,
 
 from feast_embeddings.artifact import ENTITIES, Artifact, load_artifact
 from feast_embeddings.artifact import Entity as Side
-from feast_embeddings.artifact.attributes import feast_type_name
+from feast_embeddings.artifact.attributes import CONTENT_EMBEDDING, feast_type_name
 from feast_embeddings.artifact.history import history_source
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN
-from feast_embeddings.codec.collection import BIAS_TAG, UNINDEXED_TAG, UNLINKED_TAG
+from feast_embeddings.codec.collection import BIAS_TAG, SCANNED_TAG, UNINDEXED_TAG, UNLINKED_TAG
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.entities import entity_for
 from feast_embeddings.online.view_tables import MODEL_TAG
@@ -53,7 +53,7 @@ _FEAST_TYPES: dict[str, FeastType] = {
     "Array(Int64)": Array(Int64),
 }
 # Weights and times of what was seen come and go with the log; views would have to change with them.
-_NOT_FEATURES = {"embedding", *NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
+_NO_ATTRIBUTES = {"embedding", CONTENT_EMBEDDING, *NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
 _SIDE_FIELDS = [f"{entity}{part}" for entity in ENTITIES for part in ("", "_source", "_embeddings")]
 
 
@@ -226,7 +226,11 @@ def _features(artifact: Artifact, entity: Side) -> Iterator[Field]:
         vector_search_metric="cosine",
         tags={BIAS_TAG: "bias"} if "bias" in schema.names else {},
     )
-    yield from (_field(column) for column in schema if column.name not in {f"{entity}_id", *_NOT_FEATURES})
+    if CONTENT_EMBEDDING in schema.names:
+        # Feast allows a view one vector only that it searches itself.
+        tags = {SCANNED_TAG: str(artifact.manifest.dim)}
+        yield Field(name=CONTENT_EMBEDDING, dtype=Array(Float32), tags=tags)
+    yield from (_field(column) for column in schema if column.name not in {f"{entity}_id", *_NO_ATTRIBUTES})
 
 
 def _field(column: pa.Field) -> Field:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest
-from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
+from feast_embeddings.artifact.attributes import CONTENT_EMBEDDING, RESERVED_COLUMNS
 from feast_embeddings.artifact.brute_force import highest
 from feast_embeddings.errors import InputError
 from feast_embeddings.offline.version_pair import Pair, pair_of
@@ -231,7 +231,7 @@ def _worst(
     rows, measure = (chosen[: len(overlaps)], overlaps) if cosines is None else (np.arange(len(cosines)), cosines)
     moved = rows[np.lexsort((-pair.new.counts[rows], measure))[:n]]
     files = new.verified(entity)
-    columns = [name for name in files.schema.names if name != "embedding"]
+    columns = [name for name in files.schema.names if name not in ("embedding", CONTENT_EMBEDDING)]
     after = files.take(pair.new.rows[moved], columns).to_pylist()
     return [
         Moved(

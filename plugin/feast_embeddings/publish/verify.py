@@ -12,7 +12,15 @@ from feast_embeddings.artifact import Artifact, Entity, embedding_matrix
 from feast_embeddings.artifact.brute_force import VECTOR_ROWS, Matrix, as_stored, kth_best_scores, matrix_of, unit
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.codec.columns import encode_table
-from feast_embeddings.engines.engine import DEFAULT_EF, TIMESTAMP_KEY, Distance, Engine, PointId, ScoredPoint
+from feast_embeddings.engines.engine import (
+    DEFAULT_EF,
+    TIMESTAMP_KEY,
+    Distance,
+    Engine,
+    PointId,
+    ScoredPoint,
+    StoredPoint,
+)
 from feast_embeddings.errors import ArtifactError, EngineError, InputError
 from feast_embeddings.publish.target import Target
 
@@ -171,14 +179,19 @@ def _compare(engine: Engine, target: Target, rows: npt.NDArray[np.intp], datatyp
             if (
                 point is None
                 or point.payload[TIMESTAMP_KEY] != sample.timestamps[number]
-                or any(
-                    point.vectors[name].tobytes() != as_stored(sample.vectors[name][0][number], datatype).tobytes()
-                    for name in names
-                )
+                or any(not _is_as_sent(point, name, *sample.vectors[name], number, datatype) for name in names)
             ):
                 raise EngineError(
                     f"{target.collection} does not return point {sample.ids[number]} as written; the live version stays"
                 )
+
+
+def _is_as_sent(
+    point: StoredPoint, name: str, sent: Matrix, present: npt.NDArray[np.bool_], number: int, datatype: str
+) -> bool:
+    if not present[number]:
+        return name not in point.vectors
+    return name in point.vectors and point.vectors[name].tobytes() == as_stored(sent[number], datatype).tobytes()
 
 
 @dataclass(frozen=True)

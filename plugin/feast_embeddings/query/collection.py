@@ -362,15 +362,20 @@ class LiveCollection:
 
     def scroll(self, filter: models.Filter | None) -> Iterator[list[StoredPoint]]:
         """Yield every point that passes the filter, page by page, with all its data but the searched copies."""
-        return self._engine.scroll(self.collection, payload=None, vectors=[self.side.field.name], filter=filter)
+        names = [name for name in self.side.codec.fields if name in self.spec.vectors]
+        return self._engine.scroll(self.collection, payload=None, vectors=names, filter=filter)
 
-    def matrix(self, points: Sequence[StoredPoint | None]) -> npt.NDArray[np.float32]:
-        """Return the points' vectors as float32 (n, dim), without the bias; NaN for a missing point."""
-        field, dim = self.side.field, self.dim
+    def matrix(self, points: Sequence[StoredPoint | None], name: str | None = None) -> npt.NDArray[np.float32]:
+        """Return the points' vectors as float32 (n, dim), without the bias; NaN for a missing one.
+
+        Args:
+            name: which vector; by default the embedding.
+        """
+        name, dim = name or self.side.field.name, self.dim
         matrix = np.full((len(points), dim), np.nan, dtype=np.float32)
         for row, point in zip(matrix, points, strict=True):
-            if point is not None and field.name in point.vectors:
-                row[:] = point.vectors[field.name][:dim]
+            if point is not None and name in point.vectors:
+                row[:] = point.vectors[name][:dim]
         return matrix
 
 

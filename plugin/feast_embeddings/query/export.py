@@ -45,7 +45,7 @@ def _schema(live: LiveCollection) -> pa.Schema:
     """Derive the schema from the feature view, not from values: a column may have only nulls."""
     view, spec = live.side.codec.view, live.spec
     types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in [*view.entity_columns, *view.features]}
-    types[live.side.field.name] = pa.list_(pa.float32(), live.dim)
+    types |= dict.fromkeys(live.side.codec.fields, pa.list_(pa.float32(), live.dim))
     types["event_timestamp"] = TIMESTAMP
     # In the schema, so that an export without rows has its version too.
     return pa.schema(types, metadata={"version": spec.version, "space": spec.space, "as_of": spec.as_of})
@@ -57,8 +57,10 @@ def _batch(live: LiveCollection, schema: pa.Schema, page: Sequence[StoredPoint])
 
 
 def _column(live: LiveCollection, field: pa.Field, points: Sequence[StoredPoint]) -> pa.Array:
-    if field.name == live.side.field.name:
-        return pa.FixedSizeListArray.from_arrays(pa.array(live.matrix(points).reshape(-1)), type=field.type)
+    if field.name in live.side.codec.fields:
+        missing = pa.array([field.name not in point.vectors for point in points], pa.bool_())
+        values = pa.array(live.matrix(points, field.name).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(values, type=field.type, mask=missing)
     if field.name == "event_timestamp":
         return pa.array([point.payload[TIMESTAMP_KEY] for point in points], pa.int64()).cast(field.type)
     values = [live.side.codec.native(field.name, point.payload) for point in points]

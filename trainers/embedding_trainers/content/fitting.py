@@ -20,6 +20,7 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
 from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity
 from feast_embeddings.artifact.attributes import BOTH, SOURCE
+from feast_embeddings.artifact.brute_force import unit
 from feast_embeddings.artifact.table import Lists
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ class ContentFitting:
         changed, files = dict(tables), {}
         for entity, catalogue in self.catalogues.items():
             model, numbers, trained = self._fitted(entity, catalogue.rows, sides, user_items)
+            said = model.of(catalogue.table.take(pa.array(catalogue.rows[numbers])))
+            changed[entity] = _with_content(changed[entity], numbers, said)
             if tail is not None and entity == "item":
-                said = model.of(catalogue.table.take(pa.array(catalogue.rows[numbers])))
                 changed[entity] = _turned(changed[entity], numbers, with_prior(trained, said, tail))
             changed[entity] = _extended(changed[entity], catalogue, model)
             described = {"asked": catalogue.asked, f"{entity}s": len(catalogue.cold), **model.to_json()}
@@ -133,6 +135,12 @@ def _of_factors(factors: Factors) -> dict[Entity, Folded]:
     }
 
 
+def _with_content(table: EmbeddingTable, numbers: npt.NDArray[np.int64], said: Folded) -> EmbeddingTable:
+    content = np.zeros_like(table.embedding)
+    content[numbers] = unit(said.factors)
+    return replace(table, content=content)
+
+
 def _turned(table: EmbeddingTable, numbers: npt.NDArray[np.int64], turned: Folded) -> EmbeddingTable:
     embedding = table.embedding.copy()
     embedding[numbers] = turned.factors
@@ -158,6 +166,7 @@ def _extended(table: EmbeddingTable, catalogue: Catalogue, model: ContentModel) 
         table,
         ids=pa.concat_arrays([table.ids, catalogue.cold_ids]),
         embedding=np.concatenate([table.embedding, said.factors]),
+        content=None if table.content is None else np.concatenate([table.content, unit(said.factors)]),
         bias=None if table.bias is None else np.concatenate([table.bias, said.bias]),
         n_interactions=np.concatenate([table.n_interactions, np.zeros(len(catalogue.cold), np.int64)]),
         attributes=attributes,

@@ -25,6 +25,7 @@ from feast_embeddings.artifact import (
     to_arrow,
 )
 from feast_embeddings.artifact.attributes import BOTH, CONTENT, SOURCE
+from feast_embeddings.artifact.brute_force import unit
 from feast_embeddings.artifact.id_column import id_names
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN
 from feast_embeddings.errors import InputError
@@ -90,7 +91,9 @@ def fold_in_new_rows(
     content = located_images(file.columns, model.features.columns, file.folder, file.name)
     said = model.mixed(own, n, content)
     bias = said.bias if entity == "item" else None
-    made = check_table(entity, EmbeddingTable(ids=ids, embedding=said.factors, n_interactions=n, bias=bias, **seen))
+    alone = unit(model.of(content).factors)
+    made = EmbeddingTable(ids=ids, embedding=said.factors, content=alone, n_interactions=n, bias=bias, **seen)
+    made = check_table(entity, made)
     stamp = max(as_of, manifest.as_of)
     table = to_arrow(entity, made, stamp, datetime.now(UTC), manifest.version, manifest.space_id)
     served[SOURCE] = pa.array(np.where(n > 0, BOTH, CONTENT))
