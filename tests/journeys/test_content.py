@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,8 +22,8 @@ from embedding_trainers.content.model import ContentModel
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Folded, RunOptions
 from feast_embeddings import EmbeddingStore, embedding_views, publish_artifact
-from feast_embeddings.artifact import Artifact
-from feast_embeddings.errors import InputError
+from feast_embeddings.artifact import Artifact, Entity
+from feast_embeddings.errors import InputError, OptionError, UnknownIdError
 from feast_embeddings.repo import Repo, init_repo
 from feast_embeddings.service.app import create_app
 from feast_embeddings.service.settings import ServiceSettings
@@ -104,6 +106,82 @@ def test_cold_items_are_served(served: Served) -> None:
     near = store.similar_items("sku-59", 5)
     assert (category_of(near.ids) == 4).all()
     assert set(store.rank("u-3", ITEMS, filter="source = 'behaviour'").ids).isdisjoint(cold)
+
+
+def vectors_of(table: pa.Table, column: str) -> npt.NDArray[np.float32]:
+    return np.array([row or [np.nan] * 8 for row in table[column].to_pylist()], np.float32)
+
+
+@pytest.mark.parametrize("entity", ["item", "user"])
+def test_alike_by_content(served: Served, entity: Entity) -> None:
+    """The nearest by cosine of what content alone says, by brute force: to trained and cold ones, examples, a vector."""
+    store, table = served.store, served.artifact.table(entity)
+    ids = table[f"{entity}_id"].to_pylist()
+    content = vectors_of(table, "content_embedding")
+    np.testing.assert_allclose(np.linalg.norm(content, axis=1), 1, rtol=1e-6)
+    said = ContentModel.load(served.artifact.content(entity) or Path()).of(
+        (served.items if entity == "item" else served.users).take(
+            pc.index_in(table[f"{entity}_id"], value_set=getattr(served, f"{entity}s")[f"{entity}_id"].combine_chunks())
+        )
+    )
+    np.testing.assert_allclose(content, said.factors / np.linalg.norm(said.factors, axis=1, keepdims=True), rtol=1e-6)
+    similar = store.similar_items if entity == "item" else store.similar_users
+    for asked in (3, len(ids) - 1):
+        scores = content @ content[asked]
+        scores[asked] = -np.inf
+        found = similar(ids[asked], 7, by="content")
+        np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:7], rtol=1e-5)
+        np.testing.assert_allclose(scores[[ids.index(each) for each in found.ids]], found.scores, rtol=1e-5)
+    if entity == "item":
+        liked = store.similar_items(positive=ids[:2], negative=ids[2:3], k=5, by="content")
+        direction = 2 * content[:2].mean(axis=0) - content[2]
+        scores = content @ (direction / np.linalg.norm(direction))
+        scores[:3] = -np.inf
+        np.testing.assert_allclose(liked.scores, np.sort(scores)[::-1][:5], rtol=1e-5)
+        near = store.similar_items(vector=content[7], k=1, by="content", filter=f"item_id = '{ids[7]}'")
+        np.testing.assert_allclose(near.scores, [1], rtol=1e-5)
+
+
+def test_alike_by_behaviour(served: Served) -> None:
+    """No item that content alone made is found, and none can be asked for."""
+    store, table = served.store, served.artifact.table("item")
+    trained = table.filter(pc.not_equal(table["source"], "content"))
+    ids, vectors = trained["item_id"].to_pylist(), vectors_of(trained, "embedding")
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = np.delete(units @ units[0], 0)
+    found = store.similar_items(ids[0], ITEMS, by="behaviour")
+    assert sorted(found.ids) == sorted(ids[1:])
+    np.testing.assert_allclose(found.scores, np.sort(scores)[::-1], rtol=1e-4, atol=1e-6)
+    with pytest.raises(UnknownIdError, match="item 'sku-59' has no embedding from behaviour in version "):
+        store.similar_items("sku-59", by="behaviour")
+    assert store.similar_items_batch(["sku-59", ids[0]], by="behaviour").answers[0] is None
+    with pytest.raises(OptionError, match="by must be one of blend, behaviour, content, got 'looks'"):
+        store.similar_items(ids[0], by="looks")  # type: ignore[arg-type]
+
+
+def test_content_is_a_feature(served: Served, command: Command, tmp_path: Path) -> None:
+    """By Feast online and point in time, and in an export; null where content says nothing."""
+    table = served.artifact.table("item")
+    ids, content = table["item_id"].to_pylist(), vectors_of(table, "content_embedding")
+    feature_store, asked = served.repo.feature_store(), [ids[0], ids[-1], "nobody"]
+    view, moment = feature_store.get_feature_view("shop_item_embeddings"), datetime.now(UTC)
+    name = f"{view.name}:content_embedding"
+    key = view.join_keys[0]
+    online = feature_store.get_online_features([name], [{key: each} for each in asked]).to_dict()["content_embedding"]
+    frame = pd.DataFrame({key: asked, "event_timestamp": moment})
+    then = feature_store.get_historical_features(frame, [name]).to_df().set_index(key)["content_embedding"]
+    for found in (online, [then[each] for each in asked]):
+        np.testing.assert_array_equal(np.array(found[0], np.float32), content[0])
+        np.testing.assert_array_equal(np.array(found[1], np.float32), content[-1])
+        assert found[2] is None
+    clicks = pa.table({"user_id": ["u-1", "u-2"], "item_id": ["plain-1", "plain-1"]})
+    served.store.fold_in_items(clicks, push=True)
+    exported = served.store.export("item").read_all()
+    place = exported["item_id"].to_pylist()
+    assert exported["content_embedding"][place.index("plain-1")].as_py() is None
+    np.testing.assert_array_equal(exported["content_embedding"][place.index(ids[3])].as_py(), content[3])
+    assert "plain-1" not in served.store.similar_items(ids[0], ITEMS * 2, by="content").ids
+    assert "plain-1" in served.store.similar_items(ids[0], ITEMS * 2, by="behaviour").ids
 
 
 def test_cold_users_are_served(served: Served) -> None:

@@ -161,15 +161,15 @@ class LiveCollection:
         direction: npt.NDArray[np.floating],
         k: int,
         *,
+        vector_name: str,
         filter: models.Filter | None,
         excluded: Sequence[PointId] = (),
         payload: Sequence[str] | None = None,
     ) -> list[ScoredPoint]:
         """Return the k nearest points by cosine to a direction, shape (dim,), without the bias; as `nearest`."""
-        name = self.side.field.search_name
-        padded = np.zeros(self.spec.vectors[name].size, np.float32)
+        padded = np.zeros(self.spec.vectors[vector_name].size, np.float32)
         padded[: len(direction)] = direction
-        return self.nearest(name, padded, k, filter=filter, excluded=excluded, payload=payload)
+        return self.nearest(vector_name, padded, k, filter=filter, excluded=excluded, payload=payload)
 
     def passing(self, points: Sequence[PointId], filter: models.Filter | None) -> list[PointId]:
         """Return those of the points that are there, not hidden, and pass the filter, in the order given."""

@@ -23,9 +23,10 @@ from feast_embeddings.query.answers import Embeddings, Found, Neighbours, Neighb
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.export import export_side
-from feast_embeddings.query.options import RankingOptions
+from feast_embeddings.query.options import By, RankingOptions
 from feast_embeddings.query.ranking import rank_vectors
 from feast_embeddings.query.searching.examples import Examples, direction_of
+from feast_embeddings.query.searching.likeness import Likeness
 from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.text import VersionText, search_items
 from feast_embeddings.query.visitors import Visitors
@@ -93,16 +94,18 @@ class LiveModel:
         ids: Sequence[Id],
         k: int,
         *,
+        by: By = "blend",
         filter: Filter | None = None,
         attributes: bool | Sequence[str] = True,
     ) -> NeighboursBatch:
         """Find the k nearest of each id by cosine, without itself."""
         k = at_least_one(k, "k")
         live = self.side(entity)
-        name, conditions = live.side.field.search_name, live.side.translate(filter)
+        likeness = Likeness.of(live, by, filter)
+        name, conditions = likeness.searched, likeness.conditions
         returned = Returned.of(live.side, attributes)
         answers: list[Neighbours | None] = []
-        for point in live.points(ids, name):
+        for point in likeness.points(ids, name):
             check_time()
             if point is None:
                 answers.append(None)
@@ -121,21 +124,29 @@ class LiveModel:
         positive: Sequence[Id] = (),
         negative: Sequence[Id] = (),
         vector: npt.ArrayLike | None = None,
+        by: By = "blend",
         filter: Filter | None = None,
         attributes: bool | Sequence[str] = True,
     ) -> Neighbours:
         """Find the k nearest by cosine to examples, without them, or to a vector."""
         k = at_least_one(k, "k")
         live = self.side(entity)
-        conditions, returned = live.side.translate(filter), Returned.of(live.side, attributes)
+        likeness, returned = Likeness.of(live, by, filter), Returned.of(live.side, attributes)
+        name, conditions = likeness.searched, likeness.conditions
         if vector is not None:
-            hits = live.nearest_to(direction_of(vector, live), k, filter=conditions, payload=returned.payload)
+            direction = direction_of(vector, live)
+            hits = live.nearest_to(direction, k, vector_name=name, filter=conditions, payload=returned.payload)
             return live.neighbours(hits, returned=returned)
-        examples = Examples(live, positive, negative)
+        examples = Examples(likeness, positive, negative)
         if examples.direction is None:
             return live.neighbours([], returned=returned, missing=examples.missing)
         hits = live.nearest_to(
-            examples.direction, k, filter=conditions, excluded=examples.points, payload=returned.payload
+            examples.direction,
+            k,
+            vector_name=name,
+            filter=conditions,
+            excluded=examples.points,
+            payload=returned.payload,
         )
         return live.neighbours(hits, returned=returned, missing=examples.missing)
 

@@ -10,6 +10,7 @@ from feast_embeddings.model.sides import Filter
 
 __all__ = [
     "AudienceOptions",
+    "By",
     "Fallback",
     "FoldInOptions",
     "QueryOptions",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 Fallback = Literal["popular", "recent", "none"]
+By = Literal["blend", "behaviour", "content"]
 
 
 class QueryOptions(TypedDict, total=False):

@@ -31,13 +31,20 @@ from feast_embeddings.query.collection import read_cursor
 from feast_embeddings.query.fold_in import fold_in
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.new_items import items_table
-from feast_embeddings.query.options import AudienceOptions, FoldInOptions, QueryOptions, RankOptions, VersionOptions
+from feast_embeddings.query.options import AudienceOptions, By, FoldInOptions, QueryOptions, RankOptions, VersionOptions
 from feast_embeddings.query.watch import LiveWatch
 
 __all__ = ["EmbeddingStore", "Filter"]
 
 Answer = TypeVar("Answer")
 P = ParamSpec("P")
+
+
+_COMPARED: dict[By, str] = {
+    "blend": "embedding",
+    "behaviour": "embedding from behaviour",
+    "content": "content embedding",
+}
 
 
 class _To(TypedDict):
@@ -76,6 +83,7 @@ class EmbeddingStore:
         positive: Iterable[Id] | None = None,
         negative: Iterable[Id] | None = None,
         vector: npt.ArrayLike | None = None,
+        by: By = "blend",
         version: str | None = None,
         **options: Unpack[QueryOptions],
     ) -> Neighbours:
@@ -87,13 +95,16 @@ class EmbeddingStore:
                 `missing`. See `feast_embeddings.query.searching.examples`.
             negative: with `positive`, items to be unlike; not in the answer either.
             vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.
+            by: ``"blend"`` compares the vectors as they are. ``"behaviour"`` does so among items with interactions.
+                ``"content"`` compares what their attributes alone say, by a scan, and needs a version with content.
             version: a loaded one to ask instead of the live one.
             options: `filter`, `attributes`; see `QueryOptions`.
 
         Raises:
             InputError: not exactly one of item, examples and vector is given.
-            UnknownIdError: the version has no such item.
-            OptionError: the version is not loaded, the vector is not of its dimension, or the examples cancel out.
+            UnknownIdError: the version has no such item, or none with what is compared.
+            OptionError: the version is not loaded, the vector is not of its dimension, the examples cancel out, or
+                there are no content vectors.
             FilterError: the filter cannot be understood or applied.
             NotPublishedError: no version is live.
         """
@@ -102,28 +113,46 @@ class EmbeddingStore:
         ):
             raise InputError("similar_items: give an item_id, positive examples (and negative ones), or a vector")
         if item_id is not None:
-            return self._only("item", self.similar_items_batch([item_id], k, version=version, **options))
+            return self._only("item", self.similar_items_batch([item_id], k, by=by, version=version, **options), by)
         liked, disliked = id_list(positive or (), "positive"), id_list(negative or (), "negative")
         to: _To = {"positive": liked, "negative": disliked, "vector": vector}
-        return self._ask(version, LiveModel.similar_to, "item", k, **to, **options)
+        return self._ask(version, LiveModel.similar_to, "item", k, **to, by=by, **options)
 
     def similar_items_batch(
-        self, item_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+        self,
+        item_ids: Iterable[Id],
+        k: int = 10,
+        *,
+        by: By = "blend",
+        version: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> NeighboursBatch:
         """Run `similar_items` for many items; an unknown one is not an error."""
-        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, **options)
+        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, by=by, **options)
 
     def similar_users(
-        self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+        self,
+        user_id: Id,
+        k: int = 10,
+        *,
+        by: By = "blend",
+        version: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Neighbours:
         """Find the k users nearest to a user by cosine, without the user; see `similar_items`."""
-        return self._only("user", self.similar_users_batch([user_id], k, version=version, **options))
+        return self._only("user", self.similar_users_batch([user_id], k, by=by, version=version, **options), by)
 
     def similar_users_batch(
-        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+        self,
+        user_ids: Iterable[Id],
+        k: int = 10,
+        *,
+        by: By = "blend",
+        version: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> NeighboursBatch:
         """Run `similar_users` for many users; an unknown one is not an error."""
-        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, **options)
+        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, by=by, **options)
 
     def rank(
         self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[RankOptions]
@@ -446,11 +475,11 @@ class EmbeddingStore:
         """Query the live version, again if it is replaced and dropped, or deleted, meanwhile; or a named one."""
         return self._watch.answer(lambda live: question(live, *given, **options), version)
 
-    def _only(self, entity: Entity, batch: NeighboursBatch) -> Neighbours:
+    def _only(self, entity: Entity, batch: NeighboursBatch, by: By = "blend") -> Neighbours:
         (answer,) = batch.answers
         if answer is None:
             raise UnknownIdError(
-                f"{entity} {batch.ids[0]!r} has no embedding in version {batch.version} of model {self.model!r}"
+                f"{entity} {batch.ids[0]!r} has no {_COMPARED[by]} in version {batch.version} of model {self.model!r}"
             )
         return answer
 

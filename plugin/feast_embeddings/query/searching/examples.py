@@ -11,6 +11,7 @@ from feast_embeddings.arguments import Id
 from feast_embeddings.engines.engine import PointId
 from feast_embeddings.errors import OptionError
 from feast_embeddings.query.collection import LiveCollection
+from feast_embeddings.query.searching.likeness import Likeness
 
 __all__ = ["Examples", "direction_of"]
 
@@ -31,14 +32,14 @@ class Examples:
         OptionError: there is no positive example, or they cancel each other out.
     """
 
-    def __init__(self, live: LiveCollection, positive: Sequence[Id], negative: Sequence[Id]) -> None:
+    def __init__(self, likeness: Likeness, positive: Sequence[Id], negative: Sequence[Id]) -> None:
         if not positive:
             raise OptionError("positive", "positive must have at least one id")
         ids = [*positive, *negative]
-        found = live.points(ids, live.side.field.name)
+        found = likeness.points(ids, likeness.own)
         self.points: list[PointId] = list(dict.fromkeys(point.id for point in found if point is not None))
         self.missing = list(dict.fromkeys(id for id, point in zip(ids, found, strict=True) if point is None))
-        vectors = live.matrix(found).astype(np.float64)
+        vectors = likeness.live.matrix(found, likeness.own).astype(np.float64)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.where(lengths > 0, lengths, 1)
         known = np.array([point is not None for point in found])

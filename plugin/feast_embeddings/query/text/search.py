@@ -84,7 +84,8 @@ def search_items(
 
     rankings = {"words": holding_words()}
     if (vector := version.vector(text)) is not None:
-        hits = items.nearest_to(vector, depth, filter=conditions, payload=[])
+        name = items.side.field.search_name
+        hits = items.nearest_to(vector, depth, vector_name=name, filter=conditions, payload=[])
         rankings["content"] = [hit.id for hit in hits]
     check_time()
     if user is not None:
