@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+import subprocess
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from tests.conftest import ROOT
 from tests.support.asking import Asking
 from tests.support.described_shop import trained
+from tests.support.listening import listening
 from tests.support.shop import Shop, apply
 
 from feast_embeddings.client import AsyncEmbeddingClient
@@ -84,6 +89,39 @@ def test_refused(shop: Shop, body: dict[str, Any], status: int, field: str) -> N
     """The field at fault is named."""
     answer = Asking(app_of(shop)).post(PATH, body)
     assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (status, [field])
+
+
+_LISTING = """
+import { EmbeddingClient } from %(client)s;
+import { Listing } from %(listing)s;
+const [, , address, ...texts] = process.argv;
+const listing = new Listing(new EmbeddingClient(address), "shop", "item");
+const found = [];
+for (const text of texts) {
+  found.push((await listing.search(text, new AbortController().signal)).rows.map((row) => row.id));
+}
+console.log(JSON.stringify(found));
+"""
+
+
+def test_the_page_searches_by_words(shop: Shop) -> None:
+    """The box finds the id that is typed, then what the library finds, then what only contains the text."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on the PATH")
+    store, page = EmbeddingStore(shop.feature_store, "shop"), ROOT / "plugin/feast_embeddings/service/page/listing.js"
+    client = ROOT / "clients/js/src/index.js"
+    program = _LISTING % {"client": json.dumps(client.as_uri()), "listing": json.dumps(page.as_uri())}
+    texts = ["warm red jacket", store.search("warm red jacket").ids[3], "xq", "!?"]
+    with listening(app_of(shop)) as address:
+        command = [node, "--input-type=module", "-", address, *texts]
+        done = subprocess.run(command, input=program, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    by_words, by_id, of_none, of_marks = json.loads(done.stdout)
+    assert by_words[:20] == store.search("warm red jacket", k=20).ids
+    assert len(by_words) == len(set(by_words))
+    assert by_id[0] == texts[1]
+    assert (of_none, of_marks) == ([], [])
 
 
 def test_version_that_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -152,6 +152,8 @@ export interface Training {
   metrics: Record<string, number>;
   /** Which interactions were held out; empty if none were. */
   evaluatedOn: string;
+  /** Columns of items that a search by text reads; empty if it has none. */
+  textColumns: string[];
 }
 
 export interface UserEmbeddingRequest {

@@ -146,6 +146,12 @@ class Manifest(_Frozen):
         """Return the number of users or items."""
         return self.n_users if entity == "user" else self.n_items
 
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns of items that are text among their content."""
+        columns = (self.content or {}).get("columns", [])
+        return [column["name"] for column in columns if column.get("kind") == "text"]
+
     def content_of(self, entity: Entity) -> dict[str, Any] | None:
         """Return what vectors of users or items without interactions were made of; None if of nothing."""
         return self.user_content if entity == "user" else self.content

@@ -84,6 +84,7 @@ class ContentModel:
                 {
                     "name": column.name,
                     "encoder": column.how,
+                    "kind": encoder.kind,
                     "model": column.model,
                     "class": f"{type(encoder).__module__}:{type(encoder).__qualname__}",
                     "settings": encoder.state()[0],

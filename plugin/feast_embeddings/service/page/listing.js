@@ -1,16 +1,18 @@
-/** The users or items of a model: page by page, or those that contain a text. */
+/** The users or items of a model: page by page, or those that a text finds. */
 
 import { attributesOf, nameOf } from "./values.js";
 
 const PAGE = 100;
 const LOOKED_AT = 5_000;
 const FOUND = 50;
+const RANKED = 20;
 
 export class Listing {
   #client;
   #question;
   #rows = [];
   #cursor;
+  #hasText;
 
   constructor(client, modelName, entity) {
     this.#client = client;
@@ -26,13 +28,19 @@ export class Listing {
   }
 
   /**
-   * Rows with this text in the id or an attribute, and how many were searched if not all. A row whose id is the text
-   * is found among all rows, and comes first.
+   * The row whose id is the text; then what the service's search finds for it; then rows with this text in the id or an
+   * attribute, and how many were looked at for that if not all.
    */
   async search(text, signal) {
     const wanted = text.toLowerCase();
     const rows = await this.#exactly(text, signal);
     const known = new Set(rows.map((row) => row.id));
+    for (const row of await this.#ranked(text, signal)) {
+      if (!known.has(row.id)) {
+        known.add(row.id);
+        rows.push(row);
+      }
+    }
     let looked = 0;
     while (rows.length < FOUND && looked < LOOKED_AT) {
       if (looked === this.#rows.length) {
@@ -73,6 +81,28 @@ export class Listing {
     const isText = typeof this.#rows[0].id === "string";
     const row = isText || /^-?\d{1,19}$/.test(text) ? await this.find(isText ? text : BigInt(text), signal) : undefined;
     return row ? [row] : [];
+  }
+
+  /** Items by words and by what the text says as content; none if the version was trained without text. */
+  async #ranked(text, signal) {
+    const { modelName, entity } = this.#question;
+    if (this.#hasText === undefined) {
+      const { versions } = await this.#client.versions({ modelName }, { signal });
+      const live = versions.find((version) => version.live);
+      this.#hasText = entity === "item" && Boolean(live?.training?.textColumns.length);
+    }
+    if (!this.#hasText) {
+      return [];
+    }
+    try {
+      const { results } = await this.#client.search({ modelName, text, limit: RANKED, returnMetadata: true }, { signal });
+      return results;
+    } catch (error) {
+      if (error.errors?.text) {
+        return []; // too long, or without a word
+      }
+      throw error;
+    }
   }
 
   async #next(signal) {

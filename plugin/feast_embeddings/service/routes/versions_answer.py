@@ -29,6 +29,7 @@ class Training(BaseModel):
         "Empty if not evaluated."
     )
     evaluated_on: str = Field(description="Which interactions were held out; empty if none were.")
+    text_columns: list[str] = Field(description="Columns of items that a search by text reads; empty if it has none.")
 
     @classmethod
     def of(cls, manifest: Manifest) -> Training:
