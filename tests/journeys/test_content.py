@@ -114,7 +114,7 @@ def vectors_of(table: pa.Table, column: str) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("entity", ["item", "user"])
 def test_alike_by_content(served: Served, entity: Entity) -> None:
-    """The nearest by cosine of what content alone says, by brute force: to trained and cold ones, examples, a vector."""
+    """The nearest by cosine of what content alone says, to trained and cold ones, by brute force."""
     store, table = served.store, served.artifact.table(entity)
     ids = table[f"{entity}_id"].to_pylist()
     content = vectors_of(table, "content_embedding")

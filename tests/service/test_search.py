@@ -114,7 +114,7 @@ def test_the_page_searches_by_words(shop: Shop) -> None:
     program = _LISTING % {"client": json.dumps(client.as_uri()), "listing": json.dumps(page.as_uri())}
     texts = ["warm red jacket", store.search("warm red jacket").ids[3], "xq", "!?"]
     with listening(app_of(shop)) as address:
-        command = [node, "--input-type=module", "-", address, *texts]
+        command = [node, "--input-type=module", "-", address, *map(str, texts)]
         done = subprocess.run(command, input=program, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     by_words, by_id, of_none, of_marks = json.loads(done.stdout)
