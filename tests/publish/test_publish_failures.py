@@ -22,7 +22,7 @@ import yaml
 from qdrant_client import QdrantClient
 from tests.conftest import Command
 from tests.support.publishing import publish_any
-from tests.support.shop import Shop, qdrant, write_version
+from tests.support.shop import Shop, apply, qdrant, write_version
 
 from feast_embeddings.artifact import Artifact, load_artifact
 from feast_embeddings.engines.server.engine import ServerEngine
@@ -96,11 +96,12 @@ def test_a_damaged_artifact_is_refused_before_anything_is_written(shop: Shop, da
 
 
 def rewritten(artifact: Artifact, column: str, values: pa.Array) -> Artifact:
-    """The version with other values in a column of its items, its checksums made good."""
+    """The version with other values in a column of its items, or with one more, its checksums made good."""
     path = artifact.path / "items.parquet"
     table = pq.read_table(path, partitioning=None)
     path.unlink()
-    pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+    others = [name for name in table.column_names if name != column]
+    pq.write_table(table.select(others).append_column(column, values), path)
     info = artifact.manifest.files[path.name].model_copy(
         update={"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     )
@@ -135,6 +136,21 @@ def test_vectors_that_cannot_be_served_are_refused(shop: Shop, column: str, valu
     with pytest.raises(ArtifactError, match=message):
         publish_artifact(shop.feature_store, broken)
     assert not (shop.repo.path / "qdrant_storage").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (vectors(np.where(np.arange(40)[:, None] < 3, 0.6, 8**-0.5) * np.ones((40, 8))), "the length 1 in 3 rows"),
+        (vectors(np.full((40, 8), np.nan)), "the length 1 in 40 rows"),
+        (vectors(np.full((40, 4), 0.5)), "have 4 numbers, expected 8 as the embeddings"),
+    ],
+)
+def test_content_vectors_that_cannot_be_served_are_refused(shop: Shop, values: pa.Array, message: str) -> None:
+    """Of another program that writes versions."""
+    broken = rewritten(shop.artifact, "content_embedding", values)
+    with pytest.raises(ArtifactError, match=message):
+        publish_artifact(apply(shop.repo), broken)
 
 
 # A file system that takes no more.

@@ -108,7 +108,7 @@ def embedding_views(
     Dimensions, id types and attributes are those of the newest version under the data folder, so run `feast apply`
     after a training that changes one of them. A model of only users, or only items, has one view. Views hold
     ``embedding`` (float32, searched by cosine), ``n_interactions``, ``version``, ``space`` and the attributes given at
-    training; that of items also ``bias``.
+    training; that of items also ``bias``, and those with content ``content_embedding``.
     A user's score for an item is ``user embedding · item embedding + item bias``.
 
     Args:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from feast_embeddings.artifact import Artifact, Entity, embedding_matrix
+from feast_embeddings.artifact.attributes import CONTENT_EMBEDDING
 from feast_embeddings.artifact.brute_force import VECTOR_ROWS, Matrix, as_stored, kth_best_scores, matrix_of, unit
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.codec.columns import encode_table
@@ -41,6 +43,7 @@ _MAX_EF = 4096
 # Qdrant multiplies float16 in float32, but for what is left after the last whole lane: there products are rounded, by
 # up to this share each.
 _LANES, _HALF_ROUNDING = 32, 2.0**-11
+_UNIT = 1e-3
 # Far beyond the spread of norms that popularity causes; one vector of such a norm would lead every ranking.
 _MAX_NORM_RATIO = 1000.0
 
@@ -84,6 +87,8 @@ def check_vectors(artifact: Artifact, entity: Entity, rows: TableFiles, datatype
     lengths = np.concatenate(norms) if norms else np.empty(0, np.float32)
     if bad := bad + int((~np.isfinite(lengths)).sum()):
         raise ArtifactError(f"{where} or biases have NaN, infinity or numbers out of range in {bad} rows; train again")
+    if CONTENT_EMBEDDING in rows.schema.names:
+        _check_content(artifact, entity, rows)
     if datatype == "float16" and largest > np.finfo(np.float16).max:
         raise InputError(
             f"{where} or biases have the number {largest:.3g}; online_store.datatype float16 holds up to "
@@ -96,6 +101,24 @@ def check_vectors(artifact: Artifact, entity: Entity, rows: TableFiles, datatype
         raise ArtifactError(
             f"{where} have the median norm {median:.3g} and the largest norm {longest:.3g}; expected a median above 0 "
             f"and at most {_MAX_NORM_RATIO:g} times the median: training did not converge; train again"
+        )
+
+
+def _check_content(artifact: Artifact, entity: Entity, rows: TableFiles) -> None:
+    """Check that content vectors have the length 1, by which a dot product is a cosine."""
+    bad = 0
+    for batch in rows.batches([CONTENT_EMBEDDING], VECTOR_ROWS):
+        block = embedding_matrix(pa.table({"embedding": batch[CONTENT_EMBEDDING].drop_null()}))
+        if len(block) and block.shape[1] != artifact.manifest.dim:
+            raise ArtifactError(
+                f"{artifact.path}: the {entity} content vectors have {block.shape[1]} numbers, expected "
+                f"{artifact.manifest.dim} as the embeddings; train again"
+            )
+        bad += int((~(np.abs(np.linalg.norm(block, axis=1) - 1) < _UNIT)).sum())
+    if bad:
+        raise ArtifactError(
+            f"{artifact.path}: the {entity} content vectors do not have the length 1 in {bad} rows; divide each by its "
+            "length, or make it null; or train again"
         )
 
 
