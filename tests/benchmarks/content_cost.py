@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.content_cost [--interactions 1000000 5000000] [--trainer als] [--repeat 3]
 
-The log is that of `tests.benchmarks.interactions`, with a user for 50 interactions and an item for 250; the catalogue, of
-twice as many items as the log, that of `tests.benchmarks.content_scale`: a title, a description, a category, a price.
+The log is that of `tests.benchmarks.interactions`, with a user for 50 interactions and an item for 250; the catalogue,
+of twice as many items, that of `tests.benchmarks.content_scale`: a title, a description, a category and a price.
 """
 
 from __future__ import annotations

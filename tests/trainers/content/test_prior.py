@@ -108,13 +108,14 @@ def test_strength_is_that_of_the_noise(decided: Decided) -> None:
 
 
 def test_prior_repeats(decided: Decided) -> None:
-    """The same seed gives the same prior to the byte."""
+    """The same seed gives the same prior to the byte, and so do the choices of another, without fold-in."""
     trained, features, fold_in = noisy(decided, 2)
 
     one, other = (fit_prior(features, trained, fold_in, seed=7) for _ in range(2))
+    like = fit_prior(features, trained, None, like=one)
 
-    assert one.ridge.weights.tobytes() == other.ridge.weights.tobytes()
-    assert (one.penalty, one.strength) == (other.penalty, other.strength)
+    assert one.ridge.weights.tobytes() == other.ridge.weights.tobytes() == like.ridge.weights.tobytes()
+    assert (one.penalty, one.strength) == (other.penalty, other.strength) == (like.penalty, like.strength)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])

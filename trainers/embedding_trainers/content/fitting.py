@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.content.features import Features
 from embedding_trainers.content.model import ContentModel
-from embedding_trainers.content.prior import Trained
+from embedding_trainers.content.prior import Prior, Trained
 from embedding_trainers.content.trained_rows import choose_strength, with_prior
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
@@ -43,6 +43,8 @@ class ContentFitting:
     config: Any
     options: RunOptions
     _features: dict[Entity, Features] = field(default_factory=dict)
+    # The choices of the part of the log that `tail_strength` was asked for: making them takes longer than all the rest.
+    _chosen: dict[Entity, Prior] = field(default_factory=dict)
 
     def tail_strength(self, split: Split, factors: Factors) -> float | None:
         """How much content turns items that were trained on little, see `choose_strength`; None if that helps no one.
@@ -118,7 +120,9 @@ class ContentFitting:
         )
         table = catalogue.table.take(pa.array(rows[numbers]))
         fold_in = self._fold_in if self.method.fold_in else None
-        model = ContentModel.mapped(self._features[entity], table, trained, fold_in, seed=self.options.seed)
+        like, features = self._chosen.get(entity), self._features[entity]
+        model = ContentModel.mapped(features, table, trained, fold_in, like=like, seed=self.options.seed)
+        self._chosen[entity] = model.prior
         return model, numbers, trained
 
     def _fold_in(self, rows: csr_matrix, known: KnownSide) -> Folded:

@@ -58,11 +58,18 @@ class ContentModel:
 
     @classmethod
     def mapped(
-        cls, features: Features, table: pa.Table, trained: Trained, fold_in: FoldIn | None, *, seed: int = 0
+        cls,
+        features: Features,
+        table: pa.Table,
+        trained: Trained,
+        fold_in: FoldIn | None,
+        *,
+        like: Prior | None = None,
+        seed: int = 0,
     ) -> ContentModel:
-        """Fit the map from features that were fitted on more rows; see `fitted`."""
+        """Fit the map from features that were fitted on more rows; see `fitted` and `fit_prior`."""
         encoded = features.of(table)
-        return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), seed=seed))
+        return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), like=like, seed=seed))
 
     def of(self, table: pa.Table) -> Folded:
         """What content alone says of rows, a block at a time."""

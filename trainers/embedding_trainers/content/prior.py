@@ -6,14 +6,15 @@ and stays in their space. For least squares with the prior in the equations, (A 
 `tests.benchmarks.cold_start`; for trained rows see `content.trained_rows`.
 
 λ of the map, how much each column counts in it, and τ are chosen on trained rows that are held back: the first two by
-the mean square of (m - v) · u over the other side's u, where v was trained on all of the row's interactions; τ by the
-correlation of x · u with v · u for rows folded in from a few of them, as such vectors are short.
+the mean square of (m - v) · u over the other side's u, along the directions in which that varies most, where v was
+trained on all of the row's interactions; τ by the correlation of x · u with v · u for rows folded in from a few of
+them, as such vectors are short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ _UNKNOWN_STRENGTH = 4.0  # where the trainer cannot fold in, or no row has inter
 _GIVEN = (10, 30)
 _HELD_BACK, _MOST_HELD_BACK, _MOST_FOLDED = 0.2, 2000, 300
 _MOST_ROWS, _MOST_TO_CHOOSE = 1 << 18, 20_000
+# Directions of the vectors that the map is chosen by: of others content says little, and each costs as much.
+_DIRECTIONS = 16
 
 _Floats = npt.NDArray[np.float32]
 _Numbers = npt.NDArray[np.int64]
@@ -97,7 +100,13 @@ def blend(own: _Floats, prior: _Floats, n_interactions: npt.NDArray[np.integer],
 
 
 def fit_prior(
-    features: Any, trained: Trained, fold_in: FoldIn | None, *, widths: Sequence[int] = (), seed: int = 0
+    features: Any,
+    trained: Trained,
+    fold_in: FoldIn | None,
+    *,
+    widths: Sequence[int] = (),
+    like: Prior | None = None,
+    seed: int = 0,
 ) -> Prior:
     """Fit the map on the trained rows, at the λ and with the τ that are best for rows held back.
 
@@ -106,11 +115,15 @@ def fit_prior(
         trained: the side.
         fold_in: of its trainer; None if it cannot.
         widths: the number of features of each column; without, they are those of one.
+        like: one of a part of the same log: its choices are taken, and only the map is fitted.
         seed: of what is held back.
     """
     widths = tuple(widths) or (features.shape[1],)
     counts = np.diff(trained.interactions.indptr).astype(np.int64)
-    rows, of_scores = Rows(features, trained.joint, _weights(counts)), _of_scores(trained.known)
+    rows = Rows(features, trained.joint, _weights(counts))
+    if like is not None:
+        return replace(like, ridge=_final(rows, counts, widths, like.scales, like.penalty))
+    of_scores = _of_scores(trained.known)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
     n_held = min(int(len(counts) * _HELD_BACK), _MOST_HELD_BACK)
@@ -119,16 +132,24 @@ def fit_prior(
         scales = (1.0,) * len(widths)
         (ridge,) = fit_scaled(rows, widths, scales, PENALTIES[:1])
         return Prior(ridge, PENALTIES[0], _UNKNOWN_STRENGTH, scales)
-    held_rows = rows[held]
+    held_features, kept = features[held], rows[rest]
+    directions = _directions(trained.joint, of_scores)
+    wanted = trained.joint[held] @ directions
     chosen = choose_map(
-        rows[rest],
-        lambda ridge: _error(ridge.predict(held_rows.features), held_rows.vectors, of_scores),
+        replace(kept, vectors=kept.vectors @ directions),
+        lambda ridge: float(np.square(ridge.predict(held_features) - wanted, dtype=np.float64).sum()),
         widths,
     )
-    strength = _strength(trained, held, chosen.ridge.predict(held_rows.features), of_scores, fold_in, rng)
-    fitted = np.argsort(-counts, kind="stable")[:_MOST_ROWS]  # those of which most is known
-    (ridge,) = fit_scaled(rows[fitted], widths, chosen.scales, [chosen.penalty])
-    return Prior(ridge, chosen.penalty, strength, chosen.scales)
+    (ridge,) = fit_scaled(kept, widths, chosen.scales, [chosen.penalty])
+    strength = _strength(trained, held, ridge.predict(held_features), of_scores, fold_in, rng)
+    return Prior(_final(rows, counts, widths, chosen.scales, chosen.penalty), chosen.penalty, strength, chosen.scales)
+
+
+def _final(rows: Rows, counts: _Numbers, widths: tuple[int, ...], scales: tuple[float, ...], penalty: float) -> Ridge:
+    """The map of the rows of which most is known."""
+    fitted = np.argsort(-counts, kind="stable")[:_MOST_ROWS]
+    (ridge,) = fit_scaled(rows[fitted], widths, scales, [penalty])
+    return ridge
 
 
 def _weights(counts: _Numbers) -> npt.NDArray[np.float64]:
@@ -146,9 +167,16 @@ def _of_scores(known: KnownSide) -> npt.NDArray[np.float64]:
     return np.asarray(total / len(known.factors))
 
 
-def _error(found: _Floats, wanted: _Floats, of_scores: npt.NDArray[np.float64]) -> float:
-    difference = found.astype(np.float64) - wanted
-    return float(((difference @ of_scores) * difference).sum())
+def _directions(joint: _Floats, of_scores: npt.NDArray[np.float64]) -> _Floats:
+    """The matrix, shape (dim + 1, r), with which the square of a product is how much it changes scores.
+
+    Its columns are those along which the scores of the rows vary most.
+    """
+    values, axes = np.linalg.eigh(of_scores)
+    root = axes * np.sqrt(values.clip(0))
+    centred = joint - joint.mean(axis=0, dtype=np.float64)
+    _, varying = np.linalg.eigh(root.T @ (centred.T @ centred) @ root)
+    return np.asarray(root @ varying[:, ::-1][:, :_DIRECTIONS], np.float32)
 
 
 def _strength(

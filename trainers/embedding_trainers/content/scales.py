@@ -50,14 +50,12 @@ class MapChoice:
         widths: the number of features of each column.
         scales: s of each column.
         error: of the rows held back.
-        ridge: as fitted on the other rows.
     """
 
     penalty: float
     widths: tuple[int, ...]
     scales: tuple[float, ...]
     error: float
-    ridge: Ridge
 
 
 def choose_map(
@@ -74,7 +72,7 @@ def choose_map(
 
     def best_of(scales: tuple[float, ...], penalties: Sequence[float]) -> MapChoice:
         choices = (
-            MapChoice(penalty, tuple(widths), scales, held_error(ridge), ridge)
+            MapChoice(penalty, tuple(widths), scales, held_error(ridge))
             for penalty, ridge in zip(penalties, fit_scaled(rows, widths, scales, penalties), strict=True)
         )
         return min(choices, key=lambda choice: choice.error)
