@@ -110,6 +110,9 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert page.vectors.shape == (30, 8)
         assert (len({*page.ids, *rest.ids}), rest.next_cursor, rest.vectors) == (40, None, None)
         assert client.retrieve("shop", "user", return_metadata=False).metadata is None
+        assert client.retrieve("shop", "item", limit=1, fields=["title"]).metadata == [
+            {"title": store.page("item", 1).attributes[0]["title"]}
+        ]
         assert client.models()[0]["live_version"] == client.versions("shop")[0]["version"] == store.live_version()
         assert client.publish("shop")["changed"] is False
         with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):

@@ -177,6 +177,11 @@ def test_a_listing_has_every_match_once(service: Asking, shop: Shop) -> None:
     bare = asked(service, "retrieve", entity="user", return_metadata=False)
     assert all(row.keys() == {"id", "hidden"} for row in bare["rows"])
     assert len(bare["rows"]) == 20
+    for wanted in ({"fields": ["title"]}, {"fields": ["title"], "return_metadata": False}):
+        some = asked(service, "retrieve", entity="item", **wanted)["rows"]
+        assert [row["metadata"] for row in some] == [{"title": items.title[row["id"]]} for row in some]
+    wrong = problem(service.post(f"{MODEL}/retrieve", {"entity": "item", "fields": ["colour"]}), 422)
+    assert "items have no attribute 'colour'" in wrong["detail"]
 
 
 def test_models_and_versions(service: Asking, shop: Shop) -> None:

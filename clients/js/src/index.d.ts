@@ -189,6 +189,10 @@ export interface ItemEmbeddingRequest {
 
 export interface SimilarItemsRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -196,11 +200,10 @@ export interface SimilarItemsRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** The item to find similar ones for. */
   itemId?: Id;
@@ -236,6 +239,10 @@ export interface Result {
 
 export interface BatchSimilarItemsRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -243,11 +250,10 @@ export interface BatchSimilarItemsRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   itemIds: readonly Id[];
 }
@@ -271,6 +277,10 @@ export interface BatchResult {
 
 export interface SimilarUsersRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -278,17 +288,20 @@ export interface SimilarUsersRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   userId: Id;
 }
 
 export interface BatchSimilarUsersRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -296,17 +309,20 @@ export interface BatchSimilarUsersRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   userIds: readonly Id[];
 }
 
 export interface RankRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -314,11 +330,10 @@ export interface RankRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
@@ -358,6 +373,10 @@ export interface Interaction {
 
 export interface BatchRankRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -365,11 +384,10 @@ export interface BatchRankRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
@@ -402,6 +420,10 @@ export interface BatchRankRequest {
 
 export interface SearchRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -409,11 +431,10 @@ export interface SearchRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** What to look for: at least one word. */
   text: string;
@@ -452,6 +473,10 @@ export interface Places {
 
 export interface AudienceRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -459,11 +484,10 @@ export interface AudienceRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
@@ -475,6 +499,10 @@ export interface AudienceRequest {
 
 export interface BatchAudienceRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -482,11 +510,10 @@ export interface BatchAudienceRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
@@ -495,6 +522,10 @@ export interface BatchAudienceRequest {
 
 export interface RetrieveRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; true by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   entity: "user" | "item";
   /**
    * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
@@ -505,8 +536,6 @@ export interface RetrieveRequest {
   limit?: number;
   /** `nextCursor` of the previous page. */
   cursor?: string | null;
-  /** Whether to return the attributes with each result; true by default. */
-  returnMetadata?: boolean;
   /** Whether to return the vectors with each row; false by default. */
   returnEmbeddings?: boolean;
 }

@@ -385,6 +385,7 @@ def retrieve(
     limit: int = 100,
     cursor: str | None = None,
     return_metadata: bool = True,
+    fields: Iterable[str] | None = None,
     return_embeddings: bool = False,
 ) -> Call[Rows]:
     """Return a page of the users or items that pass a filter.
@@ -392,6 +393,7 @@ def retrieve(
     Args:
         entity: ``user`` or ``item``.
         cursor: `next_cursor` of the previous page.
+        fields: the attributes to return with each row; by default all.
     """
     body = {
         "entity": entity,
@@ -399,9 +401,11 @@ def retrieve(
         "limit": limit,
         "cursor": cursor,
         "return_metadata": return_metadata,
+        "fields": None if fields is None else list(fields),
         "return_embeddings": return_embeddings,
     }
-    return _call(model, "retrieve", body, lambda a: Rows.of(a, metadata=return_metadata, vectors=return_embeddings))
+    metadata = return_metadata or fields is not None
+    return _call(model, "retrieve", body, lambda a: Rows.of(a, metadata=metadata, vectors=return_embeddings))
 
 
 def add_interactions(model: str, interactions: Iterable[Mapping[str, Any]]) -> Call[int]:

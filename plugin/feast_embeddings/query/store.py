@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack
 
@@ -32,6 +32,7 @@ from feast_embeddings.query.fold_in import fold_in
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.new_items import items_table
 from feast_embeddings.query.options import AudienceOptions, FoldInOptions, QueryOptions, RankOptions, VersionOptions
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.watch import LiveWatch
 
 __all__ = ["EmbeddingStore", "Filter"]
@@ -50,8 +51,9 @@ class EmbeddingStore:
     """Queries over the live version of one model; safe to use from many threads.
 
     Each call answers from one version, whatever is published meanwhile. The next call notices a new version, and its
-    attributes. With `version`, a query asks another loaded version, such as one kept for a rollback. Ids may come in
-    any iterable, which is read once.
+    attributes. With `version`, a query asks another loaded version, such as one kept for a rollback: its name, or
+    ``latest`` for the newest on disk, or ``previous`` for the one before that. Ids may come in any iterable, which is
+    read once.
 
     Args:
         feature_store: a repo whose online store is `QdrantEmbeddingOnlineStore`.
@@ -259,15 +261,18 @@ class EmbeddingStore:
         filter: Filter | None = None,
         cursor: str | None = None,
         vectors: bool = False,
+        attributes: bool | Sequence[str] = True,
     ) -> Page:
         """Return at most k of the users or items that pass a filter, in arbitrary order.
 
         Args:
             cursor: that of the previous page; all pages of a listing are of one version, whatever is published.
             vectors: whether to return their embeddings.
+            attributes: as in `QueryOptions`.
 
         Raises:
             CursorError: the cursor is invalid, or its version is no longer loaded.
+            OptionError: an attribute is not one of theirs.
             FilterError, NotPublishedError: as in `similar_items`.
         """
         k = at_least_one(k, "k")
@@ -277,7 +282,8 @@ class EmbeddingStore:
             side = live.side(entity)
             if version not in (None, side.spec.version):
                 side = self._watch.loaded(side.side, str(version))
-            return side.page(side.side.translate(filter), k, start, vectors=vectors)
+            returned = Returned.of(side.side, attributes)
+            return side.page(side.side.translate(filter), k, start, vectors=vectors, returned=returned)
 
         return self._watch.answer(page)
 
@@ -343,12 +349,26 @@ class EmbeddingStore:
         """
         return self._folded_in("item", interactions, attributes, options)
 
-    def _folded_in(self, entity: Entity, interactions: Any, attributes: Any, options: FoldInOptions) -> FoldedIn:
+    def _folded_in(
+        self,
+        entity: Entity,
+        interactions: Any,
+        attributes: Any,
+        options: FoldInOptions,
+        instead: str = "allow it with --update (update=True)",
+    ) -> FoldedIn:
         if interactions is None and attributes is None:
             raise InputError(f"fold_in_{entity}s: expected interactions, attributes or both, got neither")
         live = self.live_version()
         return fold_in(
-            self.feature_store, self.model, entity, interactions, attributes=attributes, live=live, **options
+            self.feature_store,
+            self.model,
+            entity,
+            interactions,
+            attributes=attributes,
+            live=live,
+            instead=instead,
+            **options,
         )
 
     def add_interactions(self, interactions: Iterable[Mapping[str, Any]]) -> Added:
@@ -381,13 +401,14 @@ class EmbeddingStore:
             items: attributes by id, under the names and with the types of the training. A missing one is a null.
 
         Raises:
-            InputError: the version was trained without content of items or knows one of them, or an attribute cannot be
-                used; nothing is added.
+            InputError: the version was trained without content of items, or has a vector of one of them that was
+                learned from interactions, or an attribute cannot be used; nothing is added.
         """
         if "item" not in self._watch.sides:
             raise missing_side(self.model, "item")
         self._watch.sides["item"].point_ids(items)  # raises for an id of another type
-        return self.fold_in_items(attributes=items_table(items), push=True)
+        instead = "change attributes of live items with set_attributes, over HTTP with PATCH of the same path"
+        return self._folded_in("item", None, items_table(items), {"push": True}, instead=instead)
 
     def forget(self, *, users: Iterable[Id] = (), items: Iterable[Id] = (), dry_run: bool = False) -> Forgotten:
         """Remove users and items from all versions and the recorded interactions; see `feast_embeddings.changes`."""

@@ -73,7 +73,11 @@ _Encoding = Annotated[
 
 _Version = Annotated[
     Annotated[StrictStr, Field(min_length=1, max_length=64)] | SkipJsonSchema[None],
-    Field(description="A loaded version to ask instead of the live one, such as the one before it."),
+    Field(
+        description="A loaded version to ask instead of the live one: its name, `latest` for the newest on the "
+        "service's disk, or `previous` for the one before that.",
+        examples=["previous"],
+    ),
 ]
 _Fields = Annotated[
     Annotated[list[Annotated[StrictStr, Field(max_length=200)]], Field(fail_fast=True, max_length=200)]
@@ -141,22 +145,31 @@ class ItemEmbeddingRequest(Request):
     encoding: _Encoding = None
 
 
-class Query(Request):
-    limit: _Limit = 10
-    filter: _Filter = None
+class _Returning(Request):
+    """A request whose results come with attributes."""
+
     return_metadata: _Metadata = False
     fields: _Fields = None
-    version: _Version = None
 
     @property
     def metadata(self) -> bool:
         """Whether attributes come back."""
         return self.return_metadata or self.fields is not None
 
+    @property
+    def attributes(self) -> bool | list[str]:
+        """Which come back, as `EmbeddingStore` takes it."""
+        return self.return_metadata if self.fields is None else self.fields
+
+
+class Query(_Returning):
+    limit: _Limit = 10
+    filter: _Filter = None
+    version: _Version = None
+
     def options(self) -> dict[str, Any]:
         """The keywords of the query in `EmbeddingStore`, here those of all queries."""
-        attributes = self.return_metadata if self.fields is None else self.fields
-        return {"filter": self.filter, "attributes": attributes, "version": self.version}
+        return {"filter": self.filter, "attributes": self.attributes, "version": self.version}
 
 
 class SimilarItemsRequest(Query):
@@ -337,7 +350,7 @@ class BatchAudienceRequest(_AudienceQuery):
     item_ids: _ItemIds
 
 
-class RetrieveRequest(Request):
+class RetrieveRequest(_Returning):
     entity: Annotated[Literal["user", "item"], Field(examples=["item"])]
     filter: _Filter = None
     limit: _Limit = 100

@@ -10,7 +10,7 @@ import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
 from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
-from feast_embeddings.cli.asking.versions import asked_version, version_option
+from feast_embeddings.cli.asking.versions import version_option
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.errors import UnknownIdError
 
@@ -53,12 +53,11 @@ def similar_items(
     unlike.
     """
     store = open_store(repo, model)
-    asked = asked_version(store, version)
     liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, negative))
     if len(liked) == 1 and not disliked:
-        shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=asked))
+        shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=version))
         return
-    found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=asked)
+    found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=version)
     if liked and set(liked) <= set(found.missing):
         named = ", ".join(map(str, liked))
         raise UnknownIdError(f"version {found.version} of model {store.model!r} knows none of {named}")
@@ -76,9 +75,7 @@ def similar_users(
 ) -> None:
     """Users nearest to USER_ID by cosine."""
     store = open_store(repo, model)
-    shown.neighbours(
-        store.similar_users(store.parse_id("user", user_id), k, filter=filter, version=asked_version(store, version))
-    )
+    shown.neighbours(store.similar_users(store.parse_id("user", user_id), k, filter=filter, version=version))
 
 
 @click.command()
@@ -102,7 +99,7 @@ def rank(
     store = open_store(repo, model)
     user = store.parse_id("user", user_id)
     options = to_options(store, filter, include_seen, given)
-    shown.ranking(store.rank(user, k, version=asked_version(store, version), **options))
+    shown.ranking(store.rank(user, k, version=version, **options))
 
 
 @click.command()
