@@ -205,6 +205,19 @@ export interface SimilarItemsRequest {
    * `previous` for the one before that.
    */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   /** The item to find similar ones for. */
   itemId?: Id;
   /** Or items to be like. */
@@ -213,6 +226,13 @@ export interface SimilarItemsRequest {
   negative?: readonly Id[];
   /** Or a vector of the version's space, which the answer names, and of its dimension. */
   vector?: Float32Array | null;
+}
+
+/** What is added to the score of those that pass a condition. */
+export interface Boost {
+  filter: string;
+  /** In units of the score; below 0 it lowers. */
+  weight: number;
 }
 
 /** Results, best first. */
@@ -255,6 +275,19 @@ export interface BatchSimilarItemsRequest {
    * `previous` for the one before that.
    */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   itemIds: readonly Id[];
 }
 
@@ -293,6 +326,19 @@ export interface SimilarUsersRequest {
    * `previous` for the one before that.
    */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   userId: Id;
 }
 
@@ -314,6 +360,19 @@ export interface BatchSimilarUsersRequest {
    * `previous` for the one before that.
    */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   userIds: readonly Id[];
 }
 
@@ -335,6 +394,19 @@ export interface RankRequest {
    * `previous` for the one before that.
    */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -342,17 +414,6 @@ export interface RankRequest {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
-  /** Items to leave out, in addition to seen ones. */
-  excludeIds?: readonly Id[] | null;
-  /** How many of the first to skip; 0 by default. */
-  offset?: number;
-  /** Attribute, and at most how many items of one value of it. */
-  maxPer?: Record<string, number> | null;
-  /**
-   * How much less an item counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0
-   * by default.
-   */
-  diversity?: number;
   /**
    * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
    * then their score; "none" by default.
@@ -389,6 +450,19 @@ export interface BatchRankRequest {
    * `previous` for the one before that.
    */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -396,17 +470,6 @@ export interface BatchRankRequest {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
-  /** Items to leave out, in addition to seen ones. */
-  excludeIds?: readonly Id[] | null;
-  /** How many of the first to skip; 0 by default. */
-  offset?: number;
-  /** Attribute, and at most how many items of one value of it. */
-  maxPer?: Record<string, number> | null;
-  /**
-   * How much less an item counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0
-   * by default.
-   */
-  diversity?: number;
   /**
    * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
    * then their score; "none" by default.

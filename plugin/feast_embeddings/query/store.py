@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 import numpy.typing as npt
 import pandas as pd
@@ -31,13 +31,21 @@ from feast_embeddings.query.collection import read_cursor
 from feast_embeddings.query.fold_in import fold_in
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.new_items import items_table
-from feast_embeddings.query.options import AudienceOptions, FoldInOptions, QueryOptions, RankOptions, VersionOptions
+from feast_embeddings.query.options import (
+    AudienceOptions,
+    FoldInOptions,
+    QueryOptions,
+    RankOptions,
+    SimilarOptions,
+    VersionOptions,
+)
 from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.watch import LiveWatch
 
 __all__ = ["EmbeddingStore", "Filter"]
 
 Answer = TypeVar("Answer")
+Options = TypeVar("Options", RankOptions, SimilarOptions)
 P = ParamSpec("P")
 
 
@@ -79,7 +87,7 @@ class EmbeddingStore:
         negative: Iterable[Id] | None = None,
         vector: npt.ArrayLike | None = None,
         version: str | None = None,
-        **options: Unpack[QueryOptions],
+        **options: Unpack[SimilarOptions],
     ) -> Neighbours:
         """Find the k items nearest by cosine to an item, to examples or to a vector; fewer only if fewer pass.
 
@@ -90,12 +98,14 @@ class EmbeddingStore:
             negative: with `positive`, items to be unlike; not in the answer either.
             vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.
             version: a loaded one to ask instead of the live one.
-            options: `filter`, `attributes`; see `QueryOptions`.
+            options: `filter`, `attributes`, `exclude_ids`, `boosts`, `offset`, `max_per`, `diversity`; see
+                `SimilarOptions`.
 
         Raises:
             InputError: not exactly one of item, examples and vector is given.
             UnknownIdError: the version has no such item.
-            OptionError: the version is not loaded, the vector is not of its dimension, or the examples cancel out.
+            OptionError: the version is not loaded, the vector is not of its dimension, the examples cancel out, or
+                `boosts`, `max_per` or `diversity` cannot be used with this model.
             FilterError: the filter cannot be understood or applied.
             NotPublishedError: no version is live.
         """
@@ -107,25 +117,25 @@ class EmbeddingStore:
             return self._only("item", self.similar_items_batch([item_id], k, version=version, **options))
         liked, disliked = id_list(positive or (), "positive"), id_list(negative or (), "negative")
         to: _To = {"positive": liked, "negative": disliked, "vector": vector}
-        return self._ask(version, LiveModel.similar_to, "item", k, **to, **options)
+        return self._ask(version, LiveModel.similar_to, "item", k, **to, **_listed(options))
 
     def similar_items_batch(
-        self, item_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+        self, item_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[SimilarOptions]
     ) -> NeighboursBatch:
         """Run `similar_items` for many items; an unknown one is not an error."""
-        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, **options)
+        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, **_listed(options))
 
     def similar_users(
-        self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+        self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[SimilarOptions]
     ) -> Neighbours:
         """Find the k users nearest to a user by cosine, without the user; see `similar_items`."""
         return self._only("user", self.similar_users_batch([user_id], k, version=version, **options))
 
     def similar_users_batch(
-        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[QueryOptions]
+        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[SimilarOptions]
     ) -> NeighboursBatch:
         """Run `similar_users` for many users; an unknown one is not an error."""
-        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, **options)
+        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, **_listed(options))
 
     def rank(
         self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[RankOptions]
@@ -133,12 +143,12 @@ class EmbeddingStore:
         """Find the k items with the highest score for a user: ``user · item + item bias``.
 
         Args:
-            options: `filter`, `attributes`, `exclude_seen`, `item_ids`, `exclude_ids`, `offset`, `max_per`,
+            options: `filter`, `attributes`, `exclude_seen`, `item_ids`, `exclude_ids`, `boosts`, `offset`, `max_per`,
                 `diversity`, `fallback`; see `RankOptions`.
 
         Raises:
             UnknownIdError: the live version has no such user, and `fallback` is not ``"popular"``.
-            OptionError: `max_per`, `diversity` or `fallback` cannot be used with this model.
+            OptionError: `boosts`, `max_per`, `diversity` or `fallback` cannot be used with this model.
             VersionMismatchError: users and items are of different spaces, so scores would be meaningless.
             FilterError, NotPublishedError: as in `similar_items`.
         """
@@ -476,11 +486,8 @@ class EmbeddingStore:
         return answer
 
 
-def _listed(options: RankOptions) -> RankOptions:
-    """Return the options with the items as lists, which can be read more than once."""
-    listed = options.copy()
-    if (ids := options.get("item_ids")) is not None:
-        listed["item_ids"] = id_list(ids, "item_ids")
-    if (ids := options.get("exclude_ids")) is not None:
-        listed["exclude_ids"] = id_list(ids, "exclude_ids")
-    return listed
+def _listed(options: Options) -> Options:
+    """Return the options with the ids as lists, which can be read more than once."""
+    given: Mapping[str, Any] = options
+    ids = {name: id_list(given[name], name) for name in ("item_ids", "exclude_ids") if given.get(name) is not None}
+    return cast("Options", {**options, **ids})

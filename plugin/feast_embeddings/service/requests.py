@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from feast_embeddings.codec.filter_text import MAX_CHARACTERS
+from feast_embeddings.query.boosts import LARGEST_WEIGHT, MOST_BOOSTS
 from feast_embeddings.query.options import Fallback
 from feast_embeddings.query.text import MOST_CHARACTERS
 
@@ -26,6 +27,7 @@ __all__ = [
     "BatchRankRequest",
     "BatchSimilarItemsRequest",
     "BatchSimilarUsersRequest",
+    "Boost",
     "Encoding",
     "Interaction",
     "ItemEmbeddingRequest",
@@ -34,6 +36,7 @@ __all__ = [
     "Request",
     "RetrieveRequest",
     "SearchRequest",
+    "Shaped",
     "SimilarItemsRequest",
     "SimilarUsersRequest",
     "UserEmbeddingRequest",
@@ -172,7 +175,80 @@ class Query(_Returning):
         return {"filter": self.filter, "attributes": self.attributes, "version": self.version}
 
 
-class SimilarItemsRequest(Query):
+class Boost(Closed):
+    """What is added to the score of those that pass a condition."""
+
+    filter: Annotated[
+        StrictStr, Field(min_length=1, max_length=MAX_CHARACTERS, examples=["category = 'Books' AND price < 20"])
+    ]
+    weight: Annotated[
+        float,
+        Field(
+            strict=True,
+            ge=-LARGEST_WEIGHT,
+            le=LARGEST_WEIGHT,
+            description="In units of the score; below 0 it lowers.",
+            examples=[0.3],
+        ),
+    ]
+
+
+def _few_attributes(sent: Any) -> Any:
+    """Refuse too many before each of them is an error of its own."""
+    if isinstance(sent, dict) and len(sent) > _ATTRIBUTES:
+        raise ValueError(f"at most {_ATTRIBUTES} attributes are allowed, got {len(sent):,}")
+    return sent
+
+
+class Shaped(Query):
+    exclude_ids: Annotated[
+        Ids | None, Field(description="Ids to leave out; with `rank` in addition to seen items.", examples=[["sku-3"]])
+    ] = None
+    boosts: Annotated[
+        list[Boost] | None,
+        Field(
+            fail_fast=True,
+            max_length=MOST_BOOSTS,
+            description="The final score is the score plus the weights of all boosts that a result passes.",
+            examples=[[{"filter": "category = 'Books'", "weight": 0.3}]],
+        ),
+    ] = None
+    offset: Annotated[
+        int, Field(strict=True, ge=0, lt=2**62, description="How many of the first to skip.", examples=[0])
+    ] = 0
+    max_per: Annotated[
+        dict[StrictStr, Annotated[int, Field(strict=True, ge=1, lt=2**62)]] | None,
+        Field(
+            max_length=_ATTRIBUTES,
+            description="Attribute, and at most how many of one value of it.",
+            examples=[{"category": 2}],
+        ),
+        BeforeValidator(_few_attributes),
+    ] = None
+    diversity: Annotated[
+        float,
+        Field(
+            strict=True,
+            ge=0,
+            le=1,
+            description="How much less one counts the more it is like those before it: 0 for the order of score, "
+            "1 for likeness alone.",
+            examples=[0.3],
+        ),
+    ] = 0.0
+
+    @property
+    def is_one_search(self) -> bool:
+        """Whether no option needs more than one search of as many results as are asked for."""
+        return not (self.boosts or self.max_per or self.diversity or self.exclude_ids)
+
+    def options(self) -> dict[str, Any]:
+        shaping = {name: getattr(self, name) for name in ("exclude_ids", "offset", "max_per", "diversity")}
+        boosts = [boost.model_dump() for boost in self.boosts or ()]
+        return super().options() | shaping | {"boosts": boosts}
+
+
+class SimilarItemsRequest(Shaped):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": ["item_id"]}, {"required": ["positive"]}, {"required": ["vector"]}],
@@ -196,26 +272,19 @@ class SimilarItemsRequest(Query):
     ] = None
 
 
-class SimilarUsersRequest(Query):
+class SimilarUsersRequest(Shaped):
     user_id: UserId
 
 
-class BatchSimilarItemsRequest(Query):
+class BatchSimilarItemsRequest(Shaped):
     item_ids: _ItemIds
 
 
-class BatchSimilarUsersRequest(Query):
+class BatchSimilarUsersRequest(Shaped):
     user_ids: _UserIds
 
 
-def _few_attributes(sent: Any) -> Any:
-    """Refuse too many before each of them is an error of its own."""
-    if isinstance(sent, dict) and len(sent) > _ATTRIBUTES:
-        raise ValueError(f"at most {_ATTRIBUTES} attributes are allowed, got {len(sent):,}")
-    return sent
-
-
-class _RankQuery(Query):
+class _RankQuery(Shaped):
     exclude_seen: Annotated[
         StrictBool | None,
         Field(
@@ -226,32 +295,6 @@ class _RankQuery(Query):
     item_ids: Annotated[
         Ids | None, Field(min_length=1, description="Rank only these items.", examples=[["sku-1", "sku-2"]])
     ] = None
-    exclude_ids: Annotated[
-        Ids | None, Field(description="Items to leave out, in addition to seen ones.", examples=[["sku-3"]])
-    ] = None
-    offset: Annotated[
-        int, Field(strict=True, ge=0, lt=2**62, description="How many of the first to skip.", examples=[0])
-    ] = 0
-    max_per: Annotated[
-        dict[StrictStr, Annotated[int, Field(strict=True, ge=1, lt=2**62)]] | None,
-        Field(
-            max_length=_ATTRIBUTES,
-            description="Attribute, and at most how many items of one value of it.",
-            examples=[{"category": 2}],
-        ),
-        BeforeValidator(_few_attributes),
-    ] = None
-    diversity: Annotated[
-        float,
-        Field(
-            strict=True,
-            ge=0,
-            le=1,
-            description="How much less an item counts the more it is like those before it: 0 for the order of score, "
-            "1 for likeness alone.",
-            examples=[0.3],
-        ),
-    ] = 0.0
     fallback: Annotated[
         Fallback,
         Field(
@@ -262,16 +305,8 @@ class _RankQuery(Query):
 
     def options(self) -> dict[str, Any]:
         exclude_seen = self.item_ids is None if self.exclude_seen is None else self.exclude_seen
-        shaping = {name: getattr(self, name) for name in ("offset", "max_per", "diversity", "fallback")}
-        return (
-            super().options()
-            | shaping
-            | {
-                "exclude_seen": exclude_seen,
-                "item_ids": self.item_ids,
-                "exclude_ids": self.exclude_ids,
-            }
-        )
+        ranking = {"exclude_seen": exclude_seen, "item_ids": self.item_ids, "fallback": self.fallback}
+        return super().options() | ranking
 
 
 class RankRequest(_RankQuery):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
-from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
+from feast_embeddings.cli.asking.shaping import Given, Shaped, ranking_options, shaping_options, to_options, to_shaping
 from feast_embeddings.cli.asking.versions import version_option
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.errors import UnknownIdError
@@ -37,6 +37,7 @@ def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--unlike", "negative", multiple=True, metavar="ID", help="An item to be unlike; can be given several times."
 )
 @version_option
+@shaping_options
 def similar_items(
     item_ids: tuple[str, ...],
     negative: tuple[str, ...],
@@ -46,6 +47,7 @@ def similar_items(
     shown: Shown,
     model: str | None,
     repo: str,
+    **given: Unpack[Shaped],
 ) -> None:
     """Items nearest to ITEM_IDS by cosine.
 
@@ -54,10 +56,11 @@ def similar_items(
     """
     store = open_store(repo, model)
     liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, negative))
+    options = to_shaping(store, "item", given)
     if len(liked) == 1 and not disliked:
-        shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=version))
+        shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=version, **options))
         return
-    found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=version)
+    found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=version, **options)
     if liked and set(liked) <= set(found.missing):
         named = ", ".join(map(str, liked))
         raise UnknownIdError(f"version {found.version} of model {store.model!r} knows none of {named}")
@@ -70,12 +73,21 @@ def similar_items(
 @click.argument("user_id")
 @_query_options
 @version_option
+@shaping_options
 def similar_users(
-    user_id: str, k: int, filter: str | None, version: str, shown: Shown, model: str | None, repo: str
+    user_id: str,
+    k: int,
+    filter: str | None,
+    version: str,
+    shown: Shown,
+    model: str | None,
+    repo: str,
+    **given: Unpack[Shaped],
 ) -> None:
     """Users nearest to USER_ID by cosine."""
     store = open_store(repo, model)
-    shown.neighbours(store.similar_users(store.parse_id("user", user_id), k, filter=filter, version=version))
+    user, options = store.parse_id("user", user_id), to_shaping(store, "user", given)
+    shown.neighbours(store.similar_users(user, k, filter=filter, version=version, **options))
 
 
 @click.command()
