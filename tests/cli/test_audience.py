@@ -6,6 +6,7 @@ import csv
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -177,6 +178,7 @@ def test_a_terminal_gets_lines_that_fit(command: Command, odd: str, monkeypatch:
 def test_a_shaped_ranking(command: Command, repo: str, store: EmbeddingStore) -> None:
     """For a user and for a stranger, who is told so on standard error, as the same call in Python."""
     words = ["--exclude", "sku-9", "--exclude", "sku-38", "--offset", 2, "--max-per", "category=4", "--diversity", 0.3]
+    words += ["--boost", 0.7, "category = 'Books'", "--boost", -0.4, "price < 20"]
     for user, fallback in [("u-3", None), ("stranger", "popular")]:
         ran = command("rank", user, "--repo", repo, "-k", 5, "--json", "--fallback", "popular", *words)
         expected = store.rank(
@@ -184,6 +186,7 @@ def test_a_shaped_ranking(command: Command, repo: str, store: EmbeddingStore) ->
             5,
             exclude_ids=["sku-9", "sku-38"],
             offset=2,
+            boosts=[{"filter": "category = 'Books'", "weight": 0.7}, {"filter": "price < 20", "weight": -0.4}],
             max_per={"category": 4},
             diversity=0.3,
             fallback="popular",
@@ -198,9 +201,28 @@ def test_a_shaped_ranking(command: Command, repo: str, store: EmbeddingStore) ->
         assert ("popular items instead" in plain.err) == (fallback is not None)
 
 
+def test_shaped_neighbours(command: Command, repo: str, store: EmbeddingStore) -> None:
+    """The same call in Python, of items and of users."""
+    words = ["--offset", 1, "--diversity", 0.3, "-k", 4, "--json", "--repo", repo]
+    options: dict[str, Any] = {"offset": 1, "diversity": 0.3}
+    books: Any = {"boosts": [{"filter": "category = 'Books'", "weight": 0.7}], "max_per": {"category": 4}}
+    more = ["--boost", 0.7, "category = 'Books'", "--max-per", "category=4", "--exclude", "sku-9"]
+    one = store.similar_items("sku-1", 4, exclude_ids=["sku-9"], **options, **books)
+    assert json.loads(command("similar-items", "sku-1", *more, *words).out)["neighbours"] == rows(one)
+    two = store.similar_items(None, 4, positive=["sku-1", "sku-2"], exclude_ids=["sku-9"], **options, **books)
+    assert json.loads(command("similar-items", "sku-1", "sku-2", *more, *words).out)["neighbours"] == rows(two)
+    users = store.similar_users("u-3", 4, exclude_ids=["u-4"], max_per={"country": 2}, **options)
+    ran = command("similar-users", "u-3", "--exclude", "u-4", "--max-per", "country=2", *words)
+    assert json.loads(ran.out)["neighbours"] == rows(users)
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (["--boost", "1"], "--boost"),
+        (["--boost", "price > 1", "1"], "--boost"),
+        (["--boost", "nan", "price > 1"], "boosts[0]: the weight must be a number"),
+        (["--boost", "1", "price > 1", "--boost", "1", "colour = 1"], "boosts[1]: there is no feature 'colour'"),
         (["--max-per", "category"], "--max-per: expected an attribute and a number, as category=2, got 'category'"),
         (["--max-per", "category=-1"], "--max-per: expected an attribute and a number"),
         (["--max-per", "category=0"], "max_per of 'category' must be at least 1"),

@@ -110,6 +110,9 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
         assert page.vectors.shape == (30, 8)
         assert (len({*page.ids, *rest.ids}), rest.next_cursor, rest.vectors) == (40, None, None)
         assert client.retrieve("shop", "user", return_metadata=False).metadata is None
+        assert client.retrieve("shop", "item", limit=1, fields=["title"]).metadata == [
+            {"title": store.page("item", 1).attributes[0]["title"]}
+        ]
         assert client.models()[0]["live_version"] == client.versions("shop")[0]["version"] == store.live_version()
         assert client.publish("shop")["changed"] is False
         with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):
@@ -177,6 +180,7 @@ def test_examples_vectors_versions_and_fields(address: str, store: EmbeddingStor
 def test_a_shaped_ranking_is_the_librarys(address: str, store: EmbeddingStore) -> None:
     """All options, for a user and for a stranger; the answer says who got the fallback."""
     options: dict[str, Any] = {"exclude_ids": ["sku-9"], "offset": 2, "max_per": {"category": 4}, "diversity": 0.3}
+    options |= {"boosts": [{"filter": "category = 'Books'", "weight": 0.7}]}
     expected = store.rank_batch(["u-3", "stranger"], 5, fallback="popular", **options).answers
     with EmbeddingClient(address, api_key=KEY) as client:
         batch = client.rank_batch("shop", ["u-3", "stranger"], limit=5, fallback="popular", **options)
@@ -187,6 +191,14 @@ def test_a_shaped_ranking_is_the_librarys(address: str, store: EmbeddingStore) -
             assert [one and one.fallback for one in found] == [None, "popular"]
         with pytest.raises(EmbeddingServiceError, match="items have no attribute 'colour'") as refused:
             client.rank("shop", "u-3", max_per={"colour": 1})
+        near = store.similar_items("sku-3", 5, **options).ids
+        (answer,) = client.similar_items_batch("shop", ["sku-3"], limit=5, **options).answers
+        assert client.similar_items("shop", "sku-3", limit=5, **options).ids == near == (answer and answer.ids)
+        alike: dict[str, Any] = {"exclude_ids": ["u-4"], "offset": 1, "max_per": {"country": 2}, "diversity": 0.2}
+        alike |= {"boosts": [{"filter": "country = 'DE'", "weight": 0.5}]}
+        like = store.similar_users("u-3", 5, **alike).ids
+        (answer,) = client.similar_users_batch("shop", ["u-3"], limit=5, **alike).answers
+        assert client.similar_users("shop", "u-3", limit=5, **alike).ids == like == (answer and answer.ids)
         assert list(refused.value.errors) == ["max_per"]
 
 

@@ -87,7 +87,7 @@ ARGUMENTS = {
     "model": "shop", "user_id": "u", "item_id": "i", "user_ids": ["u"], "item_ids": ["i"], "entity": "item",
     "limit": 1, "filter": "f", "cursor": "c", "version": "v", "interactions": {"i": 2.0}, "items": {"i": {}},
     "users": {"u": {}}, "positive": ["i"], "negative": ["i"], "vector": [1.0], "fields": ["f"],
-    "exclude_ids": ["i"], "max_per": {}, "text": "t",
+    "exclude_ids": ["i"], "max_per": {}, "boosts": [{"filter": "f", "weight": 1.0}], "text": "t",
 }  # fmt: skip
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
 UNREAD = {

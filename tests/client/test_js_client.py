@@ -81,6 +81,7 @@ def test_its_own_tests(node: str, shop: Shop, environment: dict[str, str], tmp_p
                 5,
                 exclude_ids=["sku-39"],
                 offset=1,
+                boosts=[{"filter": "category = 'Books'", "weight": 0.7}],
                 max_per={"category": 3},
                 diversity=0.3,
                 fallback="popular",

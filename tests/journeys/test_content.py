@@ -224,6 +224,21 @@ def test_new_users_are_pushed(served: Served, command: Command, tmp_path: Path) 
     assert set(served.store.rank("x-3", ITEMS).ids).isdisjoint({"sku-3", "sku-8"})
 
 
+def test_what_was_learned_is_not_lost_to_attributes(served: Served) -> None:
+    """They replace a vector that was folded in with interactions only if told; one of attributes alone always."""
+    store, new = served.store, pa.table({"user_id": ["y-1", "y-2"], "team": ["t1", "t2"]})
+    log = pa.table({"user_id": ["y-2"], "item_id": ["sku-4"]})
+    learned = store.fold_in_users(log, attributes=new, push=True)
+    with pytest.raises(InputError, match=r"1 of 2 users have a vector that was .* interactions \('y-2'\); .*--update"):
+        store.fold_in_users(attributes=new, push=True)
+    assert store.user_embeddings(["y-1", "y-2"]).vectors.tobytes() == learned.vectors.tobytes()
+    assert "sku-4" not in store.rank("y-2", ITEMS).ids
+    store.fold_in_users(attributes=new.slice(0, 1), push=True)
+    said = store.fold_in_users(attributes=new, push=True, update=True)
+    assert store.user_embeddings(["y-1", "y-2"]).vectors.tobytes() == said.vectors.tobytes()
+    assert "sku-4" in store.rank("y-2", ITEMS).ids
+
+
 def test_events_move_a_cold_user(served: Served) -> None:
     """The next answer ranks by what content and the events say together, by the formula of fold-in."""
     store, user = served.store, f"u-{USERS + 2}"
@@ -320,6 +335,8 @@ def test_new_items_over_http(served: Served) -> None:
         ({"item_id": "web-8", "metadata": {"category": "c1", "price": "much"}}, "have no common type"),
         ({"item_id": "web-8", "metadata": {"category": "c1", "price": 1, "colour": "red"}}, "colour"),
         ({"item_id": "sku-1", "metadata": {"category": "c1", "price": 1}}, "in the training"),
+        ({"item_id": "sku-1", "metadata": {"category": "c1", "price": 1}}, "over HTTP with PATCH of the same path"),
+        ({"item_id": "web-1", "metadata": {"category": "c1", "price": 1}}, None),  # it was of attributes, too
         ({"item_id": "web-8", "metadata": {"category": "c1", "price": 1, "item_id": "x"}}, "the id is the key"),
         (good, "an item_id twice"),
         ({"item_id": 8, "metadata": {"category": "c1", "price": 1}}, "are text, got 8"),

@@ -1,9 +1,10 @@
-"""Pages, limits per value, diversity and the fallback for strangers, against brute force in numpy over all items."""
+"""Pages, boosts, limits per value, diversity, the fallback for strangers: against numpy over all items."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from feast.filter_models import ComparisonFilter
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.support.shop import ENGINES, Shop, apply, item_table, served_shop, user_table, write_tables
@@ -123,6 +125,7 @@ def skus(rows: Sequence[int]) -> list[str]:
     return [f"sku-{i}" for i in rows]
 
 
+BOOST = {"filter": "price > 1", "weight": 0.5}
 LIMITS = st.dictionaries(st.sampled_from(["category", "shelf"]), st.integers(1, 9), min_size=1)
 
 
@@ -161,7 +164,108 @@ def test_any_options_together_are_brute_force(store: EmbeddingStore, oracle: Ora
     assert found.missing == (["u-None"] if user is None else [])
 
 
-@pytest.mark.parametrize("options", [{}, {"max_per": {"category": 3}}, {"diversity": 0.4}, {"fallback": "popular"}])
+# Conditions, and which items pass them.
+CONDITIONS: dict[str, list[bool]] = {
+    "category = 'Books'": [category == "Books" for category in CATEGORIES],
+    "category IN ('Toys', 'Garden')": [category in ("Toys", "Garden") for category in CATEGORIES],
+    "category IS NULL": [category is None for category in CATEGORIES],
+    "price >= 300": [1.5 * i >= 300 for i in range(N)],
+    "price < 150 OR category = 'Toys'": [1.5 * i < 150 or CATEGORIES[i] == "Toys" for i in range(N)],
+    "price < 0": [False] * N,
+    "item_id IN ('sku-3', 'sku-299', 'sku-77')": [i in (3, 77, 299) for i in range(N)],
+    "NOT price BETWEEN 100 AND 200": [not 100 <= 1.5 * i <= 200 for i in range(N)],
+}
+# No sum of them makes two numbers of interactions equal.
+WEIGHTS = st.sampled_from([0.37, -1.73, 2.5119, 0, 1e6, -1e6])
+BOOSTS = st.lists(st.tuples(st.sampled_from(list(CONDITIONS)), WEIGHTS), max_size=5)
+QUESTIONS: dict[str, Any] = {
+    "user": lambda store, k, **options: store.rank("u-0", k, exclude_seen=False, **options),
+    "stranger": lambda store, k, **options: store.rank("stranger", k, fallback="popular", **options),
+    "item": lambda store, k, **options: store.similar_items("sku-7", k, **options),
+    "examples": lambda store, k, **options: store.similar_items(None, k, positive=["sku-7"], **options),
+    "vector": lambda store, k, **options: store.similar_items(
+        None, k, vector=store.item_embeddings(["sku-7"]).vectors[0], **options
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(store: EmbeddingStore, oracle: Oracle) -> dict[str, npt.NDArray[np.float64]]:
+    """The score of each item for each question, float32 as the engine has it; -inf for one that is left out."""
+    unit = oracle.vectors / np.linalg.norm(oracle.vectors, axis=1, keepdims=True)
+    cosines = unit @ unit[7]
+    exact = {"user": oracle.scores[0], "stranger": oracle.counts} | dict.fromkeys(("item", "examples"), cosines)
+    scores = {}
+    for name, ask in QUESTIONS.items():
+        scores[name] = np.full(N, -np.inf)
+        found = ask(store, N)
+        rows = [int(id[4:]) for id in found.ids]
+        scores[name][rows] = found.scores
+        np.testing.assert_allclose(scores[name][rows], exact.get(name, cosines)[rows], rtol=1e-4, atol=1e-5)
+        assert len(rows) == N - (name in ("item", "examples"))
+    return scores
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])
+@given(data=st.data())
+def test_boosts_are_sums_over_all_items(
+    store: EmbeddingStore, oracle: Oracle, plain: dict[str, npt.NDArray[np.float64]], data: st.DataObject
+) -> None:
+    """The score plus the weights of what an item passes, for any question, before limits, diversity and the page."""
+    name = data.draw(st.sampled_from(list(QUESTIONS)), label="question")
+    boosts = data.draw(BOOSTS, label="boosts")
+    k, offset = data.draw(st.integers(1, 40), label="k"), data.draw(st.integers(0, 260), label="offset")
+    max_per = data.draw(st.none() | LIMITS, label="max_per")
+    diversity = data.draw(st.sampled_from([0.0, 0.0, 0.3, 1.0]), label="diversity")
+    never = data.draw(st.lists(st.integers(0, N - 1), max_size=290), label="exclude_ids")
+    cheap = data.draw(st.booleans(), label="cheap")
+    found = QUESTIONS[name](
+        store,
+        k,
+        boosts=[{"filter": condition, "weight": weight} for condition, weight in boosts],
+        offset=offset,
+        max_per=max_per,
+        diversity=diversity,
+        exclude_ids=iter(skus(never)),
+        filter=f"price < {N // 2 * 1.5}" if cheap else None,
+        attributes=data.draw(st.booleans(), label="attributes"),
+    )
+    sums = [math.fsum(weight for condition, weight in boosts if CONDITIONS[condition][i]) for i in range(N)]
+    scores = plain[name] + np.array(sums)
+    left_out = [*never, *np.flatnonzero(np.isinf(scores)).tolist()]
+    options: dict[str, Any] = {"cheap": cheap, "offset": offset, "max_per": max_per, "diversity": diversity}
+    expected = oracle.rank(scores, k, left_out=left_out, **options)
+    assert found.ids == skus(expected)
+    np.testing.assert_allclose(found.scores, scores[expected], rtol=1e-6, atol=1e-6)
+
+
+def test_a_boost_lifts_from_the_very_end(store: EmbeddingStore) -> None:
+    """Also what no search of so many would have found; Feast's filters do, too, and hidden items stay hidden."""
+    last = store.rank("u-0", N).ids[-1]
+    for filter in (f"item_id = '{last}'", ComparisonFilter(type="eq", key="item_id", value=last)):
+        assert store.rank("u-0", 1, boosts=[{"filter": filter, "weight": 100}]).ids == [last]
+    eight: Any = [{"filter": condition, "weight": 0.25} for condition in CONDITIONS]
+    found = store.rank("u-0", N, boosts=eight).ids
+    plain = dict(zip((answer := store.rank("u-0", N)).ids, answer.scores.tolist(), strict=True))
+    lifted = {id: plain[id] + 0.25 * sum(passes[int(str(id)[4:])] for passes in CONDITIONS.values()) for id in plain}
+    assert found == sorted(lifted, key=lambda id: -lifted[id])
+    store.hide(items=[last])
+    try:
+        assert last not in store.rank("u-0", N, boosts=[{"filter": f"item_id = '{last}'", "weight": 100}]).ids
+    finally:
+        store.unhide(items=[last])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_per": {"category": 3}},
+        {"diversity": 0.4},
+        {"fallback": "popular"},
+        {"boosts": [{"filter": "category = 'Toys'", "weight": 1}, {"filter": "price > 200", "weight": -0.5}]},
+    ],
+)
 def test_pages_are_slices(store: EmbeddingStore, options: Any) -> None:
     """Page after page is the whole ranking, to its end; after the end there is nothing."""
     user = "stranger" if "fallback" in options else "u-0"
@@ -219,12 +323,28 @@ def test_ids_in_any_iterable(store: EmbeddingStore) -> None:
         ({"diversity": float("nan")}, "diversity must be a number from 0 to 1, got nan"),
         ({"diversity": True}, "diversity must be a number from 0 to 1, got True"),
         ({"diversity": "much"}, "diversity must be a number from 0 to 1, got 'much'"),
+        ({"boosts": "price > 1"}, r"boosts must be a list, as \[\{'filter'"),
+        ({"boosts": {"filter": "price > 1", "weight": 1}}, "boosts must be a list"),
+        ({"boosts": [BOOST] * 9}, "at most 8 boosts are possible, got 9"),
+        ({"boosts": [BOOST, {"filter": "price > 1"}]}, r"boosts\[1\] must be a filter and a weight, as"),
+        ({"boosts": [BOOST | {"factor": 1}]}, r"boosts\[0\] must be a filter and a weight, as"),
+        ({"boosts": [BOOST, BOOST | {"filter": "colour = 1"}]}, r"boosts\[1\]: .*no feature 'colour'"),
+        ({"boosts": [BOOST | {"filter": "price >"}]}, r"boosts\[0\]: "),
+        ({"boosts": [BOOST | {"filter": None}]}, r"boosts\[0\]: the filter must be a condition, got None"),
+        ({"boosts": [BOOST | {"weight": float("nan")}]}, r"boosts\[0\]: the weight must be a number .* got nan"),
+        ({"boosts": [BOOST | {"weight": float("inf")}]}, r"boosts\[0\]: the weight must be a number"),
+        ({"boosts": [BOOST | {"weight": 10**400}]}, r"boosts\[0\]: the weight must be a number from -1,000,000 to"),
+        ({"boosts": [BOOST | {"weight": True}]}, r"boosts\[0\]: the weight must be a number"),
+        ({"boosts": [BOOST | {"weight": "1"}]}, r"boosts\[0\]: the weight must be a number"),
         ({"fallback": "newest"}, "fallback must be 'popular', 'recent' or 'none', got 'newest'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(store: EmbeddingStore, options: Any, message: str) -> None:
-    """Whatever the users."""
-    for ask in (lambda: store.rank("u-0", **options), lambda: store.rank_batch([], **options)):
+    """Whatever the users; the same for similar ones."""
+    asks: list[Callable[[], Any]] = [lambda: store.rank("u-0", **options), lambda: store.rank_batch([], **options)]
+    if "fallback" not in options:
+        asks.append(lambda: store.similar_items_batch([], **options))
+    for ask in asks:
         with pytest.raises(InputError, match=message):
             ask()
 

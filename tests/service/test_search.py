@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command
 from tests.support.asking import Asking
 from tests.support.described_shop import trained
 from tests.support.listening import listening
 from tests.support.shop import Shop, apply
 
 from feast_embeddings.client import AsyncEmbeddingClient
-from feast_embeddings.client.answers import Found
+from feast_embeddings.client.answers import Found, Neighbours
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 from feast_embeddings.service.app import create_app
@@ -122,6 +122,34 @@ def test_the_page_searches_by_words(shop: Shop) -> None:
     assert len(by_words) == len(set(by_words))
     assert by_id[0] == texts[1]
     assert (of_none, of_marks) == ([], [])
+
+
+def test_similar_by(shop: Shop, command: Command) -> None:
+    """The answers over HTTP, of the Python client and of the command are the library's."""
+    store, app = EmbeddingStore(shop.feature_store, "shop"), app_of(shop)
+    item = store.search("warm red jacket").ids[0]
+    for by in ("content", "behaviour"):
+        expected = store.similar_items(item, 5, by=by)
+        assert expected.ids != store.similar_items(item, 5).ids or by == "behaviour"
+        rows = [{"id": id, "score": score} for id, score in zip(expected.ids, expected.scores.tolist(), strict=True)]
+        asked = {"by": by, "limit": 5}
+        assert Asking(app).post("/v1/models/shop/similar_items", {"item_id": item, **asked}).json()["results"] == rows
+        several = Asking(app).post("/v1/models/shop/similar_items/batch", {"item_ids": [item], **asked}).json()
+        assert several["answers"][0]["results"] == rows
+
+        async def found(by: str = by) -> Neighbours:
+            client = AsyncEmbeddingClient("http://localhost", transport=httpx.ASGITransport(app))
+            try:
+                return await client.similar_items("shop", item, by=by, limit=5)
+            finally:
+                await client.close()
+
+        assert asyncio.run(found()).ids == expected.ids
+        told = command("similar-items", item, "--by", by, "-k", 5, "--repo", shop.repo.path, "--json")
+        assert [row["item_id"] for row in json.loads(told.out)["neighbours"]] == expected.ids
+    answer = Asking(app).post("/v1/models/shop/similar_users", {"user_id": "u-1", "by": "content"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "by")
+    assert "no content vectors of users" in answer.json()["detail"]
 
 
 def test_version_that_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:

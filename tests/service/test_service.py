@@ -177,6 +177,11 @@ def test_a_listing_has_every_match_once(service: Asking, shop: Shop) -> None:
     bare = asked(service, "retrieve", entity="user", return_metadata=False)
     assert all(row.keys() == {"id", "hidden"} for row in bare["rows"])
     assert len(bare["rows"]) == 20
+    for wanted in ({"fields": ["title"]}, {"fields": ["title"], "return_metadata": False}):
+        some = asked(service, "retrieve", entity="item", **wanted)["rows"]
+        assert [row["metadata"] for row in some] == [{"title": items.title[row["id"]]} for row in some]
+    wrong = problem(service.post(f"{MODEL}/retrieve", {"entity": "item", "fields": ["colour"]}), 422)
+    assert "items have no attribute 'colour'" in wrong["detail"]
 
 
 def test_models_and_versions(service: Asking, shop: Shop) -> None:
@@ -244,7 +249,13 @@ def test_what_operators_ask(service: Asking, shop: Shop) -> None:
         ("rank", {"interactions": [{"item_id": "sku-1"}], "max_per": {"category": 1.5}}, 422, "max_per"),
         ("rank", {"user_id": "u-1", "diversity": 1.1}, 422, "diversity"),
         ("rank/batch", {"user_ids": ["u-1"], "fallback": "newest"}, 422, "fallback"),
-        ("similar_items", {"item_id": "sku-1", "offset": 1}, 422, "offset"),
+        ("rank", {"user_id": "u-1", "boosts": [{"filter": "colour = 1", "weight": 1}]}, 422, "boosts"),
+        ("rank", {"user_id": "u-1", "boosts": [{"filter": "price > 1", "weight": 1e7}]}, 422, "boosts"),
+        ("rank", {"user_id": "u-1", "boosts": [{"filter": "price > 1", "weight": 1}] * 9}, 422, "boosts"),
+        ("similar_users", {"user_id": "u-1", "boosts": [{"filter": "price > 1", "weight": 1}]}, 422, "boosts"),
+        ("similar_items", {"item_id": "sku-1", "max_per": {"colour": 1}}, 422, "max_per"),
+        ("similar_items", {"item_id": "sku-1", "exclude_ids": [7]}, 422, "exclude_ids"),
+        ("users_for_item", {"item_id": "sku-1", "offset": 1}, 422, "offset"),
         ("retrieve", {"entity": "shop"}, 422, "entity"),
         ("retrieve", {"entity": "item", "cursor": "x"}, 422, "cursor"),
         ("rank", {"interactions": []}, 422, "interactions"),
@@ -263,6 +274,7 @@ def test_bad_input_names_the_field(service: Asking, path: str, body: dict[str, A
 
 
 SHAPED: dict[str, Any] = {
+    "boosts": [{"filter": "category = 'Books'", "weight": 0.7}, {"filter": "price < 20", "weight": -0.4}],
     "exclude_ids": ["sku-9", "no-item"],
     "offset": 2,
     "max_per": {"category": 4},
@@ -290,6 +302,24 @@ def test_a_shaped_ranking_is_the_librarys(service: Asking, store: EmbeddingStore
         {"id": "stranger", "results": rows[1], "fallback": "popular"},
     ]
     assert batch["missing"] == ["stranger"]
+    shaping = {name: value for name, value in SHAPED.items() if name != "fallback"}
+    near = store.similar_items_batch(["sku-3"], 5, **shaping).answers[0]
+    liked = store.similar_items(k=5, positive=["sku-3"], **shaping)
+    assert near is not None
+    assert (
+        near.ids
+        == liked.ids
+        == [row["id"] for row in asked(service, "similar_items", item_id="sku-3", limit=5, **shaping)["results"]]
+    )
+    assert liked.ids == [
+        row["id"] for row in asked(service, "similar_items", positive=["sku-3"], limit=5, **shaping)["results"]
+    ]
+    alike: dict[str, Any] = {"exclude_ids": ["u-4"], "offset": 1, "max_per": {"country": 2}, "diversity": 0.2}
+    alike |= {"boosts": [{"filter": "country = 'DE'", "weight": 0.5}]}
+    for name, key, ids in (("similar_users", "user_id", "u-3"), ("similar_users/batch", "user_ids", ["u-3"])):
+        answer = asked(service, name, **{key: ids}, limit=5, **alike)
+        results = answer["results"] if "results" in answer else answer["answers"][0]["results"]
+        assert [row["id"] for row in results] == store.similar_users("u-3", 5, **alike).ids
     unanswered = asked(service, "rank", user_id="stranger", limit=5)
     assert (unanswered["results"], unanswered["fallback"]) == ([], None)
 

@@ -58,6 +58,7 @@ def test_is_the_librarys(shop: Shop, service: Asking, asked: dict[str, Any]) -> 
         ({"vector": [0.0] * DIM}, "vector", "zeros only"),
         ({"vector": ["1"] * DIM}, "vector.0", "valid number"),
         ({"item_id": "sku-1", "fields": ["colour"]}, "fields", "items have no attribute 'colour'"),
+        ({"item_id": "sku-1", "version": "previous"}, "version", "has no previous version on this disk; name one"),
         ({"item_id": "sku-1", "version": "v1"}, "version", "version 'v1' of model 'shop' is not loaded; loaded are: "),
     ],
 )
@@ -79,6 +80,8 @@ def test_every_query_takes_them(shop: Shop, service: Asking, name: str) -> None:
     body = {named: [id] if named.endswith("s") else id, "fields": fields, "limit": 2}
     answer = service.post(f"/v1/models/shop/{name}", {**body, "version": shop.artifact.manifest.version}).json()
     assert answer["version"] == shop.artifact.manifest.version
+    for word in ("live", "latest"):
+        assert service.post(f"/v1/models/shop/{name}", {**body, "version": word}).json() == answer
     results = answer["results"] if "results" in answer else answer["answers"][0]["results"]
     assert [list(row["metadata"]) for row in results] == [fields] * 2
     refused = service.post(f"/v1/models/shop/{name}", {**body, "version": "v1"})

@@ -191,6 +191,10 @@ export interface ItemEmbeddingRequest {
 
 export interface SimilarItemsRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -198,12 +202,29 @@ export interface SimilarItemsRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
+  /**
+   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
+   * which needs a version with content; "blend" by default.
+   */
+  by?: "blend" | "behaviour" | "content";
   /** The item to find similar ones for. */
   itemId?: Id;
   /** Or items to be like. */
@@ -212,6 +233,13 @@ export interface SimilarItemsRequest {
   negative?: readonly Id[];
   /** Or a vector of the version's space, which the answer names, and of its dimension. */
   vector?: Float32Array | null;
+}
+
+/** What is added to the score of those that pass a condition. */
+export interface Boost {
+  filter: string;
+  /** In units of the score; below 0 it lowers. */
+  weight: number;
 }
 
 /** Results, best first. */
@@ -238,6 +266,10 @@ export interface Result {
 
 export interface BatchSimilarItemsRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -245,12 +277,29 @@ export interface BatchSimilarItemsRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
+  /**
+   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
+   * which needs a version with content; "blend" by default.
+   */
+  by?: "blend" | "behaviour" | "content";
   itemIds: readonly Id[];
 }
 
@@ -273,6 +322,10 @@ export interface BatchResult {
 
 export interface SimilarUsersRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -280,17 +333,38 @@ export interface SimilarUsersRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
+  /**
+   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
+   * which needs a version with content; "blend" by default.
+   */
+  by?: "blend" | "behaviour" | "content";
   userId: Id;
 }
 
 export interface BatchSimilarUsersRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -298,17 +372,38 @@ export interface BatchSimilarUsersRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
+  /**
+   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
+   * which needs a version with content; "blend" by default.
+   */
+  by?: "blend" | "behaviour" | "content";
   userIds: readonly Id[];
 }
 
 export interface RankRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -316,12 +411,24 @@ export interface RankRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -329,17 +436,6 @@ export interface RankRequest {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
-  /** Items to leave out, in addition to seen ones. */
-  excludeIds?: readonly Id[] | null;
-  /** How many of the first to skip; 0 by default. */
-  offset?: number;
-  /** Attribute, and at most how many items of one value of it. */
-  maxPer?: Record<string, number> | null;
-  /**
-   * How much less an item counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0
-   * by default.
-   */
-  diversity?: number;
   /**
    * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
    * then their score; "none" by default.
@@ -360,6 +456,10 @@ export interface Interaction {
 
 export interface BatchRankRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -367,12 +467,24 @@ export interface BatchRankRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
+  /** Ids to leave out; with `rank` in addition to seen items. */
+  excludeIds?: readonly Id[] | null;
+  /** The final score is the score plus the weights of all boosts that a result passes. */
+  boosts?: readonly Boost[] | null;
+  /** How many of the first to skip; 0 by default. */
+  offset?: number;
+  /** Attribute, and at most how many of one value of it. */
+  maxPer?: Record<string, number> | null;
+  /**
+   * How much less one counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0 by
+   * default.
+   */
+  diversity?: number;
   /**
    * Whether to leave out items that the user interacted with in training, or the visitor did. True by default, unless
    * `itemIds` is given.
@@ -380,17 +492,6 @@ export interface BatchRankRequest {
   excludeSeen?: boolean | null;
   /** Rank only these items. */
   itemIds?: readonly Id[] | null;
-  /** Items to leave out, in addition to seen ones. */
-  excludeIds?: readonly Id[] | null;
-  /** How many of the first to skip; 0 by default. */
-  offset?: number;
-  /** Attribute, and at most how many items of one value of it. */
-  maxPer?: Record<string, number> | null;
-  /**
-   * How much less an item counts the more it is like those before it: 0 for the order of score, 1 for likeness alone; 0
-   * by default.
-   */
-  diversity?: number;
   /**
    * What someone without an embedding gets: no results, or items by their number of interactions in training, which is
    * then their score; "none" by default.
@@ -404,6 +505,10 @@ export interface BatchRankRequest {
 
 export interface SearchRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -411,11 +516,10 @@ export interface SearchRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** What to look for: at least one word. */
   text: string;
@@ -454,6 +558,10 @@ export interface Places {
 
 export interface AudienceRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -461,11 +569,10 @@ export interface AudienceRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
@@ -477,6 +584,10 @@ export interface AudienceRequest {
 
 export interface BatchAudienceRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; false by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   /** How many results, best first; 10 by default. */
   limit?: number;
   /**
@@ -484,11 +595,10 @@ export interface BatchAudienceRequest {
    * OR, NOT.
    */
   filter?: string | null;
-  /** Whether to return the attributes with each result; false by default. */
-  returnMetadata?: boolean;
-  /** The attributes to return with each result. */
-  fields?: readonly string[];
-  /** A loaded version to ask instead of the live one, such as the one before it. */
+  /**
+   * A loaded version to ask instead of the live one: its name, `latest` for the newest on the service's disk, or
+   * `previous` for the one before that.
+   */
   version?: string;
   /** Whether to leave out users who interacted with the item in training; true by default. */
   excludeSeen?: boolean;
@@ -497,6 +607,10 @@ export interface BatchAudienceRequest {
 
 export interface RetrieveRequest {
   modelName: string;
+  /** Whether to return the attributes with each result; true by default. */
+  returnMetadata?: boolean;
+  /** The attributes to return with each result. */
+  fields?: readonly string[];
   entity: "user" | "item";
   /**
    * Condition on attributes, as in SQL: =, !=, <, <=, >, >=, IN, BETWEEN, IS NULL, LIKE 'start%', CONTAINS 'part', AND,
@@ -507,8 +621,6 @@ export interface RetrieveRequest {
   limit?: number;
   /** `nextCursor` of the previous page. */
   cursor?: string | null;
-  /** Whether to return the attributes with each result; true by default. */
-  returnMetadata?: boolean;
   /** Whether to return the vectors with each row; false by default. */
   returnEmbeddings?: boolean;
 }

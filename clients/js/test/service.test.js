@@ -66,6 +66,7 @@ test("neighbours, rankings and audiences are the library's", { skip }, async () 
     returnMetadata: true,
     excludeIds: ["sku-39"],
     offset: 1,
+    boosts: [{ filter: "category = 'Books'", weight: 0.7 }],
     maxPer: { category: 3 },
     diversity: 0.3,
     fallback: "popular",

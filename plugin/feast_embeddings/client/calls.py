@@ -56,18 +56,18 @@ def _interactions(interactions: Interactions) -> list[dict[str, Any]]:
 
 def _shaping(
     exclude_ids: Iterable[Id] | None,
+    boosts: Iterable[Mapping[str, Any]] | None,
     offset: int,
     max_per: Mapping[str, int] | None,
     diversity: float,
-    fallback: Fallback,
 ) -> dict[str, Any]:
     """Return the fields that differ from their defaults."""
     return {
         "exclude_ids": None if exclude_ids is None else id_list(exclude_ids, "exclude_ids"),
+        "boosts": None if boosts is None else [dict(boost) for boost in boosts],
         "offset": offset or None,
         "max_per": None if max_per is None else dict(max_per),
         "diversity": diversity or None,
-        "fallback": None if fallback == "none" else fallback,
     }
 
 
@@ -129,6 +129,12 @@ def similar_items(
     positive: Iterable[Id] | None = None,
     negative: Iterable[Id] | None = None,
     vector: npt.ArrayLike | None = None,
+    exclude_ids: Iterable[Id] | None = None,
+    boosts: Iterable[Mapping[str, Any]] | None = None,
+    offset: int = 0,
+    max_per: Mapping[str, int] | None = None,
+    diversity: float = 0.0,
+    by: str = "blend",
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -141,12 +147,16 @@ def similar_items(
         positive: instead of the item, items to be like. Those without an embedding are in `missing`.
         negative: with `positive`, items to be unlike.
         vector: instead, a vector of the version's space, which the answer names.
+        exclude_ids, boosts, offset, max_per, diversity: as in `rank`.
+        by: what is compared: ``blend``, ``behaviour`` or ``content``.
     """
     more = {
         "item_id": None if item_id is None else id_list([item_id], "item_id")[0],
         "positive": None if positive is None else id_list(positive, "positive"),
         "negative": None if negative is None else id_list(negative, "negative"),
         "vector": None if vector is None else np.asarray(vector, dtype=np.float64).tolist(),
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
+        "by": None if by == "blend" else by,
     }
     return _query(model, "similar_items", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
 
@@ -155,6 +165,12 @@ def similar_items_batch(
     model: str,
     item_ids: Iterable[Id],
     *,
+    exclude_ids: Iterable[Id] | None = None,
+    boosts: Iterable[Mapping[str, Any]] | None = None,
+    offset: int = 0,
+    max_per: Mapping[str, int] | None = None,
+    diversity: float = 0.0,
+    by: str = "blend",
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -172,6 +188,8 @@ def similar_items_batch(
         fields,
         version,
         item_ids=id_list(item_ids, "item_ids"),
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
+        by=None if by == "blend" else by,
     )
 
 
@@ -179,6 +197,12 @@ def similar_users(
     model: str,
     user_id: Id,
     *,
+    exclude_ids: Iterable[Id] | None = None,
+    boosts: Iterable[Mapping[str, Any]] | None = None,
+    offset: int = 0,
+    max_per: Mapping[str, int] | None = None,
+    diversity: float = 0.0,
+    by: str = "blend",
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -196,6 +220,8 @@ def similar_users(
         fields,
         version,
         user_id=id_list([user_id], "user_id")[0],
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
+        by=None if by == "blend" else by,
     )
 
 
@@ -203,6 +229,12 @@ def similar_users_batch(
     model: str,
     user_ids: Iterable[Id],
     *,
+    exclude_ids: Iterable[Id] | None = None,
+    boosts: Iterable[Mapping[str, Any]] | None = None,
+    offset: int = 0,
+    max_per: Mapping[str, int] | None = None,
+    diversity: float = 0.0,
+    by: str = "blend",
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -220,6 +252,8 @@ def similar_users_batch(
         fields,
         version,
         user_ids=id_list(user_ids, "user_ids"),
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
+        by=None if by == "blend" else by,
     )
 
 
@@ -231,6 +265,7 @@ def rank(
     item_ids: Iterable[Id] | None = None,
     exclude_seen: bool | None = None,
     exclude_ids: Iterable[Id] | None = None,
+    boosts: Iterable[Mapping[str, Any]] | None = None,
     offset: int = 0,
     max_per: Mapping[str, int] | None = None,
     diversity: float = 0.0,
@@ -249,6 +284,7 @@ def rank(
         exclude_seen: leave out items that the user interacted with in training, or the visitor did; by default
             unless `item_ids` is given.
         exclude_ids: items to leave out, in addition to seen ones.
+        boosts: such as ``{"filter": "category = 'Books'", "weight": 0.3}``, which adds to the score of who passes.
         offset: how many of the first to skip, for pages.
         max_per: attribute -> at most how many items of one value.
         diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
@@ -259,7 +295,8 @@ def rank(
         "interactions": None if interactions is None else _interactions(interactions),
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
-        **_shaping(exclude_ids, offset, max_per, diversity, fallback),
+        "fallback": None if fallback == "none" else fallback,
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
     }
     return _query(model, "rank", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
 
@@ -272,6 +309,7 @@ def rank_batch(
     item_ids: Iterable[Id] | None = None,
     exclude_seen: bool | None = None,
     exclude_ids: Iterable[Id] | None = None,
+    boosts: Iterable[Mapping[str, Any]] | None = None,
     offset: int = 0,
     max_per: Mapping[str, int] | None = None,
     diversity: float = 0.0,
@@ -288,7 +326,8 @@ def rank_batch(
         "interactions": None if interactions is None else [_interactions(each) for each in interactions],
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
-        **_shaping(exclude_ids, offset, max_per, diversity, fallback),
+        "fallback": None if fallback == "none" else fallback,
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
     }
     return _query(model, "rank/batch", NeighboursBatch.of, limit, filter, return_metadata, fields, version, **more)
 
@@ -385,6 +424,7 @@ def retrieve(
     limit: int = 100,
     cursor: str | None = None,
     return_metadata: bool = True,
+    fields: Iterable[str] | None = None,
     return_embeddings: bool = False,
 ) -> Call[Rows]:
     """Return a page of the users or items that pass a filter.
@@ -392,6 +432,7 @@ def retrieve(
     Args:
         entity: ``user`` or ``item``.
         cursor: `next_cursor` of the previous page.
+        fields: the attributes to return with each row; by default all.
     """
     body = {
         "entity": entity,
@@ -399,9 +440,11 @@ def retrieve(
         "limit": limit,
         "cursor": cursor,
         "return_metadata": return_metadata,
+        "fields": None if fields is None else list(fields),
         "return_embeddings": return_embeddings,
     }
-    return _call(model, "retrieve", body, lambda a: Rows.of(a, metadata=return_metadata, vectors=return_embeddings))
+    metadata = return_metadata or fields is not None
+    return _call(model, "retrieve", body, lambda a: Rows.of(a, metadata=metadata, vectors=return_embeddings))
 
 
 def add_interactions(model: str, interactions: Iterable[Mapping[str, Any]]) -> Call[int]:

@@ -338,14 +338,16 @@ class LiveCollection:
             as_of=self.spec.as_of,
         )
 
-    def page(self, filter: models.Filter | None, limit: int, start: PointId | None, *, vectors: bool) -> Page:
+    def page(
+        self, filter: models.Filter | None, limit: int, start: PointId | None, *, vectors: bool, returned: Returned
+    ) -> Page:
         """Return at most `limit` rows that pass the filter, starting at a point."""
         side = self.side
         points, following = self._engine.page(
             self.collection,
             limit=no_more_than_there_are(limit, self._engine, self.collection),
             start=start,
-            payload=None,
+            payload=returned.payload,
             vectors=[side.field.name] if vectors else [],
             filter=filter,
         )
@@ -353,7 +355,7 @@ class LiveCollection:
         return Page(
             id_name=side.id_name,
             ids=[point.payload[side.id_name] for point in points],
-            attributes=[side.attributes(point.payload, side.attribute_names) for point in points],
+            attributes=[side.attributes(point.payload, returned.names) for point in points],
             vectors=self.matrix(points) if vectors else None,
             hidden=[point.id in hidden for point in points],
             version=self.spec.version,

@@ -9,13 +9,14 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from qdrant_client import models
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.artifact.attributes import CONTENT, SOURCE
 from feast_embeddings.artifact.seen import SEEN
 from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, unpacked
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, ScoredPoint, StoredPoint
+from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
 from feast_embeddings.events import Event, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
@@ -23,11 +24,12 @@ from feast_embeddings.query.answers import Embeddings, Found, Neighbours, Neighb
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
 from feast_embeddings.query.export import export_side
-from feast_embeddings.query.options import By, RankingOptions
+from feast_embeddings.query.options import By, RankingOptions, ShapingOptions
 from feast_embeddings.query.ranking import rank_vectors
 from feast_embeddings.query.searching.examples import Examples, direction_of
 from feast_embeddings.query.searching.likeness import Likeness
 from feast_embeddings.query.searching.returned import Returned
+from feast_embeddings.query.shaping import Shaping, shape
 from feast_embeddings.query.text import VersionText, search_items
 from feast_embeddings.query.visitors import Visitors
 
@@ -97,23 +99,25 @@ class LiveModel:
         by: By = "blend",
         filter: Filter | None = None,
         attributes: bool | Sequence[str] = True,
+        **options: Unpack[ShapingOptions],
     ) -> NeighboursBatch:
         """Find the k nearest of each id by cosine, without itself."""
-        k = at_least_one(k, "k")
         live = self.side(entity)
-        likeness = Likeness.of(live, by, filter)
-        name, conditions = likeness.searched, likeness.conditions
+        likeness, shaping = Likeness.of(live, by), Shaping(live.side, at_least_one(k, "k"), filter, **options)
         returned = Returned.of(live.side, attributes)
+        name, payload = likeness.searched, returned.reading(*shaping.payload)
+
+        def nearest(point: StoredPoint) -> list[ScoredPoint]:
+            def search(n: int, conditions: models.Filter | None) -> list[ScoredPoint]:
+                among, left_out = likeness.among(conditions), [point.id, *shaping.left_out]
+                return live.nearest(name, point.vectors[name], n, filter=among, excluded=left_out, payload=payload)
+
+            return shape(search, shaping, live.directions)
+
         answers: list[Neighbours | None] = []
         for point in likeness.points(ids, name):
             check_time()
-            if point is None:
-                answers.append(None)
-                continue
-            hits = live.nearest(
-                name, point.vectors[name], k, filter=conditions, excluded=[point.id], payload=returned.payload
-            )
-            answers.append(live.neighbours(hits, returned=returned))
+            answers.append(None if point is None else live.neighbours(nearest(point), returned=returned))
         return NeighboursBatch(list(ids), answers, live.spec.version, live.spec.space)
 
     def similar_to(
@@ -127,28 +131,36 @@ class LiveModel:
         by: By = "blend",
         filter: Filter | None = None,
         attributes: bool | Sequence[str] = True,
+        **options: Unpack[ShapingOptions],
     ) -> Neighbours:
         """Find the k nearest by cosine to examples, without them, or to a vector."""
-        k = at_least_one(k, "k")
         live = self.side(entity)
-        likeness, returned = Likeness.of(live, by, filter), Returned.of(live.side, attributes)
-        name, conditions = likeness.searched, likeness.conditions
+        likeness, shaping = Likeness.of(live, by), Shaping(live.side, at_least_one(k, "k"), filter, **options)
+        returned = Returned.of(live.side, attributes)
+        payload = returned.reading(*shaping.payload)
+        points: list[PointId] = []
+        missing: list[Id] = []
         if vector is not None:
             direction = direction_of(vector, live)
-            hits = live.nearest_to(direction, k, vector_name=name, filter=conditions, payload=returned.payload)
-            return live.neighbours(hits, returned=returned)
-        examples = Examples(likeness, positive, negative)
-        if examples.direction is None:
-            return live.neighbours([], returned=returned, missing=examples.missing)
-        hits = live.nearest_to(
-            examples.direction,
-            k,
-            vector_name=name,
-            filter=conditions,
-            excluded=examples.points,
-            payload=returned.payload,
-        )
-        return live.neighbours(hits, returned=returned, missing=examples.missing)
+        else:
+            examples = Examples(likeness, positive, negative)
+            points, missing = examples.points, examples.missing
+            if examples.direction is None:
+                return live.neighbours([], returned=returned, missing=missing)
+            direction = examples.direction
+        left_out = [*points, *shaping.left_out]
+
+        def search(n: int, conditions: models.Filter | None) -> list[ScoredPoint]:
+            return live.nearest_to(
+                direction,
+                n,
+                vector_name=likeness.searched,
+                filter=likeness.among(conditions),
+                excluded=left_out,
+                payload=payload,
+            )
+
+        return live.neighbours(shape(search, shaping, live.directions), returned=returned, missing=missing)
 
     def lookalike(
         self, user_ids: Sequence[Id], k: int, *, filter: Filter | None = None, attributes: bool | Sequence[str] = True

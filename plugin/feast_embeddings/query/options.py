@@ -10,6 +10,7 @@ from feast_embeddings.model.sides import Filter
 
 __all__ = [
     "AudienceOptions",
+    "Boost",
     "By",
     "Fallback",
     "FoldInOptions",
@@ -17,6 +18,7 @@ __all__ = [
     "RankOptions",
     "RankingOptions",
     "ShapingOptions",
+    "SimilarOptions",
     "VersionOptions",
 ]
 
@@ -49,20 +51,49 @@ class AudienceOptions(QueryOptions, total=False):
     exclude_seen: bool
 
 
+class Boost(TypedDict):
+    """What is added to the score of those that pass a filter.
+
+    Attributes:
+        filter: as in `QueryOptions`.
+        weight: in units of the score, from -1,000,000 to 1,000,000: below 0 it lowers.
+    """
+
+    filter: Filter
+    weight: float
+
+
 class ShapingOptions(TypedDict, total=False):
     """Options that turn a ranking into what is shown; see `feast_embeddings.query.shaping`.
 
     Attributes:
+        exclude_ids: users or items to leave out; those that the version does not know change nothing.
+        boosts: at most 8. The final score is ``score + the sum of the weights of the boosts that it passes``, also with
+            a fallback. It is the score of the answer, and the one that `max_per` and `diversity` go by. Who passes none
+            stays in the ranking.
         offset: how many of the first to skip, for pages: ``k=10, offset=10`` is the second half of ``k=20``.
-        max_per: attribute -> at most how many items of one value, e.g. ``{"category": 2}``; a list counts for each of
-            its elements, and items without a value are not limited.
-        diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
-            It reorders the first `feast_embeddings.query.shaping.CANDIDATES`.
+        max_per: attribute -> at most how many of one value, e.g. ``{"category": 2}``; a list counts for each of its
+            elements, and those without a value are not limited.
+        diversity: from 0, in order of score, to 1: how much less one counts the more it is like those before it. It
+            reorders the first `feast_embeddings.query.shaping.CANDIDATES`.
     """
 
+    exclude_ids: Iterable[Id] | None
+    boosts: Sequence[Boost] | None
     offset: int
     max_per: Mapping[str, int] | None
     diversity: float
+
+
+class SimilarOptions(QueryOptions, ShapingOptions, total=False):
+    """Options of queries for similar users or items.
+
+    Attributes:
+        by: ``"blend"``, by default, compares the vectors as they are. ``"behaviour"`` does so among rows with
+            interactions. ``"content"`` compares what attributes alone say, by a scan, and needs a version with content.
+    """
+
+    by: By
 
 
 class RankingOptions(QueryOptions, ShapingOptions, total=False):
@@ -70,14 +101,12 @@ class RankingOptions(QueryOptions, ShapingOptions, total=False):
 
     Attributes:
         item_ids: rank only these items; those that the version does not know are in `missing`.
-        exclude_ids: items to leave out, in addition to seen ones; those that the version does not know change nothing.
         fallback: what someone without a vector gets: ``"none"``, by default, or ``"popular"``: items by their number
             of interactions in training, which is then their score; or ``"recent"``: first the items of recorded events,
             the newest first, whose score is the time in hours since 1970, then popular ones, below 1.
     """
 
     item_ids: Iterable[Id] | None
-    exclude_ids: Iterable[Id] | None
     fallback: Fallback
 
 

@@ -1,7 +1,7 @@
 """How a ranking becomes what is shown.
 
-The order is always the same: filter, score, leave out, at most so many of a value, diversity, page. The first three are
-one search, which `shape` asks for as many as the others need.
+The order is always the same: filter, score, leave out, boosts, at most so many of a value, diversity, page. The first
+three are one search, which `shape` asks for as many as the others need.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import index
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from qdrant_client import models
 
-from feast_embeddings.arguments import at_least
+from feast_embeddings.arguments import Id, at_least
 from feast_embeddings.engines.engine import PointId, ScoredPoint
 from feast_embeddings.errors import OptionError
-from feast_embeddings.model.sides import Side
+from feast_embeddings.model.sides import Filter, Side
+from feast_embeddings.query.boosts import Lift, Search, boosted, lifts
 from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.options import Boost
 
 __all__ = ["CANDIDATES", "Shaping", "diversified", "shape"]
 
@@ -28,7 +32,6 @@ CANDIDATES = 200
 # If too many are of one value, each next try asks for this many times more.
 _GROWTH = 4
 
-Search = Callable[[int], list[ScoredPoint]]
 Directions = Callable[[Sequence[PointId]], npt.NDArray[np.float64]]
 
 
@@ -38,14 +41,19 @@ class Shaping:
 
     Raises:
         InputError: a number is out of range.
-        OptionError: `max_per` names what is not an attribute of these items.
+        OptionError: `max_per` names what is not an attribute of these items, or a boost cannot be used.
+        FilterError: the filter cannot be understood or applied.
+        IdTypeError: an id to leave out is one that the model cannot have.
     """
 
     side: Side
     k: int
+    filter: Filter | None = None
+    exclude_ids: Iterable[Id] | None = None
     offset: int = 0
     max_per: Mapping[str, int] | None = None
     diversity: float = 0.0
+    boosts: Sequence[Boost] | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self.k, "k")
@@ -66,6 +74,23 @@ class Shaping:
                     "max_per", f"max_per: {self.side.entity}s have no attribute {name!r:.80}; there are {there_are}"
                 )
             at_least(1, most, f"max_per of {name!r}")
+        # Refused here, and not by the first search.
+        _ = self.lifts, self.conditions, self.left_out
+
+    @cached_property
+    def lifts(self) -> list[Lift]:
+        """The boosts, for the engine."""
+        return lifts(self.side, self.boosts)
+
+    @cached_property
+    def conditions(self) -> models.Filter | None:
+        """The filter, for the engine."""
+        return self.side.translate(self.filter)
+
+    @cached_property
+    def left_out(self) -> list[PointId]:
+        """The points of `exclude_ids`."""
+        return self.side.point_ids(self.exclude_ids or ())
 
     @property
     def until(self) -> int:
@@ -82,12 +107,16 @@ def shape(search: Search, shaping: Shaping, directions: Directions) -> list[Scor
     """Return the wanted page of a ranking; fewer than k only if there are no more.
 
     Args:
-        search: returns the n best, best first, without those left out; fewer only if there are no more.
+        search: leaves out what is left out.
         directions: returns unit vectors of points, shape (n, dim).
     """
+
+    def best(n: int) -> list[ScoredPoint]:
+        return boosted(search, shaping.lifts, shaping.conditions, n)
+
     until = shaping.until
     wanted = max(until, CANDIDATES) if shaping.diversity else until
-    hits = _limited(search, wanted, shaping) if shaping.max_per else search(wanted)
+    hits = _limited(best, wanted, shaping) if shaping.max_per else best(wanted)
     if shaping.diversity:
         head = hits[:CANDIDATES]
         scores = np.array([hit.score for hit in head], dtype=np.float64)
@@ -97,12 +126,12 @@ def shape(search: Search, shaping: Shaping, directions: Directions) -> list[Scor
     return hits[index(shaping.offset) : until]
 
 
-def _limited(search: Search, wanted: int, shaping: Shaping) -> list[ScoredPoint]:
+def _limited(best: Callable[[int], list[ScoredPoint]], wanted: int, shaping: Shaping) -> list[ScoredPoint]:
     """Return the first that stay within `max_per`, taken greedily, best first."""
     n = _GROWTH * wanted
     while True:
         check_time()
-        found = search(n)
+        found = best(n)
         counts = {name: Counter[Any]() for name in shaping.max_per or ()}
         kept: list[ScoredPoint] = []
         for hit in found:

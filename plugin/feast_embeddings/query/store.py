@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 import numpy.typing as npt
 import pandas as pd
@@ -31,12 +31,22 @@ from feast_embeddings.query.collection import read_cursor
 from feast_embeddings.query.fold_in import fold_in
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.new_items import items_table
-from feast_embeddings.query.options import AudienceOptions, By, FoldInOptions, QueryOptions, RankOptions, VersionOptions
+from feast_embeddings.query.options import (
+    AudienceOptions,
+    By,
+    FoldInOptions,
+    QueryOptions,
+    RankOptions,
+    SimilarOptions,
+    VersionOptions,
+)
+from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.watch import LiveWatch
 
 __all__ = ["EmbeddingStore", "Filter"]
 
 Answer = TypeVar("Answer")
+Options = TypeVar("Options", RankOptions, SimilarOptions)
 P = ParamSpec("P")
 
 
@@ -57,8 +67,9 @@ class EmbeddingStore:
     """Queries over the live version of one model; safe to use from many threads.
 
     Each call answers from one version, whatever is published meanwhile. The next call notices a new version, and its
-    attributes. With `version`, a query asks another loaded version, such as one kept for a rollback. Ids may come in
-    any iterable, which is read once.
+    attributes. With `version`, a query asks another loaded version, such as one kept for a rollback: its name, or
+    ``latest`` for the newest on disk, or ``previous`` for the one before that. Ids may come in any iterable, which is
+    read once.
 
     Args:
         feature_store: a repo whose online store is `QdrantEmbeddingOnlineStore`.
@@ -83,9 +94,8 @@ class EmbeddingStore:
         positive: Iterable[Id] | None = None,
         negative: Iterable[Id] | None = None,
         vector: npt.ArrayLike | None = None,
-        by: By = "blend",
         version: str | None = None,
-        **options: Unpack[QueryOptions],
+        **options: Unpack[SimilarOptions],
     ) -> Neighbours:
         """Find the k items nearest by cosine to an item, to examples or to a vector; fewer only if fewer pass.
 
@@ -95,16 +105,15 @@ class EmbeddingStore:
                 `missing`. See `feast_embeddings.query.searching.examples`.
             negative: with `positive`, items to be unlike; not in the answer either.
             vector: instead, as many numbers as the version has dimensions, of its space, which the answer names.
-            by: ``"blend"`` compares the vectors as they are. ``"behaviour"`` does so among items with interactions.
-                ``"content"`` compares what their attributes alone say, by a scan, and needs a version with content.
             version: a loaded one to ask instead of the live one.
-            options: `filter`, `attributes`; see `QueryOptions`.
+            options: `filter`, `attributes`, `by`, `exclude_ids`, `boosts`, `offset`, `max_per`, `diversity`; see
+                `SimilarOptions`.
 
         Raises:
             InputError: not exactly one of item, examples and vector is given.
             UnknownIdError: the version has no such item, or none with what is compared.
-            OptionError: the version is not loaded, the vector is not of its dimension, the examples cancel out, or
-                there are no content vectors.
+            OptionError: the version is not loaded, the vector is not of its dimension, the examples cancel out, there
+                are no content vectors, or `boosts`, `max_per` or `diversity` cannot be used with this model.
             FilterError: the filter cannot be understood or applied.
             NotPublishedError: no version is live.
         """
@@ -113,46 +122,30 @@ class EmbeddingStore:
         ):
             raise InputError("similar_items: give an item_id, positive examples (and negative ones), or a vector")
         if item_id is not None:
-            return self._only("item", self.similar_items_batch([item_id], k, by=by, version=version, **options), by)
+            found = self.similar_items_batch([item_id], k, version=version, **options)
+            return self._only("item", found, options.get("by", "blend"))
         liked, disliked = id_list(positive or (), "positive"), id_list(negative or (), "negative")
         to: _To = {"positive": liked, "negative": disliked, "vector": vector}
-        return self._ask(version, LiveModel.similar_to, "item", k, **to, by=by, **options)
+        return self._ask(version, LiveModel.similar_to, "item", k, **to, **_listed(options))
 
     def similar_items_batch(
-        self,
-        item_ids: Iterable[Id],
-        k: int = 10,
-        *,
-        by: By = "blend",
-        version: str | None = None,
-        **options: Unpack[QueryOptions],
+        self, item_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[SimilarOptions]
     ) -> NeighboursBatch:
         """Run `similar_items` for many items; an unknown one is not an error."""
-        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, by=by, **options)
+        return self._ask(version, LiveModel.similar, "item", id_list(item_ids, "item_ids"), k, **_listed(options))
 
     def similar_users(
-        self,
-        user_id: Id,
-        k: int = 10,
-        *,
-        by: By = "blend",
-        version: str | None = None,
-        **options: Unpack[QueryOptions],
+        self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[SimilarOptions]
     ) -> Neighbours:
         """Find the k users nearest to a user by cosine, without the user; see `similar_items`."""
-        return self._only("user", self.similar_users_batch([user_id], k, by=by, version=version, **options), by)
+        found = self.similar_users_batch([user_id], k, version=version, **options)
+        return self._only("user", found, options.get("by", "blend"))
 
     def similar_users_batch(
-        self,
-        user_ids: Iterable[Id],
-        k: int = 10,
-        *,
-        by: By = "blend",
-        version: str | None = None,
-        **options: Unpack[QueryOptions],
+        self, user_ids: Iterable[Id], k: int = 10, *, version: str | None = None, **options: Unpack[SimilarOptions]
     ) -> NeighboursBatch:
         """Run `similar_users` for many users; an unknown one is not an error."""
-        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, by=by, **options)
+        return self._ask(version, LiveModel.similar, "user", id_list(user_ids, "user_ids"), k, **_listed(options))
 
     def rank(
         self, user_id: Id, k: int = 10, *, version: str | None = None, **options: Unpack[RankOptions]
@@ -160,12 +153,12 @@ class EmbeddingStore:
         """Find the k items with the highest score for a user: ``user · item + item bias``.
 
         Args:
-            options: `filter`, `attributes`, `exclude_seen`, `item_ids`, `exclude_ids`, `offset`, `max_per`,
+            options: `filter`, `attributes`, `exclude_seen`, `item_ids`, `exclude_ids`, `boosts`, `offset`, `max_per`,
                 `diversity`, `fallback`; see `RankOptions`.
 
         Raises:
             UnknownIdError: the live version has no such user, and `fallback` is not ``"popular"``.
-            OptionError: `max_per`, `diversity` or `fallback` cannot be used with this model.
+            OptionError: `boosts`, `max_per`, `diversity` or `fallback` cannot be used with this model.
             VersionMismatchError: users and items are of different spaces, so scores would be meaningless.
             FilterError, NotPublishedError: as in `similar_items`.
         """
@@ -288,15 +281,18 @@ class EmbeddingStore:
         filter: Filter | None = None,
         cursor: str | None = None,
         vectors: bool = False,
+        attributes: bool | Sequence[str] = True,
     ) -> Page:
         """Return at most k of the users or items that pass a filter, in arbitrary order.
 
         Args:
             cursor: that of the previous page; all pages of a listing are of one version, whatever is published.
             vectors: whether to return their embeddings.
+            attributes: as in `QueryOptions`.
 
         Raises:
             CursorError: the cursor is invalid, or its version is no longer loaded.
+            OptionError: an attribute is not one of theirs.
             FilterError, NotPublishedError: as in `similar_items`.
         """
         k = at_least_one(k, "k")
@@ -306,7 +302,8 @@ class EmbeddingStore:
             side = live.side(entity)
             if version not in (None, side.spec.version):
                 side = self._watch.loaded(side.side, str(version))
-            return side.page(side.side.translate(filter), k, start, vectors=vectors)
+            returned = Returned.of(side.side, attributes)
+            return side.page(side.side.translate(filter), k, start, vectors=vectors, returned=returned)
 
         return self._watch.answer(page)
 
@@ -372,12 +369,26 @@ class EmbeddingStore:
         """
         return self._folded_in("item", interactions, attributes, options)
 
-    def _folded_in(self, entity: Entity, interactions: Any, attributes: Any, options: FoldInOptions) -> FoldedIn:
+    def _folded_in(
+        self,
+        entity: Entity,
+        interactions: Any,
+        attributes: Any,
+        options: FoldInOptions,
+        instead: str = "allow it with --update (update=True)",
+    ) -> FoldedIn:
         if interactions is None and attributes is None:
             raise InputError(f"fold_in_{entity}s: expected interactions, attributes or both, got neither")
         live = self.live_version()
         return fold_in(
-            self.feature_store, self.model, entity, interactions, attributes=attributes, live=live, **options
+            self.feature_store,
+            self.model,
+            entity,
+            interactions,
+            attributes=attributes,
+            live=live,
+            instead=instead,
+            **options,
         )
 
     def add_interactions(self, interactions: Iterable[Mapping[str, Any]]) -> Added:
@@ -410,13 +421,14 @@ class EmbeddingStore:
             items: attributes by id, under the names and with the types of the training. A missing one is a null.
 
         Raises:
-            InputError: the version was trained without content of items or knows one of them, or an attribute cannot be
-                used; nothing is added.
+            InputError: the version was trained without content of items, or has a vector of one of them that was
+                learned from interactions, or an attribute cannot be used; nothing is added.
         """
         if "item" not in self._watch.sides:
             raise missing_side(self.model, "item")
         self._watch.sides["item"].point_ids(items)  # raises for an id of another type
-        return self.fold_in_items(attributes=items_table(items), push=True)
+        instead = "change attributes of live items with set_attributes, over HTTP with PATCH of the same path"
+        return self._folded_in("item", None, items_table(items), {"push": True}, instead=instead)
 
     def forget(self, *, users: Iterable[Id] = (), items: Iterable[Id] = (), dry_run: bool = False) -> Forgotten:
         """Remove users and items from all versions and the recorded interactions; see `feast_embeddings.changes`."""
@@ -484,11 +496,8 @@ class EmbeddingStore:
         return answer
 
 
-def _listed(options: RankOptions) -> RankOptions:
-    """Return the options with the items as lists, which can be read more than once."""
-    listed = options.copy()
-    if (ids := options.get("item_ids")) is not None:
-        listed["item_ids"] = id_list(ids, "item_ids")
-    if (ids := options.get("exclude_ids")) is not None:
-        listed["exclude_ids"] = id_list(ids, "exclude_ids")
-    return listed
+def _listed(options: Options) -> Options:
+    """Return the options with the ids as lists, which can be read more than once."""
+    given: Mapping[str, Any] = options
+    ids = {name: id_list(given[name], name) for name in ("item_ids", "exclude_ids") if given.get(name) is not None}
+    return cast("Options", {**options, **ids})

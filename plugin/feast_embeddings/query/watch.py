@@ -11,13 +11,14 @@ from typing import TypeVar
 
 from feast import FeatureStore
 
-from feast_embeddings.artifact import Entity
+from feast_embeddings.artifact import LATEST, PREVIOUS, Entity, load_artifact
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import (
     CursorError,
     EngineError,
     FoldInError,
+    InputError,
     NotPublishedError,
     OptionError,
     TextSearchError,
@@ -69,15 +70,27 @@ class LiveWatch:
         self._next_look = 0.0
 
     def answer(self, ask: Callable[[LiveModel], Answer], version: str | None = None) -> Answer:
-        """Query the live version; again if it is replaced and dropped, or deleted, meanwhile. Or query a named one.
+        """Query the live version; again if it is replaced and dropped, or deleted, meanwhile. Or query another one.
+
+        Args:
+            version: its name, or ``latest`` or ``previous`` as of `load_artifact`; None or ``live`` for the live one.
 
         Raises:
             OptionError: the version is not loaded.
         """
         failures = EngineError, FoldInError, TextSearchError
-        if version is not None:
+        if version not in (None, "live"):
+            version = self._name_of(version) if version in (LATEST, PREVIOUS) else version
             return ask_live(lambda: self._names_of(version), lambda named: ask(self._version(version, named)), failures)
         return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), failures)
+
+    def _name_of(self, word: str) -> str:
+        """Return the name of the version that a word stands for."""
+        try:
+            return load_artifact(self.data, self._model, word).manifest.version
+        except InputError as error:
+            text = f"model {self._model!r} has no {word} version on this disk; name one that is loaded, or leave it out"
+            raise OptionError("version", text) from error
 
     def _names_of(self, version: str) -> dict[Entity, str]:
         """Return the collections of a loaded version, live or kept for a rollback."""

@@ -17,7 +17,8 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from feast_embeddings.codec.filter_text import MAX_CHARACTERS
-from feast_embeddings.query.options import Fallback
+from feast_embeddings.query.boosts import LARGEST_WEIGHT, MOST_BOOSTS
+from feast_embeddings.query.options import By, Fallback
 from feast_embeddings.query.text import MOST_CHARACTERS
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "BatchRankRequest",
     "BatchSimilarItemsRequest",
     "BatchSimilarUsersRequest",
+    "Boost",
     "Encoding",
     "Interaction",
     "ItemEmbeddingRequest",
@@ -34,6 +36,7 @@ __all__ = [
     "Request",
     "RetrieveRequest",
     "SearchRequest",
+    "Shaped",
     "SimilarItemsRequest",
     "SimilarUsersRequest",
     "UserEmbeddingRequest",
@@ -73,7 +76,11 @@ _Encoding = Annotated[
 
 _Version = Annotated[
     Annotated[StrictStr, Field(min_length=1, max_length=64)] | SkipJsonSchema[None],
-    Field(description="A loaded version to ask instead of the live one, such as the one before it."),
+    Field(
+        description="A loaded version to ask instead of the live one: its name, `latest` for the newest on the "
+        "service's disk, or `previous` for the one before that.",
+        examples=["previous"],
+    ),
 ]
 _Fields = Annotated[
     Annotated[list[Annotated[StrictStr, Field(max_length=200)]], Field(fail_fast=True, max_length=200)]
@@ -141,25 +148,125 @@ class ItemEmbeddingRequest(Request):
     encoding: _Encoding = None
 
 
-class Query(Request):
-    limit: _Limit = 10
-    filter: _Filter = None
+class _Returning(Request):
+    """A request whose results come with attributes."""
+
     return_metadata: _Metadata = False
     fields: _Fields = None
-    version: _Version = None
 
     @property
     def metadata(self) -> bool:
         """Whether attributes come back."""
         return self.return_metadata or self.fields is not None
 
+    @property
+    def attributes(self) -> bool | list[str]:
+        """Which come back, as `EmbeddingStore` takes it."""
+        return self.return_metadata if self.fields is None else self.fields
+
+
+class Query(_Returning):
+    limit: _Limit = 10
+    filter: _Filter = None
+    version: _Version = None
+
     def options(self) -> dict[str, Any]:
         """The keywords of the query in `EmbeddingStore`, here those of all queries."""
-        attributes = self.return_metadata if self.fields is None else self.fields
-        return {"filter": self.filter, "attributes": attributes, "version": self.version}
+        return {"filter": self.filter, "attributes": self.attributes, "version": self.version}
 
 
-class SimilarItemsRequest(Query):
+class Boost(Closed):
+    """What is added to the score of those that pass a condition."""
+
+    filter: Annotated[
+        StrictStr, Field(min_length=1, max_length=MAX_CHARACTERS, examples=["category = 'Books' AND price < 20"])
+    ]
+    weight: Annotated[
+        float,
+        Field(
+            strict=True,
+            ge=-LARGEST_WEIGHT,
+            le=LARGEST_WEIGHT,
+            description="In units of the score; below 0 it lowers.",
+            examples=[0.3],
+        ),
+    ]
+
+
+def _few_attributes(sent: Any) -> Any:
+    """Refuse too many before each of them is an error of its own."""
+    if isinstance(sent, dict) and len(sent) > _ATTRIBUTES:
+        raise ValueError(f"at most {_ATTRIBUTES} attributes are allowed, got {len(sent):,}")
+    return sent
+
+
+class Shaped(Query):
+    exclude_ids: Annotated[
+        Ids | None, Field(description="Ids to leave out; with `rank` in addition to seen items.", examples=[["sku-3"]])
+    ] = None
+    boosts: Annotated[
+        list[Boost] | None,
+        Field(
+            fail_fast=True,
+            max_length=MOST_BOOSTS,
+            description="The final score is the score plus the weights of all boosts that a result passes.",
+            examples=[[{"filter": "category = 'Books'", "weight": 0.3}]],
+        ),
+    ] = None
+    offset: Annotated[
+        int, Field(strict=True, ge=0, lt=2**62, description="How many of the first to skip.", examples=[0])
+    ] = 0
+    max_per: Annotated[
+        dict[StrictStr, Annotated[int, Field(strict=True, ge=1, lt=2**62)]] | None,
+        Field(
+            max_length=_ATTRIBUTES,
+            description="Attribute, and at most how many of one value of it.",
+            examples=[{"category": 2}],
+        ),
+        BeforeValidator(_few_attributes),
+    ] = None
+    diversity: Annotated[
+        float,
+        Field(
+            strict=True,
+            ge=0,
+            le=1,
+            description="How much less one counts the more it is like those before it: 0 for the order of score, "
+            "1 for likeness alone.",
+            examples=[0.3],
+        ),
+    ] = 0.0
+
+    @property
+    def is_one_search(self) -> bool:
+        """Whether no option needs more than one search of as many results as are asked for."""
+        return not (self.boosts or self.max_per or self.diversity or self.exclude_ids)
+
+    def options(self) -> dict[str, Any]:
+        shaping = {name: getattr(self, name) for name in ("exclude_ids", "offset", "max_per", "diversity")}
+        boosts = [boost.model_dump() for boost in self.boosts or ()]
+        return super().options() | shaping | {"boosts": boosts}
+
+
+class _SimilarQuery(Shaped):
+    by: Annotated[
+        By,
+        Field(
+            description="What is compared: the vectors as they are, those of rows with interactions only, or what "
+            "attributes alone say, which needs a version with content."
+        ),
+    ] = "blend"
+
+    @property
+    def is_one_search(self) -> bool:
+        # Content has no graph, so that a search of it scans all rows.
+        return super().is_one_search and self.by == "blend"
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | {"by": self.by}
+
+
+class SimilarItemsRequest(_SimilarQuery):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": ["item_id"]}, {"required": ["positive"]}, {"required": ["vector"]}],
@@ -183,26 +290,19 @@ class SimilarItemsRequest(Query):
     ] = None
 
 
-class SimilarUsersRequest(Query):
+class SimilarUsersRequest(_SimilarQuery):
     user_id: UserId
 
 
-class BatchSimilarItemsRequest(Query):
+class BatchSimilarItemsRequest(_SimilarQuery):
     item_ids: _ItemIds
 
 
-class BatchSimilarUsersRequest(Query):
+class BatchSimilarUsersRequest(_SimilarQuery):
     user_ids: _UserIds
 
 
-def _few_attributes(sent: Any) -> Any:
-    """Refuse too many before each of them is an error of its own."""
-    if isinstance(sent, dict) and len(sent) > _ATTRIBUTES:
-        raise ValueError(f"at most {_ATTRIBUTES} attributes are allowed, got {len(sent):,}")
-    return sent
-
-
-class _RankQuery(Query):
+class _RankQuery(Shaped):
     exclude_seen: Annotated[
         StrictBool | None,
         Field(
@@ -213,32 +313,6 @@ class _RankQuery(Query):
     item_ids: Annotated[
         Ids | None, Field(min_length=1, description="Rank only these items.", examples=[["sku-1", "sku-2"]])
     ] = None
-    exclude_ids: Annotated[
-        Ids | None, Field(description="Items to leave out, in addition to seen ones.", examples=[["sku-3"]])
-    ] = None
-    offset: Annotated[
-        int, Field(strict=True, ge=0, lt=2**62, description="How many of the first to skip.", examples=[0])
-    ] = 0
-    max_per: Annotated[
-        dict[StrictStr, Annotated[int, Field(strict=True, ge=1, lt=2**62)]] | None,
-        Field(
-            max_length=_ATTRIBUTES,
-            description="Attribute, and at most how many items of one value of it.",
-            examples=[{"category": 2}],
-        ),
-        BeforeValidator(_few_attributes),
-    ] = None
-    diversity: Annotated[
-        float,
-        Field(
-            strict=True,
-            ge=0,
-            le=1,
-            description="How much less an item counts the more it is like those before it: 0 for the order of score, "
-            "1 for likeness alone.",
-            examples=[0.3],
-        ),
-    ] = 0.0
     fallback: Annotated[
         Fallback,
         Field(
@@ -249,16 +323,8 @@ class _RankQuery(Query):
 
     def options(self) -> dict[str, Any]:
         exclude_seen = self.item_ids is None if self.exclude_seen is None else self.exclude_seen
-        shaping = {name: getattr(self, name) for name in ("offset", "max_per", "diversity", "fallback")}
-        return (
-            super().options()
-            | shaping
-            | {
-                "exclude_seen": exclude_seen,
-                "item_ids": self.item_ids,
-                "exclude_ids": self.exclude_ids,
-            }
-        )
+        ranking = {"exclude_seen": exclude_seen, "item_ids": self.item_ids, "fallback": self.fallback}
+        return super().options() | ranking
 
 
 class RankRequest(_RankQuery):
@@ -337,7 +403,7 @@ class BatchAudienceRequest(_AudienceQuery):
     item_ids: _ItemIds
 
 
-class RetrieveRequest(Request):
+class RetrieveRequest(_Returning):
     entity: Annotated[Literal["user", "item"], Field(examples=["item"])]
     filter: _Filter = None
     limit: _Limit = 100

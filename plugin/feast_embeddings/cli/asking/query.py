@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
-from feast_embeddings.cli.asking.shaping import Given, ranking_options, to_options
-from feast_embeddings.cli.asking.versions import asked_version, version_option
+from feast_embeddings.cli.asking.shaping import Given, Shaped, ranking_options, shaping_options, to_options, to_shaping
+from feast_embeddings.cli.asking.versions import version_option
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.errors import UnknownIdError
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
+    from feast_embeddings.query.options import By, SimilarOptions
 
 
 def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return k_option(filter_option(shown_options(model_option(repo_option(command)))))
+
+
+def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--by",
+        type=click.Choice(["blend", "behaviour", "content"]),
+        default="blend",
+        show_default=True,
+        help="Compare vectors as they are, those of rows with interactions, or what attributes alone say.",
+    )(command)
 
 
 def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,15 +48,19 @@ def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--unlike", "negative", multiple=True, metavar="ID", help="An item to be unlike; can be given several times."
 )
 @version_option
+@_by_option
+@shaping_options
 def similar_items(
     item_ids: tuple[str, ...],
     negative: tuple[str, ...],
     k: int,
     filter: str | None,
     version: str,
+    by: By,
     shown: Shown,
     model: str | None,
     repo: str,
+    **given: Unpack[Shaped],
 ) -> None:
     """Items nearest to ITEM_IDS by cosine.
 
@@ -53,12 +68,12 @@ def similar_items(
     unlike.
     """
     store = open_store(repo, model)
-    asked = asked_version(store, version)
     liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, negative))
+    options = cast("SimilarOptions", {**to_shaping(store, "item", given), "filter": filter, "by": by})
     if len(liked) == 1 and not disliked:
-        shown.neighbours(store.similar_items(liked[0], k, filter=filter, version=asked))
+        shown.neighbours(store.similar_items(liked[0], k, version=version, **options))
         return
-    found = store.similar_items(None, k, positive=liked, negative=disliked, filter=filter, version=asked)
+    found = store.similar_items(None, k, positive=liked, negative=disliked, version=version, **options)
     if liked and set(liked) <= set(found.missing):
         named = ", ".join(map(str, liked))
         raise UnknownIdError(f"version {found.version} of model {store.model!r} knows none of {named}")
@@ -71,14 +86,24 @@ def similar_items(
 @click.argument("user_id")
 @_query_options
 @version_option
+@_by_option
+@shaping_options
 def similar_users(
-    user_id: str, k: int, filter: str | None, version: str, shown: Shown, model: str | None, repo: str
+    user_id: str,
+    k: int,
+    filter: str | None,
+    version: str,
+    by: By,
+    shown: Shown,
+    model: str | None,
+    repo: str,
+    **given: Unpack[Shaped],
 ) -> None:
     """Users nearest to USER_ID by cosine."""
     store = open_store(repo, model)
-    shown.neighbours(
-        store.similar_users(store.parse_id("user", user_id), k, filter=filter, version=asked_version(store, version))
-    )
+    user = store.parse_id("user", user_id)
+    options = cast("SimilarOptions", {**to_shaping(store, "user", given), "filter": filter, "by": by})
+    shown.neighbours(store.similar_users(user, k, version=version, **options))
 
 
 @click.command()
@@ -102,7 +127,7 @@ def rank(
     store = open_store(repo, model)
     user = store.parse_id("user", user_id)
     options = to_options(store, filter, include_seen, given)
-    shown.ranking(store.rank(user, k, version=asked_version(store, version), **options))
+    shown.ranking(store.rank(user, k, version=version, **options))
 
 
 @click.command()

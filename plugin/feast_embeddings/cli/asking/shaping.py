@@ -1,34 +1,65 @@
-"""The options of the commands that rank items: pages, what to leave out, limits per value, diversity, the fallback."""
+"""The options that shape what is shown: pages, what to leave out, boosts, limits per value, diversity, the fallback."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import click
 
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
-    from feast_embeddings.query.options import Fallback, RankOptions
+    from feast_embeddings.artifact import Entity
+    from feast_embeddings.query.options import Fallback, RankOptions, ShapingOptions
     from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["Given", "ranking_options", "to_options"]
+__all__ = ["Given", "Shaped", "ranking_options", "shaping_options", "to_options", "to_shaping"]
 
 
-class Given(TypedDict):
-    """What these options were given on the command line."""
+class Shaped(TypedDict):
+    """What the options of any list were given on the command line."""
 
     exclude: tuple[str, ...]
+    boost: tuple[tuple[float, str], ...]
     offset: int
     max_per: tuple[str, ...]
     diversity: float
+
+
+class Given(Shaped):
+    """What those of a ranking were given."""
+
     fallback: Fallback
 
 
-def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command."""
+def shaping_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of any list to a command."""
     for option in (
+        click.option(
+            "--diversity",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            help="From 0, in order of score, to 1: how much less one counts the more it is like those before it.",
+        ),
+        click.option("--max-per", multiple=True, metavar="NAME=N", help="At most N of one value of an attribute."),
+        click.option("--offset", type=click.IntRange(min=0), default=0, help="How many of the first to skip."),
+        click.option(
+            "--boost",
+            type=(float, str),
+            multiple=True,
+            metavar="WEIGHT CONDITION",
+            help="Add WEIGHT to the score of those that pass CONDITION; can be given several times.",
+        ),
+        click.option("--exclude", multiple=True, metavar="ID", help="One to leave out; can be given several times."),
+    ):
+        command = option(command)
+    return command
+
+
+def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of a ranking of items to a command."""
+    return shaping_options(
         click.option(
             "--fallback",
             type=click.Choice(["popular", "recent", "none"]),
@@ -36,34 +67,25 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="What someone without a vector gets; popular: by the number of interactions in training; recent: by "
             "the time of recorded interactions.",
-        ),
-        click.option(
-            "--diversity",
-            type=click.FloatRange(0, 1),
-            default=0.0,
-            help="From 0, in order of score, to 1: how much less an item counts the more it is like those before it.",
-        ),
-        click.option(
-            "--max-per", multiple=True, metavar="NAME=N", help="At most N items of one value of an attribute."
-        ),
-        click.option("--offset", type=click.IntRange(min=0), default=0, help="How many of the first to skip."),
-        click.option("--exclude", multiple=True, metavar="ID", help="An item to leave out."),
-    ):
-        command = option(command)
-    return command
+        )(command)
+    )
+
+
+def to_shaping(store: EmbeddingStore, entity: Entity, given: Shaped) -> ShapingOptions:
+    """Convert what was given to the keywords of `EmbeddingStore`."""
+    return {
+        "exclude_ids": [store.parse_id(entity, text) for text in given["exclude"]],
+        "boosts": [{"filter": condition, "weight": weight} for weight, condition in given["boost"]],
+        "offset": given["offset"],
+        "max_per": dict(_limit(text) for text in given["max_per"]),
+        "diversity": given["diversity"],
+    }
 
 
 def to_options(store: EmbeddingStore, filter: str | None, include_seen: bool, given: Given) -> RankOptions:
     """Convert what was given to the keywords of `EmbeddingStore.rank`."""
-    return {
-        "filter": filter,
-        "exclude_seen": not include_seen,
-        "exclude_ids": [store.parse_id("item", text) for text in given["exclude"]],
-        "offset": given["offset"],
-        "max_per": dict(_limit(text) for text in given["max_per"]),
-        "diversity": given["diversity"],
-        "fallback": given["fallback"],
-    }
+    own = {"filter": filter, "exclude_seen": not include_seen, "fallback": given["fallback"]}
+    return cast("RankOptions", {**to_shaping(store, "item", given), **own})
 
 
 def _limit(text: str) -> tuple[str, int]:

@@ -27,8 +27,8 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
     neighbours: dict[int | str, dict[str, Any]] = {200: {"model": answers.NeighboursAnswer}}
     batch: dict[int | str, dict[str, Any]] = {200: {"model": answers.BatchAnswer}}
 
-    async def similar(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
-        light = r.filter is None and r.limit <= _LIGHT
+    async def similar(model: str, r: requests.Shaped, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
+        light = r.filter is None and r.is_one_search and r.limit + r.offset <= _LIGHT
         return await calls.one(model, light, lambda store: _single(model, ask(store), r.metadata))
 
     async def batches(model: str, r: requests.Query, ask: Callable[[EmbeddingStore], NeighboursBatch]) -> Response:
@@ -65,7 +65,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
         """Find the items with the highest score for a user: user · item + bias. With `item_ids`, rerank these items.
 
         With `interactions` instead of a user, rank for a visitor without an id: the version's trainer folds them in.
-        Always in this order: `filter`, score, leave out, `max_per`, `diversity`, `offset` and `limit`.
+        Always in this order: `filter`, score, leave out, `boosts`, `max_per`, `diversity`, `offset` and `limit`.
         """
         r = request
         _only_one("user_id", r.user_id, "interactions", r.interactions)

@@ -64,7 +64,14 @@ def add_vector_routes(router: GuardedRouter, calls: Calls) -> None:
         r = request
 
         def page(store: EmbeddingStore) -> Response:
-            found = store.page(r.entity, r.limit, filter=r.filter, cursor=r.cursor, vectors=r.return_embeddings)
-            return answers.page_response(model, found, metadata=r.return_metadata)
+            found = store.page(
+                r.entity,
+                r.limit,
+                filter=r.filter,
+                cursor=r.cursor,
+                vectors=r.return_embeddings,
+                attributes=r.attributes,
+            )
+            return answers.page_response(model, found, metadata=r.metadata)
 
         return await calls.run(model, page)
