@@ -40,6 +40,8 @@ US = 1_777_593_600_000_000
                 st.integers(0, 5),
                 st.floats(1e-6, 1e6),
                 st.none() | st.sampled_from("abc"),
+                st.none() | st.text(max_size=3).filter(lambda text: "\0" not in text),
+                st.none() | st.floats(1e-6, 1e6),
             ),
             max_size=5,
         ),
@@ -136,6 +138,49 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
 )
 def test_what_is_an_event(given: dict[str, Any], expected: Event) -> None:
     assert to_events([given], NOW) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"event": "buy"}, Event("u", "i", US, 5.0, None, "buy", 1.0)),
+        ({"event": "buy", "weight": 0.5}, Event("u", "i", US, 2.5, None, "buy", 0.5)),
+        ({"event": "view"}, Event("u", "i", US, 0.0, None, "view", 1.0)),
+        ({"event": None}, Event("u", "i", US, 1.0, None)),
+    ],
+)
+def test_types_weigh(given: dict[str, Any], expected: Event) -> None:
+    """The weight of the type times that of the event."""
+    assert to_events([{"user_id": "u", "item_id": "i", **given}], NOW, lambda: {"buy": 5.0, "view": 0.0}) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"event": "sell"}, "event 'sell' has no weight in the training; those with one are buy, view"),
+        ({"event": 7}, "event 7 has no weight"),
+        ({"event": ["buy"]}, "event ['buy'] has no weight"),
+        ({"event": "buy", "weight": 1e6}, "weight 1e+06 of an event 'buy' is 5e+06 in all, expected 1e-6 to 1e6"),
+    ],
+)
+def test_types_without_weight(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match="interaction 0: ") as caught:
+        to_events([{"user_id": "u", "item_id": "i", **given}], NOW, lambda: {"buy": 5.0, "view": 0.0})
+    assert problem in str(caught.value)
+
+
+def test_a_file_of_an_earlier_release(tmp_path: Path) -> None:
+    """It has no types of events until something is written."""
+    path, old, new = tmp_path / "x.sqlite", Event("u", "i", 1, 2.0, "a"), Event("u", "j", 2, 5.0, "b", "buy", 1.0)
+    EventLog(path).add([old])
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE events DROP COLUMN type")
+        connection.execute("ALTER TABLE events DROP COLUMN own_weight")
+    connection.close()
+    log = EventLog(path)
+    assert log.of_users(["u"]) == {"u": [old]}
+    log.add([new])
+    assert [event for part in log.batches() for event in part] == [old, new]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_message_of_another_form() -> None:
     """Names, types of ids, weights and types of events are those of the form."""
     form = Form("who", "what", "at", "times", "kind", {"view": 0, "buy": 5}, "int", "text", time_format="%d.%m.%Y")
     given = {"who": "7", "what": 8, "at": "01.05.2026", "times": 2, "kind": "buy"}
-    assert message_event(json.dumps(given).encode(), form, NOW, "e") == Event(7, "8", T, 10.0, "e")
+    assert message_event(json.dumps(given).encode(), form, NOW, "e") == Event(7, "8", T, 10.0, "e", "buy", 2)
     assert message_event(json.dumps(given | {"kind": "view"}).encode(), form, NOW, "e") is None
 
 

@@ -657,6 +657,11 @@ export interface UserEvent {
   timestamp?: string | null;
   /** An event whose id is there already is not added again, so that a retry is safe. */
   eventId?: string | null;
+  /**
+   * Its type, which has to have a weight in the training of the live version, and multiplies `weight`. Of a type that
+   * weighs 0 nothing is added.
+   */
+  event?: string | null;
 }
 
 export interface AddedAnswer {
@@ -664,6 +669,8 @@ export interface AddedAnswer {
   added: number;
   /** Events whose id was there already. */
   duplicates: number;
+  /** Events of a type that weighs 0, which are not added. */
+  withoutWeight: number;
 }
 
 export interface NewItemsRequest {

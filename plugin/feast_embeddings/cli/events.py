@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 def events(output: str, repo: str, model: str | None, as_json: bool) -> None:
     """Write the recorded interactions to a Parquet file, with the columns of the log that the model was trained on.
 
-    In the folder of the log, it is part of the next training.
+    In the folder of the log, it is part of the next training. If the log has a column of types of events, so has the
+    file; interactions that were recorded without one are counted on stderr.
     """
     target = output_path("--output", output, ".parquet")
 
@@ -32,7 +34,7 @@ def events(output: str, repo: str, model: str | None, as_json: bool) -> None:
 
     opened = Repo.open(repo)
     name = one_model(opened, model)
-    columns = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "weight": None}
+    columns = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "weight": None, "event": None}
     if name in trained_models(opened.data):
         columns |= (load_artifact(opened.data, name, LATEST).manifest.interactions or {}).get("columns", {})
     log, rows = event_log_of(opened.data, name), 0
@@ -44,23 +46,33 @@ def events(output: str, repo: str, model: str | None, as_json: bool) -> None:
     import pyarrow.parquet as pq
 
     def batch(part: list[Event]) -> pa.RecordBatch:
+        typed = columns["event"] is not None
         fields = {
             columns["user"]: pa.array([event.user_id for event in part]),
             columns["item"]: pa.array([event.item_id for event in part]),
             columns["timestamp"] or "timestamp": pa.array([event.timestamp for event in part]).cast(
                 pa.timestamp("us", "UTC")
             ),
-            columns["weight"] or "weight": pa.array([event.weight for event in part]),
+            columns["weight"] or "weight": pa.array(
+                [event.own_weight if typed and event.own_weight is not None else event.weight for event in part]
+            ),
         }
+        if typed:
+            fields[columns["event"]] = pa.array([event.type for event in part], pa.string())
         return pa.record_batch(fields)
 
-    head = batch(first)
+    head, untyped = batch(first), 0
     with new_file(target) as file, pq.ParquetWriter(file, head.schema) as writer:
-        writer.write_batch(head)
-        rows += head.num_rows
-        for part in parts:
+        for part in chain([first], parts):
             writer.write_batch(batch(part))
             rows += len(part)
+            untyped += sum(event.type is None for event in part)
+    if columns["event"] is not None and untyped:
+        click.echo(
+            f"warning: {untyped:,} of them {'has' if untyped == 1 else 'have'} no type for column {columns['event']!r} "
+            "of the log; --on-bad-rows drop leaves them out of the training",
+            err=True,
+        )
     if as_json:
         print_json({"model": name, "rows": rows, "output": output})
     else:

@@ -452,8 +452,8 @@ def add_interactions(model: str, interactions: Iterable[Mapping[str, Any]]) -> C
 
     Args:
         interactions: dictionaries with ``user_id`` and ``item_id``, and if wanted ``weight``, ``timestamp`` (a time
-            with a zone, or text in ISO 8601) and ``event_id``. Those without an id get one, so that a retry adds none
-            twice.
+            with a zone, or text in ISO 8601), ``event``, a type that the training weighs, and ``event_id``. Those
+            without an id get one, so that a retry adds none twice.
     """
 
     def sent(interaction: Mapping[str, Any]) -> dict[str, Any]:

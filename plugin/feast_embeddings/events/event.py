@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from feast_embeddings.times import from_microseconds, future_starts, to_microsec
 
 __all__ = ["OLDEST", "WEIGHTS", "Event", "to_events"]
 
-_FIELDS = ("user_id", "item_id", "weight", "timestamp", "event_id")
+_FIELDS = ("user_id", "item_id", "weight", "timestamp", "event_id", "event")
 # The first time, the least weight and the greatest one that an event may have.
 OLDEST = datetime(1990, 1, 1, tzinfo=UTC)
 WEIGHTS = (1e-6, 1e6)
@@ -27,8 +28,10 @@ class Event(NamedTuple):
 
     Attributes:
         timestamp: microseconds since 1970.
-        weight: on the scale of training.
+        weight: on the scale of training, with that of its type.
         event_id: unique among all events; None if the caller has none.
+        type: such as a click, one of those that training weighs; None if the caller names none.
+        own_weight: without that of its type; None without a type.
     """
 
     user_id: Id
@@ -36,24 +39,30 @@ class Event(NamedTuple):
     timestamp: int
     weight: float
     event_id: str | None
+    type: str | None = None
+    own_weight: float | None = None
 
 
-def to_events(interactions: Iterable[Mapping[str, Any]], now: datetime) -> list[Event]:
-    """Check interactions: ``user_id``, ``item_id`` and, if wanted, ``weight``, ``timestamp`` and ``event_id``.
+def to_events(
+    interactions: Iterable[Mapping[str, Any]], now: datetime, event_weights: Callable[[], Mapping[str, float]] = dict
+) -> list[Event]:
+    """Check interactions: ``user_id``, ``item_id`` and, if wanted, ``weight``, ``timestamp``, ``event_id``, ``event``.
 
     Args:
         interactions: dictionaries; a time without a zone is UTC, one in text is ISO 8601.
         now: the time of those without one.
+        event_weights: asked for if there are types of events: type -> weight in the training, 0 for what it leaves out.
 
     Raises:
         InputError: one cannot be used; the message names its position and the field.
     """
     if isinstance(interactions, Mapping | str | bytes):
         raise InputError(f"interactions takes a list of dictionaries, got {type(interactions).__name__}")
-    return [_event(place, given, now) for place, given in enumerate(interactions)]
+    weights = functools.cache(event_weights)
+    return [_event(place, given, now, weights) for place, given in enumerate(interactions)]
 
 
-def _event(place: int, given: Mapping[str, Any], now: datetime) -> Event:
+def _event(place: int, given: Mapping[str, Any], now: datetime, weights: Callable[[], Mapping[str, float]]) -> Event:
     where = f"interaction {place}"
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: expected a dictionary with user_id and item_id, got {type(given).__name__}")
@@ -69,7 +78,21 @@ def _event(place: int, given: Mapping[str, Any], now: datetime) -> Event:
         raise InputError(
             f"{where}: event_id must be text of at most {_MOST_CHARACTERS} characters, got {event_id!r:.80}"
         )
-    return Event(user, item, _time(where, given.get("timestamp"), now), float(weight), event_id)
+    event = Event(user, item, _time(where, given.get("timestamp"), now), float(weight), event_id)
+    kind = _plain(given.get("event"))
+    return event if kind is None else _weighed(where, event, kind, weights())
+
+
+def _weighed(where: str, event: Event, kind: Any, event_weights: Mapping[str, float]) -> Event:
+    if not isinstance(kind, str) or kind not in event_weights:
+        known = f"those with one are {', '.join(event_weights)}" if event_weights else "no type has one: leave it out"
+        raise InputError(f"{where}: event {kind!r:.80} has no weight in the training; {known}")
+    weight = event.weight * event_weights[kind]
+    if weight != 0 and not WEIGHTS[0] <= weight <= WEIGHTS[1]:
+        raise InputError(
+            f"{where}: weight {event.weight:g} of an event {kind!r:.80} is {weight:g} in all, expected 1e-6 to 1e6"
+        )
+    return event._replace(weight=weight, type=kind, own_weight=event.weight)
 
 
 def _id(where: str, given: Mapping[str, Any], name: str) -> Id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import tenacity
@@ -13,13 +13,14 @@ import tenacity
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.files import writer_lock
 
-__all__ = ["ModelFile"]
+__all__ = ["ModelFile", "columns_of"]
 
 # Ids have no declared type, which would turn the text 007 into a number.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
-    user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE
+    user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE,
+    type TEXT, own_weight REAL
 );
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
 CREATE TABLE IF NOT EXISTS read_files (
@@ -32,6 +33,8 @@ CREATE TABLE IF NOT EXISTS attributes (
 CREATE INDEX IF NOT EXISTS attributes_by_time ON attributes (entity, set_at);
 CREATE INDEX IF NOT EXISTS attributes_pending ON attributes (entity) WHERE pending;
 """
+# Columns of events that files of an earlier release lack until something is written to them.
+_ADDED = {"type": "TEXT", "own_weight": "REAL"}
 _WAIT_SECONDS = 10.0
 # The holder may be writing a large collection again.
 _LOCK_SECONDS = 600.0
@@ -64,6 +67,10 @@ class ModelFile:
         with self._opened("rwc") as connection:
             _log_ahead(connection)
             connection.executescript(_TABLES)
+            for name in _ADDED.keys() - columns_of(connection):
+                # Another process may have added it meanwhile.
+                with suppress(sqlite3.OperationalError):
+                    connection.execute(f"ALTER TABLE events ADD COLUMN {name} {_ADDED[name]}")
             yield connection
 
     @contextmanager
@@ -95,6 +102,11 @@ class ModelFile:
             yield
         except (sqlite3.Error, OSError) as error:
             raise EmbeddingsError(f"the events in {self.path} cannot be used: {error}") from error
+
+
+def columns_of(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of the columns of events."""
+    return {name for _, name, *_ in connection.execute("PRAGMA table_info(events)")}
 
 
 def _is_busy(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from feast_embeddings.arguments import Id
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events.event import Event
-from feast_embeddings.events.file import ModelFile
+from feast_embeddings.events.file import ModelFile, columns_of
 
 __all__ = ["Added", "EventLog", "ReadFile", "event_log_of"]
 
@@ -20,10 +21,11 @@ _ASKED = 10_000
 
 
 class Added(NamedTuple):
-    """How many events were new, and how many were there already."""
+    """How many events were new, how many were there already, and how many are of a type that weighs 0."""
 
     added: int
     duplicates: int
+    without_weight: int = 0
 
 
 class ReadFile(NamedTuple):
@@ -55,8 +57,8 @@ class EventLog(ModelFile):
         with self._making() as connection, connection:
             before = connection.total_changes
             connection.executemany(
-                "INSERT INTO events (user_id, item_id, timestamp, weight, event_id) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (event_id) DO NOTHING",
+                "INSERT INTO events (user_id, item_id, timestamp, weight, event_id, type, own_weight) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
                 events,
             )
             added = connection.total_changes - before
@@ -88,7 +90,7 @@ class EventLog(ModelFile):
             for start in range(0, len(user_ids), _ASKED):
                 asked = list(user_ids[start : start + _ASKED])
                 among = f"WHERE user_id IN ({', '.join('?' * len(asked))})"
-                for row in connection.execute(f"{_SELECT} {among} ORDER BY timestamp, position", asked):
+                for row in connection.execute(f"{_select(connection)} {among} ORDER BY timestamp, position", asked):
                     found.setdefault(row[0], []).append(Event(*row))
         return found
 
@@ -108,7 +110,7 @@ class EventLog(ModelFile):
         if not self.path.exists():
             return
         with self._opened("ro") as connection:
-            cursor = connection.execute(f"{_SELECT} ORDER BY position")
+            cursor = connection.execute(f"{_select(connection)} ORDER BY position")
             while rows := cursor.fetchmany(_BATCH):
                 yield [Event(*row) for row in rows]
 
@@ -153,7 +155,9 @@ class EventLog(ModelFile):
         return deleted
 
 
-_SELECT = "SELECT user_id, item_id, timestamp, weight, event_id FROM events"
+def _select(connection: sqlite3.Connection) -> str:
+    there = columns_of(connection)
+    return f"SELECT {', '.join(name if name in there else 'NULL' for name in Event._fields)} FROM events"  # noqa: S608 - ours
 
 
 def _conditions(user_ids: Sequence[Id], item_ids: Sequence[Id]) -> Iterator[tuple[str, list[Id]]]:

@@ -60,13 +60,20 @@ def read_events(path: Path, form: Form, now: datetime) -> FileEvents:
     rows = without_weight = 0
     with Scan(path, wanted, Rules(form.time_format, latest)) as scan:
         for batch in scan:
-            weights, times = _weights(batch, form), _times(batch, form, now)
+            own_weights, times = _own_weights(batch, form), _times(batch, form, now)
+            weights = own_weights * _type_weights(batch, form)
             bad = _faults(weights, times, form, rows)
             keep = weights > 0
             keep[[fault.row - rows - 1 for fault in bad]] = False
             faults += bad
             without_weight += int((weights == 0).sum())
-            events += _events(path.name, batch, form, weights, times, np.flatnonzero(keep), rows)
+            kept = np.flatnonzero(keep)
+            found = _events(path.name, batch, form, weights, times, kept, rows)
+            if form.event is not None:
+                kinds = batch.column(form.event).take(pa.array(kept)).to_pylist()
+                own = own_weights[kept].tolist()
+                found = [e._replace(type=k, own_weight=w) for e, k, w in zip(found, kinds, own, strict=True)]
+            events += found
             rows += len(batch)
     if form.user_ids is None and form.user in scan.wholes:
         users = _whole([event.user_id for event in events])
@@ -90,15 +97,16 @@ def _whole(ids: Sequence[Id]) -> Sequence[Id]:
     return numbers if all(-(2**63) <= number < 2**63 for number in numbers) else ids
 
 
-def _weights(batch: pa.RecordBatch, form: Form) -> npt.NDArray[np.float64]:
-    weights = np.ones(len(batch))
-    if form.weight is not None:
-        weights *= batch.column(form.weight).to_numpy()
-    if form.event is not None:
-        types = pa.array(list(form.event_weights), pa.string())
-        of_type = np.array(list(form.event_weights.values()), np.float64)
-        weights *= of_type[pc.index_in(batch.column(form.event), types).to_numpy()]
-    return weights
+def _own_weights(batch: pa.RecordBatch, form: Form) -> npt.NDArray[np.float64]:
+    return np.ones(len(batch)) if form.weight is None else batch.column(form.weight).to_numpy()
+
+
+def _type_weights(batch: pa.RecordBatch, form: Form) -> npt.NDArray[np.float64]:
+    if form.event is None:
+        return np.ones(len(batch))
+    types = pa.array(list(form.event_weights), pa.string())
+    of_type = np.array(list(form.event_weights.values()), np.float64)
+    return np.asarray(of_type[pc.index_in(batch.column(form.event), types).to_numpy()])
 
 
 def _times(batch: pa.RecordBatch, form: Form, now: datetime) -> npt.NDArray[np.int64]:

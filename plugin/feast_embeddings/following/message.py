@@ -41,7 +41,8 @@ def message_event(value: bytes | None, form: Form, now: datetime, event_id: str)
         raise InputError(f"expected a JSON object, got {bytes(value or b'')[:40]!r}") from None
     if not isinstance(given, dict):
         raise InputError(f"expected a JSON object, got {type(given).__name__}")
-    weight = _weight(given, form)
+    own_weight, kind = _own_weight(given, form), _type(given, form)
+    weight = own_weight if kind is None else own_weight * form.event_weights[kind]
     if weight == 0:
         return None
     moment = _moment(given.get(form.times), form)
@@ -56,21 +57,23 @@ def message_event(value: bytes | None, form: Form, now: datetime, event_id: str)
         (event,) = to_events([fields], now)
     except InputError as error:
         raise InputError(str(error).removeprefix("interaction 0: ")) from None
-    return event
+    return event if kind is None else event._replace(type=kind, own_weight=own_weight)
 
 
-def _weight(given: Mapping[str, Any], form: Form) -> float:
-    weight = 1.0
-    if form.weight is not None:
-        weight = given.get(form.weight, 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise InputError(f"{form.weight} must be a number, got {weight!r:.80}")
-    if form.event is not None:
-        kind = given.get(form.event)
-        if not isinstance(kind, str) or kind not in form.event_weights:
-            raise InputError(f"{form.event} {kind!r:.80} has no weight (--event-weights)")
-        weight *= form.event_weights[kind]
+def _own_weight(given: Mapping[str, Any], form: Form) -> float:
+    weight = 1.0 if form.weight is None else given.get(form.weight, 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise InputError(f"{form.weight} must be a number, got {weight!r:.80}")
     return weight
+
+
+def _type(given: Mapping[str, Any], form: Form) -> str | None:
+    if form.event is None:
+        return None
+    kind = given.get(form.event)
+    if not isinstance(kind, str) or kind not in form.event_weights:
+        raise InputError(f"{form.event} {kind!r:.80} has no weight (--event-weights)")
+    return kind
 
 
 def _id(given: object, name: str, wanted: IdType | None) -> Id:

@@ -400,19 +400,22 @@ class EmbeddingStore:
 
         Args:
             interactions: dictionaries with ``user_id`` and ``item_id``, and if wanted ``weight`` (default 1),
-                ``timestamp`` (default now) and ``event_id``: an event whose id is there already is not added again.
+                ``timestamp`` (default now), ``event_id``: an event whose id is there already is not added again, and
+                ``event``: a type that the training of the live version weighs, which multiplies the weight. Of a type
+                that weighs 0 nothing is added.
 
         Raises:
             InputError: a field cannot be used, or an id is not of the type of the model's ids; nothing is added.
             MissingSideError: the model has no users or no items.
         """
-        events = to_events(interactions, datetime.now(UTC))
+        events = to_events(interactions, datetime.now(UTC), self._watch.event_weights)
         ids: dict[Entity, list[Id]] = {"user": [e.user_id for e in events], "item": [e.item_id for e in events]}
         for entity, given in ids.items():
             if entity not in self._watch.sides:
                 raise missing_side(self.model, entity)
             self._watch.sides[entity].point_ids(given)  # raises for an id of another type
-        return self._watch.events.add(events)
+        counted = [event for event in events if event.weight > 0]
+        return self._watch.events.add(counted)._replace(without_weight=len(events) - len(counted))
 
     def add_items(self, items: Mapping[Id, Mapping[str, Any]]) -> FoldedIn:
         """Make items searchable that the training did not know, by what content says of them.

@@ -127,6 +127,19 @@ class LiveWatch:
                     del self._versions[old]
         return known
 
+    def event_weights(self) -> dict[str, float]:
+        """Return the weights of types of events in the training of the live version, or of the newest on this disk."""
+        try:
+            version = self.live().spec.version
+        except NotPublishedError:
+            version = LATEST
+        try:
+            manifest = load_artifact(self.data, self._model, version).manifest
+        except InputError:  # not on this disk
+            return {}
+        weights: dict[str, float] = (manifest.interactions or {}).get("preparation", {}).get("event_weights") or {}
+        return weights
+
     def live(self) -> LiveModel:
         """Return the live version as of now; all queries on it answer from that version."""
         return self.answer(lambda live: live)

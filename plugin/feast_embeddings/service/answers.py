@@ -160,6 +160,7 @@ class AddedAnswer(BaseModel):
     model: str
     added: int
     duplicates: int = Field(description="Events whose id was there already.")
+    without_weight: int = Field(description="Events of a type that weighs 0, which are not added.")
 
 
 class ForgottenAnswer(BaseModel):

@@ -42,6 +42,16 @@ class UserEvent(Closed):
             description="An event whose id is there already is not added again, so that a retry is safe.",
         ),
     ] = None
+    event: Annotated[
+        StrictStr | None,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="Its type, which has to have a weight in the training of the live version, and multiplies "
+            "`weight`. Of a type that weighs 0 nothing is added.",
+            examples=["purchase"],
+        ),
+    ] = None
 
 
 class EventsRequest(Request):
