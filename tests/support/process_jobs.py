@@ -28,12 +28,13 @@ from feast_embeddings.artifact import (
     version_folders,
     write_artifact,
 )
+from feast_embeddings.backup import back_up, restore
 from feast_embeddings.cli.output_file import new_file
 from feast_embeddings.engines.embedded import filler as shard_filler
 from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, VectorSpec
 from feast_embeddings.errors import EmbeddingsError
-from feast_embeddings.events import EventLog
+from feast_embeddings.events import Event, EventLog
 from feast_embeddings.files import writer_lock
 from feast_embeddings.following import Form, Topic, follow_folder, follow_topic
 from feast_embeddings.model.sides import qdrant_store
@@ -428,3 +429,38 @@ def follow_topic_and_tell(pipe: Connection, topic: Topic, path: Path) -> None:
     """Follow a topic into the event log at a path, in small batches; tell of each when it is there."""
     for batch in follow_topic(topic, EventLog(path), Form(), batch=5, once=False, stopped=lambda: False):
         pipe.send(batch.added)
+
+
+def restore_until(pipe: Connection, repo: Path, backup: Path, step: str) -> None:
+    """Restore up to a step, say that it begins, and wait there; without one, say that it begins, and go on."""
+    feature_store = FeatureStore(repo_path=str(repo))
+
+    def wait(begun: str) -> None:
+        if begun == step:
+            pipe.send(step)
+            pipe.recv()
+        elif not step and begun == "verify":
+            pipe.send(begun)
+
+    restore(feature_store, repo, backup, replace=True, on_step=wait)
+
+
+def back_up_until(pipe: Connection, repo: Path, path: Path) -> None:
+    """Back up until the first points are written, say so, and wait there."""
+
+    def wait(done: int, total: int) -> None:
+        pipe.send((done, total))
+        pipe.recv()
+
+    back_up(FeatureStore(repo_path=str(repo)), repo / "data", path, progress=wait)
+
+
+def add_events_until_told(pipe: Connection, path: Path) -> None:
+    """Add one event after another."""
+    log = EventLog(path)
+    for number in itertools.count():
+        log.add([Event("u-1", "sku-1", 1_780_000_000_000_000, 1.0, f"w-{number}")])
+        if number == 0:
+            pipe.send("ready")
+        if pipe.poll():
+            return

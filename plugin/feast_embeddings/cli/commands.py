@@ -91,6 +91,14 @@ _COMMANDS = {
         "changes.forget",
         "Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.",
     ),
+    "backup": (
+        "backup",
+        "Write all models of a repo, with what came after their training, to a new folder, or a file PATH.tar.",
+    ),
+    "restore": (
+        "backup",
+        "Bring back what a backup has, on the engine of this repo; what is live answers until the end.",
+    ),
     "serve": ("serve", "Serve the queries over HTTP; /docs describes the API."),
     "api-key": ("serve", "Make an API key for NAME: print the key, and the line for the key file."),
     "doctor": ("doctor", "Find problems of the repo and say how to fix them."),

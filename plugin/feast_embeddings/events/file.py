@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import tenacity
@@ -58,6 +58,22 @@ class ModelFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with writer_lock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
             yield
+
+    def copy_to(self, path: Path) -> None:
+        """Write the content as of now into a new file, which needs no other file next to it; writers may go on."""
+        with self._opened("ro") as connection:
+            # A statement of SQLite: all of it is of one moment.
+            connection.execute("VACUUM INTO ?", (str(path),))
+
+    def replace_by(self, path: Path | None) -> None:
+        """Replace the content by that of a file from `copy_to`, in one transaction; by none if it is None."""
+        if path is None and not self.path.exists():
+            return
+        # Not by renaming files: SQLite would apply the old file's log of changes to the new one.
+        with self._making() as connection, closing(sqlite3.connect(":memory:" if path is None else path)) as other:
+            if path is None:
+                other.executescript(_TABLES)
+            other.backup(connection)
 
     @contextmanager
     def _making(self) -> Iterator[sqlite3.Connection]:

@@ -51,6 +51,21 @@ class Hidden:
         gone = frozenset(ids)
         return self._change(entity, lambda hidden: {id: None for id in hidden if id not in gone})
 
+    def all(self) -> dict[str, list[Id]]:
+        """Return the hidden ids of each entity that had some, in the order of hiding."""
+        return self._read()
+
+    def replace_by(self, ids: Mapping[str, list[Id]]) -> None:
+        """Hide these, as from `all`, and no others."""
+        if not ids and not self.path.exists():
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with writer_lock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
+                self._write(ids)
+        except OSError as error:
+            raise self._cannot(error) from error
+
     def _change(self, entity: str, change: Callable[[dict[Id, None]], dict[Id, None]]) -> int:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ A view has one table, or one per version if Feast's versioning of views is on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from feast import Entity, FeatureView, RepoConfig
@@ -16,7 +16,7 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.online.table_names import is_table_of, table_id
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["MODEL_TAG", "drop_tables", "refuse_one_name_for_two", "valid_from"]
+__all__ = ["MODEL_TAG", "drop_tables", "refuse_one_name_for_two", "tables_of", "valid_from"]
 
 # Of the views of a model; its value is the model's name.
 MODEL_TAG = "feast_embeddings.model"
@@ -25,10 +25,15 @@ MODEL_TAG = "feast_embeddings.model"
 def drop_tables(engine: Engine, config: RepoConfig, view: FeatureView) -> None:
     """Drop the collections of every version of a view, live or kept, and the aliases to them."""
     live = engine.aliases()
-    tables = {table_id(config, view)} | {alias for alias in live if is_table_of(config, view, alias)}
+    tables = tables_of(live, config, view)
     engine.switch({alias: None for alias in tables if alias in live})
     for alias in tables:
         engine.drop(engine.collections(alias))
+
+
+def tables_of(aliases: Iterable[str], config: RepoConfig, view: FeatureView) -> set[str]:
+    """Return the table of a view, live or not, and those of its other versions among the aliases."""
+    return {table_id(config, view)} | {alias for alias in aliases if is_table_of(config, view, alias)}
 
 
 def valid_from(config: RepoConfig, view: FeatureView) -> int | None:
