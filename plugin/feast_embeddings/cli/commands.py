@@ -74,7 +74,7 @@ _COMMANDS = {
     "training-frame": ("frame", "Join the embeddings that existed at its time to each row of a file."),
     "fold-in": ("fold_in", "Compute vectors for users or items that are newer than the training."),
     "events": (
-        "events",
+        "changes.events",
         "Write the recorded interactions to a Parquet file, with the columns of the log that the model was trained on.",
     ),
     "follow": ("changes.follow", "Record interactions from files that appear in a folder, or from a Kafka topic."),
