@@ -92,11 +92,11 @@ _COMMANDS = {
         "Remove users and items from all versions, live, kept and on disk, and from the recorded interactions.",
     ),
     "backup": (
-        "backup",
+        "changes.backup",
         "Write all models of a repo, with what came after their training, to a new folder, or a file PATH.tar.",
     ),
     "restore": (
-        "backup",
+        "changes.backup",
         "Bring back what a backup has, on the engine of this repo; what is live answers until the end.",
     ),
     "serve": ("serve", "Serve the queries over HTTP; /docs describes the API."),
