@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.content.features import Features
 from embedding_trainers.content.model import ContentModel
-from embedding_trainers.content.prior import Prior, Trained
+from embedding_trainers.content.prior import Prior, Trained, fit_prior
 from embedding_trainers.content.trained_rows import choose_strength, with_prior
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
@@ -42,7 +42,7 @@ class ContentFitting:
     method: Trainer[Any]
     config: Any
     options: RunOptions
-    _features: dict[Entity, Features] = field(default_factory=dict)
+    _encoded: dict[Entity, tuple[Features, Any]] = field(default_factory=dict)
     # The choices of the part of the log that `tail_strength` was asked for: making them takes longer than all the rest.
     _chosen: dict[Entity, Prior] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class ContentFitting:
         if (rows < 0).all():  # a catalogue of new arrivals
             return None
         model, numbers, trained = self._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
-        said = model.of(catalogue.table.take(pa.array(rows[numbers])))
+        said = model.prior.of(self._rows("item", rows[numbers]))
         return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])
 
     def applied(
@@ -77,11 +77,13 @@ class ContentFitting:
         changed, files = dict(tables), {}
         for entity, catalogue in self.catalogues.items():
             model, numbers, trained = self._fitted(entity, catalogue.rows, sides, user_items)
-            said = model.of(catalogue.table.take(pa.array(catalogue.rows[numbers])))
+            said = model.prior.of(self._rows(entity, catalogue.rows[numbers]))
             changed[entity] = _with_content(changed[entity], numbers, said)
             if tail is not None and entity == "item":
                 changed[entity] = _turned(changed[entity], numbers, with_prior(trained, said, tail))
-            changed[entity] = _extended(changed[entity], catalogue, model)
+            if len(catalogue.cold):
+                said = model.prior.of(self._rows(entity, catalogue.cold))
+                changed[entity] = _extended(changed[entity], catalogue, said)
             described = {"asked": catalogue.asked, f"{entity}s": len(catalogue.cold), **model.to_json()}
             files[entity] = ContentFile(described | ({"tail": tail} if entity == "item" else {}), model.save)
         return changed, files
@@ -99,10 +101,6 @@ class ContentFitting:
         Args:
             rows: of the catalogue, for each that was trained; -1 where it has none.
         """
-        catalogue = self.catalogues[entity]
-        if entity not in self._features:
-            features = Features.fitted(catalogue.table, catalogue.columns, progress=self.options.progress)
-            self._features[entity] = features
         interactions = user_items if entity == "user" else user_items.T.tocsr()
         known = sides[_OTHER[entity]]
         degrees = np.asarray(user_items.getnnz(axis=1 if entity == "item" else 0), np.int64)
@@ -118,12 +116,20 @@ class ContentFitting:
             interactions,
             KnownSide(_OTHER[entity], known.factors, known.bias, degrees),
         )
-        table = catalogue.table.take(pa.array(rows[numbers]))
-        fold_in = self._fold_in if self.method.fold_in else None
-        like, features = self._chosen.get(entity), self._features[entity]
-        model = ContentModel.mapped(features, table, trained, fold_in, like=like, seed=self.options.seed)
-        self._chosen[entity] = model.prior
-        return model, numbers, trained
+        encoded = self._rows(entity, rows[numbers])
+        features, fold_in = self._encoded[entity][0], self._fold_in if self.method.fold_in else None
+        widths, seed = features.widths(self.catalogues[entity].table), self.options.seed
+        prior = fit_prior(encoded, trained, fold_in, widths=widths, like=self._chosen.get(entity), seed=seed)
+        self._chosen[entity] = prior
+        return ContentModel(features, prior), numbers, trained
+
+    def _rows(self, entity: Entity, rows: npt.NDArray[np.int64]) -> Any:
+        """The features of these rows of a catalogue, which is encoded once: texts take longer than all the rest."""
+        if entity not in self._encoded:
+            catalogue = self.catalogues[entity]
+            features = Features.fitted(catalogue.table, catalogue.columns, progress=self.options.progress)
+            self._encoded[entity] = features, features.of(catalogue.table)
+        return self._encoded[entity][1][rows]
 
     def _fold_in(self, rows: csr_matrix, known: KnownSide) -> Folded:
         assert self.method.fold_in is not None  # noqa: S101 (else it is not called)
@@ -158,11 +164,8 @@ def _turned(table: EmbeddingTable, numbers: npt.NDArray[np.int64], turned: Folde
     return replace(table, embedding=embedding, attributes=attributes)
 
 
-def _extended(table: EmbeddingTable, catalogue: Catalogue, model: ContentModel) -> EmbeddingTable:
+def _extended(table: EmbeddingTable, catalogue: Catalogue, said: Folded) -> EmbeddingTable:
     """Append the rows without interactions to the trained ones."""
-    if not len(catalogue.cold):
-        return table
-    said = model.of(catalogue.table.take(pa.array(catalogue.cold)))
     attributes = None
     if table.attributes is not None:
         attributes = pa.concat_tables([table.attributes, catalogue.cold_attributes])

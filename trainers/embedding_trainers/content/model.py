@@ -54,22 +54,9 @@ class ContentModel:
             fold_in: of its trainer; None if it cannot.
             seed: of what is held back to choose λ and τ.
         """
-        return cls.mapped(Features.fitted(table, columns), table, trained, fold_in, seed=seed)
-
-    @classmethod
-    def mapped(
-        cls,
-        features: Features,
-        table: pa.Table,
-        trained: Trained,
-        fold_in: FoldIn | None,
-        *,
-        like: Prior | None = None,
-        seed: int = 0,
-    ) -> ContentModel:
-        """Fit the map from features that were fitted on more rows; see `fitted` and `fit_prior`."""
-        encoded = features.of(table)
-        return cls(features, fit_prior(encoded, trained, fold_in, widths=features.widths(table), like=like, seed=seed))
+        features = Features.fitted(table, columns)
+        widths = features.widths(table)
+        return cls(features, fit_prior(features.of(table), trained, fold_in, widths=widths, seed=seed))
 
     def of(self, table: pa.Table) -> Folded:
         """What content alone says of rows, a block at a time."""
