@@ -148,7 +148,8 @@ def test_python_sends_and_reads_every_field(document: Document) -> None:
         if make is calls.rank_batch:
             arguments["interactions"] = [arguments["interactions"]]
         if make is calls.add_interactions:
-            arguments["interactions"] = [{"user_id": "u", "item_id": "i", "weight": 2.0, "timestamp": "t"}]
+            event = {"user_id": "u", "item_id": "i", "weight": 2.0, "timestamp": "t", "event": "buy"}
+            arguments["interactions"] = [event]
         call = make(**arguments)
         endpoint = f"{call.method} {call.path.replace('/shop', '/{model}')}"
         sent.setdefault(endpoint, set()).update(names(call.body))
