@@ -92,7 +92,8 @@ ARGUMENTS = {
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
 UNREAD = {
     *(f"{name}.model" for name in ("EmbeddingAnswer", "NeighboursAnswer", "BatchAnswer", "PageAnswer", "SearchAnswer")),
-    *("AddedAnswer.model", "AddedAnswer.duplicates", "NewItemsAnswer.model", "NewItemsAnswer.version"),
+    *("AddedAnswer.model", "AddedAnswer.duplicates", "AddedAnswer.without_weight"),
+    *("NewItemsAnswer.model", "NewItemsAnswer.version"),
     *("EmbeddingRow.version", "EmbeddingRow.as_of", "VersionsAnswer.model", "VersionsAnswer.live_version"),
 }
 
