@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS events (
     user_id NOT NULL, item_id NOT NULL, timestamp INTEGER NOT NULL, weight REAL NOT NULL, event_id TEXT UNIQUE
 );
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
+CREATE INDEX IF NOT EXISTS events_by_time ON events (timestamp);
 CREATE TABLE IF NOT EXISTS read_files (
     name TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
