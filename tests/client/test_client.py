@@ -295,3 +295,23 @@ def test_a_rollback_is_not_asked_again() -> None:
     with pytest.raises(EmbeddingServiceError, match="503"):
         asyncio.run(awaited())
     assert seen == ["/v1/models/shop/rollback"] * 2
+
+
+def test_headers_of_the_caller(address: str) -> None:
+    """Asked for with each request; the error has the id that the service logged."""
+    ids = iter(["a-1", "a-2", "a-3", "é"])
+    with EmbeddingClient(address, headers=lambda: {"X-Request-ID": next(ids)}) as client:
+        for expected in ("a-1", "a-2"):
+            with pytest.raises(EmbeddingServiceError, match="401") as error:
+                client.models()
+            assert error.value.request_id == expected
+
+    async def awaited() -> None:
+        async with AsyncEmbeddingClient(address, headers=lambda: {"X-Request-ID": next(ids)}) as client:
+            with pytest.raises(EmbeddingServiceError) as error:
+                await client.models()
+            assert error.value.request_id == "a-3"
+            with pytest.raises(InputError, match="X-Request-ID must be printable ASCII"):
+                await client.models()
+
+    asyncio.run(awaited())

@@ -54,6 +54,7 @@ def test_what_is_added_is_there_once(batches: list[list[Event]]) -> None:
         log, kept, ids = EventLog(Path(folder) / "x.sqlite"), [], set()
         assert list(log.batches()) == []
         assert log.of_users(["u"]) == {}
+        assert log.backlog(-1) == (0, None)
         assert not log.path.exists()
         for batch in batches:
             new = []
@@ -64,6 +65,9 @@ def test_what_is_added_is_there_once(batches: list[list[Event]]) -> None:
             assert log.add(batch) == Added(len(new), len(batch) - len(new))
             kept += new
         assert [event for part in log.batches() for event in part] == kept
+        newest = max((event.timestamp for event in kept), default=None)
+        for since in (-1, 2, 5):
+            assert log.backlog(since) == (sum(event.timestamp > since for event in kept), newest)
         for user in ("u", "007", "7", "", 7, -7, 2**63 - 1):
             own = sorted(
                 (e for e in kept if (type(e.user_id), e.user_id) == (type(user), user)), key=lambda e: e.timestamp

@@ -23,7 +23,9 @@ from tests.support.publishing import publish_any
 from tests.support.shop import AS_OF, Shop, apply, write_version
 
 from feast_embeddings.artifact import Artifact
+from feast_embeddings.events import Event, event_log_of
 from feast_embeddings.repo import init_repo
+from feast_embeddings.times import to_microseconds
 
 TIMEOUT = 120
 SIMILAR = "/v1/models/shop/similar_items/batch"
@@ -129,12 +131,17 @@ def test_a_publish_drops_and_mixes_nothing(served: Served, shop: Shop) -> None:
         deadline = time.monotonic() + TIMEOUT
         while not all(seen) and not errors and time.monotonic() < deadline:
             time.sleep(0.01)
+        newer, not_newer = (to_microseconds(AS_OF + timedelta(days=days)) for days in (2, 1))
+        log = event_log_of(shop.repo.data, "shop")
+        log.add([Event("u-1", "sku-1", moment, 1.0, None) for moment in (newer, not_newer)])
         publish_any(shop.feature_store, second)
         for _ in range(8):  # new connections, which either worker may take
             with httpx.Client(base_url=served.address, timeout=TIMEOUT) as http:
                 assert ask(http) == second.manifest.version
                 # The counts are of all workers, so both have the same.
-                assert f'version="{second.manifest.version}"}} 1.0' in http.get("/metrics").text
+                metrics = http.get("/metrics").text
+                assert f'version="{second.manifest.version}"}} 1.0' in metrics
+                assert 'feast_embeddings_event_backlog{model="shop"} 1.0' in metrics
     finally:
         stop.set()
         for thread in clients:

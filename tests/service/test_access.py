@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,6 +142,45 @@ def test_the_log_has_no_keys(make: Make, tmp_path: Path, caplog: pytest.LogCaptu
     assert not [record for record in caplog.records if record.name == "feast_embeddings.access"]
 
 
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("a-1", True), ("x" * 128, True), ("x" * 129, False), ("", False), ("a b", False), ("a\tb", False), ("ä", False)],
+)
+def test_a_callers_request_id_is_kept(make: Make, caplog: pytest.LogCaptureFixture, sent: str, kept: bool) -> None:
+    """In the answer and in the log, if it is visible ASCII and not too long; else there is a new one."""
+    with caplog.at_level(logging.INFO, "feast_embeddings.access"):
+        answer = make().post(RANK, BODY, headers={"x-request-id": sent.encode()})
+    (record,) = caplog.records
+    found = answer.headers["x-request-id"]
+    assert json.loads(JsonLines().format(record))["request_id"] == found
+    assert (found == sent) == kept
+    assert kept or re.fullmatch("[0-9a-f]{32}", found)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"cc-{TRACE}-{SPAN}-01-more", True),
+        (f"00-{TRACE}-{SPAN}-01-more", False),
+        (f"ff-{TRACE}-{SPAN}-01", False),
+        (f"00-{TRACE.upper()}-{SPAN}-01", False),
+        (f"00-{'0' * 32}-{SPAN}-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        (f"00-{TRACE}-{SPAN}", False),
+    ],
+)
+def test_a_callers_trace_is_in_the_log(make: Make, caplog: pytest.LogCaptureFixture, sent: str, kept: bool) -> None:
+    """If it is as W3C Trace Context has it; later versions may have more parts."""
+    with caplog.at_level(logging.INFO, "feast_embeddings.access"):
+        make().post(RANK, BODY, headers={"traceparent": sent})
+    (record,) = caplog.records
+    assert json.loads(JsonLines().format(record))["trace_id"] == (TRACE if kept else None)
+
+
 def test_what_fails_inside_stays_inside(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,11 +192,13 @@ def test_what_fails_inside_stays_inside(
 
         with monkeypatch.context() as patch:
             patch.setattr(EmbeddingStore, "rank_batch", fail)
-            answer = make().post(RANK, BODY)
+            answer = make().post(RANK, BODY, headers={"x-request-id": "a-1", "traceparent": f"00-{TRACE}-{SPAN}-01"})
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
         assert "/secret/path" not in answer.text
         lines = [JsonLines().format(record) for record in caplog.records if record.levelno >= logging.ERROR]
         assert "/secret/path" in "".join(lines)
+        assert {(line["request_id"], line["trace_id"]) for line in map(json.loads, lines)} == {("a-1", TRACE)}
+        assert status == 503 or "logged as request a-1" in answer.json()["detail"]
         caplog.clear()
 
 
@@ -179,6 +221,8 @@ def test_browsers_of_other_origins_are_let_in_when_named(make: Make) -> None:
     service = make(cors_origins=("https://shop.example",))
     answer = service.request("OPTIONS", RANK, headers=asking)
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    answer = service.post(RANK, BODY, headers={"origin": "https://shop.example"})
+    assert answer.headers["access-control-expose-headers"] == "X-Request-ID"
     answer = service.post(RANK, BODY, headers={"origin": "https://other.example"})
     assert "access-control-allow-origin" not in answer.headers
 

@@ -39,12 +39,12 @@ export class EmbeddingClient {
     }
   }
 
-  async #ask({ method, path, body, repeatable = true }, { modelName, ...request }, { signal, timeout = this.#timeout }) {
+  async #ask({ method, path, body, repeatable = true }, { modelName, ...request }, { signal, headers, timeout = this.#timeout }) {
     if (path.includes("{model}") && typeof modelName !== "string") {
       throw new TypeError(`modelName: expected the name of a model, got ${modelName}`);
     }
     const url = this.#address + path.replace("{model}", () => encodeURIComponent(modelName));
-    const sent = { method, headers: { ...this.#headers }, redirect: "error" };
+    const sent = { method, headers: { ...headers, ...this.#headers }, redirect: "error" };
     if (method !== "GET") {
       sent.headers["Content-Type"] = "application/json";
       sent.body = toJson({ ...body, ...request });

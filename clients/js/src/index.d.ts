@@ -20,6 +20,8 @@ export interface CallOptions {
   signal?: AbortSignal;
   /** Timeout of one try in milliseconds, instead of the client's. */
   timeout?: number;
+  /** Sent too, such as `X-Request-ID` and `traceparent`, which the service writes into its log. */
+  headers?: Record<string, string>;
 }
 
 /** The service refused a request, could not answer it, or could not be reached. */

@@ -148,6 +148,12 @@ test("problem details become a typed error", async () => {
   });
 });
 
+test("headers of the caller are sent, and not instead of the key", async () => {
+  await client().models({}, { headers: { "X-Request-ID": "a-1", Authorization: "Bearer other" } });
+  assert.equal(requests[0].headers["x-request-id"], "a-1");
+  assert.equal(requests[0].headers.authorization, `Bearer ${KEY}`);
+});
+
 test("so does what a proxy sends instead of them", async () => {
   for (const text of ["<h1>Bad gateway</h1>", "", "null", "[1]", '{"errors": 5}']) {
     answers = [{ status: 500, text }];

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,15 +14,18 @@ import tenacity
 from feast_embeddings.client import calls
 from feast_embeddings.client.calls import Call
 from feast_embeddings.client.errors import EmbeddingServiceError
+from feast_embeddings.errors import InputError
 
 __all__ = ["AsyncEmbeddingClient", "EmbeddingClient"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Headers = Callable[[], Mapping[str, str]]
 
 # Busy, restarting, or behind a proxy that found no server. Not 504: that request used all its time.
 _TRANSIENT = {429, 502, 503}
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_VALUE = re.compile(r"[ -~]*")
 
 
 class _TransientError(Exception):
@@ -56,6 +60,8 @@ class EmbeddingClient:
         timeout: timeout of one try, in seconds.
         retries: retries of a request after a transient failure: no connection, 429, 502, 503. A rollback is not
             retried, because it would go back once more.
+        headers: called for each request, returns headers to send with it, such as ``X-Request-ID`` and ``traceparent``,
+            which the service writes into its log.
         transport: httpx transport to use instead of the network.
 
     Every method raises `EmbeddingServiceError` if the service refuses or does not answer.
@@ -70,9 +76,11 @@ class EmbeddingClient:
         api_key: str | None = None,
         timeout: float = 30.0,
         retries: int = 3,
+        headers: Headers | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._http = httpx.Client(base_url=address, headers=_headers(api_key), timeout=timeout, transport=transport)
+        self._headers = headers
         self._retrying = tenacity.Retrying(**_policy(retries))
 
     models = _waits(calls.models)
@@ -113,7 +121,7 @@ class EmbeddingClient:
     def _ask(self, call: Call[T]) -> T:
         def once() -> T:
             try:
-                return _read(self._http.send(_request(self._http, call)), call)
+                return _read(self._http.send(_request(self._http, call, self._headers)), call)
             except httpx.TransportError as error:
                 raise _failed(error) from None
 
@@ -136,11 +144,13 @@ class AsyncEmbeddingClient:
         api_key: str | None = None,
         timeout: float = 30.0,
         retries: int = 3,
+        headers: Headers | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._http = httpx.AsyncClient(
             base_url=address, headers=_headers(api_key), timeout=timeout, transport=transport
         )
+        self._headers = headers
         self._retrying = tenacity.AsyncRetrying(**_policy(retries))
 
     models = _awaits(calls.models)
@@ -183,7 +193,7 @@ class AsyncEmbeddingClient:
     async def _ask(self, call: Call[T]) -> T:
         async def once() -> T:
             try:
-                return _read(await self._http.send(_request(self._http, call)), call)
+                return _read(await self._http.send(_request(self._http, call, self._headers)), call)
             except httpx.TransportError as error:
                 raise _failed(error) from None
 
@@ -210,15 +220,20 @@ def _tries(call: Call[Any]) -> dict[str, Any]:
     return {} if call.repeatable else {"stop": tenacity.stop_after_attempt(1)}
 
 
-def _request(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-    return http.build_request(call.method, call.path, json=call.body)
+def _request(http: httpx.Client | httpx.AsyncClient, call: Call[Any], headers: Headers | None) -> httpx.Request:
+    more = {} if headers is None else headers()
+    for name, value in more.items():
+        if not _VALUE.fullmatch(value):
+            raise InputError(f"headers: {name} must be printable ASCII, got {value!r:.80}")
+    return http.build_request(call.method, call.path, json=call.body, headers=more)
 
 
 def _read(response: httpx.Response, call: Call[T]) -> T:
     if response.is_success:
         return call.read(response.json())
     problem = response.json() if "json" in response.headers.get("content-type", "") else None
-    error = EmbeddingServiceError.of_problem(response.status_code, problem)
+    request_id = response.headers.get("x-request-id")
+    error = EmbeddingServiceError.of_problem(response.status_code, problem, request_id)
     raise _TransientError(error) if response.status_code in _TRANSIENT else error
 
 

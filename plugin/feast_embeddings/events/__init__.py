@@ -5,12 +5,13 @@ from __future__ import annotations
 from feast_embeddings.events.attributes import SetAttributes, SetValue, set_attributes_of
 from feast_embeddings.events.event import OLDEST, WEIGHTS, Event, to_events
 from feast_embeddings.events.hidden import Hidden, hidden_of
-from feast_embeddings.events.log import Added, EventLog, ReadFile, event_log_of
+from feast_embeddings.events.log import Added, Backlog, EventLog, ReadFile, event_log_of
 
 __all__ = [
     "OLDEST",
     "WEIGHTS",
     "Added",
+    "Backlog",
     "Event",
     "EventLog",
     "Hidden",

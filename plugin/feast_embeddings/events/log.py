@@ -12,7 +12,7 @@ from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events.event import Event
 from feast_embeddings.events.file import ModelFile, columns_of
 
-__all__ = ["Added", "EventLog", "ReadFile", "event_log_of"]
+__all__ = ["Added", "Backlog", "EventLog", "ReadFile", "event_log_of"]
 
 _BATCH = 10_000
 _NEWEST = 1_000
@@ -26,6 +26,18 @@ class Added(NamedTuple):
     added: int
     duplicates: int
     without_weight: int = 0
+
+
+class Backlog(NamedTuple):
+    """What a version was not trained on.
+
+    Attributes:
+        events: how many events are newer than the version's cut-off.
+        newest: the time of the newest event, in microseconds since 1970; None if there are none.
+    """
+
+    events: int
+    newest: int | None
 
 
 class ReadFile(NamedTuple):
@@ -104,6 +116,16 @@ class EventLog(ModelFile):
             )
             while rows := cursor.fetchmany(_NEWEST):
                 yield rows
+
+    def backlog(self, since: int) -> Backlog:
+        """Count the events with a time after this one, in microseconds since 1970."""
+        if not self.path.exists():
+            return Backlog(0, None)
+        with self._opened("ro") as connection:
+            # Two queries, as SQLite uses the index on the time for a single aggregate only.
+            (newest,) = connection.execute("SELECT MAX(timestamp) FROM events").fetchone()
+            (events,) = connection.execute("SELECT COUNT(*) FROM events WHERE timestamp > ?", (since,)).fetchone()
+        return Backlog(events, newest)
 
     def batches(self) -> Iterator[list[Event]]:
         """Return all events in the order in which they came."""

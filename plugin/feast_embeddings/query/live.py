@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Unpack
 
 import numpy as np
@@ -18,7 +19,7 @@ from feast_embeddings.artifact.seen import SEEN
 from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, unpacked
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
-from feast_embeddings.events import Event, EventLog
+from feast_embeddings.events import Backlog, Event, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
@@ -32,6 +33,7 @@ from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.shaping import Shaping, shape
 from feast_embeddings.query.text import VersionText, search_items
 from feast_embeddings.query.visitors import Visitors
+from feast_embeddings.times import to_microseconds
 
 __all__ = ["LiveModel"]
 
@@ -81,6 +83,11 @@ class LiveModel:
                 f"no version of model {self.model!r} is live: run feast-embeddings publish --model {self.model}"
             )
         return self._sides[entity]
+
+    def backlog(self) -> Backlog:
+        """Return what was recorded after the newest interaction that the version was trained on."""
+        as_of = self.spec.as_of
+        return self._events.backlog(to_microseconds(datetime.fromisoformat(as_of)) if as_of else -1)
 
     def embeddings(self, entity: Entity, ids: Sequence[Id]) -> Embeddings:
         """Return the vectors of these users or items, without the bias."""

@@ -93,7 +93,7 @@ class Guard:
         try:
             return self._keys.find(sent) if sent else None
         except InputError as error:
-            _log.error("keys", extra={"reason": str(error)})
+            _log.error("keys", extra={"reason": str(error), **request.state.log_fields})
             return None
 
     @contextlib.contextmanager

@@ -25,6 +25,7 @@ from feast_embeddings.service.routes.pages import page_routes
 from feast_embeddings.service.routes.vectors import add_vector_routes
 from feast_embeddings.service.routes.versions import add_version_routes
 from feast_embeddings.service.settings import ServiceSettings
+from feast_embeddings.service.telemetry import Telemetry, is_wanted
 
 __all__ = ["create_app", "mount"]
 
@@ -88,8 +89,14 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
     if settings.cors_origins:
         # Outside the gate: a browser sends its preflight requests without a key.
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID"],
         )
+    if is_wanted():
+        app.add_middleware(Telemetry, routes=app.routes)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,10 +13,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.errors import EmbeddingsError, NotPublishedError
 from feast_embeddings.service.models import Models
+from feast_embeddings.times import from_microseconds
 
 __all__ = ["MISSING", "count_request", "exposition"]
+
+_log = logging.getLogger("feast_embeddings.service")
 
 _registry = CollectorRegistry()
 _REQUESTS = Counter(
@@ -47,7 +51,7 @@ def count_request(endpoint: str, status: int, seconds: float) -> None:
 
 
 class _Live(Collector):
-    """Metrics of the live versions, looked up at each scrape, so that every worker reports the same."""
+    """Metrics of the live versions and the event logs, looked up at each scrape: every worker reports the same."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -61,16 +65,32 @@ class _Live(Collector):
             "Time since the newest interaction that the live version was trained on.",
             labels=["model"],
         )
+        event_age = GaugeMetricFamily(
+            "feast_embeddings_event_age_seconds", "Time since the newest recorded interaction.", labels=["model"]
+        )
+        backlog = GaugeMetricFamily(
+            "feast_embeddings_event_backlog",
+            "Recorded interactions that are newer than those that the live version was trained on.",
+            labels=["model"],
+        )
+        now = datetime.now(UTC)
         for name in self._models.names():
             try:
-                spec = self._models.get(name).live().spec
-            except EmbeddingsError:
+                live = self._models.get(name).live()
+                spec, waiting = live.spec, live.backlog()
+            except NotPublishedError:
+                continue
+            except EmbeddingsError as error:
+                # One model without an answer leaves those of the others.
+                _log.warning("metrics", extra={"model": name, "reason": str(error)})
                 continue
             version.add_metric([name, spec.version], 1)
             if spec.as_of:
-                age.add_metric([name], (datetime.now(UTC) - datetime.fromisoformat(spec.as_of)).total_seconds())
-        yield version
-        yield age
+                age.add_metric([name], (now - datetime.fromisoformat(spec.as_of)).total_seconds())
+            if waiting.newest is not None:
+                event_age.add_metric([name], (now - from_microseconds(waiting.newest)).total_seconds())
+            backlog.add_metric([name], waiting.events)
+        yield from (version, age, event_age, backlog)
 
 
 class _Summed(Collector):

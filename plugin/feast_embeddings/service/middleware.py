@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feast_embeddings.service.correlation import log_fields
 from feast_embeddings.service.metrics import count_request
 from feast_embeddings.service.problems import problem_response
 from feast_embeddings.service.settings import ServiceSettings
@@ -32,9 +32,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, counted, request_id = time.perf_counter(), 0, False, secrets.token_hex(16)
-        # The route stores the name of the key in it.
-        scope["state"] = state = dict(scope.get("state") or {})
+        started, status, counted, fields = time.perf_counter(), 0, False, log_fields(Headers(scope=scope))
+        request_id = str(fields["request_id"])
+        # The route stores the name of the key in it; error handlers log with the fields.
+        scope["state"] = state = dict(scope.get("state") or {}) | {"log_fields": fields}
 
         def count() -> None:
             nonlocal counted
@@ -56,7 +57,7 @@ class Gate:
         except Exception:
             if status:
                 raise
-            _log.exception("internal error", extra={"request_id": request_id})
+            _log.exception("internal error", extra=fields)
             await problem_response(500, f"internal error, logged as request {request_id}")(scope, receive, sending)
         finally:
             count()  # an answer that was not finished
@@ -72,7 +73,7 @@ class Gate:
                         "ms": round(seconds * 1000, 2),
                         "client": scope["client"][0] if scope.get("client") else None,
                         "key": state.get("key_name"),
-                        "request_id": request_id,
+                        **fields,
                     },
                 )
 

@@ -130,10 +130,10 @@ def add_handlers(app: FastAPI) -> None:
             field = _blamed(error, getattr(request.state, "sent", {}))
             return problem_response(422, f"{field}: {error}", [FieldError(field=field, message=str(error))])
         if isinstance(error, FoldInError):
-            _log.warning("fold-in", extra={"reason": str(error.__cause__)})
+            _log.warning("fold-in", extra={"reason": str(error.__cause__), **request.state.log_fields})
             return problem_response(409, f"interactions: {error}")
         if isinstance(error, TextSearchError):
-            _log.warning("search", extra={"reason": str(error.__cause__)})
+            _log.warning("search", extra={"reason": str(error.__cause__), **request.state.log_fields})
             return problem_response(409, f"text: {error}")
         if isinstance(error, NotPublishedError | VersionMismatchError):
             # Their messages name collections, and commands for the operator.
@@ -142,7 +142,7 @@ def add_handlers(app: FastAPI) -> None:
             return problem_response(409, "users and items of this model are of different versions")
         if isinstance(error, OutOfTimeError):
             return problem_response(504, str(error))
-        _log.error("failed", extra={"reason": str(error)})
+        _log.error("failed", extra={"reason": str(error), **request.state.log_fields})
         return problem_response(503, "the embeddings cannot be read now; try again", headers={"Retry-After": "1"})
 
     @app.exception_handler(FeastPermissionError)
