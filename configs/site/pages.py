@@ -87,6 +87,7 @@ def python_page(name: str) -> str:
         home = importlib.import_module(module)
         for public in names or home.__all__:
             value = getattr(home, public)
+            value = sorted(value) if isinstance(value, frozenset) else value  # the same page each time
             defined = getattr(value, "__module__", "")
             is_ours = defined.startswith(("feast_embeddings", "embedding_trainers"))
             page.append(f"::: {defined}.{public}" if is_ours else f"`{module}.{public} = {value!r}`")
