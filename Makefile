@@ -1,9 +1,9 @@
-# Two commands to know: `make quickstart` and `make test`. Both need only Python 3.11+, pip and make.
+# Two commands to know: `make quickstart` and `make test`; `make docs` builds the site. They need only Python 3.11+, pip and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/feast-embeddings quickstart
@@ -18,6 +18,10 @@ lint: $(VENV)/.lint
 	$(BIN)/codespell
 	$(BIN)/codespell --dictionary docs/words.txt *.md docs plugin trainers feature_repo clients/js/src
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file configs/site/mkdocs.yml
+	@echo open build/site/index.html
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "feast-embeddings needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +35,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.lint: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group lint
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	touch $@
 
 clean:
