@@ -18,8 +18,8 @@ lint: $(VENV)/.lint
 	$(BIN)/codespell
 	$(BIN)/codespell --dictionary docs/words.txt *.md docs plugin trainers feature_repo clients/js/src
 
-docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file configs/site/mkdocs.yml
+docs: $(VENV)/.docs  # no --quiet: warnings it hides are no errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file configs/site/mkdocs.yml
 	@echo open build/site/index.html
 
 $(VENV)/.installed: pyproject.toml constraints.txt
