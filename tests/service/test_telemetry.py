@@ -29,8 +29,8 @@ from tests.support.asking import Asking
 from tests.support.serving import service_of
 from tests.support.shop import Shop
 
+from feast_embeddings.service.observing.telemetry import Providers, Telemetry, is_wanted
 from feast_embeddings.service.server.logs import JsonLines
-from feast_embeddings.service.telemetry import Providers, Telemetry, is_wanted
 
 RANK = "/v1/models/shop/rank"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

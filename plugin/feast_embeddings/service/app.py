@@ -16,6 +16,7 @@ from feast_embeddings.service.api_keys import KeyRing
 from feast_embeddings.service.calls import PROBLEMS, Calls
 from feast_embeddings.service.middleware import Gate, KnownHost, OwnOrigin
 from feast_embeddings.service.models import Models
+from feast_embeddings.service.observing.telemetry import Telemetry, is_wanted
 from feast_embeddings.service.permissions import feast_user
 from feast_embeddings.service.problems import add_handlers
 from feast_embeddings.service.routes.events import add_event_routes
@@ -25,7 +26,6 @@ from feast_embeddings.service.routes.pages import page_routes
 from feast_embeddings.service.routes.vectors import add_vector_routes
 from feast_embeddings.service.routes.versions import add_version_routes
 from feast_embeddings.service.settings import ServiceSettings
-from feast_embeddings.service.telemetry import Telemetry, is_wanted
 
 __all__ = ["create_app", "mount"]
 

@@ -10,8 +10,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feast_embeddings.service.correlation import log_fields
-from feast_embeddings.service.metrics import count_request
+from feast_embeddings.service.observing.correlation import log_fields
+from feast_embeddings.service.observing.metrics import count_request
 from feast_embeddings.service.problems import problem_response
 from feast_embeddings.service.settings import ServiceSettings
 

@@ -12,7 +12,7 @@ from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.service import answers, requests
 from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.calls import Calls, Model
-from feast_embeddings.service.metrics import MISSING
+from feast_embeddings.service.observing.metrics import MISSING
 from feast_embeddings.service.problems import FieldError, ProblemError
 from feast_embeddings.service.terms import terms
 

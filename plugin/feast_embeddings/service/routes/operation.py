@@ -14,8 +14,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.calls import PROBLEMS
-from feast_embeddings.service.metrics import exposition
 from feast_embeddings.service.models import Models
+from feast_embeddings.service.observing.metrics import exposition
 from feast_embeddings.service.permissions import has_feast_auth, may_read
 from feast_embeddings.service.problems import ProblemError
 from feast_embeddings.service.routes.docs_page import DOCS_POLICY, docs_page

@@ -13,7 +13,7 @@ from feast_embeddings.service import answers, requests
 from feast_embeddings.service.access import GuardedRouter
 from feast_embeddings.service.answers import ARROW, NUMPY
 from feast_embeddings.service.calls import Calls, Model
-from feast_embeddings.service.metrics import MISSING
+from feast_embeddings.service.observing.metrics import MISSING
 
 __all__ = ["add_vector_routes"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -24,6 +26,7 @@ __all__ = ["Providers", "Telemetry", "exporting", "is_wanted"]
 _log = logging.getLogger("feast_embeddings.service")
 
 _SIGNALS = ("TRACES", "METRICS")
+_CLOSE_SECONDS = 5.0
 
 
 class Providers(NamedTuple):
@@ -68,11 +71,11 @@ def exporting() -> Providers:
         "service.instance.id": str(uuid.uuid4()),
     }
     resource = Resource.create({**ours, **OTELResourceDetector().detect().attributes})
-    tracer = TracerProvider(resource=resource)
+    tracer = TracerProvider(resource=resource, shutdown_on_exit=False)
     if _is_sent("TRACES"):
         tracer.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if _is_sent("METRICS") else []
-    return Providers(tracer, MeterProvider(readers, resource=resource))
+    return Providers(tracer, MeterProvider(readers, resource=resource, shutdown_on_exit=False))
 
 
 class Telemetry:
@@ -115,9 +118,13 @@ class Telemetry:
         await self._app(scope, receive, sending)
 
     def _close(self) -> None:
-        """Send what is left."""
-        self._providers.tracer.shutdown()
-        self._providers.meter.shutdown()
+        """Send what is left; not for long, if the collector does not answer."""
+        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in self._providers]
+        for thread in threads:
+            thread.start()
+        ends = time.monotonic() + _CLOSE_SECONDS
+        for thread in threads:
+            thread.join(max(0, ends - time.monotonic()))
 
     def _details(self, scope: Scope) -> tuple[str, dict[str, Any]]:
         """Return the name of a request's span, and attributes: a path that is no route names nothing."""
