@@ -161,6 +161,12 @@ class Manifest(_Frozen):
         columns: dict[str, str | None] = (self.interactions or {}).get("columns", {})
         return columns.get(entity)
 
+    @property
+    def event_weights(self) -> dict[str, float]:
+        """The weight of each type of event in the training; empty if it knew no types."""
+        weights: dict[str, float] = (self.interactions or {}).get("preparation", {}).get("event_weights", {})
+        return weights
+
     def parts(self, entity: str) -> dict[str, FileInfo]:
         """Return the files of the users or items, in the order of the rows."""
         pattern = re.compile(rf"{entity}s(-\d{{5}})?\.parquet")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -136,8 +135,8 @@ def read_contents(folder: Path, name: Path) -> Contents:
     return contents
 
 
-def verify_files(folder: Path, name: Path, contents: Contents) -> Iterator[str]:
-    """Compare each file with its checksum, and yield its name; what the folder has in addition is never read.
+def verify_files(folder: Path, name: Path, contents: Contents) -> None:
+    """Compare each file with its checksum; what the folder has in addition is never read.
 
     Raises:
         InputError: a file is missing, or is not the one that was written.
@@ -150,4 +149,3 @@ def verify_files(folder: Path, name: Path, contents: Contents) -> Iterator[str]:
             size = path.stat().st_size
             what = f"{size} bytes instead of {expected.bytes}" if size != expected.bytes else f"sha256 {found[:12]}…"
             raise InputError(f"{name} is damaged: {file} is not what was written ({what}); take another backup")
-        yield file

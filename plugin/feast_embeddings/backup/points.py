@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointBatch, StoredPoint
+from feast_embeddings.engines.points import vectors_of
 
 __all__ = ["read_points", "write_points"]
 
@@ -58,13 +59,9 @@ def _batch(schema: pa.Schema, spec: CollectionSpec, points: Sequence[StoredPoint
         pa.array([json.dumps(point.payload, ensure_ascii=False, allow_nan=False) for point in points], pa.string()),
     ]
     for name, vector in spec.vectors.items():
-        missing = np.array([name not in point.vectors for point in points], dtype=np.bool_)
-        matrix = np.zeros((len(points), vector.size), dtype=np.float32)
-        for row in np.flatnonzero(~missing).tolist():
-            matrix[row] = points[row].vectors[name]
-        columns.append(
-            pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), vector.size, mask=pa.array(missing))
-        )
+        matrix, present = vectors_of(points, name, vector.size)
+        values, missing = pa.array(matrix.reshape(-1)), pa.array(~present)
+        columns.append(pa.FixedSizeListArray.from_arrays(values, vector.size, mask=missing))
     return pa.record_batch(columns, schema=schema)
 
 

@@ -87,8 +87,7 @@ def restore(
         begin("verify")
         with opened(path, scratch) as folder:
             contents = read_contents(folder, path)
-            for _ in verify_files(folder, path, contents):
-                pass
+            verify_files(folder, path, contents)
             engine = qdrant_store(feature_store).engine(feature_store.config)
             _check(feature_store, engine, data, contents, replace)
             begin("load")

@@ -60,6 +60,7 @@ def _shaping(
     offset: int,
     max_per: Mapping[str, int] | None,
     diversity: float,
+    by: str = "blend",
 ) -> dict[str, Any]:
     """Return the fields that differ from their defaults."""
     return {
@@ -68,6 +69,7 @@ def _shaping(
         "offset": offset or None,
         "max_per": None if max_per is None else dict(max_per),
         "diversity": diversity or None,
+        "by": None if by == "blend" else by,
     }
 
 
@@ -155,8 +157,7 @@ def similar_items(
         "positive": None if positive is None else id_list(positive, "positive"),
         "negative": None if negative is None else id_list(negative, "negative"),
         "vector": None if vector is None else np.asarray(vector, dtype=np.float64).tolist(),
-        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
-        "by": None if by == "blend" else by,
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity, by),
     }
     return _query(model, "similar_items", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
 
@@ -188,8 +189,7 @@ def similar_items_batch(
         fields,
         version,
         item_ids=id_list(item_ids, "item_ids"),
-        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
-        by=None if by == "blend" else by,
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity, by),
     )
 
 
@@ -220,8 +220,7 @@ def similar_users(
         fields,
         version,
         user_id=id_list([user_id], "user_id")[0],
-        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
-        by=None if by == "blend" else by,
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity, by),
     )
 
 
@@ -252,8 +251,7 @@ def similar_users_batch(
         fields,
         version,
         user_ids=id_list(user_ids, "user_ids"),
-        **_shaping(exclude_ids, boosts, offset, max_per, diversity),
-        by=None if by == "blend" else by,
+        **_shaping(exclude_ids, boosts, offset, max_per, diversity, by),
     )
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "plain_id",
     "scored_points",
     "stored_points",
+    "vectors_of",
 ]
 
 # A UUID as text, or an unsigned 64-bit integer.
@@ -129,6 +130,17 @@ def all_points(records: Iterable[_Record]) -> list[StoredPoint]:
         )
         for record in records
     ]
+
+
+def vectors_of(
+    points: Sequence[StoredPoint], name: str, size: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return one named vector of points as a batch has it: float32 (n, size), zeros without one, and the mask (n,)."""
+    present = np.array([name in point.vectors for point in points], dtype=np.bool_)
+    matrix = np.zeros((len(points), size), dtype=np.float32)
+    for row in np.flatnonzero(present).tolist():
+        matrix[row] = points[row].vectors[name]
+    return matrix, present
 
 
 def stored_points(records: Iterable[_Record], ids: Sequence[PointId]) -> list[StoredPoint | None]:

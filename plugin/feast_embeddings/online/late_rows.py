@@ -21,6 +21,7 @@ from qdrant_client import models
 
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine, PointBatch, StoredPoint
+from feast_embeddings.engines.points import vectors_of
 from feast_embeddings.times import to_microseconds
 
 __all__ = ["carry_late_rows", "late_after"]
@@ -76,11 +77,7 @@ def _as_batch(codec: PointCodec, spec: CollectionSpec, rows: list[StoredPoint]) 
     """Convert stored points to points to write; every named vector is derived again from the one kept as written."""
     vectors: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
     for field in codec.fields.values():
-        size = spec.vectors[field.name].size
-        present = np.array([field.name in row.vectors for row in rows], dtype=np.bool_)
-        matrix = np.zeros((len(rows), size), dtype=np.float32)
-        for number in np.flatnonzero(present):
-            matrix[number] = rows[number].vectors[field.name]
+        matrix, present = vectors_of(rows, field.name, spec.vectors[field.name].size)
         bias = None if field.bias is None else matrix[:, -1]
         vectors |= codec.named_vectors(field, matrix if bias is None else matrix[:, :-1], present, bias)
     return PointBatch(

@@ -134,11 +134,9 @@ class LiveWatch:
         except NotPublishedError:
             version = LATEST
         try:
-            manifest = load_artifact(self.data, self._model, version).manifest
+            return load_artifact(self.data, self._model, version).manifest.event_weights
         except InputError:  # not on this disk
             return {}
-        weights: dict[str, float] = (manifest.interactions or {}).get("preparation", {}).get("event_weights") or {}
-        return weights
 
     def live(self) -> LiveModel:
         """Return the live version as of now; all queries on it answer from that version."""

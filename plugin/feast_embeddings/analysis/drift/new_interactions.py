@@ -77,7 +77,7 @@ def read_interactions(sources: Sequence[Source], artifact: Artifact, since: date
     recorded = artifact.manifest.interactions or {}
     columns: dict[str, str | None] = recorded.get("columns", {})
     reading: dict[str, Any] = recorded.get("reading", {})
-    weights: dict[str, float] = recorded.get("preparation", {}).get("event_weights", {})
+    weights = artifact.manifest.event_weights
     names: dict[Entity, str] = {entity: artifact.manifest.log_column(entity) or f"{entity}_id" for entity in ENTITIES}
     times, weight, event = columns.get("timestamp") or _TIMESTAMP, columns.get("weight"), columns.get("event")
     types = _id_types(artifact)

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from feast_embeddings.cli.asking.answers import Shown, shown_options
-from feast_embeddings.cli.asking.shaping import Given, Shaped, ranking_options, shaping_options, to_options, to_shaping
+from feast_embeddings.cli.asking.shaping import Given, Similar, ranking_options, similar_options, to_options, to_similar
 from feast_embeddings.cli.asking.versions import version_option
 from feast_embeddings.cli.options import filter_option, k_option, model_option, open_store, print_json, repo_option
 from feast_embeddings.errors import UnknownIdError
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
-    from feast_embeddings.query.options import By, SimilarOptions
 
 
 def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return k_option(filter_option(shown_options(model_option(repo_option(command)))))
-
-
-def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--by",
-        type=click.Choice(["blend", "behaviour", "content"]),
-        default="blend",
-        show_default=True,
-        help="Compare vectors as they are, those of rows with interactions, or what attributes alone say.",
-    )(command)
 
 
 def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,19 +37,17 @@ def _embedding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--unlike", "negative", multiple=True, metavar="ID", help="An item to be unlike; can be given several times."
 )
 @version_option
-@_by_option
-@shaping_options
+@similar_options
 def similar_items(
     item_ids: tuple[str, ...],
     negative: tuple[str, ...],
     k: int,
     filter: str | None,
     version: str,
-    by: By,
     shown: Shown,
     model: str | None,
     repo: str,
-    **given: Unpack[Shaped],
+    **given: Unpack[Similar],
 ) -> None:
     """Items nearest to ITEM_IDS by cosine.
 
@@ -69,7 +56,7 @@ def similar_items(
     """
     store = open_store(repo, model)
     liked, disliked = ([store.parse_id("item", id) for id in ids] for ids in (item_ids, negative))
-    options = cast("SimilarOptions", {**to_shaping(store, "item", given), "filter": filter, "by": by})
+    options = to_similar(store, "item", filter, given)
     if len(liked) == 1 and not disliked:
         shown.neighbours(store.similar_items(liked[0], k, version=version, **options))
         return
@@ -86,23 +73,21 @@ def similar_items(
 @click.argument("user_id")
 @_query_options
 @version_option
-@_by_option
-@shaping_options
+@similar_options
 def similar_users(
     user_id: str,
     k: int,
     filter: str | None,
     version: str,
-    by: By,
     shown: Shown,
     model: str | None,
     repo: str,
-    **given: Unpack[Shaped],
+    **given: Unpack[Similar],
 ) -> None:
     """Users nearest to USER_ID by cosine."""
     store = open_store(repo, model)
     user = store.parse_id("user", user_id)
-    options = cast("SimilarOptions", {**to_shaping(store, "user", given), "filter": filter, "by": by})
+    options = to_similar(store, "user", filter, given)
     shown.neighbours(store.similar_users(user, k, version=version, **options))
 
 

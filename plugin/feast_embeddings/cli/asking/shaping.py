@@ -11,10 +11,10 @@ from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
-    from feast_embeddings.query.options import Fallback, RankOptions, ShapingOptions
+    from feast_embeddings.query.options import By, Fallback, RankOptions, ShapingOptions, SimilarOptions
     from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["Given", "Shaped", "ranking_options", "shaping_options", "to_options", "to_shaping"]
+__all__ = ["Given", "Similar", "ranking_options", "similar_options", "to_options", "to_similar"]
 
 
 class Shaped(TypedDict):
@@ -27,13 +27,19 @@ class Shaped(TypedDict):
     diversity: float
 
 
+class Similar(Shaped):
+    """What those of similar users or items were given."""
+
+    by: By
+
+
 class Given(Shaped):
     """What those of a ranking were given."""
 
     fallback: Fallback
 
 
-def shaping_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def _shaping_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of any list to a command."""
     for option in (
         click.option(
@@ -57,9 +63,21 @@ def shaping_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def similar_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of similar users or items to a command."""
+    by = click.option(
+        "--by",
+        type=click.Choice(["blend", "behaviour", "content"]),
+        default="blend",
+        show_default=True,
+        help="Compare vectors as they are, those of rows with interactions, or what attributes alone say.",
+    )
+    return by(_shaping_options(command))
+
+
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add those of a ranking of items to a command."""
-    return shaping_options(
+    return _shaping_options(
         click.option(
             "--fallback",
             type=click.Choice(["popular", "recent", "none"]),
@@ -71,7 +89,7 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def to_shaping(store: EmbeddingStore, entity: Entity, given: Shaped) -> ShapingOptions:
+def _to_shaping(store: EmbeddingStore, entity: Entity, given: Shaped) -> ShapingOptions:
     """Convert what was given to the keywords of `EmbeddingStore`."""
     return {
         "exclude_ids": [store.parse_id(entity, text) for text in given["exclude"]],
@@ -82,10 +100,15 @@ def to_shaping(store: EmbeddingStore, entity: Entity, given: Shaped) -> ShapingO
     }
 
 
+def to_similar(store: EmbeddingStore, entity: Entity, filter: str | None, given: Similar) -> SimilarOptions:
+    """Convert what was given to the keywords of `EmbeddingStore.similar_items` and `similar_users`."""
+    return cast("SimilarOptions", {**_to_shaping(store, entity, given), "filter": filter, "by": given["by"]})
+
+
 def to_options(store: EmbeddingStore, filter: str | None, include_seen: bool, given: Given) -> RankOptions:
     """Convert what was given to the keywords of `EmbeddingStore.rank`."""
     own = {"filter": filter, "exclude_seen": not include_seen, "fallback": given["fallback"]}
-    return cast("RankOptions", {**to_shaping(store, "item", given), **own})
+    return cast("RankOptions", {**_to_shaping(store, "item", given), **own})
 
 
 def _limit(text: str) -> tuple[str, int]:

@@ -30,6 +30,7 @@ from feast_embeddings.engines.engine import (
     all_points,
 )
 from feast_embeddings.engines.payload import payload_key
+from feast_embeddings.engines.points import vectors_of
 from feast_embeddings.errors import EngineError, is_refused_write
 
 __all__ = [
@@ -132,16 +133,9 @@ def without(
 ) -> PointBatch:
     """Return stored points to write, but those with these ids, and with these keys of the payload set."""
     kept = [point for point in points if point.id not in ids]
-    vectors = {}
-    for name, vector in spec.vectors.items():
-        present = np.array([name in point.vectors for point in kept], dtype=np.bool_)
-        matrix = np.zeros((len(kept), vector.size), dtype=np.float32)
-        for row in np.flatnonzero(present):
-            matrix[row] = kept[row].vectors[name]
-        vectors[name] = matrix, present
     return PointBatch(
         ids=[point.id for point in kept],
-        vectors=vectors,
+        vectors={name: vectors_of(kept, name, vector.size) for name, vector in spec.vectors.items()},
         payloads=[_changed(point.payload, payloads.get(point.id, {})) for point in kept],
         timestamps=np.array([point.payload[TIMESTAMP_KEY] for point in kept], dtype=np.int64),
     )
