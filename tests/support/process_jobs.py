@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
+from pyarrow.fs import copy_files
 from tests.support.publishing import publish_any
 
 from feast_embeddings.artifact import (
@@ -28,6 +30,8 @@ from feast_embeddings.artifact import (
     version_folders,
     write_artifact,
 )
+from feast_embeddings.artifact_store import ArtifactStore
+from feast_embeddings.artifact_store import store as store_module
 from feast_embeddings.backup import back_up, restore
 from feast_embeddings.cli.output_file import new_file
 from feast_embeddings.engines.embedded import filler as shard_filler
@@ -464,3 +468,27 @@ def add_events_until_told(pipe: Connection, path: Path) -> None:
             pipe.send("ready")
         if pipe.poll():
             return
+
+
+def _die_after(n_files: int) -> None:
+    """Make this process die when it begins to copy one file more to or from a store."""
+    copied = itertools.count()
+
+    def counted(*arguments: Any, **more: Any) -> None:
+        if next(copied) == n_files:
+            os.kill(os.getpid(), signal.SIGKILL)
+        copy_files(*arguments, **more)
+
+    setattr(store_module, "copy_files", counted)  # noqa: B010 - mypy: it is not exported
+
+
+def push_until(pipe: Connection, url: str, data: Path, n_files: int) -> None:
+    """Push the newest version, and die after some files."""
+    _die_after(n_files)
+    ArtifactStore(url).push(load_artifact(data, MODEL))
+
+
+def pull_until(pipe: Connection, url: str, data: Path, version: str, n_files: int) -> None:
+    """Pull a version, and die after some files."""
+    _die_after(n_files)
+    ArtifactStore(url).pull(data, MODEL, version)

@@ -24,6 +24,7 @@ __all__ = [
     "Manifest",
     "TrainerInfo",
     "alignment_fields",
+    "parse_manifest",
     "read_manifest",
 ]
 
@@ -204,25 +205,35 @@ def read_manifest(version: Path) -> Manifest:
         raw = (version / "manifest.json").read_bytes()
     except OSError as error:
         raise ArtifactError(f"{version} has no readable manifest.json ({error.strerror})") from None
+    return parse_manifest(raw, version.parent.name, version.name, str(version))
+
+
+def parse_manifest(raw: bytes, model: str, version: str, where: str) -> Manifest:
+    """Read the manifest of a version from its bytes.
+
+    Args:
+        where: the folder of the version, for errors.
+
+    Raises:
+        ArtifactError: it is damaged, of a newer format, or of another version.
+    """
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "manifest"
-        raise ArtifactError(f"{version / 'manifest.json'} is damaged: {where}: {first['msg']}") from None
+        field = ".".join(map(str, first["loc"])) or "manifest"
+        raise ArtifactError(f"{where}/manifest.json is damaged: {field}: {first['msg']}") from None
     if manifest.format_version not in _READABLE:
         raise ArtifactError(
-            f"{version} has artifact format {manifest.format_version}, but this release reads "
+            f"{where} has artifact format {manifest.format_version}, but this release reads "
             f"{_READABLE[0]} to {_READABLE[-1]}; upgrade feast-embeddings"
         )
-    if (manifest.version, manifest.model) != (version.name, version.parent.name):
+    if (manifest.version, manifest.model) != (version, model):
         raise ArtifactError(
-            f"{version} holds the manifest of {manifest.model}/{manifest.version}; restore the folder under its name"
+            f"{where} holds the manifest of {manifest.model}/{manifest.version}; restore the folder under its name"
         )
     if manifest.format_version > 1:
         unsigned = raw.replace(f'"checksum": "{manifest.checksum}"'.encode(), b'"checksum": ""')
         if hashlib.sha256(unsigned).hexdigest() != manifest.checksum:
-            raise ArtifactError(
-                f"{version / 'manifest.json'} was changed after training; restore it or train a new version"
-            )
+            raise ArtifactError(f"{where}/manifest.json was changed after training; restore it or train a new version")
     return manifest

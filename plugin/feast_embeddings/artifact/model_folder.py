@@ -22,6 +22,7 @@ from feast_embeddings.files import writer_lock
 
 __all__ = [
     "artifact_lock",
+    "is_version_name",
     "leftovers",
     "time_after",
     "trained_models",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _MODEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_VERSION = re.compile(r"\d{8}T\d{9}Z")
+_VERSION = re.compile(r"\d{8}T\d{9}Z", re.ASCII)
 # A writer holds the lock while it writes two tables, not while it trains.
 _LOCK_SECONDS = 600
 _MILLISECOND = timedelta(milliseconds=1)
@@ -45,6 +46,11 @@ def validate_model_name(model: str) -> str:
             f"model name {model!r}: expected 1 to 40 lower-case letters, digits and '_', starting with a letter"
         )
     return model
+
+
+def is_version_name(name: str) -> bool:
+    """Return whether a version can have this name."""
+    return _VERSION.fullmatch(name) is not None
 
 
 def trained_models(data: Path) -> list[str]:
@@ -101,4 +107,4 @@ def time_after(version: Path) -> datetime:
 
 
 def _version_paths(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.iterdir() if _VERSION.fullmatch(p.name)) if folder.is_dir() else iter(())
+    return (p for p in folder.iterdir() if is_version_name(p.name)) if folder.is_dir() else iter(())

@@ -71,6 +71,14 @@ class Artifact:
             raise ArtifactError(f"{self.path} has no {name}; restore it or train a new version")
         return self._verified(name, expected)
 
+    def verified_file(self, name: str) -> Path:
+        """Return one of the files of the manifest, verified.
+
+        Raises:
+            ArtifactError: it is missing, or was changed.
+        """
+        return self._verified(name, self.manifest.files[name])
+
     def _verified(self, name: str, expected: FileInfo) -> Path:
         file = self.path / name
         if not file.is_file():

@@ -1,8 +1,8 @@
 """Forget users and items: remove them from everything that a model has of them in the repo and in Qdrant.
 
-Each place is changed in one step, in this order: versions and history on disk, recorded interactions, hidden ids,
-collections in Qdrant. A process that dies leaves the places after it unchanged, and the next call finishes. The disk is
-first, so that a publish meanwhile cannot bring back what is gone from Qdrant.
+Each place is changed in one step, in this order: versions and history on disk, recorded interactions, versions in the
+artifact store, hidden ids, collections in Qdrant. A process that dies leaves the places after it unchanged, and the
+next call finishes. The disk is first, so that a publish meanwhile cannot bring back what is gone from Qdrant.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from feast_embeddings.engines.engine import CollectionSpec, Engine, PointId
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, missing_side, qdrant_store, sides_of
+from feast_embeddings.model.versions import versions_of
 
 __all__ = ["Forgotten", "forget"]
 
@@ -101,13 +102,15 @@ def forget(
         if those:
             sides[entity].point_ids(those)  # raises for an id of another type
     arrays = {entity: pa.array(those) for entity, those in ids.items() if those}
-    log = event_log_of(data, model)
+    log, trained = event_log_of(data, model), versions_of(feature_store, model)
+    trained.pull_all()
     # Attributes must not be set meanwhile: the file would have the id again.
     with contextlib.nullcontext() if dry_run else log.changing():
         if dry_run:
             versions, events = versions_with(data, model, arrays), log.count(ids["user"], ids["item"])
         else:
             versions, events = forget_on_disk(data, model, arrays), log.forget(ids["user"], ids["item"])
+            trained.push_all()
             for entity, those in ids.items():
                 if those:
                     hidden_of(data, model).remove(entity, those)

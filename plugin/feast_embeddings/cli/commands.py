@@ -30,6 +30,7 @@ _COMMANDS = {
         "Measure whether the live version still fits what users do, and say if to train again.",
     ),
     "publish": ("versions", "Make a trained version live in Qdrant, users and items in one step."),
+    "pull": ("versions", "Copy a version from the artifact store onto this disk, such as that of a new machine."),
     "versions": ("versions", "List the versions of a model, or of all: live, kept in Qdrant, and on disk."),
     "diff": (
         "diff",

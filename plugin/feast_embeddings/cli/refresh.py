@@ -28,7 +28,7 @@ from feast_embeddings.cli.options import (
     textfile_option,
 )
 from feast_embeddings.cli.output_file import Gauge, output_path, write_textfile
-from feast_embeddings.errors import EmbeddingsError, GateError, WriterLockedError
+from feast_embeddings.errors import EmbeddingsError, GateError, InputError, WriterLockedError
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def refresh(
 def _refresh(
     repo: Repo, run: _Run, gates: dict[str, Any], keep: int, max_age: timedelta, train_options: tuple[str, ...]
 ) -> None:
+    _pull_live(repo, run.model)
     with run.step("train") as step:
         trained = _train(repo, run.model, train_options)
         step.said = f"nothing new since {trained['version']}" if trained["unchanged"] else f"trained {_told(trained)}"
@@ -160,6 +161,25 @@ def _refresh(
         click.echo(f"{finding.level}: {finding.message}{f' (fix: {finding.fix})' if finding.fix else ''}", err=True)
     if report.worst != "problem":
         run.exit_code, run.result = 0, "live" if published.changed else "nothing new"
+
+
+def _pull_live(repo: Repo, model: str) -> None:
+    """Bring the live version onto a disk that lacks it: training aligns to it, and gates compare with it."""
+    from feast_embeddings.model.versions import artifact_store_of, versions_of
+    from feast_embeddings.query.store import EmbeddingStore
+
+    feature_store = repo.feature_store()
+    if artifact_store_of(feature_store) is None:
+        return
+    try:
+        live = EmbeddingStore(feature_store, model).live_version()
+    except InputError:  # not registered yet
+        return
+    try:
+        if live is not None:
+            versions_of(feature_store, model).load(live)
+    except InputError as error:
+        click.echo(f"warning: the live version cannot be compared with: {error}", err=True)
 
 
 def _train(repo: Repo, model: str, options: tuple[str, ...]) -> dict[str, Any]:

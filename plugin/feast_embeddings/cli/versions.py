@@ -16,7 +16,7 @@ from feast_embeddings.cli.options import (
     print_json,
     repo_option,
 )
-from feast_embeddings.cli.version_words import VERSION, version_named
+from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
@@ -62,22 +62,22 @@ def publish(
 
     Refuses a version that looks worse than the live one, unless a flag allows it; then nothing is loaded.
     """
-    from feast_embeddings.artifact import load_artifact
-
     opened = Repo.open(repo)
     name = one_model(opened, model)
-    artifact = load_artifact(opened.data, name, version_named(opened.path, name, version))
+    wanted = version_named(opened.path, name, version)
 
     from tqdm import tqdm
 
+    from feast_embeddings.model.versions import versions_of
     from feast_embeddings.publish.checks import check_room, check_rows
     from feast_embeddings.publish.gates import Gates, refuse_failed
     from feast_embeddings.publish.history import history_tables
     from feast_embeddings.publish.plan import plan_publish
     from feast_embeddings.publish.run import publish_artifact
 
+    feature_store = opened.feature_store()
+    artifact = versions_of(feature_store, name).load(wanted)
     if dry_run:
-        feature_store = opened.feature_store()
         plan, targets = plan_publish(feature_store, artifact, Gates(**gates))
         tables = history_tables(
             feature_store, artifact.manifest, [(target.side, target.rows) for target in targets], history
@@ -104,7 +104,7 @@ def publish(
     total = artifact.manifest.n_users + artifact.manifest.n_items
     with tqdm(total=total, unit=" points", desc="publish", disable=quiet or as_json or None) as bar:
         result = publish_artifact(
-            opened.feature_store(),
+            feature_store,
             artifact,
             gates=Gates(**gates),
             wait_replicas=wait_replicas,
@@ -115,6 +115,36 @@ def publish(
     if not as_json:
         _print_gates(result.gates)
     _print_result(result, as_json)
+
+
+@click.command()
+@repo_option
+@model_option
+@click.option(
+    "--version",
+    type=VERSION,
+    default="live",
+    show_default=True,
+    help="The version; latest and previous are of those in the store.",
+)
+@json_option
+def pull(repo: str, model: str | None, version: str, as_json: bool) -> None:
+    """Copy a version from the artifact store onto this disk, such as that of a new machine.
+
+    A version that is here already stays, unless users or items were forgotten in the store that it still has.
+    """
+    opened = Repo.open(repo)
+    name = one_model(opened, model)
+
+    from feast_embeddings.model.versions import versions_of
+
+    wanted = version_named(opened.path, name, version) if version == LIVE else version
+    artifact = versions_of(opened.feature_store(), name).pull(wanted)
+    manifest = artifact.manifest
+    if as_json:
+        print_json({"model": manifest.model, "version": manifest.version, "path": str(artifact.path)})
+    else:
+        click.echo(f"{manifest.model} {manifest.version} is in {artifact.path}: {_sizes(manifest)}")
 
 
 @click.command()
@@ -246,6 +276,7 @@ def _row(row: Version) -> dict[str, Any]:
 def _line(row: Version) -> str:
     mark = "*" if row.live else "+" if row.kept else " "
     where = f"{row.bytes_on_disk / 2**20:.1f} MiB on disk" if row.on_disk else "not on disk"
+    where += ", in the artifact store" if row.stored else ""
     line = f"{mark} {row.version}  as of {row.as_of[:19] or 'unknown'}  space {row.space or 'unknown'}  {where}"
     if row.unreadable:
         line += f"  cannot be read: {row.unreadable}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from feast_embeddings.doctor.artifact_checks import artifacts, history
 from feast_embeddings.doctor.cluster_checks import cluster
 from feast_embeddings.doctor.findings import Check, Finding, Level, Report, run_checks
-from feast_embeddings.doctor.live_checks import drift, freshness, live, spaces
+from feast_embeddings.doctor.live_checks import drift, freshness, live, spaces, stored
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.doctor.setup_checks import configuration, definitions, installation, keys, registry
 from feast_embeddings.doctor.store_checks import leftovers, store, writer
@@ -32,6 +32,7 @@ _CHECKS: tuple[Check, ...] = (
     cluster,
     writer,
     live,
+    stored,
     leftovers,
     spaces,
     drift,

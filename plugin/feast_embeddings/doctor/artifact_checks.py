@@ -50,6 +50,8 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
             if unsigned:
                 message += f"; {unsigned} of format 1, whose metrics and settings have no checksum"
             yield Finding("artifacts", "ok", message, model=model)
+        elif not version_folders(data, model) and patient.has_artifact_store:
+            yield Finding("artifacts", "ok", "none is on this disk: each is pulled when it is needed", model=model)
         elif not version_folders(data, model):
             message = f"no version is on disk in {data / model}; restore the folder from a backup, or train again"
             fix = patient.command("train", model, "--interactions", "LOG")

@@ -17,8 +17,9 @@ from feast_embeddings.doctor.findings import Finding
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Engine
-from feast_embeddings.errors import ArtifactError, EngineError, InputError
+from feast_embeddings.errors import ArtifactError, EmbeddingsError, EngineError, InputError
 from feast_embeddings.model.sides import Side
+from feast_embeddings.model.versions import artifact_store_of
 from feast_embeddings.times import is_future
 
 __all__ = ["drift", "freshness", "live", "spaces"]
@@ -109,10 +110,30 @@ def _counted(patient: Patient, found: _Live, counts: dict[Entity, int]) -> Findi
 def _gone(patient: Patient, found: _Live) -> Iterator[Finding]:
     """Find a live version that is no longer on disk; if no version is, `artifacts` reports it."""
     folders = {path.name for path in version_folders(patient.repo.data, found.model)}
-    if len(found.versions) == 1 and folders and not found.versions & folders:
+    if len(found.versions) == 1 and folders and not found.versions & folders and not patient.has_artifact_store:
         (version,) = found.versions
         message = f"{version} is live but not on disk, so fold-in does not work; restore its folder from a backup"
         yield Finding("live", "warning", message, patient.command("publish", found.model), found.model)
+
+
+def stored(patient: Patient) -> Iterator[Finding]:
+    """Check that the artifact store, if there is one, answers and has the live versions."""
+    patient.need_engine()
+    if not patient.has_artifact_store or (store := artifact_store_of(patient.feature_store())) is None:
+        return
+    try:
+        for found in _found(patient):
+            there = store.versions(found.model)
+            for version in sorted(found.versions.difference(there)):
+                message = f"{version} is live but not in {store}: other machines cannot fold in or search by text"
+                fix = patient.command("publish", found.model, "--version", version)
+                yield Finding("stored", "problem", message, fix, found.model)
+            if found.versions and found.versions <= set(there):
+                text = f"{store} has {len(there)} version{'s' * (len(there) != 1)}, the live one among them"
+                yield Finding("stored", "ok", text, model=found.model)
+    except EmbeddingsError as error:
+        fix = patient.command("doctor")
+        yield Finding("stored", "problem", f"{error}; services that start now cannot fold in", fix)
 
 
 def _write_again(patient: Patient, found: _Live) -> str:

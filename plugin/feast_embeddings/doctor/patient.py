@@ -61,6 +61,11 @@ class Patient:
             raise MissingError("configuration")
         return self.config
 
+    @property
+    def has_artifact_store(self) -> bool:
+        """Whether versions that this disk lacks are pulled from elsewhere."""
+        return self.config is not None and getattr(self.config.online_store, "artifact_store", None) is not None
+
     def need_engine(self) -> Engine:
         """Return the vector store, if it answers."""
         if self.engine is None:

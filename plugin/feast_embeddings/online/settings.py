@@ -65,6 +65,9 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     publish found that fewer are enough for the ten nearest."""
     min_recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Least share of the ten nearest that searches must find for a publish to make a version live."""
+    artifact_store: Annotated[str | None, Field(min_length=1, repr=False)] = None
+    """Where `publish` copies versions to, and services and `pull` find those that their disk lacks: ``s3://…``,
+    ``gs://…``, or a folder, relative to the repo."""
     lock_timeout: PositiveFloat = 30.0
     """Embedded: seconds to wait for another writer."""
     url: str | None = None

@@ -20,6 +20,7 @@ from feast_embeddings.engines.engine import Engine, PointBatch
 from feast_embeddings.engines.server.failures import patiently
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
+from feast_embeddings.model.versions import artifact_store_of
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.publish.carry import carry_attributes, carry_rows, readable
 from feast_embeddings.publish.checks import check_room
@@ -101,6 +102,7 @@ def publish_artifact(
         InputError: the model's feature views are not registered, or were registered for a different schema, or a table
             cannot hold their history.
         ArtifactError: a file of the artifact is damaged, or its vectors cannot be served.
+        EmbeddingsError: the artifact store failed. The live version is untouched.
         EngineError: Qdrant or the offline store failed, or Qdrant does not hold what was sent. The live version is
             untouched.
 
@@ -111,6 +113,8 @@ def publish_artifact(
     manifest, engine = artifact.manifest, qdrant_store(feature_store).engine(feature_store.config)
     plan, targets = plan_publish(feature_store, artifact, gates)
     tables = history_tables(feature_store, manifest, [(target.side, target.rows) for target in targets], history)
+    if (store := artifact_store_of(feature_store)) is not None:
+        store.versions(manifest.model)  # fails before anything is loaded if it cannot be reached
     recall: dict[str, dict[str, float]] = {}
     search_ef: dict[str, int] = {}
     n_late = n_history = 0
@@ -119,6 +123,10 @@ def publish_artifact(
         nonlocal n_history
         steps.begin("history")
         n_history += write_history(tables, artifact.path.parent)
+        if store is not None:
+            # Before it goes live, so that who sees it live finds its files.
+            steps.begin("store")
+            store.push(artifact)
 
     warnings = [f"{name} cannot be read, and stays as it is: {why}" for name, why in plan.unreadable.items()]
     if plan.changed:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 __all__ = ["STEPS", "Steps"]
 
 # In this order; users and items are loaded, indexed and verified one after the other.
-STEPS = ("check", "load", "index", "verify", "history", "switch", "carry", "register", "clear")
+STEPS = ("check", "load", "index", "verify", "history", "store", "switch", "carry", "register", "clear")
 
 
 class Steps:

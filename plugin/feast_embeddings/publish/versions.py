@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from feast import FeatureStore
 
-from feast_embeddings.artifact import Entity, Manifest, delete_artifacts, load_artifact, version_folders
+from feast_embeddings.artifact import Entity, Manifest, delete_artifacts, version_folders
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.engines.dropped import count_unless_dropped, why_unreadable
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
 from feast_embeddings.events import set_attributes_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
+from feast_embeddings.model.versions import artifact_store_of, versions_of
 from feast_embeddings.online.set_attributes import carry_set_attributes
 from feast_embeddings.publish.gates import Gates
 from feast_embeddings.publish.plan import KEEP, live_sides, superseded
@@ -33,6 +34,7 @@ class Version:
         live: whether queries answer from it.
         kept: whether it is whole in Qdrant, so that going back to it is instant.
         on_disk: whether its artifact is there; without a `manifest` it is damaged, see `problem`.
+        stored: whether it is in the artifact store.
         points: per side, its points in Qdrant; empty if it is not there.
         bytes_on_disk: size of the artifact.
         unreadable: why Qdrant cannot read it, as with parts of it on a dead node; empty if it can, or does not hold it.
@@ -43,6 +45,7 @@ class Version:
     live: bool
     kept: bool
     on_disk: bool
+    stored: bool
     points: dict[Entity, int]
     bytes_on_disk: int
     space: str
@@ -62,24 +65,32 @@ class Pruned:
 
 
 def list_versions(feature_store: FeatureStore, data: Path, model: str) -> list[Version]:
-    """List every version that is on disk or in Qdrant, oldest first; before `feast apply` none is in Qdrant."""
+    """List every version that is on disk, in Qdrant or in the artifact store, oldest first.
+
+    Before `feast apply` none is in Qdrant.
+    """
+    store = artifact_store_of(feature_store)
+    stored = [] if store is None else store.versions(model)
     folders = {path.name: path for path in version_folders(data, model)}
     engine = _engine(feature_store)  # fails for other stores, whose live version is unknown
     try:
         registered = sides_of(feature_store, model)
     except InputError:
-        found = [_version(name, folder, {}, {}, frozenset(), {}, "") for name, folder in folders.items()]
-        return [version for version in found if version.on_disk]
+        found = [
+            _version(name, folders.get(name), {}, {}, frozenset(), {}, "", stored)
+            for name in sorted(folders.keys() | set(stored))
+        ]
+        return [version for version in found if version.on_disk or version.stored]
     live = frozenset(spec.version for _, spec in live_sides(engine, registered).values())
     loaded = _loaded(engine, registered)
     found = []
-    for name in sorted(folders.keys() | loaded.keys()):
+    for name in sorted(folders.keys() | loaded.keys() | set(stored)):
         sides = loaded.get(name, {})
         unreadable = "; ".join(reason for side, _ in sides.values() if (reason := why_unreadable(engine, side)))
         points = {} if unreadable else _points(engine, sides)
-        found.append(_version(name, folders.get(name), sides, points, live, registered, unreadable))
+        found.append(_version(name, folders.get(name), sides, points, live, registered, unreadable, stored))
     # Leave out versions that a concurrent prune has deleted.
-    return [version for version in found if version.on_disk or version.points or version.unreadable]
+    return [one for one in found if one.on_disk or one.stored or one.points or one.unreadable]
 
 
 def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str | None = None) -> PublishResult:
@@ -118,7 +129,7 @@ def roll_back(feature_store: FeatureStore, data: Path, model: str, version: str 
     if version not in kept:
         flags = ("allow_worse", "allow_shrink", "allow_new_space", "allow_future", "allow_probe_drop")
         everything = Gates(**dict.fromkeys(flags, True))
-        return publish_artifact(feature_store, load_artifact(data, model, version), gates=everything)
+        return publish_artifact(feature_store, versions_of(feature_store, model).load(version), gates=everything)
     sides, attributes = kept[version], set_attributes_of(data, model)
 
     def carry() -> int:
@@ -156,8 +167,8 @@ def prune_versions(
 
     Args:
         keep: how many others stay.
-        artifacts: also delete from disk, and from the offline history: training frames no longer get their
-            vectors. The newest version on disk stays, and all that are newer than the live one.
+        artifacts: also delete from disk, from the artifact store, and from the offline history: training frames no
+            longer get their vectors. The newest version stays, and all that are newer than the live one.
         dry_run: only report what would be deleted.
     """
     if keep < 0:
@@ -167,17 +178,21 @@ def prune_versions(
     collections = []
     for entity, (name, spec) in sides.items():
         collections += superseded(engine.collections(registered[entity].alias), name, spec.version, keep)
-    on_disk = [path.name for path in version_folders(data, model)]
+    store = artifact_store_of(feature_store) if artifacts else None
+    stored = [] if store is None else store.versions(model)
+    trained = sorted({path.name for path in version_folders(data, model)}.union(stored))
     live = {spec.version for _, spec in sides.values()}
-    others = [version for version in on_disk if version not in live]
+    others = [version for version in trained if version not in live]
     unwanted = []
     if artifacts:
-        # If nothing is live, only the newest version on disk may be waiting for its publish.
-        waiting = max(live) if live else on_disk[-1] if on_disk else ""
-        unwanted = [v for v in others[: max(0, len(others) - keep)] if v < waiting and v != on_disk[-1]]
+        # If nothing is live, only the newest version may be waiting for its publish.
+        waiting = max(live) if live else trained[-1] if trained else ""
+        unwanted = [v for v in others[: max(0, len(others) - keep)] if v < waiting and v != trained[-1]]
     left = engine.leftovers()
     if not dry_run:
         engine.drop(collections)
+        if store is not None:
+            store.delete(model, [version for version in unwanted if version in stored])
         delete_artifacts(data, model, unwanted)
     return Pruned(collections, unwanted, left)
 
@@ -225,6 +240,7 @@ def _version(
     live: frozenset[str],
     registered: Mapping[Entity, Side],
     unreadable: str,
+    stored: Collection[str],
 ) -> Version:
     manifest, problem, size = None, None, 0
     if folder is not None:
@@ -242,6 +258,7 @@ def _version(
         live=version in live,
         kept=_is_whole(sides, registered) and points.keys() == sides.keys(),
         on_disk=folder is not None,
+        stored=version in stored,
         points=points,
         bytes_on_disk=size,
         space=manifest.space_id if manifest else spec.space if spec else "",

@@ -5,17 +5,17 @@ The trainers compute them, see `feast_embeddings.model.from_trainers`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureStore
 
-from feast_embeddings.artifact import Entity, FoldedIn, load_artifact
+from feast_embeddings.artifact import Entity, FoldedIn
 from feast_embeddings.errors import InputError, VersionMismatchError
 from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.model.sides import Side, qdrant_store, side_of
+from feast_embeddings.model.versions import versions_of
 
 __all__ = ["fold_in"]
 
@@ -65,7 +65,7 @@ def fold_in(
         raise VersionMismatchError(
             f"vectors of version {version} cannot be pushed: {live or 'none'} is live; fold into the live version"
         )
-    artifact = load_artifact(Path(feature_store.config.repo_path or ".") / "data", model, version)
+    artifact = versions_of(feature_store, model).load(version)
     folded: FoldedIn
     if attributes is None:
         folded = from_trainers("fold_in")(artifact, entity, interactions, seed=seed)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Generic, TypeVar
 
-from feast_embeddings.artifact import Artifact, load_artifact
+from feast_embeddings.artifact import Artifact
+from feast_embeddings.artifact_store import Versions
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError, OptionError
 
 __all__ = ["LoadedOnce"]
@@ -19,13 +19,12 @@ class LoadedOnce(ABC, Generic[T]):
     """What is made of one version's files for the first request, and then kept; safe to use from many threads.
 
     Args:
-        data: the folder of trained versions.
+        versions: where the version is.
     """
 
-    def __init__(self, data: Path, model: str, version: str) -> None:
+    def __init__(self, versions: Versions, version: str) -> None:
         self.version = version
-        self._data = data
-        self._model = model
+        self._versions = versions
         self._guard = threading.Lock()
         self._loaded: T | None = None
 
@@ -46,9 +45,11 @@ class LoadedOnce(ABC, Generic[T]):
     def _read(self) -> T:
         # The reasons may name files, which clients over HTTP must not see; they are kept as causes.
         try:
-            artifact = load_artifact(self._data, self._model, self.version)
+            artifact = self._versions.load(self.version)
         except (ArtifactError, InputError, OSError) as error:
             raise self._cannot("it is not in this repo's data folder; copy it there, or publish one that is") from error
+        except EmbeddingsError as error:
+            raise self._cannot("the artifact store does not give it") from error
         try:
             return self._make(artifact)
         except OptionError:

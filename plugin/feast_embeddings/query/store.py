@@ -436,14 +436,15 @@ class EmbeddingStore:
     def forget(self, *, users: Iterable[Id] = (), items: Iterable[Id] = (), dry_run: bool = False) -> Forgotten:
         """Remove users and items from all versions and the recorded interactions; see `feast_embeddings.changes`."""
         user_ids, item_ids = id_list(users, "users"), id_list(items, "items")
-        return forget(self.feature_store, self._watch.data, self.model, users=user_ids, items=item_ids, dry_run=dry_run)
+        data = self._watch.versions.data
+        return forget(self.feature_store, data, self.model, users=user_ids, items=item_ids, dry_run=dry_run)
 
     def set_attributes(self, items: Given | None = None, users: Given | None = None) -> AttributesSet:
         """Set attributes of live users and items, e.g. ``items={"sku-1": {"price": 9.5}}``; None sets a null.
 
         The next answer has them, and the next publish keeps them; see `feast_embeddings.changes.set_attributes`.
         """
-        return set_attributes(self.feature_store, self._watch.data, self.model, items=items, users=users)
+        return set_attributes(self.feature_store, self._watch.versions.data, self.model, items=items, users=users)
 
     def hide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
         """Leave users and items out of all answers until `unhide`, whatever is published.
@@ -458,7 +459,8 @@ class EmbeddingStore:
 
     def _set_hidden(self, hide: bool, users: Iterable[Id], items: Iterable[Id]) -> Visibility:
         user_ids, item_ids = id_list(users, "users"), id_list(items, "items")
-        return set_hidden(self.feature_store, self._watch.data, self.model, hide, users=user_ids, items=item_ids)
+        data = self._watch.versions.data
+        return set_hidden(self.feature_store, data, self.model, hide, users=user_ids, items=item_ids)
 
     def hidden(self, entity: Entity) -> frozenset[Id]:
         """Return the users or items that are hidden, whether the live version has them or not."""

@@ -6,12 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from feast import FeatureStore
 
-from feast_embeddings.artifact import LATEST, PREVIOUS, Entity, load_artifact
+from feast_embeddings.artifact import LATEST, PREVIOUS, Entity
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import (
@@ -25,6 +24,7 @@ from feast_embeddings.errors import (
 )
 from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
+from feast_embeddings.model.versions import versions_of
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.searching.hidden import HiddenPoints
@@ -48,6 +48,7 @@ class LiveWatch:
 
     Attributes:
         sides: the users and the items as registered; looked up again for a new version.
+        versions: on this disk, and in the artifact store.
         events: what users did since the training.
         hidden: the users and items that answers leave out.
 
@@ -60,9 +61,9 @@ class LiveWatch:
         self._model = model
         self._engine = qdrant_store(feature_store).engine(feature_store.config)
         self._guard = threading.Lock()
-        self.data = Path(feature_store.config.repo_path or ".") / "data"
-        self.events = event_log_of(self.data, model)
-        self.hidden = hidden_of(self.data, model)
+        self.versions = versions_of(feature_store, model)
+        self.events = event_log_of(self.versions.data, model)
+        self.hidden = hidden_of(self.versions.data, model)
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._kept: tuple[Visitors, VersionText] | None = None
@@ -87,7 +88,7 @@ class LiveWatch:
     def _name_of(self, word: str) -> str:
         """Return the name of the version that a word stands for."""
         try:
-            return load_artifact(self.data, self._model, word).manifest.version
+            return self.versions.load(word).manifest.version
         except InputError as error:
             text = f"model {self._model!r} has no {word} version on this disk; name one that is loaded, or leave it out"
             raise OptionError("version", text) from error
@@ -119,7 +120,7 @@ class LiveWatch:
                 entity: self._collection(self.sides[entity], name, self._engine.describe(name))
                 for entity, name in named.items()
             }
-            files = Visitors(self.data, self._model, version), VersionText(self.data, self._model, version)
+            files = Visitors(self.versions, version), VersionText(self.versions, version)
             known = LiveModel(self._model, sides, *files, self.events, self.sides)
             with self._guard:
                 self._versions[version] = known
@@ -134,7 +135,7 @@ class LiveWatch:
         except NotPublishedError:
             version = LATEST
         try:
-            return load_artifact(self.data, self._model, version).manifest.event_weights
+            return self.versions.load(version).manifest.event_weights
         except InputError:  # not on this disk
             return {}
 
@@ -191,7 +192,7 @@ class LiveWatch:
         """Return what reads the files of the items' version: the same objects while it is live, as they keep them."""
         version = sides["item"].spec.version if "item" in sides else ""
         if self._kept is None or self._kept[0].version != version:
-            self._kept = Visitors(self.data, self._model, version), VersionText(self.data, self._model, version)
+            self._kept = Visitors(self.versions, version), VersionText(self.versions, version)
         return self._kept
 
     def _look_again(self) -> bool:

@@ -73,8 +73,8 @@ class VersionText(LoadedOnce[_Loaded]):
     def _has_none(self, how: str) -> OptionError:
         return OptionError(
             "text",
-            f"version {self.version} of model {self._model!r} was trained {how}, so that no text finds its items; "
-            "train with --items, and name a column with --content, e.g. title:text",
+            f"version {self.version} of model {self._versions.model!r} was trained {how}, so that no text finds its "
+            "items; train with --items, and name a column with --content, e.g. title:text",
         )
 
     def _cannot(self, reason: str) -> TextSearchError:

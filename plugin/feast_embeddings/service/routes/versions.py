@@ -7,8 +7,9 @@ from typing import Any
 import anyio.to_thread
 from fastapi import Response
 
-from feast_embeddings.artifact import load_artifact
+from feast_embeddings.artifact import LATEST
 from feast_embeddings.errors import NotPublishedError
+from feast_embeddings.model.versions import versions_of
 from feast_embeddings.publish.run import publish_artifact
 from feast_embeddings.publish.versions import roll_back
 from feast_embeddings.query.store import EmbeddingStore
@@ -58,7 +59,7 @@ def add_version_routes(router: GuardedRouter, calls: Calls, settings: ServiceSet
         """Make a trained version live, users and items in one step. Needs a key of scope write."""
 
         def load(store: EmbeddingStore) -> dict[str, Any]:
-            artifact = load_artifact(Repo.open(settings.repo).data, model, request.version)
+            artifact = versions_of(store.feature_store, model).load(request.version or LATEST)
             result = publish_artifact(store.feature_store, artifact)
             return {"model": model, "version": result.version, "changed": result.changed}
 
