@@ -28,7 +28,7 @@ from embedding_trainers.models.als import ALS, fold_in_als
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import KnownSide, RunOptions
 from feast_embeddings.artifact import Artifact, embedding_matrix
-from feast_embeddings.query.recent import vectors_now
+from feast_embeddings.query.events.histories import vectors_now
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 

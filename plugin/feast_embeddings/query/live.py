@@ -22,10 +22,10 @@ from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.events.histories import seen_items, vectors_now
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import By, RankingOptions, ShapingOptions
 from feast_embeddings.query.ranking import rank_vectors
-from feast_embeddings.query.recent import seen_items, vectors_now
 from feast_embeddings.query.searching.examples import Examples, direction_of
 from feast_embeddings.query.searching.likeness import Likeness
 from feast_embeddings.query.searching.returned import Returned

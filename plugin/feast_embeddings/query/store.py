@@ -29,7 +29,7 @@ from feast_embeddings.model.sides import Filter, Side, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch, Page
 from feast_embeddings.query.collection import read_cursor
-from feast_embeddings.query.event_vectors import EventsPushed, NewItems, item_vectors, user_vectors
+from feast_embeddings.query.events.vectors import EventsPushed, NewItems, item_vectors, user_vectors
 from feast_embeddings.query.fold_in import fold_in, push_rows
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.new_items import items_table
@@ -438,7 +438,7 @@ class EmbeddingStore:
                 self._new_items = NewItems(self._watch.data, self.model, version)
             return item_vectors(live, self._new_items, live.side("item").side.possible(new.items))
 
-        # Nobody is forgotten and no attribute is set between reading a row and writing it.
+        # No one is forgotten and no attribute is set between reading a row and writing it.
         with events.changing() if push else nullcontext():
             new = events.since(since)
             found = self._watch.answer(folded)

@@ -18,7 +18,7 @@ from feast_embeddings.repo import Repo
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
     from feast_embeddings.following import Batch, Form
-    from feast_embeddings.query.event_vectors import EventsPushed
+    from feast_embeddings.query.events.vectors import EventsPushed
     from feast_embeddings.reading import IdType
 
 _MESSAGES = 1000

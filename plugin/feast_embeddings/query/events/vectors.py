@@ -22,10 +22,10 @@ from feast_embeddings.errors import FoldInError, InputError
 from feast_embeddings.events import Event
 from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.query.collection import LiveCollection
+from feast_embeddings.query.events.histories import Recent, recent_users, vectors_now
 from feast_embeddings.query.export import rows_of
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.loaded_once import LoadedOnce
-from feast_embeddings.query.recent import Recent, recent_users, vectors_now
 from feast_embeddings.query.visitors import Loaded
 
 __all__ = ["EventsPushed", "NewItems", "item_vectors", "user_vectors"]
