@@ -52,9 +52,11 @@ def test_what_is_added_is_there_once(batches: list[list[Event]]) -> None:
     """A dictionary model: each event id once, ids of their type, a user's events by time."""
     with tempfile.TemporaryDirectory() as folder:
         log, kept, ids = EventLog(Path(folder) / "x.sqlite"), [], set()
+        marks = [(0, 0)]
         assert list(log.batches()) == []
         assert log.of_users(["u"]) == {}
         assert log.backlog(-1) == (0, None)
+        assert log.since(0) == ([], [], 0)
         assert not log.path.exists()
         for batch in batches:
             new = []
@@ -64,6 +66,7 @@ def test_what_is_added_is_there_once(batches: list[list[Event]]) -> None:
                     ids.add(event.event_id)
             assert log.add(batch) == Added(len(new), len(batch) - len(new))
             kept += new
+            marks.append((log.since(0).position, len(kept)))
         assert [event for part in log.batches() for event in part] == kept
         newest = max((event.timestamp for event in kept), default=None)
         for since in (-1, 2, 5):
@@ -73,6 +76,15 @@ def test_what_is_added_is_there_once(batches: list[list[Event]]) -> None:
                 (e for e in kept if (type(e.user_id), e.user_id) == (type(user), user)), key=lambda e: e.timestamp
             )
             assert log.of_users([user]) == ({user: own} if own else {})
+            with_it = sorted(
+                (e for e in kept if (type(e.item_id), e.item_id) == (type(user), user)), key=lambda e: e.timestamp
+            )
+            assert log.of_items([user]) == ({user: with_it} if with_it else {})
+        for position, n in marks:
+            found = log.since(position)
+            assert set(found.users) == {event.user_id for event in kept[n:]}
+            assert set(found.items) == {event.item_id for event in kept[n:]}
+            assert found.position == marks[-1][0]
 
 
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:

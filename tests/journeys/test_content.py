@@ -252,6 +252,15 @@ def test_events_move_a_cold_user(served: Served) -> None:
     scores = np.stack(items["embedding"].to_numpy()[rows].tolist()) @ expected + items["bias"].to_numpy()[rows]
     np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
     assert set(found.ids).isdisjoint({"sku-4", "sku-9"})
+    folded = store.fold_in_events("user", push=True)
+    assert (folded.ids, folded.table["source"].to_pylist(), folded.table["n_interactions"].to_pylist()) == (
+        [user],
+        ["both"],
+        [2],
+    )
+    np.testing.assert_allclose(store.user_embeddings([user]).vectors[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(store.rank(user, 3).scores, found.scores, rtol=1e-5)
+    assert not len(store.fold_in_events("user", push=True).table)
 
 
 def test_new_items_are_pushed(served: Served, command: Command, tmp_path: Path) -> None:

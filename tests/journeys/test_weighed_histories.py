@@ -112,6 +112,11 @@ def test_only_the_newest_are_folded_in_again(shop: Shop) -> None:
     )
     assert answer.ids == wanted.ids
     np.testing.assert_allclose(answer.scores, wanted.scores, rtol=1e-6)
+    assert store.push_events()[:2] == (1, 0)
+    pushed = store.rank(first["user_id"], N_ITEMS, exclude_seen=False)
+    assert pushed.ids == wanted.ids
+    np.testing.assert_allclose(pushed.scores, wanted.scores, rtol=1e-6)
+    assert store.rank(first["user_id"], N_ITEMS).ids == [id for id in wanted.ids if id not in {*seen, "sku-22"}]
 
 
 def test_an_event_after_a_push(store: EmbeddingStore, shop: Shop) -> None:

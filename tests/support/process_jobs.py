@@ -429,6 +429,16 @@ def follow_and_tell(pipe: Connection, folder: Path, path: Path) -> None:
         pipe.send(batch.source)
 
 
+def push_events_and_tell(pipe: Connection, repo: Path) -> None:
+    """Push recorded events of the shop, and say what begins."""
+    store = EmbeddingStore(FeatureStore(repo_path=str(repo)), "shop")
+    store.live()
+    pipe.send("users")
+    store.fold_in_events("user", push=True)
+    pipe.send("items")
+    store.fold_in_events("item", push=True)
+
+
 def follow_topic_and_tell(pipe: Connection, topic: Topic, path: Path) -> None:
     """Follow a topic into the event log at a path, in small batches; tell of each when it is there."""
     for batch in follow_topic(topic, EventLog(path), Form(), batch=5, once=False, stopped=lambda: False):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from scipy.sparse import random as random_sparse
 from tests.benchmarks.fold_in import of_items, of_users
 from threadpoolctl import threadpool_limits
 
-from embedding_trainers.fold_in import fold_in
+from embedding_trainers.fold_in import FoldIn, fold_in
 from embedding_trainers.interactions import Reading, read_interactions
 from embedding_trainers.models.als import ALSConfig, fold_in_als
 from embedding_trainers.models.bpr import BPRConfig, fold_in_bpr
@@ -28,7 +29,7 @@ from embedding_trainers.models.padded_rows import padded_rows
 from embedding_trainers.models.pairwise import draw_pairs, solve
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Factors, KnownSide, LogShape, RunOptions, Trainer, find_trainer
-from feast_embeddings.artifact import Artifact
+from feast_embeddings.artifact import Artifact, embedding_matrix
 from feast_embeddings.demo import generate_shop, write_shop
 from feast_embeddings.errors import InputError
 
@@ -381,3 +382,33 @@ def test_a_trainer_that_cannot(artifact: Artifact, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, fold_in=None))
     with pytest.raises(InputError, match="the trainer 'als' cannot fold in; train a new version"):
         fold_in(artifact, "user", read_interactions(pa.table({"user_id": ["x"], "item_id": [10]})))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_users_than_those_of_the_training(repo: Path, name: str) -> None:
+    """An item of users like those of another is like it, whether training knew them; the version stays as it was."""
+    users, items = np.divmod(np.arange(200), 10)
+    table = pa.table({"user_id": users, "item_id": items * 2 + users % 2})
+    artifact = train_model(repo, "m", table, trainer=name, parameters={"factors": 4}, evaluation=False).artifact
+    version, known = FoldIn(artifact, "item"), artifact.table("user")
+    ids, vectors = known["user_id"].combine_chunks(), embedding_matrix(known)
+    even = ids.filter(pa.array((ids.to_numpy() % 2) == 0))
+    rows, weights = np.zeros(len(even), np.int64), np.ones(len(even), np.float32)
+    _, before, _ = version.folded(rows, even, weights)
+    _, same, _ = version.knowing(ids, vectors).folded(rows, even, weights)
+    np.testing.assert_allclose(same.factors, before.factors, rtol=1e-5, atol=1e-6)
+
+    new = pc.add(even, 1000)
+    more = version.knowing(new, vectors[ids.to_numpy() % 2 == 0])
+    _, found, is_known = more.folded(rows, new, weights)
+    assert is_known.all()
+    scores = vectors @ found.factors[0]
+    assert scores[ids.to_numpy() % 2 == 0].min() > scores[ids.to_numpy() % 2 == 1].max()
+
+    swapped = version.knowing(ids, vectors[::-1].copy())  # 20 users: the even ones have vectors of odd ones
+    _, other, _ = swapped.folded(rows, even, weights)
+    scores = vectors @ other.factors[0]
+    assert scores[ids.to_numpy() % 2 == 1].min() > scores[ids.to_numpy() % 2 == 0].max()
+
+    _, again, _ = version.folded(rows, even, weights)
+    np.testing.assert_array_equal(again.factors, before.factors)

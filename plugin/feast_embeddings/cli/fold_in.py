@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +15,12 @@ from feast_embeddings.cli.version_words import LIVE, VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.from_trainers import from_trainers
 
+if TYPE_CHECKING:
+    from feast_embeddings.artifact import Entity
+
 _SHOWN = 5
-# They add two arguments: ``source``, a log that has not been read yet, and ``attributes``, tables by entity.
+# They add three arguments: ``source``, a log that has not been read yet, ``attributes``, tables by entity, and
+# ``events``, whether recorded interactions are folded in instead.
 _log_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("options")
 _Configured: type[click.Command] = from_trainers("command")
 
@@ -37,9 +41,10 @@ _Configured: type[click.Command] = from_trainers("command")
 def fold_in(
     source: Any,
     attributes: dict[str, Any],
+    events: bool,
     repo: str,
     model: str | None,
-    entity: str,
+    entity: Entity,
     version: str,
     output: str | None,
     push: bool,
@@ -49,7 +54,8 @@ def fold_in(
 ) -> None:
     """Compute vectors for users or items that are newer than the training.
 
-    They come from interactions; with --users or --items, from attributes, and interactions if there are any.
+    They come from interactions; with --users or --items, from attributes, and interactions if there are any; with
+    --events, from the interactions that were recorded since the training.
     """
     target = None if output is None else output_path("--output", output, ".parquet")
     if target is None and not push:
@@ -59,17 +65,21 @@ def fold_in(
     for other in attributes.keys() - {entity}:
         raise InputError(f"--{other}s has no effect with --entity {entity}; leave out one of them")
     store = open_store(repo, model)
-    into = None if version == LIVE else version_named(Path(repo), store.model, version)
     log, became = (None, None) if source is None else source.read()
-    fold = store.fold_in_users if entity == "user" else store.fold_in_items
-    folded = fold(log, attributes=attributes.get(entity), version=into, push=push, update=update, seed=seed)
+    if events:
+        folded, spec = store.fold_in_events(entity, push=push), store.live().side(entity).spec
+        version, space = spec.version, spec.space
+    else:
+        into = None if version == LIVE else version_named(Path(repo), store.model, version)
+        fold = store.fold_in_users if entity == "user" else store.fold_in_items
+        folded = fold(log, attributes=attributes.get(entity), version=into, push=push, update=update, seed=seed)
+        version, space = (folded.table[name][0].as_py() for name in ("version", "space"))
     if target is not None:
         import pyarrow.parquet as pq
 
         with new_file(target) as file:
             pq.write_table(folded.table, file)
     missing = folded.missing.to_pylist()
-    version, space = (folded.table[name][0].as_py() for name in ("version", "space"))
     if as_json:
         report = {"entity": entity, "version": version, "space": space, "folded_in": folded.table.num_rows}
         counts = {"known": len(folded.known), "interactions": folded.n_interactions, "unknown": folded.n_unknown}
@@ -80,7 +90,7 @@ def fold_in(
         click.echo(line)
     click.echo(f"{_several(len(folded.ids), entity)} folded into version {version}" + (", and pushed" if push else ""))
     if len(folded.known):
-        click.echo(f"{len(folded.known):,} of them were in its training")
+        click.echo(f"{len(folded.known):,} of them {'had a vector' if events else 'were in its training'}")
     if folded.n_unknown:
         other = "items" if entity == "user" else "users"
         click.echo(f"{folded.n_unknown:,} of {folded.n_interactions:,} interactions are with {other} it does not know")

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS events (
     type TEXT, own_weight REAL
 );
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp);
+CREATE INDEX IF NOT EXISTS events_of_item ON events (item_id, timestamp);
 CREATE INDEX IF NOT EXISTS events_by_time ON events (timestamp);
 CREATE TABLE IF NOT EXISTS read_files (
     name TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 TEXT NOT NULL

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events.event import Event
 from feast_embeddings.events.file import ModelFile, columns_of
 
-__all__ = ["Added", "Backlog", "EventLog", "ReadFile", "event_log_of"]
+__all__ = ["Added", "Backlog", "EventLog", "ReadFile", "Since", "event_log_of"]
 
 _BATCH = 10_000
 _NEWEST = 1_000
@@ -38,6 +38,20 @@ class Backlog(NamedTuple):
 
     events: int
     newest: int | None
+
+
+class Since(NamedTuple):
+    """What was added to the log after a position in it.
+
+    Attributes:
+        users: whose events these are, each once.
+        items: with what, each once.
+        position: of the newest event; 0 if there is none.
+    """
+
+    users: list[Id]
+    items: list[Id]
+    position: int
 
 
 class ReadFile(NamedTuple):
@@ -95,16 +109,38 @@ class EventLog(ModelFile):
 
     def of_users(self, user_ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
         """Return the events of each of these users that has some, oldest first."""
+        return self._of("user_id", user_ids)
+
+    def of_items(self, item_ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
+        """Return the events with each of these items that has some, oldest first."""
+        return self._of("item_id", item_ids)
+
+    def _of(self, column: Literal["user_id", "item_id"], ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
         found: dict[Id, list[Event]] = {}
         if not self.path.exists():
             return found
         with self._opened("ro") as connection:
-            for start in range(0, len(user_ids), _ASKED):
-                asked = list(user_ids[start : start + _ASKED])
-                among = f"WHERE user_id IN ({', '.join('?' * len(asked))})"
+            for start in range(0, len(ids), _ASKED):
+                asked = list(ids[start : start + _ASKED])
+                among = f"WHERE {column} IN ({', '.join('?' * len(asked))})"
                 for row in connection.execute(f"{_select(connection)} {among} ORDER BY timestamp, position", asked):
-                    found.setdefault(row[0], []).append(Event(*row))
+                    event = Event(*row)
+                    found.setdefault(getattr(event, column), []).append(event)
         return found
+
+    def since(self, position: int) -> Since:
+        """Return who and what the events name that were added after a position; 0 is before the first."""
+        if not self.path.exists():
+            return Since([], [], 0)
+        with self._opened("ro") as connection:
+            connection.execute("BEGIN")  # all of it of one moment
+            (newest,) = connection.execute("SELECT MAX(position) FROM events").fetchone()
+            after = "FROM events WHERE position > ?"
+            users, items = (
+                [id for (id,) in connection.execute(f"SELECT DISTINCT {column} {after}", [position])]
+                for column in ("user_id", "item_id")
+            )
+        return Since(users, items, newest or 0)
 
     def newest_items(self) -> Iterator[list[tuple[Id, int]]]:
         """Return the items of all events with the time of the newest of each, in µs, in batches, newest first."""

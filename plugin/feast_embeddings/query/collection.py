@@ -364,8 +364,16 @@ class LiveCollection:
 
     def scroll(self, filter: models.Filter | None) -> Iterator[list[StoredPoint]]:
         """Yield every point that passes the filter, page by page, with all its data but the searched copies."""
-        names = [name for name in self.side.codec.fields if name in self.spec.vectors]
-        return self._engine.scroll(self.collection, payload=None, vectors=names, filter=filter)
+        return self._engine.scroll(self.collection, payload=None, vectors=self._written, filter=filter)
+
+    def whole(self, ids: Sequence[Id]) -> list[StoredPoint | None]:
+        """Return the points of these ids with all their data but the searched copies; None for unknown ids."""
+        return self._engine.retrieve(self.collection, self.side.point_ids(ids), vectors=self._written)
+
+    @property
+    def _written(self) -> list[str]:
+        """The vectors as they were written; from these the searched copies are made."""
+        return [name for name in self.side.codec.fields if name in self.spec.vectors]
 
     def matrix(self, points: Sequence[StoredPoint | None], name: str | None = None) -> npt.NDArray[np.float32]:
         """Return the points' vectors as float32 (n, dim), without the bias; NaN for a missing one.

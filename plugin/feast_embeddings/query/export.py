@@ -14,7 +14,7 @@ from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import Filter
 from feast_embeddings.query.collection import LiveCollection
 
-__all__ = ["export_side"]
+__all__ = ["export_side", "rows_of"]
 
 
 def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchReader:
@@ -23,13 +23,14 @@ def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchRe
     The first page is read at once, so that bad arguments raise here; the others are read on demand.
     """
     schema = _schema(live)
+    name = live.side.field.name
     pages = live.scroll(live.side.translate(filter))
     first = next(pages)
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             for page in chain([first], pages):
-                yield _batch(live, schema, page)
+                yield _batch(live, schema, [point for point in page if name in point.vectors])
         except EngineError as error:
             if live.is_loaded():
                 raise
@@ -51,8 +52,12 @@ def _schema(live: LiveCollection) -> pa.Schema:
     return pa.schema(types, metadata={"version": spec.version, "space": spec.space, "as_of": spec.as_of})
 
 
-def _batch(live: LiveCollection, schema: pa.Schema, page: Sequence[StoredPoint]) -> pa.RecordBatch:
-    points = [point for point in page if live.side.field.name in point.vectors]
+def rows_of(live: LiveCollection, points: Sequence[StoredPoint]) -> pa.RecordBatch:
+    """Return the rows of points with all their data, with the columns of `export_side`."""
+    return _batch(live, _schema(live), points)
+
+
+def _batch(live: LiveCollection, schema: pa.Schema, points: Sequence[StoredPoint]) -> pa.RecordBatch:
     return pa.record_batch([_column(live, field, points) for field in schema], schema=schema)
 
 

@@ -17,7 +17,7 @@ from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.model.sides import Side, qdrant_store, side_of
 from feast_embeddings.model.versions import versions_of
 
-__all__ = ["fold_in"]
+__all__ = ["fold_in", "push_rows"]
 
 _ROWS = 10_000
 _SHOWN = 3
@@ -75,14 +75,23 @@ def fold_in(
         side = side_of(feature_store, model, entity)
         if not update:
             _refuse_losses(feature_store, side, folded, version, instead)
-        qdrant_store(feature_store).online_write_table(
-            feature_store.config,
-            side.view,
-            side.renamed(folded.table).combine_chunks().to_batches(max_chunksize=_ROWS),
-            None,
-            versions={version: folded.table.num_rows},
-        )
+        push_rows(feature_store, side, folded.table, version)
     return folded
+
+
+def push_rows(feature_store: FeatureStore, side: Side, table: pa.Table, version: str) -> None:
+    """Write rows of a version's table into the live collection, where the newest event timestamp of an id wins.
+
+    Raises:
+        VersionMismatchError: an older version is live.
+    """
+    qdrant_store(feature_store).online_write_table(
+        feature_store.config,
+        side.view,
+        side.renamed(table).combine_chunks().to_batches(max_chunksize=_ROWS),
+        None,
+        versions={version: table.num_rows},
+    )
 
 
 def _refuse_losses(feature_store: FeatureStore, side: Side, folded: FoldedIn, version: str, instead: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,15 @@ from qdrant_client import models
 
 from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
-from feast_embeddings.artifact.attributes import CONTENT, SOURCE
 from feast_embeddings.artifact.seen import SEEN
-from feast_embeddings.codec.seen_weights import WEIGHTS_KEY, unpacked
-from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, PointId, ScoredPoint, StoredPoint
+from feast_embeddings.engines.engine import CollectionSpec, PointId, ScoredPoint, StoredPoint
 from feast_embeddings.errors import NotPublishedError, VersionMismatchError
-from feast_embeddings.events import Backlog, Event, EventLog
+from feast_embeddings.events import Backlog, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
+from feast_embeddings.query.events.histories import seen_items, vectors_now
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import By, RankingOptions, ShapingOptions
 from feast_embeddings.query.ranking import rank_vectors
@@ -64,9 +63,9 @@ class LiveModel:
         self.model = model
         self._sides = sides
         self._registered = registered
-        self._visitors = visitors
+        self.visitors = visitors
+        self.events = events
         self._text = text
-        self._events = events
         self.collections = {entity: side.collection for entity, side in sides.items()}
 
     @property
@@ -87,7 +86,7 @@ class LiveModel:
     def backlog(self) -> Backlog:
         """Return what was recorded after the newest interaction that the version was trained on."""
         as_of = self.spec.as_of
-        return self._events.backlog(to_microseconds(datetime.fromisoformat(as_of)) if as_of else -1)
+        return self.events.backlog(to_microseconds(datetime.fromisoformat(as_of)) if as_of else -1)
 
     def embeddings(self, entity: Entity, ids: Sequence[Id]) -> Embeddings:
         """Return the vectors of these users or items, without the bias."""
@@ -199,9 +198,9 @@ class LiveModel:
         """Find the k items with the highest score for each user."""
         k = at_least_one(k, "k")
         users, items = self.same_space()
-        vectors, histories = self._now(users, user_ids, histories=exclude_seen)
+        vectors, histories = vectors_now(users, self.visitors, self.events, user_ids, histories=exclude_seen)
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
-        found = rank_vectors(items, vectors, seen, k, newest=self._events.newest_items, **options)
+        found = rank_vectors(items, vectors, seen, k, newest=self.events.newest_items, **options)
         answers = [
             answer if vector is not None or answer is None else replace(answer, missing=[id, *answer.missing])
             for id, vector, answer in zip(user_ids, vectors, found, strict=True)
@@ -223,46 +222,9 @@ class LiveModel:
         vector = None
         if user_id is not None:
             users, items = self.same_space()
-            ((vector,), _) = self._now(users, [user_id], histories=False)
+            ((vector,), _) = vectors_now(users, self.visitors, self.events, [user_id], histories=False)
         found = search_items(items, self._text, text, k, user=vector, filter=filter, attributes=attributes)
         return replace(found, missing=[user_id]) if user_id is not None and vector is None else found
-
-    def _now(
-        self, users: LiveCollection, user_ids: Sequence[Id], *, histories: bool
-    ) -> tuple[list[npt.NDArray[np.float32] | None], list[list[Id]]]:
-        """Return the vectors of users, None for unknown ones, and what each has seen, with all events so far.
-
-        Args:
-            histories: whether what they have seen is needed; else it may be empty.
-        """
-        name, codec = users.side.field.name, users.side.codec
-        knows_seen = SEEN in codec.types
-        events = self._events.of_users(user_ids)
-        # Weights are needed only where a vector is computed again.
-        seen_keys = [*codec.payload_keys(SEEN), *([WEIGHTS_KEY] if events else [])] if knows_seen else []
-        source_keys = codec.payload_keys(SOURCE) if events and SOURCE in codec.types else []
-        points = users.points(user_ids, name, [TIMESTAMP_KEY, *seen_keys, *source_keys])
-        vectors = [None if point is None else point.vectors[name] for point in points]
-        # Decoded only where it is needed, as each answer would wait for it.
-        seen = [
-            list(_seen(users, point)) if knows_seen and point is not None and (histories or id in events) else []
-            for id, point in zip(user_ids, points, strict=True)
-        ]
-        since = [None if point is None else int(point.payload[TIMESTAMP_KEY]) for point in points]
-        payloads = [{} if point is None else point.payload for point in points]
-        for place, history in _fresh(events, user_ids, since, seen, payloads).items():
-            seen[place] = list(history)
-            # Without the items that it was learned from, a vector cannot be computed again.
-            if since[place] is None or knows_seen:
-                (visitor,) = self._visitors.fold_in([self._visitors.newest(history)])
-                stored, vector = vectors[place], visitor.vector
-                if vector is None:
-                    continue
-                if stored is not None and source_keys and codec.native(SOURCE, payloads[place]) == CONTENT:
-                    n = sum(event.item_id not in visitor.unknown for event in events[user_ids[place]])
-                    vector = self._visitors.with_content(vector, stored, n)
-                vectors[place] = vector
-        return vectors, seen
 
     def rank_visitors(
         self,
@@ -277,10 +239,10 @@ class LiveModel:
         _, items = self.same_space()
         # Including items newer than the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
-        visitors = self._visitors.fold_in(histories)
+        visitors = self.visitors.fold_in(histories)
         vectors = [visitor.vector for visitor in visitors]
         left_out = seen if exclude_seen else [[] for _ in visitors]
-        found = rank_vectors(items, vectors, left_out, k, newest=self._events.newest_items, **options)
+        found = rank_vectors(items, vectors, left_out, k, newest=self.events.newest_items, **options)
         answers = [
             # Not by its truth: an answer without results is false.
             None
@@ -322,7 +284,7 @@ class LiveModel:
             while True:  # the lists of seen items are too long to index
                 check_time()
                 found = users.nearest(name, vector, n, filter=conditions, payload=payload)
-                hits = [hit for hit in found if not (exclude_seen and id in _seen(users, hit))][:k]
+                hits = [hit for hit in found if not (exclude_seen and id in seen_items(users, hit))][:k]
                 if len(hits) == k or len(found) < n:
                     break
                 n *= _GROWTH
@@ -340,35 +302,3 @@ class LiveModel:
                 f"{items.spec.space!r}; publish one version of the model to get both from one space"
             )
         return users, items
-
-
-def _seen(users: LiveCollection, point: StoredPoint | ScoredPoint) -> Sequence[Id]:
-    return users.side.codec.native(SEEN, point.payload) or ()
-
-
-def _fresh(
-    events: Mapping[Id, Sequence[Event]],
-    user_ids: Sequence[Id],
-    since: Sequence[int | None],
-    seen: Sequence[Sequence[Id]],
-    payloads: Sequence[Mapping[str, Any]],
-) -> dict[int, dict[Id, float]]:
-    """Return the whole history of each user, by position, who did something since their vector was computed.
-
-    Args:
-        events: of those users that have some.
-        since: the event timestamp of each vector, in microseconds; None without one.
-        seen: the items that each was learned from.
-        payloads: of the stored users, which have the weights of these.
-    """
-    found: dict[int, dict[Id, float]] = {}
-    for place, (id, moment) in enumerate(zip(user_ids, since, strict=True) if events else ()):
-        for event in events.get(id, ()):
-            if moment is None or event.timestamp > moment:
-                if place not in found:
-                    weights = unpacked(payloads[place], len(seen[place]))
-                    found[place] = dict(zip(seen[place], weights, strict=True))
-                history = found[place]
-                # It is the newest now.
-                history[event.item_id] = history.pop(event.item_id, 0) + event.weight
-    return found

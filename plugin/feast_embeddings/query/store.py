@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
@@ -28,7 +29,8 @@ from feast_embeddings.model.sides import Filter, Side, missing_side
 from feast_embeddings.offline.training_frame import TrainingVectors, Vectors, training_frame, training_vectors
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch, Page
 from feast_embeddings.query.collection import read_cursor
-from feast_embeddings.query.fold_in import fold_in
+from feast_embeddings.query.events.vectors import EventsPushed, NewItems, item_vectors, user_vectors
+from feast_embeddings.query.fold_in import fold_in, push_rows
 from feast_embeddings.query.live import LiveModel
 from feast_embeddings.query.new_items import items_table
 from feast_embeddings.query.options import (
@@ -85,6 +87,7 @@ class EmbeddingStore:
         self.feature_store = feature_store
         self.model = model
         self._watch = LiveWatch(feature_store, model)
+        self._new_items: NewItems | None = None
 
     def similar_items(
         self,
@@ -390,6 +393,58 @@ class EmbeddingStore:
             instead=instead,
             **options,
         )
+
+    def fold_in_events(self, entity: Entity, *, push: bool = False) -> FoldedIn:
+        """Compute the vectors that recorded interactions changed: those that `rank` uses now, and those of new items.
+
+        Users have one if they did something since their vector was computed; items, if the training did not know them:
+        folded in from their events, by the vectors of their users. Pushed, they are what every query and Feast's online
+        features see, and no event counts as newer any more: the event timestamp is that of the newest event. To do it
+        again changes nothing.
+
+        Args:
+            push: also write them into the live collection.
+
+        Returns:
+            Rows with the columns of the live collection, attributes as they are there; `known` are those of them that
+            are there already, `missing` those without a vector, as nothing is known that their events are with.
+
+        Raises:
+            FoldInError: the live version is not on this disk, or its trainer is not installed or cannot fold in.
+            InputError: weights give no vector, or the version does not say what its users have seen.
+            NotPublishedError, VersionMismatchError, MissingSideError: as in `rank`.
+        """
+        return self._folded_in_events(entity, 0, push)[0]
+
+    def push_events(self, since: int = 0) -> EventsPushed:
+        """Push what `fold_in_events` gives for users, then for items.
+
+        Args:
+            since: only for the users and items of events after this position in the log: that of the answer before.
+        """
+        # What comes between the two is new for the users.
+        users, position = self._folded_in_events("user", since, True)
+        items, _ = self._folded_in_events("item", since, True)
+        return EventsPushed(len(users.table), len(items.table), len(users.missing) + len(items.missing), position)
+
+    def _folded_in_events(self, entity: Entity, since: int, push: bool) -> tuple[FoldedIn, int]:
+        events = self._watch.events
+
+        def folded(live: LiveModel) -> FoldedIn:
+            if entity == "user":
+                return user_vectors(live, live.side("user").side.possible(new.users))
+            version = live.side("item").spec.version
+            if self._new_items is None or self._new_items.version != version:
+                self._new_items = NewItems(self._watch.data, self.model, version)
+            return item_vectors(live, self._new_items, live.side("item").side.possible(new.items))
+
+        # No one is forgotten and no attribute is set between reading a row and writing it.
+        with events.changing() if push else nullcontext():
+            new = events.since(since)
+            found = self._watch.answer(folded)
+            if push and len(found.table):
+                push_rows(self.feature_store, self.side(entity), found.table, found.table["version"][0].as_py())
+        return found, new.position
 
     def add_interactions(self, interactions: Iterable[Mapping[str, Any]]) -> Added:
         """Record what users did; `rank` takes it into account with its next answer, also for users not trained on.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Artifact
@@ -25,6 +26,8 @@ class Loaded(Protocol):
     `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `vectors` takes n
     interactions, as row numbers from 0, item ids, and weights, each of shape (n,). It returns the m rows that get a
     vector, ascending; their vectors, float32, shape (m, dim); and which interactions are with a known item, shape (n,).
+    `folded` returns an object with `factors` and `bias` in place of the vectors. `knowing` is the same version with the
+    vectors of some ids of the other side replaced or added, float32, shape (n, dim).
     `with_content` makes one vector of those that n interactions and content give, each float32, shape (dim,).
     """
 
@@ -38,6 +41,12 @@ class Loaded(Protocol):
     def vectors(
         self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]: ...
+
+    def folded(
+        self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int64], Any, npt.NDArray[np.bool_]]: ...
+
+    def knowing(self, ids: pa.Array, factors: npt.NDArray[np.float32]) -> Loaded: ...
 
 
 class Visitor(NamedTuple):
@@ -95,6 +104,16 @@ class Visitors(LoadedOnce[Loaded]):
         kept = self._load().history
         left_out = 0 if kept is None else max(0, len(history) - kept)
         return dict(islice(history.items(), left_out, None))
+
+    def knows(self, items: Sequence[Id]) -> list[bool]:
+        """Return which of the items the version was trained on, or made of content.
+
+        Raises:
+            FoldInError: see `fold_in`.
+        """
+        ids = self._load().ids
+        found: list[bool] = pc.is_in(pa.array(items, ids.type), value_set=ids).to_pylist()
+        return found
 
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from embedding_trainers.commands.settings import LIKE, is_given, log_option
+from embedding_trainers.commands.settings import LIKE, is_given, log_option, refuse_typed
 from embedding_trainers.commands.value_types import DURATION, EVENT_WEIGHTS, TIME
 from feast_embeddings.errors import InputError
 
@@ -154,6 +154,9 @@ _PREPARATION = (
     ),
 )
 
+# The options of fold-in that mean something with recorded events.
+_WITH_EVENTS = {"events", "entity", "repo", "model", "output", "push", "as_json"}
+
 
 def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as one argument ``source``."""
@@ -168,27 +171,37 @@ def interaction_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fold_in_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `interaction_options`, and ``--users`` and ``--items``, with which a log need not be there.
+    """Add the options of `interaction_options`, and those that take the place of a log: recorded events, or new rows.
 
-    The command gets the arguments ``source``, None without a log, and ``attributes`` by entity, with the tables given.
+    The command gets the arguments ``source``, None without a log, ``attributes`` by entity, with the tables given, and
+    ``events``, whether recorded events are folded in.
     """
 
     @functools.wraps(command)
     def with_source(
         interactions: str | None,
+        events: bool,
         users: str | None,
         items: str | None,
         query: str | None,
         source_of: Callable[[str], InteractionSource],
         **others: Any,
     ) -> None:
+        if events:
+            every = {parameter.name or "" for parameter in click.get_current_context().command.params}
+            refuse_typed(sorted(every - _WITH_EVENTS), "has no effect with --events; leave out one of them")
+            command(source=None, attributes={}, events=True, **others)
+            return
         source = replace(source_of(interactions or ""), query=query, repo=others.get("repo"))
         tables = {entity: source.table(path) for entity, path in (("user", users), ("item", items)) if path is not None}
         if interactions is None and not tables:
-            raise InputError("name a log with --interactions, or a table of new ones with --users or --items")
+            raise InputError(
+                "name a log with --interactions, or a table of new ones with --users or --items, or take the recorded "
+                "interactions with --events"
+            )
         # A log in embeddings.toml is that of the training, not that of new ones.
         has_log = not tables or is_given(click.get_current_context(), "interactions")
-        command(source=source if has_log else None, attributes=tables, **others)
+        command(source=source if has_log else None, attributes=tables, events=False, **others)
 
     log = log_option("--interactions", type=click.Path(), metavar="FILE", help=_LOG_HELP)
     new_items = click.option(
@@ -199,7 +212,13 @@ def fold_in_options(command: Callable[..., None]) -> Callable[..., None]:
         "if there are any, are in --interactions.",
     )
     new_users = click.option("--users", type=click.Path(), metavar="FILE", help="The same for new users.")
-    return log(new_users(new_items(QUERY(reading_options(with_source)))))
+    recorded = click.option(
+        "--events",
+        is_flag=True,
+        help="Instead of a log: what was recorded. Users with newer interactions than their vector, and items that the "
+        "training did not know.",
+    )
+    return log(recorded(new_users(new_items(QUERY(reading_options(with_source))))))
 
 
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +125,46 @@ class FoldIn:
             The m rows that get a vector, ascending, as they have an interaction with what the version knows; the
             vectors, float32, shape (m, dim); and which interactions are of that kind, shape (n,).
         """
+        with_vector, folded, is_known = self.folded(rows, ids, weights, seed=seed)
+        return with_vector, folded.factors, is_known
+
+    def folded(
+        self,
+        rows: npt.NDArray[np.int64],
+        ids: pa.Array,
+        weights: npt.NDArray[np.float32],
+        *,
+        seed: int = 0,
+    ) -> tuple[npt.NDArray[np.int64], Folded, npt.NDArray[np.bool_]]:
+        """`vectors`, with the bias of each new item."""
         columns = self.numbers(ids)
         is_known = columns >= 0
         with_vector, places = np.unique(rows[is_known], return_inverse=True)
         if not len(with_vector):
-            return with_vector, np.empty((0, self._known.factors.shape[1]), np.float32), is_known
-        folded = self.fold(self.matrix(places, columns[is_known], weights[is_known]), seed=seed)
-        return with_vector, folded.factors, is_known
+            none = Folded(np.empty((0, self._known.factors.shape[1]), np.float32), np.empty(0, np.float32))
+            return with_vector, none, is_known
+        return with_vector, self.fold(self.matrix(places, columns[is_known], weights[is_known]), seed=seed), is_known
+
+    def knowing(self, ids: pa.Array, factors: npt.NDArray[np.float32]) -> FoldIn:
+        """The same version with other vectors of some of the other side, and with more of these.
+
+        Args:
+            ids: distinct, of the type of the version's ids, shape (n,). Training never saw those that are new, so they
+                did not pass anything over.
+            factors: float32, shape (n, dim).
+        """
+        places, known, other = self.numbers(ids), self._known, copy.copy(self)
+        new = np.flatnonzero(places < 0)
+        grown = np.concatenate([known.factors, factors[new]])
+        grown[places[places >= 0]] = factors[places >= 0]
+        other.ids = pa.concat_arrays([self.ids, ids.take(pa.array(new))])
+        other._known = KnownSide(
+            entity=known.entity,
+            factors=grown,
+            bias=np.concatenate([known.bias, np.zeros(len(new), np.float32)]),
+            degrees=np.concatenate([known.degrees, np.zeros(len(new), np.int64)]),
+        )
+        return other
 
 
 def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Source, *, seed: int = 0) -> FoldedIn:

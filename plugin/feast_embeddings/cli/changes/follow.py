@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.options import json_option, model_option, one_model, open_store, print_json, repo_option
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.repo import Repo
@@ -18,6 +18,7 @@ from feast_embeddings.repo import Repo
 if TYPE_CHECKING:
     from feast_embeddings.artifact import Entity
     from feast_embeddings.following import Batch, Form
+    from feast_embeddings.query.events.vectors import EventsPushed
     from feast_embeddings.reading import IdType
 
 _MESSAGES = 1000
@@ -42,6 +43,11 @@ _Configured: type[click.Command] = from_trainers("command")
 )
 @click.option("--batch", type=click.IntRange(1, 100_000), metavar="N", help="Kafka: messages a batch.  [default: 1000]")
 @click.option("--once", is_flag=True, help="Read what is there, and end.")
+@click.option(
+    "--push",
+    is_flag=True,
+    help="After each batch, write the vectors that it changed into the live collection, as fold-in --events does.",
+)
 @click.option("--quiet", is_flag=True, help="No line for each batch.")
 @_column_options
 @repo_option
@@ -53,6 +59,7 @@ def follow(
     kafka_conf: tuple[str, ...],
     batch: int | None,
     once: bool,
+    push: bool,
     quiet: bool,
     source_of: Callable[[str], Any],
     repo: str,
@@ -61,8 +68,8 @@ def follow(
 ) -> None:
     """Record interactions from files that appear in a folder, or from a Kafka topic.
 
-    Each is recorded once, as by POST …/interactions: the next rank knows it. SIGINT and SIGTERM end it after the
-    current batch, with exit code 0.
+    Each is recorded once, as by POST …/interactions: the next rank knows it, and with --push every query. SIGINT and
+    SIGTERM end it after the current batch, with exit code 0.
     """
     from feast_embeddings.events import event_log_of
     from feast_embeddings.following import Topic, follow_folder, follow_topic
@@ -71,6 +78,7 @@ def follow(
     name = one_model(opened, model)
     form = _form(source_of(source), _id_types(opened, name))
     log = event_log_of(opened.data, name)
+    pushes = _pushes(repo, name) if push else None
     with _stopping() as stopped:
         if source.startswith("kafka:"):
             topic = Topic.parse(source, group or f"feast-embeddings-{name}", _settings(kafka_conf))
@@ -81,15 +89,31 @@ def follow(
                     raise InputError(f"{option} has no effect on a folder; leave it out")
             folder = Path(source.removeprefix("folder:"))
             batches = follow_folder(folder, log, form, once=once, stopped=stopped)
-        _report(batches, quiet, as_json)
+        _report(batches, pushes, quiet, as_json)
 
 
-def _report(batches: Iterator[Batch], quiet: bool, as_json: bool) -> None:
+def _pushes(repo: str, model: str) -> Callable[[], EventsPushed]:
+    """Push what is not pushed yet, as a killed process leaves it; return a function that does so with what comes."""
+    store = open_store(repo, model)
+    last = store.push_events()
+
+    def push() -> EventsPushed:
+        nonlocal last
+        last = store.push_events(last.position)
+        return last
+
+    return push
+
+
+def _report(batches: Iterator[Batch], pushes: Callable[[], EventsPushed] | None, quiet: bool, as_json: bool) -> None:
     for batch in batches:
+        pushed = None if pushes is None else pushes()
         if as_json:
-            print_json(batch._asdict())
+            counts = {} if pushed is None else {"pushed_users": pushed.users, "pushed_items": pushed.items}
+            print_json(batch._asdict() | counts)
         elif not quiet:
-            click.echo(_line(batch))
+            said = "" if pushed is None else f"; pushed {pushed.users:,} users and {pushed.items:,} items"
+            click.echo(_line(batch) + said)
 
 
 def _settings(given: tuple[str, ...]) -> dict[str, str]:

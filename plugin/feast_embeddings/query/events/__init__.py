@@ -1,0 +1,1 @@
+"""What recorded events change: the vectors that answers use now, and the rows that store them."""
