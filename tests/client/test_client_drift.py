@@ -25,7 +25,7 @@ def test_javascript_has_a_method_for_each_endpoint(document: Document) -> None:
     endpoints = endpoints_of_client()
     assert sorted(endpoint for endpoint, _ in endpoints.values()) == sorted(document.endpoints)
     signature = re.compile(r"^  (\w+)\(request\??: (\S+), options\?: CallOptions\): Promise<(\w+)>;$", re.MULTILINE)
-    without_body = {"models": "{}", "versions": "VersionsRequest"}
+    without_body = {"models": "{}", "versions": "VersionsRequest", "map": "MapRequest"}
     assert {m[1]: (m[2], m[3]) for m in signature.finditer(DECLARATIONS.read_text())} == {
         method: (taken or without_body[method], given)
         for method, (endpoint, _) in endpoints.items()
