@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.conftest import Command
-from tests.support.browser import Browser, browsing
+from tests.support.browser import browsing
 from tests.support.shop import Shop
 
 from feast_embeddings.analysis.map_page import OTHER, drawn_map, group_names, map_page
@@ -79,23 +79,6 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
         assert not (tmp_path / "x.html").exists()
 
 
-def saved(browser: Browser) -> list[str]:
-    """The lines of the file that the page offers to download."""
-    browser.run(
-        "URL.createObjectURL = (blob) => { window.saved = null; blob.text().then((text) => { window.saved = text; }); "
-        "return '#'; }; document.querySelector('.save').click();"
-    )
-    return str(browser.wait("window.saved")).splitlines()
-
-
-def drag(browser: Browser, corners: list[tuple[int, int]]) -> None:
-    """Move the mouse along these, with its button down."""
-    first, *others = ({"type": "pointerMove", "duration": 20, "x": x, "y": y} for x, y in corners)
-    steps = [first, {"type": "pointerDown", "button": 0}, *others, {"type": "pointerUp", "button": 0}]
-    mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
-    browser.do("actions", {"actions": [mouse]})
-
-
 def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None:
     """Text of the data is shown, never run; search, the legend and keys work; no error on the console."""
     labels = np.repeat(np.arange(3), 100)
@@ -126,16 +109,16 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
         found = browser.run("return [...document.querySelectorAll('.near button')].map((each) => each.title)")
         assert found == [str(members.ids[row].as_py()) for row in [7, *expected]]
         assert browser.text(".said") == "11 of 300"
-        assert saved(browser) == ["item_id", *(str(members.ids[row].as_py()) for row in sorted([7, *expected]))]
+        assert browser.saved() == ["item_id", *(str(members.ids[row].as_py()) for row in sorted([7, *expected]))]
         browser.run("document.querySelector('.search').value = ''; document.querySelector('.search').oninput()")
         browser.click(".legend label")
         browser.wait("document.querySelector('.said').textContent === '200 of 300'")
         browser.click(".legend label")
         browser.click(".select")
         browser.press("0")
-        drag(browser, [(0, 0), (379, 0), (379, 699), (0, 699), (0, 0)])
+        browser.drag([(0, 0), (379, 0), (379, 699), (0, 699), (0, 0)])
         browser.wait("document.querySelector('.said').textContent === '300 of 300'")
-        assert len(saved(browser)) == 301
+        assert len(browser.saved()) == 301
         assert browser.run("return document.title") == f"Map of {HOSTILE}"
         # Without a graphics card, Chromium says that it draws by itself.
         assert [message for message in browser.log() if "WebGL" not in message] == []
