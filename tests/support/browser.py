@@ -74,8 +74,9 @@ class Browser:
     def saved(self) -> list[str]:
         """The lines of the file that a map offers to download."""
         self.run(
-            "URL.createObjectURL = (blob) => { window.saved = null; blob.text().then((text) => { window.saved = text; }); "
-            "return '#'; }; document.querySelector('.save').click();"
+            "window.saved = null; URL.createObjectURL = (blob) => { "
+            "blob.text().then((text) => { window.saved = text; }); return '#'; };"
+            "document.querySelector('.save').click();"
         )
         return str(self.wait("window.saved")).splitlines()
 
