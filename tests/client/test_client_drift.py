@@ -111,8 +111,10 @@ class Answer(dict[str, Any]):
 
     def all_read(self) -> None:
         for field in self:
-            if isinstance(part := self[field], Answer):
-                part.all_read()
+            value = self[field]
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, Answer):
+                    part.all_read()
 
 
 def example(document: Document, name: str, read: set[str]) -> Answer:
@@ -152,7 +154,7 @@ def test_python_sends_and_reads_every_field(document: Document) -> None:
             event = {"user_id": "u", "item_id": "i", "weight": 2.0, "timestamp": "t", "event": "buy"}
             arguments["interactions"] = [event]
         call = make(**arguments)
-        endpoint = f"{call.method} {call.path.replace('/shop', '/{model}')}"
+        endpoint = f"{call.method} {call.path.replace('/shop', '/{model}').replace('/map/item', '/map/{entity}')}"
         sent.setdefault(endpoint, set()).update(names(call.body))
         answer = example(document, document.endpoints[endpoint][1], read)
         result = call.read(answer)
