@@ -103,7 +103,7 @@ def diff_segments(
     overlaps = neighbour_overlaps(pair, chosen, k)
     overlap = np.full(pair.n_kept, np.nan)
     overlap[chosen[: len(overlaps)]] = overlaps
-    moves = 1 - cosines_of(pair).astype(np.float64)
+    moves = np.clip(1 - cosines_of(pair).astype(np.float64), 0, 2)  # a cosine may be rounded to more than 1
     found = [
         _segment(name, np.flatnonzero(groups == code), pair, moves, overlap)
         for code, name in enumerate(encoded.dictionary.to_pylist())
