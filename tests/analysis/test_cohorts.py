@@ -150,7 +150,7 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
     ("table", "message"),
     [
         ({"item_id": ["i1"], "group": ["a"]}, "expected the columns item_id and cohort"),
-        ({"item_id": ["zz"], "cohort": ["a"]}, "none of its ids is a live item"),
+        ({"item_id": ["zz"], "cohort": ["a"]}, "none of its ids is a known item"),
         ({"item_id": ["i1", "i1"], "cohort": ["a", "b"]}, "an id occurs twice"),
     ],
 )

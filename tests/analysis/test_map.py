@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.conftest import Command
-from tests.support.browser import Browser, browsing
+from tests.support.browser import browsing
 from tests.support.shop import Shop
 
-from feast_embeddings.analysis.map_page import OTHER, group_names, map_page
+from feast_embeddings.analysis.map_page import OTHER, drawn_map, group_names, map_page
 from feast_embeddings.analysis.maps import places_of
 from feast_embeddings.analysis.members import Members
 
@@ -79,23 +79,6 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
         assert not (tmp_path / "x.html").exists()
 
 
-def saved(browser: Browser) -> list[str]:
-    """The lines of the file that the page offers to download."""
-    browser.run(
-        "URL.createObjectURL = (blob) => { window.saved = null; blob.text().then((text) => { window.saved = text; }); "
-        "return '#'; }; document.querySelector('#save').click();"
-    )
-    return str(browser.wait("window.saved")).splitlines()
-
-
-def drag(browser: Browser, corners: list[tuple[int, int]]) -> None:
-    """Move the mouse along these, with its button down."""
-    first, *others = ({"type": "pointerMove", "duration": 20, "x": x, "y": y} for x, y in corners)
-    steps = [first, {"type": "pointerDown", "button": 0}, *others, {"type": "pointerUp", "button": 0}]
-    mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
-    browser.do("actions", {"actions": [mouse]})
-
-
 def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None:
     """Text of the data is shown, never run; search, the legend and keys work; no error on the console."""
     labels = np.repeat(np.arange(3), 100)
@@ -105,37 +88,37 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
     page = tmp_path / "map.html"
     members = members_of(np.eye(3)[labels] + rng.normal(0, 0.3, (300, 3)))
     segments = labels + 1, {1: HOSTILE, 2: "second", 3: "third"}
-    page.write_text(map_page(members, places, titles, groups, f"Map of {HOSTILE}", segments))
+    page.write_text(map_page(members, drawn_map(members, places, titles, groups, segments), f"Map of {HOSTILE}"))
     with browsing(tmp_path) as browser:
         for width, scheme in [(1200, "light"), (1200, "dark"), (380, "light")]:
             browser.appearance(width=width, height=700, scheme=scheme)
             browser.open(page.as_uri())
-            browser.wait("document.querySelector('#said').textContent === '300 of 300'")
+            browser.wait("document.querySelector('.said').textContent === '300 of 300'")
             browser.screenshot(tmp_path / f"{width}-{scheme}.png")
         assert browser.text("h1") == f"Map of {HOSTILE}"
-        assert {text.strip() for text in browser.texts("#legend label")} == {"Group 0", "Group 1", HOSTILE}
-        assert browser.texts("#names span") == [HOSTILE, "second", "third"]
+        assert {text.strip() for text in browser.texts(".legend label")} == {"Group 0", "Group 1", HOSTILE}
+        assert browser.texts(".names span") == [HOSTILE, "second", "third"]
         assert browser.run("return document.querySelectorAll('img').length") == 0
         browser.press("/", "onerror")
-        browser.wait("document.querySelector('#said').textContent === '1 of 300'")
+        browser.wait("document.querySelector('.said').textContent === '1 of 300'")
         browser.press("Enter")
-        browser.wait("!document.querySelector('#near').hidden")
+        browser.wait("!document.querySelector('.near').hidden")
         scores = members.unit.astype(np.float64) @ members.unit[7]
         nearest = np.argsort(-np.delete(scores, 7), kind="stable")[:10]
         expected = [row + (row >= 7) for row in nearest.tolist()]
-        found = browser.run("return [...document.querySelectorAll('#near button')].map((each) => each.title)")
+        found = browser.run("return [...document.querySelectorAll('.near button')].map((each) => each.title)")
         assert found == [str(members.ids[row].as_py()) for row in [7, *expected]]
-        assert browser.text("#said") == "11 of 300"
-        assert saved(browser) == ["item_id", *(str(members.ids[row].as_py()) for row in sorted([7, *expected]))]
-        browser.run("document.querySelector('#search').value = ''; document.querySelector('#search').oninput()")
-        browser.click("#legend label")
-        browser.wait("document.querySelector('#said').textContent === '200 of 300'")
-        browser.click("#legend label")
-        browser.click("#select")
+        assert browser.text(".said") == "11 of 300"
+        assert browser.saved() == ["item_id", *(str(members.ids[row].as_py()) for row in sorted([7, *expected]))]
+        browser.run("document.querySelector('.search').value = ''; document.querySelector('.search').oninput()")
+        browser.click(".legend label")
+        browser.wait("document.querySelector('.said').textContent === '200 of 300'")
+        browser.click(".legend label")
+        browser.click(".select")
         browser.press("0")
-        drag(browser, [(0, 0), (379, 0), (379, 699), (0, 699), (0, 0)])
-        browser.wait("document.querySelector('#said').textContent === '300 of 300'")
-        assert len(saved(browser)) == 301
+        browser.drag([(0, 0), (379, 0), (379, 699), (0, 699), (0, 0)])
+        browser.wait("document.querySelector('.said').textContent === '300 of 300'")
+        assert len(browser.saved()) == 301
         assert browser.run("return document.title") == f"Map of {HOSTILE}"
         # Without a graphics card, Chromium says that it draws by itself.
         assert [message for message in browser.log() if "WebGL" not in message] == []

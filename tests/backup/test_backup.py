@@ -20,6 +20,7 @@ from qdrant_client import QdrantClient
 from tests.conftest import Command
 from tests.support import process_jobs as jobs
 from tests.support.job import TIMEOUT, Job
+from tests.support.maps import save_any_map
 from tests.support.publishing import publish_any
 from tests.support.shop import ENGINES, apply, new_repo, qdrant
 
@@ -75,6 +76,7 @@ class Shop:
         store.add_interactions([CLICK, {"user_id": "u-2", "item_id": "sku-3"}])
         store.set_attributes(items={"sku-4": {"price": 99.5}, "sku-5": {"price": None}})
         store.hide(items=["sku-6"], users=["u-3"])
+        save_any_map(versions[1], "item")
         self.versions = [version.manifest.version for version in versions]
         self.answers = answers(store)
         qdrant(feature_store).engine(feature_store.config).close()
@@ -170,6 +172,8 @@ def test_the_same_answers_elsewhere(shop: Shop, elsewhere: tuple[Repo, FeatureSt
     )
     same(answers(store), shop.answers, exact)
     assert store.add_interactions([CLICK]) == Added(0, 1)
+    (saved,) = (repo.data / "shop").glob("*/map-*")
+    assert saved.read_bytes() == (shop.repo.data / "shop" / shop.versions[1] / saved.name).read_bytes()
     assert store.hidden("item") == {"sku-6"}
     feature_store.apply(list(embedding_views("shop", repo.data).by_name().values()))  # at the new place
     same(answers(store), shop.answers, exact)

@@ -21,6 +21,7 @@ import pytest
 from qdrant_client import QdrantClient
 from tests.conftest import Command
 from tests.support.job import Job
+from tests.support.maps import save_any_map
 from tests.support.publishing import in_space, publish_any
 from tests.support.shop import AS_OF, ENGINES, Shop, apply, item_table, new_repo, qdrant, user_table, write_tables
 
@@ -149,6 +150,18 @@ def test_hidden_ids_are_forgotten(shop: Shop) -> None:
     assert mentions(shop.repo.path, USERS[3]) == mentions(shop.repo.path, ITEMS[0]) == []
     assert sorted(map(str, store.hidden("user"))) == USERS[:3]
     assert sorted(map(str, store.hidden("item"))) == ITEMS[1:4]
+
+
+def test_saved_maps_are_forgotten(shop: Shop) -> None:
+    """Whoever is on them, and who gives a segment its name."""
+    store = EmbeddingStore(shop.feature_store, "shop")
+    for artifact in list_artifacts(shop.repo.data, "shop"):
+        save_any_map(artifact, "user", [ITEMS[5]])
+        save_any_map(artifact, "item", [ITEMS[4]])
+    assert sum("map-" in name for name in mentions(shop.repo.path, ITEMS[5])) == 4
+    store.forget(users=[USERS[3]], items=[ITEMS[5]])
+    assert mentions(shop.repo.path, USERS[3]) == mentions(shop.repo.path, ITEMS[5]) == []
+    assert sum("map-" in name for name in mentions(shop.repo.path, ITEMS[4])) == 2
 
 
 def test_no_byte_of_a_user_is_left_and_the_others_are_unchanged(shop: Shop) -> None:

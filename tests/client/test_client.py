@@ -84,7 +84,7 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
 
     class Recording(httpx.HTTPTransport):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
-            asked.add(request.url.path.replace("/shop", "/{model}"))
+            asked.add(request.url.path.replace("/shop", "/{model}").replace("/map/item", "/map/{entity}"))
             return super().handle_request(request)
 
     with EmbeddingClient(address, api_key=KEY, transport=Recording()) as client:
@@ -114,6 +114,8 @@ def test_every_endpoint_has_a_method(address: str, store: EmbeddingStore) -> Non
             {"title": store.page("item", 1).attributes[0]["title"]}
         ]
         assert client.models()[0]["live_version"] == client.versions("shop")[0]["version"] == store.live_version()
+        with pytest.raises(EmbeddingServiceError, match="run feast-embeddings map --entity item --save"):
+            client.map("shop", "item")
         assert client.publish("shop")["changed"] is False
         with pytest.raises(EmbeddingServiceError, match="no version of model 'shop' before the live one"):
             client.rollback("shop")

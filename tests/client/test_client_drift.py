@@ -25,7 +25,7 @@ def test_javascript_has_a_method_for_each_endpoint(document: Document) -> None:
     endpoints = endpoints_of_client()
     assert sorted(endpoint for endpoint, _ in endpoints.values()) == sorted(document.endpoints)
     signature = re.compile(r"^  (\w+)\(request\??: (\S+), options\?: CallOptions\): Promise<(\w+)>;$", re.MULTILINE)
-    without_body = {"models": "{}", "versions": "VersionsRequest"}
+    without_body = {"models": "{}", "versions": "VersionsRequest", "map": "MapRequest"}
     assert {m[1]: (m[2], m[3]) for m in signature.finditer(DECLARATIONS.read_text())} == {
         method: (taken or without_body[method], given)
         for method, (endpoint, _) in endpoints.items()
@@ -111,8 +111,10 @@ class Answer(dict[str, Any]):
 
     def all_read(self) -> None:
         for field in self:
-            if isinstance(part := self[field], Answer):
-                part.all_read()
+            value = self[field]
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, Answer):
+                    part.all_read()
 
 
 def example(document: Document, name: str, read: set[str]) -> Answer:
@@ -152,7 +154,7 @@ def test_python_sends_and_reads_every_field(document: Document) -> None:
             event = {"user_id": "u", "item_id": "i", "weight": 2.0, "timestamp": "t", "event": "buy"}
             arguments["interactions"] = [event]
         call = make(**arguments)
-        endpoint = f"{call.method} {call.path.replace('/shop', '/{model}')}"
+        endpoint = f"{call.method} {call.path.replace('/shop', '/{model}').replace('/map/item', '/map/{entity}')}"
         sent.setdefault(endpoint, set()).update(names(call.body))
         answer = example(document, document.endpoints[endpoint][1], read)
         result = call.read(answer)

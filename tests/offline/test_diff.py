@@ -135,7 +135,7 @@ def test_a_sample_is_a_part_and_repeats(pair: tuple[Artifact, Artifact]) -> None
 def test_blocks_give_what_one_block_gives(pair: tuple[Artifact, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     """How many rows are scored at a time makes no difference."""
     whole = diff_artifacts(*pair)
-    monkeypatch.setattr("feast_embeddings.offline.diff._BLOCK", 80)
+    monkeypatch.setattr("feast_embeddings.offline.moves._BLOCK", 80)
     assert diff_artifacts(*pair) == whole
 
 

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from tests.support.asking import Asking
 from tests.support.browser import Browser, browsing
 from tests.support.listening import listening
+from tests.support.maps import save_any_map
 from tests.support.publishing import publish_any
 from tests.support.serving import service_of
 from tests.support.shop import AS_OF, METRICS, Shop, item_table, served_shop, user_table, write_version
@@ -474,6 +475,64 @@ def test_it_fits_and_is_dark_for_those_who_like_it(page: Browser, tmp_path: Path
             grounds.add(page.run("return getComputedStyle(document.body).backgroundColor"))
             page.screenshot(folder / f"page-{width}-{scheme}.png")
     assert len(grounds) == 2
+
+
+def test_it_draws_the_saved_map(page: Browser, shop: Shop, store: EmbeddingStore, address: str) -> None:
+    """Neighbours are the service's; search, lasso, legend and keys work on it, and it leads to the lists and back."""
+    page.click("#view label:has([value=item])")
+    page.wait("document.querySelector('#map-view .notice')")
+    assert "run feast-embeddings map --entity item --save --model shop" in page.text("#map-view")
+    page.log()  # of the 404
+    drawn = save_any_map(shop.artifact, "item", ["<i>segment</i>"])
+    ids = [str(id) for id in drawn.ids.to_pylist()]
+    n = len(ids)
+    for width, scheme in [(390, "light"), (1280, "dark"), (1280, "light")]:
+        page.appearance(width=width, height=900, scheme=scheme)
+        page.open(f"{address}#model=shop&entity=item&view=map")
+        page.do("refresh", {})
+        page.wait(f"document.querySelector('.said')?.textContent === '{n} of {n}'")
+        assert page.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.text(".map h2") == f"{n} items of shop, version {shop.artifact.manifest.version}"
+    assert page.texts(".names span") == ["<i>segment</i>"]
+    assert [text.strip() for text in page.texts(".legend label")] == ["even", "odd"]
+    assert not page.run("return document.querySelector('#results').checkVisibility()")
+
+    page.run("document.querySelector('.map canvas').focus()")
+    page.press("/", "sku-3\n"[:-1])
+    page.wait("document.activeElement.className === 'search'")
+    page.run("document.querySelector('.search').value = 'sku-12'; document.querySelector('.search').oninput()")
+    assert page.text(".said") == f"1 of {n}"
+    page.press("Enter")
+    page.wait("!document.querySelector('.near').hidden")
+    near = store.similar_items("sku-12", 10)
+    found = page.run("return [...document.querySelectorAll('.near button:not(.open)')].map((each) => each.title)")
+    assert found == ["sku-12", *near.ids]
+    assert page.text(".near li:nth-child(2) button").endswith(f" {near.scores[0]:.3f}")
+    page.click(".near li:nth-child(2) button")
+    page.wait("document.querySelector('.near button').title === arguments[0]", near.ids[0])
+    page.click(".near .open")
+    assert results(page) == store.similar_items(near.ids[0], 20).ids
+    assert not page.run("return document.querySelector('#map-view').checkVisibility()")
+    page.do("back", {})
+    page.wait(f"document.querySelector('.said')?.textContent === '{n} of {n}'")
+    page.click(".legend label")
+    page.wait(f"document.querySelector('.said').textContent === '{n // 2} of {n}'")
+    page.click(".legend label")
+    page.click(".select")
+    assert page.run("return document.querySelector('.select').ariaPressed") == "true"
+    box = page.run(
+        "const b = document.querySelector('.map').getBoundingClientRect(); return [b.x, b.y, b.right, b.bottom]"
+    )
+    left, top, right, bottom = (round(value) + inward for value, inward in zip(box, (300, 20, -20, -20), strict=True))
+    page.drag([(right, top), (right, bottom), (left, bottom), (left, (top + bottom) // 2), (right, top)])
+    page.wait("!document.querySelector('.save').hidden")
+    chosen = int(page.text(".said").split()[0])
+    assert 0 < chosen < n
+    assert len(page.saved()) == chosen + 1
+    assert set(page.saved()) <= {"item_id", *(f'"{id.replace(chr(34), chr(34) * 2)}"' for id in ids), *ids}
+    assert page.run("return document.querySelectorAll('main :is(img, script, b, u)').length") == 0
+    # Without a graphics card, Chromium says that it draws by itself.
+    assert [message for message in page.log() if "WebGL" not in message] == []
 
 
 def test_another_version_goes_live(page: Browser, shop: Shop, store: EmbeddingStore) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,13 +16,17 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 from tests.support.asking import Asking
 from tests.support.listening import listening
+from tests.support.maps import save_any_map
 from tests.support.serving import service_of
 from tests.support.shop import Shop
 
+from feast_embeddings.artifact.saved_map import map_path
 from feast_embeddings.service.access import GuardedRoute
 from feast_embeddings.service.api_keys import ENVIRONMENT, new_key
 
-OPEN = {"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/page/{path:path}", "/page/client/{path:path}"}
+FILES = ("client/index.js", "drawing/map.js")
+OPEN = {"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/page/{path:path}"}
+OPEN |= {f"/page/{file.split('/')[0]}/{{path:path}}" for file in FILES}
 WRITES = {
     f"/v1/models/{{model}}/{name}"
     for name in ("forget", "hide", "interactions", "items", "publish", "rollback", "unhide", "users")
@@ -33,9 +37,11 @@ BODY = b'{"user_id": "u-1"}'
 
 
 @pytest.fixture(scope="module")
-def shop(common_shop: Shop) -> Shop:
-    """A published shop; nothing is written to it."""
-    return common_shop
+def shop(common_shop: Shop) -> Iterator[Shop]:
+    """A published shop, with a map while these tests run; nothing else is written to it."""
+    save_any_map(common_shop.artifact, "item")
+    yield common_shop
+    map_path(common_shop.artifact.path, "item").unlink()
 
 
 @pytest.fixture
@@ -139,8 +145,10 @@ def test_no_spelling_opens_a_route(shop: Shop, written: list[str], monkeypatch: 
     assert len(routes) > 20
     assert {route.path for route in routes} > OPEN | WRITES
     for route in routes:
-        plain = route.path.replace("client/{path:path}", "client/index.js").replace("{path:path}", "page.js")
-        plain = plain.replace("{model}", "shop")
+        plain = route.path.replace("{model}", "shop").replace("{entity}", "item")
+        for file in FILES:
+            plain = plain.replace(f"{file.split('/')[0]}/{{path:path}}", file)
+        plain = plain.replace("{path:path}", "page.js")
         asked = [(method, spelling) for spelling in sorted(spellings(plain)) for method in METHODS]
         found = {
             key: dict(zip(asked, statuses(app, [(*each, key) for each in asked]), strict=True)) for key in (None, read)
@@ -220,13 +228,14 @@ def test_a_line_feed_is_part_of_a_path(shop: Shop) -> None:
     """None of the routes leaves one out at the end."""
     app = service_of(shop, allow_writes=True)
     paths = [
-        (method, re.sub(r"\{path:path\}", "page.js", route.path).replace("{model}", "shop"))
+        (method, re.sub(r"\{path:path\}", "page.js", route.path).replace("{model}", "shop").replace("{entity}", "item"))
         for route in routes_of(app)
         for method in sorted(route.methods or ())
     ]
     assert {("GET", "/healthz"), ("POST", "/v1/models/shop/rank"), ("GET", "/page/page.js")} < set(paths)
     found = statuses(app, [(method, f"{path}%0a", None) for method, path in paths])
-    assert found == [404] * len(paths)
+    # An entity with a line feed is none.
+    assert found == [422 if path.endswith("/map/item") else 404 for _, path in paths]
     assert statuses(app, [("GET", "/v1/models/shop%0a/versions", None)]) == [404]
 
 

@@ -64,6 +64,22 @@ class Browser:
         found = self.do("element", {"using": "css selector", "value": selector})
         self.do(f"element/{found[_ELEMENT]}/click", {})
 
+    def drag(self, corners: list[tuple[int, int]]) -> None:
+        """Move the mouse along these, with its button down."""
+        first, *others = ({"type": "pointerMove", "duration": 20, "x": x, "y": y} for x, y in corners)
+        steps = [first, {"type": "pointerDown", "button": 0}, *others, {"type": "pointerUp", "button": 0}]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+        self.do("actions", {"actions": [mouse]})
+
+    def saved(self) -> list[str]:
+        """The lines of the file that a map offers to download."""
+        self.run(
+            "window.saved = null; URL.createObjectURL = (blob) => { "
+            "blob.text().then((text) => { window.saved = text; }); return '#'; };"
+            "document.querySelector('.save').click();"
+        )
+        return str(self.wait("window.saved")).splitlines()
+
     def text(self, selector: str) -> str:
         return str(self.run("return document.querySelector(arguments[0]).innerText", selector))
 

@@ -43,7 +43,11 @@ export class EmbeddingClient {
     if (path.includes("{model}") && typeof modelName !== "string") {
       throw new TypeError(`modelName: expected the name of a model, got ${modelName}`);
     }
-    const url = this.#address + path.replace("{model}", () => encodeURIComponent(modelName));
+    if (path.includes("{entity}") && !["user", "item"].includes(request.entity)) {
+      throw new TypeError(`entity: expected "user" or "item", got ${request.entity}`);
+    }
+    const named = path.replace("{model}", () => encodeURIComponent(modelName)).replace("{entity}", () => request.entity);
+    const url = this.#address + named;
     const sent = { method, headers: { ...headers, ...this.#headers }, redirect: "error" };
     if (method !== "GET") {
       sent.headers["Content-Type"] = "application/json";

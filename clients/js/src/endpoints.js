@@ -6,6 +6,7 @@
 export const ENDPOINTS = {
   models: { method: "GET", path: "/v1/models" },
   versions: { method: "GET", path: "/v1/models/{model}/versions" },
+  map: { method: "GET", path: "/v1/models/{model}/map/{entity}" },
   createUserEmbedding: { method: "POST", path: "/v1/models/{model}/create_user_embedding", body: { encoding: "base64" } },
   createItemEmbedding: { method: "POST", path: "/v1/models/{model}/create_item_embedding", body: { encoding: "base64" } },
   similarItems: { method: "POST", path: "/v1/models/{model}/similar_items" },

@@ -61,6 +61,8 @@ export class EmbeddingClient {
   models(request?: {}, options?: CallOptions): Promise<ModelsAnswer>;
   /** The versions of a model, newest first. */
   versions(request: VersionsRequest, options?: CallOptions): Promise<VersionsAnswer>;
+  /** The map of the live version, if `feast-embeddings map --save` wrote one; else the error has status 404. */
+  map(request: MapRequest, options?: CallOptions): Promise<MapAnswer>;
   /** The embeddings of users, in the order of the request. */
   createUserEmbedding(request: UserEmbeddingRequest, options?: CallOptions): Promise<EmbeddingAnswer>;
   /** The embeddings of items, in the order of the request. */
@@ -107,6 +109,11 @@ export class EmbeddingClient {
 
 export interface VersionsRequest {
   modelName: string;
+}
+
+export interface MapRequest {
+  modelName: string;
+  entity: "user" | "item";
 }
 
 // Made by `python -m tests.client.js_types`.
@@ -156,6 +163,33 @@ export interface Training {
   evaluatedOn: string;
   /** Columns of items that a search by text reads; empty if it has none. */
   textColumns: string[];
+}
+
+/** A map: users or items in the plane, those with like vectors near each other. */
+export interface MapAnswer {
+  model: string;
+  version: string;
+  entity: "user" | "item";
+  ids: Id[];
+  /** What to say of each, in the order of `ids`. */
+  titles: string[];
+  /** In the order of `ids`. */
+  x: number[];
+  /** In the order of `ids`. */
+  y: number[];
+  /** The colours. */
+  groups: string[];
+  /** Each one's place in `groups`, from 0, in the order of `ids`. */
+  numbers: number[];
+  /** The segments that have a name. */
+  labels: MapLabel[];
+}
+
+/** The name of a segment, and a place in its midst. */
+export interface MapLabel {
+  name: string;
+  x: number;
+  y: number;
 }
 
 export interface UserEmbeddingRequest {

@@ -16,7 +16,8 @@ const client = skip
   : new EmbeddingClient(address, {
       apiKey,
       fetch: (url, sent) => {
-        seen.add(`${sent.method} ${url.slice(address.length).replace("/shop", "/{model}")}`);
+        const path = url.slice(address.length).replace("/shop", "/{model}").replace(/\/map\/(item|user)$/, "/map/{entity}");
+        seen.add(`${sent.method} ${path}`);
         return fetch(url, sent);
       },
     });
@@ -157,6 +158,8 @@ test("models, versions, and what makes them live", { skip }, async () => {
   const { versions, liveVersion } = await client.versions({ modelName });
   assert.deepEqual([versions[0].version, versions[0].live, liveVersion], [expected.version, true, expected.version]);
   assert.deepEqual(versions[0].training.metrics, expected.metrics);
+  await assert.rejects(client.map({ modelName, entity: "item" }), (error) => /map --entity item --save/.test(error.detail));
+  await assert.rejects(client.map({ modelName, entity: "../rank" }), TypeError);
   assert.equal((await client.publish({ modelName })).changed, false);
   await assert.rejects(client.rollback({ modelName }), { status: 422 });
 });

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feast_embeddings.analysis.groups import labels_of
 from feast_embeddings.analysis.members import Members, attribute_names
 from feast_embeddings.analysis.traits import Trait, Values, attribute_values, traits_of
 from feast_embeddings.errors import InputError
@@ -88,12 +89,7 @@ def labels_by(members: Members, name: str) -> pa.Array:
     names = attribute_names(members)
     if name not in names:
         raise InputError(f"--by {name!r}: {members.entity}s have the attributes {', '.join(names) or 'none'}")
-    column = members.table[name].combine_chunks()
-    if pa.types.is_timestamp(column.type):
-        return pc.strftime(column, format="%Y-%m")
-    if pa.types.is_list(column.type) or pa.types.is_floating(column.type):
-        raise InputError(f"--by {name!r}: values of type {column.type} are no cohorts; give each id one in a file")
-    return column.cast(pa.string())
+    return labels_of(members.table[name].combine_chunks(), "--by", name)
 
 
 def compare_cohorts(

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from feast_embeddings.analysis.members import Members
+from feast_embeddings.artifact.saved_map import Label, SavedMap
 
-__all__ = ["OTHER", "group_names", "map_page"]
+__all__ = ["OTHER", "drawn_map", "group_names", "map_page"]
 
 OTHER = "other"
 _MOST_GROUPS = 20
@@ -29,15 +30,14 @@ def group_names(values: list[Any]) -> tuple[list[str], npt.NDArray[np.uint8]]:
     return names, np.array([places.get(text, len(names) - 1) for text in texts], np.uint8)
 
 
-def map_page(
+def drawn_map(
     members: Members,
     places: npt.NDArray[np.float64],
     titles: list[str],
-    groups: tuple[list[str], Any],
-    heading: str,
+    groups: tuple[list[str], npt.NDArray[np.uint8]],
     segments: tuple[npt.NDArray[np.int64], dict[int, str]] | None = None,
-) -> str:
-    """Return the page.
+) -> SavedMap:
+    """Return what a map shows.
 
     Args:
         members: n users or items.
@@ -46,33 +46,40 @@ def map_page(
         groups: as `group_names` returns them.
         segments: the number of each member's segment, and the name of each, to write in their midst.
     """
-    low, high = places.min(axis=0), places.max(axis=0)
-    scaled = (places - (low + high) / 2) / max(float((high - low).max()) / 1.9, 1e-12)
-    names, numbers = groups
+    return SavedMap(members.ids, places, titles, *groups, _labels(places, segments))
+
+
+def map_page(members: Members, drawn: SavedMap, heading: str) -> str:
+    """Return the page of a map of these members."""
     data = {
         "id": members.id_name,
-        "ids": [str(id) for id in members.ids.to_pylist()],
-        "titles": titles,
-        "labels": _labels(scaled, segments),
+        "ids": [str(id) for id in drawn.ids.to_pylist()],
+        "titles": drawn.titles,
+        "labels": drawn.labels,
         "vectors": base64.b64encode(np.rint(members.unit * 32767).astype("<i2").tobytes()).decode(),
-        "groups": names,
-        "places": base64.b64encode(scaled.astype("<f4").tobytes()).decode(),
-        "numbers": base64.b64encode(numbers.tobytes()).decode(),
+        "groups": drawn.groups,
+        "places": base64.b64encode(drawn.places.astype("<f4").tobytes()).decode(),
+        "numbers": base64.b64encode(drawn.numbers.tobytes()).decode(),
     }
     # In a script element, "</script>" and "<!--" would end or change it; U+003C is the same character to JSON.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    template = files("feast_embeddings.analysis").joinpath("map.html").read_text("utf-8")
-    before, after = template.split("/*DATA*/")
+    own = files("feast_embeddings.analysis")
+    style, script = (own.joinpath("drawing", name).read_text("utf-8") for name in ("map.css", "map.js"))
+    page = own.joinpath("map.html").read_text("utf-8").replace("/*STYLE*/", style).replace("/*DRAWING*/", script)
+    before, after = page.split("/*DATA*/")
     return before.replace("HEADING", escape(heading)) + text + after
 
 
 def _labels(
     places: npt.NDArray[np.float64], segments: tuple[npt.NDArray[np.int64], dict[int, str]] | None
-) -> list[tuple[float, float, str]]:
+) -> list[Label]:
     """Return the place and name of each segment: its member that is nearest to the median, so that it is among them."""
+    if segments is None:
+        return []
+    numbers, names = segments
     labels = []
-    for number, name in segments[1].items() if segments is not None else ():
-        own = places[segments[0] == number]  # type: ignore[index]
+    for number, name in names.items():
+        own = places[numbers == number]
         x, y = own[np.linalg.norm(own - np.median(own, axis=0), axis=1).argmin()]
         labels.append((float(x), float(y), name))
     return labels

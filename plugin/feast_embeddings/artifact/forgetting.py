@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from feast_embeddings.artifact.history import refresh_history
 from feast_embeddings.artifact.manifest import FORMAT_VERSION, FileInfo, Forgotten, Manifest
 from feast_embeddings.artifact.model_folder import validate_model_name, version_folders, writing
+from feast_embeddings.artifact.saved_map import forget_in_map
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, misfit
 from feast_embeddings.artifact.table import Entity
 from feast_embeddings.artifact.table_files import GROUP_ROWS, fsync, sha256_of
@@ -45,7 +46,8 @@ def versions_with(data: Path, model: str, ids: Ids) -> list[str]:
 def forget_on_disk(data: Path, model: str, ids: Ids) -> list[str]:
     """Remove these users and items from every version of a model, and return the changed versions. Safe to repeat.
 
-    Items are also removed from the lists of seen items, with their weights and times.
+    Items are also removed from the lists of seen items, with their weights and times. All are removed from saved maps,
+    for which no version counts as changed.
 
     Raises:
         ArtifactError: a version is damaged, so it cannot be known whom it holds; those before it are changed.
@@ -54,7 +56,11 @@ def forget_on_disk(data: Path, model: str, ids: Ids) -> list[str]:
     if not folder.is_dir():
         return []
     with writing(folder):
-        changed = [a.manifest.version for a in list_artifacts(data, model) if _forget(a, ids)]
+        versions = list_artifacts(data, model)
+        changed = [a.manifest.version for a in versions if _forget(a, ids)]
+        for artifact in versions:
+            for entity in artifact.manifest.sides:
+                forget_in_map(artifact.path, entity, ids.get(entity), items="item" in ids)
         refresh_history(folder, version_folders(data, model))
     return changed
 

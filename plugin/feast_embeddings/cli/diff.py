@@ -9,10 +9,16 @@ import click
 
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.cli.version_words import VERSION, version_named
+from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from feast_embeddings.artifact import Artifact, Entity
     from feast_embeddings.offline.diff import SideDiff, VersionDiff
+    from feast_embeddings.offline.segment_diff import SegmentMoves
+    from feast_embeddings.offline.version_pair import Kept
 
 
 @click.command()
@@ -31,28 +37,107 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", default=10, show_default=True, type=click.IntRange(min=0), help="Items that moved most to list."
 )
+@click.option(
+    "--segment",
+    metavar="NAME|FILE",
+    help="Also say how far each group moved: an attribute, of times by month; or a table with the ids and a column "
+    "cohort, or segment, such as segments writes.",
+)
+@click.option(
+    "--entity",
+    type=click.Choice(["user", "item"]),
+    help="Whose groups; by default those of users, if they have the attribute.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option
 def diff(
-    old: str, new: str, repo: str, model: str | None, k: int, sample: int, worst: int, seed: int, as_json: bool
+    old: str,
+    new: str,
+    repo: str,
+    model: str | None,
+    k: int,
+    sample: int,
+    worst: int,
+    segment: str | None,
+    entity: Entity | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Compare version V2 of a model with V1: what was added and removed, and how far vectors and lists moved.
 
-    A version is its name, or live, latest or previous.
+    A version is its name, or live, latest or previous. Groups are those of V2, and their members are in both versions.
     """
+    if entity is not None and segment is None:
+        raise InputError("--entity says whose groups --segment names; give both")
     from feast_embeddings.artifact import load_artifact
 
     opened = Repo.open(repo)
     name = one_model(opened, model)
-    artifacts = [load_artifact(opened.data, name, version_named(opened.path, name, word)) for word in (old, new)]
+    before, after = (load_artifact(opened.data, name, version_named(opened.path, name, word)) for word in (old, new))
 
     from feast_embeddings.offline.diff import diff_artifacts
 
-    found = diff_artifacts(*artifacts, k=k, sample=sample, worst=worst, seed=seed)
+    moves = None if segment is None else _segment_moves(before, after, segment, entity, k, sample, seed)
+    found = diff_artifacts(before, after, k=k, sample=sample, worst=worst, seed=seed)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found) | ({} if moves is None else {"segments": dataclasses.asdict(moves)}))
+        return
+    _print(found)
+    if moves is not None:
+        _print_segments(moves)
+
+
+def _segment_moves(
+    old: Artifact, new: Artifact, by: str, entity: Entity | None, k: int, sample: int, seed: int
+) -> SegmentMoves:
+    from feast_embeddings.analysis.groups import file_entity, is_file, labels_from_file, labels_of
+    from feast_embeddings.artifact import RESERVED_COLUMNS
+    from feast_embeddings.model.sides import missing_side
+    from feast_embeddings.offline.segment_diff import diff_segments
+
+    if entity is not None and entity not in new.manifest.sides:
+        raise missing_side(new.manifest.model, entity)
+    from_file = is_file(by)
+    if from_file:
+        owner = entity or file_entity(by)
     else:
-        _print(found)
+        sides = new.manifest.sides if entity is None else (entity,)
+        names = {side: [name for name in new.schema(side).names if name not in RESERVED_COLUMNS] for side in sides}
+        if not (owners := [side for side in names if by in names[side]]):
+            have = "; ".join(
+                f"{side}s have the attributes {', '.join(known) or 'none'}" for side, known in names.items()
+            )
+            raise InputError(f"--segment {by!r}: {have}")
+        owner = owners[0]
+
+    def labels(kept: Kept) -> pa.Array:
+        column = kept.files.take(kept.rows, [f"{owner}_id" if from_file else by])[0].combine_chunks()
+        return labels_from_file(by, "--segment", owner, column) if from_file else labels_of(column, "--segment", by)
+
+    return diff_segments(old, new, owner, by, labels, k=k, sample=sample, seed=seed)
+
+
+def _print_segments(moves: SegmentMoves) -> None:
+    import pandas as pd
+
+    click.echo(f"how far {moves.entity}s moved, by {moves.by}:")
+    shown = pd.DataFrame(
+        [
+            {
+                moves.by: each.name,
+                "size": f"{each.size:,}",
+                "mean cosine distance": f"{each.move:.3f}",
+                "95 % below": f"{each.move_p95:.3f}",
+                "mean vector moved": f"{each.mean_move:.3f}",
+                "neighbours stayed": "" if each.neighbour_overlap is None else f"{each.neighbour_overlap:.0%}",
+                "looked at": f"{each.n_sampled:,}",
+            }
+            for each in moves.segments
+        ]
+    )
+    click.echo(shown.to_string(index=False))
+    if moves.without:
+        click.echo(f"{moves.without:,} {moves.entity}s are in no group")
 
 
 def _print(found: VersionDiff) -> None:

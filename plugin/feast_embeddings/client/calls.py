@@ -110,6 +110,11 @@ def versions(model: str) -> Call[list[dict[str, Any]]]:
     return Call(f"/v1/models/{quote(model, safe='')}/versions", None, lambda a: list(a["versions"]))
 
 
+def map(model: str, entity: Literal["user", "item"]) -> Call[dict[str, Any]]:
+    """Return the map of the live version that ``feast-embeddings map --save`` wrote, as the service describes it."""
+    return Call(f"/v1/models/{quote(model, safe='')}/map/{quote(entity, safe='')}", None, dict)
+
+
 def create_user_embedding(model: str, user_ids: Iterable[Id]) -> Call[Embeddings]:
     """Return the embeddings of users, aligned with the ids."""
     return _call(

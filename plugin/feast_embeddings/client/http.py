@@ -85,6 +85,7 @@ class EmbeddingClient:
 
     models = _waits(calls.models)
     versions = _waits(calls.versions)
+    map = _waits(calls.map)
     create_user_embedding = _waits(calls.create_user_embedding)
     create_item_embedding = _waits(calls.create_item_embedding)
     similar_items = _waits(calls.similar_items)
@@ -155,6 +156,7 @@ class AsyncEmbeddingClient:
 
     models = _awaits(calls.models)
     versions = _awaits(calls.versions)
+    map = _awaits(calls.map)
     create_user_embedding = _awaits(calls.create_user_embedding)
     create_item_embedding = _awaits(calls.create_item_embedding)
     similar_items = _awaits(calls.similar_items)

@@ -6,7 +6,6 @@ with its successor only if both versions share a space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from feast_embeddings.artifact import ENTITIES, Artifact, Entity, Manifest
 from feast_embeddings.artifact.attributes import CONTENT_EMBEDDING, RESERVED_COLUMNS
 from feast_embeddings.artifact.brute_force import highest
 from feast_embeddings.errors import InputError
+from feast_embeddings.offline.moves import blocks, cosines_of, n_shared, neighbour_overlaps, sample_rows
 from feast_embeddings.offline.version_pair import Pair, pair_of
 
 __all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
@@ -24,8 +24,6 @@ __all__ = ["Moved", "SideDiff", "VersionDiff", "diff_artifacts"]
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 
-# Scores per block: 64 MiB.
-_BLOCK = 16 * 2**20
 # The length of the lists whose order is compared.
 _LIST = 100
 
@@ -126,9 +124,9 @@ def diff_artifacts(
         raise InputError(f"{before.version} has {_named(before)}, {after.version} has {_named(after)}")
     pairs = {entity: pair_of(entity, old, new) for entity in after.sides}
     rng = np.random.default_rng(seed)
-    chosen = {entity: _sample(rng, pair.n_kept, sample) for entity, pair in pairs.items()}
-    overlaps = {entity: _neighbour_overlaps(pair, chosen[entity], k) for entity, pair in pairs.items()}
-    cosines = {entity: _cosines(pair) if same_space else None for entity, pair in pairs.items()}
+    chosen = {entity: sample_rows(rng, pair.n_kept, sample) for entity, pair in pairs.items()}
+    overlaps = {entity: neighbour_overlaps(pair, chosen[entity], k) for entity, pair in pairs.items()}
+    cosines = {entity: cosines_of(pair) if same_space else None for entity, pair in pairs.items()}
     top = correlation = np.empty(0)
     if len(pairs) == len(ENTITIES):
         top, correlation = _lists(pairs["user"], pairs["item"], chosen["user"], k)
@@ -153,10 +151,6 @@ def _named(manifest: Manifest) -> str:
     return " and ".join(f"{entity}s" for entity in manifest.sides)
 
 
-def _sample(rng: np.random.Generator, n: int, size: int) -> _Ints:
-    return np.sort(rng.choice(n, min(n, size), replace=False)) if n else np.empty(0, dtype=np.int64)
-
-
 def _side(pair: Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | None) -> SideDiff:
     old, new = pair.old.norms, pair.new.norms
     # A vector of length 0 has no ratio.
@@ -177,26 +171,6 @@ def _side(pair: Pair, overlaps: npt.NDArray[np.float64], cosines: _Floats | None
     )
 
 
-def _neighbour_overlaps(pair: Pair, chosen: _Ints, k: int) -> npt.NDArray[np.float64]:
-    """Return, per chosen row, the share of its k nearest that both versions have; empty if it has no neighbour."""
-    n = pair.n_kept
-    k = min(k, n - 1)
-    if k < 1:
-        return np.empty(0)
-    shares = np.empty(len(chosen))
-    for block in _blocks(len(chosen), n):
-        rows = chosen[block]
-        tops = []
-        for side in (pair.old, pair.new):
-            # Cosines, each row less a factor, which changes no order within it.
-            scores = side.vectors[rows] @ side.vectors.T
-            scores /= np.where(side.norms > 0, side.norms, 1)
-            scores[np.arange(len(rows)), rows] = -np.inf
-            tops.append(highest(scores, k))
-        shares[block] = _shared(*tops) / k
-    return shares
-
-
 def _lists(users: Pair, items: Pair, chosen: _Ints, k: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return, per chosen user, the share of the k best items that stayed, and the rank correlation of the best."""
     n = items.n_kept
@@ -204,11 +178,11 @@ def _lists(users: Pair, items: Pair, chosen: _Ints, k: int) -> tuple[npt.NDArray
     if length < 2:
         return np.empty(0), np.empty(0)
     shares, correlations = np.empty(len(chosen)), np.empty(len(chosen))
-    for block in _blocks(len(chosen), n):
+    for block in blocks(len(chosen), n):
         rows = chosen[block]
         old = users.old.vectors[rows] @ items.old.vectors.T + items.old.bias
         new = users.new.vectors[rows] @ items.new.vectors.T + items.new.bias
-        shares[block] = _shared(highest(old, k), highest(new, k)) / k
+        shares[block] = n_shared(highest(old, k), highest(new, k)) / k
         best = highest(old, length)
         ranks = [_ranks(np.take_along_axis(scores, best, axis=1)) for scores in (old, new)]
         # Spearman's correlation of two orders without ties.
@@ -244,25 +218,6 @@ def _worst(
         )
         for row, old_count, attributes in zip(moved.tolist(), pair.old.counts[moved].tolist(), after, strict=True)
     ]
-
-
-def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // max(1, n_columns))
-    return (slice(start, start + step) for start in range(0, n_rows, step))
-
-
-def _cosines(pair: Pair) -> _Floats:
-    lengths = pair.old.norms * pair.new.norms
-    products: _Floats = np.einsum("ij,ij->i", pair.old.vectors, pair.new.vectors)
-    cosines: _Floats = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return cosines
-
-
-def _shared(old: _Ints, new: _Ints) -> _Ints:
-    """Count, per row, the numbers in both; no row has a number twice."""
-    both = np.sort(np.concatenate([old, new], axis=1), axis=1)
-    shared: _Ints = (both[:, 1:] == both[:, :-1]).sum(axis=1)
-    return shared
 
 
 def _ranks(scores: _Floats) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ from feast_embeddings.service.observing.telemetry import Telemetry, is_wanted
 from feast_embeddings.service.permissions import feast_user
 from feast_embeddings.service.problems import add_handlers
 from feast_embeddings.service.routes.events import add_event_routes
+from feast_embeddings.service.routes.maps import add_map_routes
 from feast_embeddings.service.routes.neighbours import add_neighbour_routes
 from feast_embeddings.service.routes.operation import operation_routes
 from feast_embeddings.service.routes.pages import page_routes
@@ -74,6 +75,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
     add_neighbour_routes(model_routes, calls)
     add_event_routes(model_routes, calls)
     add_version_routes(model_routes, calls, settings)
+    add_map_routes(model_routes, calls, settings)
     for routes in (model_routes, operation_routes(models), page_routes()):
         # Not `include_router`, which would replace them by unguarded routes.
         app.router.routes.extend(routes.routes)

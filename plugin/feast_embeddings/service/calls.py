@@ -31,7 +31,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "The body is not JSON.",
         401: "No valid API key was sent.",
         403: "The key, or Feast's permissions, do not allow it.",
-        404: "There is no such model.",
+        404: "There is no such model, or no map of its live version.",
         409: "No version is live, or the live one cannot fold in visitors.",
         413: "Too many ids or results, or too large a body.",
         422: "A field cannot be used; `errors` names it.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,8 +21,6 @@ from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError, MissingSideError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from feast_embeddings.analysis.cohorts import Cohorts
     from feast_embeddings.analysis.members import Members
     from feast_embeddings.artifact import Entity
@@ -66,12 +63,12 @@ def cohorts(
 
     from feast_embeddings.analysis.cohort_picture import draw_cohorts
     from feast_embeddings.analysis.cohorts import compare_cohorts, labels_by
+    from feast_embeddings.analysis.groups import is_file, labels_from_file
     from feast_embeddings.analysis.members import read_members
     from feast_embeddings.analysis.traits import seen_values
 
     members = read_members(store, entity, filter)
-    is_file = Path(by).suffix in (".parquet", ".csv") or Path(by).exists()
-    labels = _from_file(by, members) if is_file else labels_by(members, by)
+    labels = labels_from_file(by, "--by", entity, members.ids) if is_file(by) else labels_by(members, by)
     earlier = None if since is None else _vectors(store, repo, entity, since, members)
     seen = None
     if entity == "user":
@@ -111,28 +108,6 @@ def _print(members: Members, found: Cohorts) -> None:
     click.echo(pd.DataFrame(rows).fillna("").to_string(index=False))
     if found.without:
         click.echo(f"{found.without:,} {members.entity}s are in no cohort of two or more")
-
-
-def _from_file(path: str, members: Members) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from feast_embeddings.reading import read_table
-
-    table = read_table(path, ids=(members.id_name,))
-    names = [name for name in ("cohort", "segment") if name in table.column_names]
-    if members.id_name not in table.column_names or not names:
-        raise InputError(
-            f"--by {path}: expected the columns {members.id_name} and cohort (or segment); there are "
-            f"{', '.join(table.column_names)}"
-        )
-    ids = table[members.id_name].combine_chunks()
-    if pc.count_distinct(ids).as_py() != len(ids):
-        raise InputError(f"--by {path}: an id occurs twice; give each one cohort")
-    places = pc.index_in(members.ids.cast(pa.string()), value_set=ids)
-    if places.null_count == len(places):
-        raise InputError(f"--by {path}: none of its ids is a live {members.entity} with a vector")
-    return table[names[0]].combine_chunks().cast(pa.string()).take(places)
 
 
 def _vectors(store: EmbeddingStore, repo: str, entity: Entity, since: str, members: Members) -> dict[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -16,6 +16,7 @@ from feast_embeddings.cli.options import (
 )
 from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.errors import InputError, import_extra
+from feast_embeddings.repo import Repo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
     from feast_embeddings.analysis.members import Members
     from feast_embeddings.artifact import Entity
+    from feast_embeddings.artifact.saved_map import SavedMap
 
 
 @click.command()
 @click.option("--entity", required=True, type=click.Choice(["user", "item"]), help="Whom to draw.")
-@click.option("--output", required=True, metavar="FILE", help="The .html, .png or .parquet file to write.")
+@click.option("--output", metavar="FILE", help="The .html, .png or .parquet file to write.")
+@click.option("--save", is_flag=True, help="Save the map with the live version, for the page of the service.")
 @click.option("--color", metavar="ATTRIBUTE", help="Colour the points by this attribute.")
 @click.option("--title", metavar="ATTRIBUTE", help="What to show of a point; by default title or name.")
 @click.option("--previous", metavar="FILE", help="A .parquet file that this command wrote: start from that map.")
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 @repo_option
 def map(
     entity: Entity,
-    output: str,
+    output: str | None,
+    save: bool,
     color: str | None,
     title: str | None,
     previous: str | None,
@@ -51,43 +55,66 @@ def map(
     repo: str,
 ) -> None:
     """Draw the live users or items as a map, on which like vectors are near."""
-    target = output_path("--output", output, ".html", ".png", ".parquet")
-    store = open_store(repo, model)
+    if output is None and not save:
+        raise InputError("map: say where to: a file with --output, or the page of the service with --save")
+    target = None if output is None else output_path("--output", output, ".html", ".png", ".parquet")
+    store, data = open_store(repo, model), Repo.open(repo).data
 
+    from feast_embeddings.analysis.map_page import drawn_map, group_names
+    from feast_embeddings.analysis.map_saving import save_map, version_folder
     from feast_embeddings.analysis.maps import places_of
     from feast_embeddings.analysis.members import read_members
 
     members = read_members(store, entity, filter)
+    if save:
+        version_folder(data, store.model, members.version)
     colours = _column(members, "--color", color)
     known = members.table.column_names
     titles = _column(members, "--title", title or next((name for name in ("title", "name") if name in known), None))
     earlier = None if previous is None else _read(previous, members)
     places = places_of(members, previous=earlier, seed=seed)
-    with new_file(target) as file:
-        if target.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.table({members.id_name: members.ids, "x": places[:, 0], "y": places[:, 1]}), file)
-        else:
-            from feast_embeddings.analysis.map_page import group_names, map_page
-
-            groups = group_names([f"all {entity}s"] * len(members) if colours is None else colours)
-            heading = f"{len(members):,} {entity}s of {store.model}, version {members.version}" + (
-                f", by {color}" if color else ""
-            )
-            if target.suffix == ".html":
-                ids = members.ids.to_pylist()
-                texts = [str(id if text is None else text) for id, text in zip(ids, titles or ids, strict=True)]
-                named = _segments(members, seed) if names else None
-                page = map_page(members, places, texts, groups, heading, named)
-                file.write(page.encode("utf-8", "replace"))
-            else:
-                _draw(places, groups, heading, file)
+    groups = group_names([f"all {entity}s"] * len(members) if colours is None else colours)
+    ids = members.ids.to_pylist()
+    texts = [str(id if text is None else text) for id, text in zip(ids, titles or ids, strict=True)]
+    on_page = save or (target is not None and target.suffix == ".html")
+    drawn = drawn_map(members, places, texts, groups, _segments(members, seed) if names and on_page else None)
+    saved = save_map(store, data, members, drawn) if save else None
+    if target is not None:
+        heading = f"{len(members):,} {entity}s of {store.model}, version {members.version}" + (
+            f", by {color}" if color else ""
+        )
+        with new_file(target) as file:
+            _write(members, drawn, heading, target.suffix, file)
     if as_json:
-        print_json({"version": members.version, "entity": entity, "rows": len(members), "output": output})
-    else:
+        print_json(
+            {
+                "version": members.version,
+                "entity": entity,
+                "rows": len(members),
+                "output": output,
+                "saved": None if saved is None else str(saved),
+            }
+        )
+        return
+    if saved is not None:
+        click.echo(f"saved {len(members):,} {entity}s of version {members.version}, for the page of the service")
+    if target is not None:
         click.echo(f"wrote {len(members):,} {entity}s to {target}")
+
+
+def _write(members: Members, drawn: SavedMap, heading: str, ending: str, file: BinaryIO) -> None:
+    if ending == ".html":
+        from feast_embeddings.analysis.map_page import map_page
+
+        file.write(map_page(members, drawn, heading).encode("utf-8", "replace"))
+    elif ending == ".png":
+        _draw(drawn.places, (drawn.groups, drawn.numbers), heading, file)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        x, y = drawn.places.T
+        pq.write_table(pa.table({members.id_name: members.ids, "x": x, "y": y}), file)
 
 
 def _segments(members: Members, seed: int) -> tuple[npt.NDArray[np.int64], dict[int, str]] | None:

@@ -1,6 +1,7 @@
 import { EmbeddingClient, EmbeddingServiceError } from "./client/index.js";
 import { byId, element, firstStop, moveByArrows } from "./dom.js";
 import { Listing } from "./listing.js";
+import { MapView } from "./map_view.js";
 import { pickButton, showResults, showSubject } from "./results.js";
 import { SHOWN, question, readState, writeState } from "./state.js";
 import { showVersion } from "./version.js";
@@ -39,7 +40,7 @@ async function start() {
     }
     byId("main").hidden = false;
     trouble("");
-    await Promise.all([list(), describe(), ask()]);
+    await Promise.all(all());
   } catch (error) {
     fail(error);
   }
@@ -79,8 +80,29 @@ function go(changes, { replace = false } = {}) {
   follow(before);
 }
 
+/** Show all parts of the state: the map, or the lists. */
+function all() {
+  const onMap = state.view === "map";
+  for (const part of byId("main").children) {
+    part.hidden = (part === byId("map-view")) !== onMap;
+  }
+  byId("view").querySelector(`[value=${onMap ? state.entity : "list"}]`).checked = true;
+  byId("model").value = state.model;
+  if (onMap) {
+    asking.abort();
+    searching.abort();
+    return [mapView.show(client, state.model, state.entity)];
+  }
+  mapView.hide();
+  return [list(), describe(), ask()];
+}
+
 /** Show the parts of the state that are not shown yet. */
 function follow(before) {
+  if (state.view === "map" || before.view === "map") {
+    Promise.all(all()).catch(fail);
+    return;
+  }
   const parts = [ask()];
   if (state.model !== before.model || state.entity !== before.entity) {
     byId("search").value = "";
@@ -103,6 +125,14 @@ function pick(entity, id) {
     byId("subject").scrollIntoView();
   }
 }
+
+const mapView = new MapView(byId("map-view"), {
+  open(entity, id) {
+    go({ view: "list", entity, id, show: Object.keys(SHOWN[entity])[0] });
+    byId("subject-heading").focus();
+  },
+  fail,
+});
 
 // --- picking
 
@@ -250,6 +280,11 @@ byId("forget-key").addEventListener("click", () => {
   location.reload();
 });
 byId("model").addEventListener("change", (event) => go({ model: event.target.value, id: null, filter: "" }));
+byId("view").addEventListener("change", ({ target: { value } }) => {
+  const entity = value === "list" ? state.entity : value;
+  const other = entity === state.entity ? {} : { entity, id: null, show: Object.keys(SHOWN[entity])[0] };
+  go({ view: value === "list" ? "list" : "map", ...other });
+});
 byId("entity").addEventListener("change", (event) => {
   go({ entity: event.target.value, id: null, show: Object.keys(SHOWN[event.target.value])[0] });
 });

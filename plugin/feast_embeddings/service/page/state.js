@@ -21,6 +21,7 @@ export function readState(hash) {
   const limit = Number(fields.get("limit"));
   return {
     model: fields.get("model"),
+    view: fields.get("view") === "map" ? "map" : "list",
     entity,
     id: idIn(fields),
     show: Object.hasOwn(SHOWN[entity], fields.get("show")) ? fields.get("show") : Object.keys(SHOWN[entity])[0],
@@ -30,8 +31,11 @@ export function readState(hash) {
   };
 }
 
-export function writeState({ model, entity, id, show, filter, seen, limit }) {
+export function writeState({ model, view, entity, id, show, filter, seen, limit }) {
   const fields = new URLSearchParams({ model, entity });
+  if (view === "map") {
+    fields.set("view", view);
+  }
   if (id !== null) {
     fields.set(typeof id === "string" ? "id" : "number", String(id));
   }

@@ -32,7 +32,9 @@ def page_routes() -> GuardedRouter:
     folder = Path(__file__).parents[1] / "page"
     # In an editable install, the only copy of the client is in the source tree.
     client = folder / "client" if (folder / "client").is_dir() else Path(__file__).parents[4] / "clients" / "js" / "src"
-    own, of_client = StaticFiles(directory=folder), StaticFiles(directory=client)
+    # The drawing of maps is that of the file which `feast-embeddings map` writes.
+    drawing = Path(__file__).parents[2] / "analysis" / "drawing"
+    own, of_client, of_map = (StaticFiles(directory=each) for each in (folder, client, drawing))
     router = GuardedRouter()
 
     async def sent(files: StaticFiles, path: str, request: Request) -> Response:
@@ -44,6 +46,11 @@ def page_routes() -> GuardedRouter:
     @terms("open")
     async def client_file(path: str, request: Request) -> Response:
         return await sent(of_client, path, request)
+
+    @router.api_route("/page/drawing/{path:path}", methods=_METHODS, include_in_schema=False)
+    @terms("open")
+    async def drawing_file(path: str, request: Request) -> Response:
+        return await sent(of_map, path, request)
 
     @router.api_route("/page/{path:path}", methods=_METHODS, include_in_schema=False)
     @terms("open")

@@ -1,0 +1,77 @@
+"""The endpoint for the map of the live version, which `feast-embeddings map --save` wrote."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Path, Response
+from pydantic import BaseModel, Field
+
+from feast_embeddings.artifact import Entity
+from feast_embeddings.artifact.saved_map import read_map
+from feast_embeddings.query.store import EmbeddingStore
+from feast_embeddings.repo import Repo
+from feast_embeddings.service import answers
+from feast_embeddings.service.access import GuardedRouter
+from feast_embeddings.service.calls import Calls, Model
+from feast_embeddings.service.problems import ProblemError
+from feast_embeddings.service.settings import ServiceSettings
+
+__all__ = ["add_map_routes"]
+
+
+class MapLabel(BaseModel):
+    """The name of a segment, and a place in its midst."""
+
+    name: str
+    x: float
+    y: float
+
+
+class MapAnswer(BaseModel):
+    """A map: users or items in the plane, those with like vectors near each other."""
+
+    model: str
+    version: str
+    entity: Entity
+    ids: list[str | int]
+    titles: list[str] = Field(description="What to say of each, in the order of `ids`.")
+    x: list[float] = Field(description="In the order of `ids`.")
+    y: list[float] = Field(description="In the order of `ids`.")
+    groups: list[str] = Field(description="The colours.")
+    numbers: list[int] = Field(description="Each one's place in `groups`, from 0, in the order of `ids`.")
+    labels: list[MapLabel] = Field(description="The segments that have a name.")
+
+
+def add_map_routes(router: GuardedRouter, calls: Calls, settings: ServiceSettings) -> None:
+    """Add this endpoint to the router of the models."""
+
+    @router.get("/{model}/map/{entity}", responses={200: {"model": MapAnswer}})
+    async def saved_map(model: Model, entity: Annotated[Entity, Path(description="Whose map.")]) -> Response:
+        """Return the map of the live version, if `feast-embeddings map --save` wrote one."""
+
+        def look(store: EmbeddingStore) -> dict[str, Any]:
+            store.side(entity)
+            version = store.live().spec.version
+            found = read_map(Repo.open(settings.repo).data / model / version, entity)
+            if found is None:
+                raise ProblemError(
+                    404,
+                    f"there is no map of the {entity}s of the live version {version}: "
+                    f"run feast-embeddings map --entity {entity} --save --model {model}",
+                )
+            return {
+                "model": model,
+                "version": version,
+                "entity": entity,
+                "ids": found.ids.to_pylist(),
+                "titles": found.titles,
+                # To a thousandth: a map is some hundred units wide.
+                "x": found.places[:, 0].round(3).tolist(),
+                "y": found.places[:, 1].round(3).tolist(),
+                "groups": found.groups,
+                "numbers": found.numbers.tolist(),
+                "labels": [{"name": name, "x": x, "y": y} for x, y, name in found.labels],
+            }
+
+        return answers.json_response(await calls.run(model, look))
