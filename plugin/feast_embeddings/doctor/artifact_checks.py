@@ -13,7 +13,7 @@ from feast_embeddings.artifact.history import files_of, folder_of_source, histor
 from feast_embeddings.artifact.manifest import read_manifest
 from feast_embeddings.artifact.model_folder import artifact_lock, leftovers
 from feast_embeddings.artifact.table_files import table_files
-from feast_embeddings.doctor.findings import Finding
+from feast_embeddings.doctor.findings import Finding, Level
 from feast_embeddings.doctor.patient import Patient
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.files import is_held
@@ -85,7 +85,9 @@ def history(patient: Patient) -> Iterator[Finding]:
                 break
             if elsewhere := _elsewhere(patient, view_name(model, entity), place):
                 message = f"Feast reads {elsewhere} instead of {place}; was the repo moved or copied after feast apply?"
-                yield Finding("history", "problem", message, patient.feast("apply"), model)
+                # Of several machines, the one that trains is the one whose history Feast can read.
+                level: Level = "warning" if patient.has_artifact_store else "problem"
+                yield Finding("history", level, message, patient.feast("apply"), model)
                 break
         else:
             if reason := _unwritable(patient, model, versions[-1]):
