@@ -46,15 +46,14 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if (program := shutil.which("moto_server")) is None:
         pytest.skip("no moto_server on the PATH, which speaks S3")
     port = free_port()
-    with pytest.MonkeyPatch.context() as patch, (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_UNWANTED_ACCESS_KEY", UNWANTED)
+    with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
         service = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
         try:
             _wait_for(port)
-            options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-            FileSystem.from_uri(f"s3://versions?allow_bucket_creation=true&{options}")[0].create_dir("versions")
-            yield f"s3://versions/FOLDER?{options}"
+            options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_delayed_open=true"
+            bucket = f"s3://key:{UNWANTED}@versions"
+            FileSystem.from_uri(f"{bucket}?allow_bucket_creation=true&{options}")[0].create_dir("versions")
+            yield f"{bucket}/FOLDER?{options}"
         finally:
             service.kill()
             service.wait()
