@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
+from tests.support.warm_programs import WARM_PYTHON, warm_programs
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -32,11 +33,12 @@ def run_pages(pages: Sequence[Path], folder: Path) -> None:
     ]
     found = [(language, code) for language, code in every if shutil.which("curl") or "curl" not in code]
     assert {language for language, _ in found} == {"bash", "python"}
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for language, code in found:
-        command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
+    with tempfile.TemporaryDirectory() as warm, warm_programs(Path(warm)) as path:
+        for language, code in found:
+            command = ["bash", "-euc", code] if language == "bash" else [f"{warm}/bin/{WARM_PYTHON}", "-c", code]
+            environment = {**os.environ, "PATH": path}
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+            assert "Traceback" not in done.stderr
     if left_out := len(every) - len(found):
         pytest.skip(f"no curl on the PATH: {left_out} of {len(every)} blocks were left out, the others passed")

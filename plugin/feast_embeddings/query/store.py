@@ -435,7 +435,7 @@ class EmbeddingStore:
                 return user_vectors(live, live.side("user").side.possible(new.users))
             version = live.side("item").spec.version
             if self._new_items is None or self._new_items.version != version:
-                self._new_items = NewItems(self._watch.data, self.model, version)
+                self._new_items = NewItems(self._watch.versions, version)
             return item_vectors(live, self._new_items, live.side("item").side.possible(new.items))
 
         # No one is forgotten and no attribute is set between reading a row and writing it.
