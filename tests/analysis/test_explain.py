@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,10 @@ from tests.conftest import Command
 from tests.support.publishing import publish_any
 from tests.support.shop import Shop, apply
 
+from embedding_trainers.models.least_squares import row_regularization
 from embedding_trainers.train import train_model
+from embedding_trainers.trainer import find_trainer
+from feast_embeddings.artifact import embedding_matrix, load_artifact
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
@@ -38,8 +42,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
     users = np.repeat(np.arange(40), 6)
     items = rng.integers(0, 10, len(users)) + 10 * (users % 2)
     rows = {(f"u-{u}", f"sku-{i}") for u, i in zip(users, items, strict=True)}
-    rows |= {("both", item) for item in ("sku-1", "sku-2", "sku-11")}
+    rows |= {("both", item) for item in ("sku-1", "sku-2", "sku-11")} | {("one", "sku-1")}
     log = pa.table(dict(zip(("user_id", "item_id"), map(list, zip(*sorted(rows), strict=True)), strict=True)))
+    log = pa.concat_tables([log, pa.table({"user_id": ["both"] * 2, "item_id": ["sku-1"] * 2})])  # three times in all
     parameters = {"factors": 8, "iterations": 10}
     artifact = train_model(repo.path, "shop", log, trainer="als", parameters=parameters).artifact
     publish_any(feature_store := apply(repo), artifact)
@@ -47,24 +52,77 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
 
 
 def test_what_speaks_for_an_item(command: Command, trained: EmbeddingStore) -> None:
-    """What an item adds is the score of all seen items less that without it, the most first."""
+    """What the seen items add is the score that `rank` gives, each as the equations of als split it."""
     where = ("--repo", trained.feature_store.repo_path)
     found = json.loads(command("explain", "--user", "both", "--item", "sku-5", "--json", *where).out)
-
-    def score(*seen: str) -> float:
-        return float(trained.rank_visitor(seen, 1, item_ids=["sku-5"], exclude_seen=False).scores[0])
-
-    whole = score("sku-1", "sku-2", "sku-11")
-    assert found["folded_in_score"] == pytest.approx(whole, abs=1e-5)
+    ranked = trained.rank("both", 1, item_ids=["sku-5"]).scores[0]
     added = {row["item"]: row["adds"] for row in found["items"]}
-    assert added == {
-        "sku-1": pytest.approx(whole - score("sku-2", "sku-11"), abs=1e-5),
-        "sku-2": pytest.approx(whole - score("sku-1", "sku-11"), abs=1e-5),
-        "sku-11": pytest.approx(whole - score("sku-1", "sku-2"), abs=1e-5),
-    }
+
+    assert found["method"] == "exact"
+    # A user's trained vector is conjugate gradient, so that it differs from the equations' by as much.
+    assert found["folded_in_score"] == pytest.approx(ranked, rel=2e-3)
+    assert sum(added.values()) == pytest.approx(found["folded_in_score"], rel=1e-5)
+    assert added == {seen: pytest.approx(value, abs=1e-5) for seen, value in _split(trained, "both", "sku-5").items()}
     assert list(added.values()) == sorted(added.values(), reverse=True)
+    first, *lines = command("explain", "--user", "both", "--item", "sku-5", *where).out.splitlines()
+    assert first == f"score of sku-5 for both, folded in from 3 items (exact): {found['folded_in_score']:.4f}"
+    assert lines == [f"{row['adds']:+.4f}  {row['item']}" for row in found["items"]]
     ran = command("explain", "--user", "both", "--item", "nothing", *where)
     assert (ran.code, "nothing" in ran.err, len(ran.err.splitlines())) == (2, True, 1)
+
+
+def _split(store: EmbeddingStore, user: str, item: str) -> dict[str, float]:
+    """The terms of c y_i (YᵀY + Σ (c - 1) y yᵀ + λ I)⁻¹ y, by the dense equations, with the weights of the log."""
+    assert store.feature_store.config.repo_path is not None
+    artifact = load_artifact(store.feature_store.config.repo_path / "data", "shop")
+    items = artifact.table("item")
+    factors = dict(zip(items["item_id"].to_pylist(), embedding_matrix(items).astype(np.float64), strict=True))
+    config = artifact.manifest.trainer.config
+    seen = {"sku-1": 3.0, "sku-2": 1.0, "sku-11": 1.0}
+    (ridge,) = row_regularization(np.array([sum(seen.values())]), config["alpha"], config["regularization"])
+    every = np.array(list(factors.values()))
+    left = every.T @ every + ridge * np.eye(8)
+    for id, weight in seen.items():
+        left += config["alpha"] * weight * np.outer(factors[id], factors[id])
+    solved = np.linalg.solve(left, factors[item])
+    return {id: float((1 + config["alpha"] * weight) * (solved @ factors[id])) for id, weight in seen.items()}
+
+
+def test_a_trainer_that_cannot_split(
+    command: Command, trained: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an item adds is the score of all seen items less that without it, for a trainer of others."""
+    als = find_trainer("als")
+    monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, parts=None))
+    where = ("--repo", trained.feature_store.repo_path)
+    found = json.loads(command("explain", "--user", "both", "--item", "sku-5", "--json", *where).out)
+    seen = {"sku-1": 3.0, "sku-2": 1.0, "sku-11": 1.0}
+
+    def score(left_out: str = "") -> float:
+        history = {id: weight for id, weight in seen.items() if id != left_out}
+        return float(trained.rank_visitor(history, 1, item_ids=["sku-5"], exclude_seen=False).scores[0])
+
+    assert found["method"] == "leave-one-out"
+    assert found["folded_in_score"] == pytest.approx(score(), abs=1e-5)
+    added = {row["item"]: row["adds"] for row in found["items"]}
+    assert added == {id: pytest.approx(score() - score(id), abs=1e-5) for id in seen}
+    ran = command("explain", "--user", "one", "--item", "sku-5", *where)
+    assert (ran.code, "it takes 2" in ran.err, len(ran.err.splitlines())) == (2, True, 1)
+
+
+def test_events_speak_too(command: Command, trained: EmbeddingStore) -> None:
+    """An interaction since the training counts as it does in `rank`; an item never speaks for itself."""
+    where = ("--repo", trained.feature_store.repo_path)
+    trained.add_interactions([{"user_id": "late", "item_id": id} for id in ("sku-3", "sku-4", "sku-5")])
+    ranked = trained.rank("late", 1, item_ids=["sku-6"]).scores[0]
+    found = json.loads(command("explain", "--user", "late", "--item", "sku-6", "--json", *where).out)
+    assert {row["item"] for row in found["items"]} == {"sku-3", "sku-4", "sku-5"}
+    assert sum(row["adds"] for row in found["items"]) == pytest.approx(ranked, rel=1e-5)
+    found = json.loads(command("explain", "--user", "late", "--item", "sku-5", "--json", *where).out)
+    assert {row["item"] for row in found["items"]} == {"sku-3", "sku-4"}
+    for user in ("no one", "one"):
+        ran = command("explain", "--user", user, "--item", "sku-1", *where)
+        assert (ran.code, user in ran.err, len(ran.err.splitlines())) == (2, True, 1)
 
 
 def test_what_is_refused(command: Command, common_shop: Shop) -> None:

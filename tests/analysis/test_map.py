@@ -79,6 +79,29 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
         assert not (tmp_path / "x.html").exists()
 
 
+def test_the_page_is_accessible(tmp_path: Path, rng: np.random.Generator) -> None:
+    """axe finds nothing, light and dark, wide and narrow, with neighbours listed."""
+    members = members_of(rng.normal(0, 1, (30, 3)))
+    numbers = np.arange(30) % 2
+    titles, groups = [f"Title {row}" for row in range(30)], group_names([f"Group {number}" for number in numbers])
+    segments = numbers + 1, {1: "first", 2: "second"}
+    page = tmp_path / "map.html"
+    drawn = drawn_map(members, rng.normal(0, 1, (30, 2)), titles, groups, segments)
+    page.write_text(map_page(members, drawn, "Map of 30 items"))
+    with browsing(tmp_path) as browser:
+        for width, scheme in [(1200, "light"), (380, "dark")]:
+            browser.appearance(width=width, height=700, scheme=scheme)
+            browser.open(page.as_uri())
+            browser.wait("document.querySelector('.said').textContent === '30 of 30'")
+            assert browser.violations() == []
+            browser.press("/", "Title 7", "Enter")
+            browser.wait("!document.querySelector('.near').hidden")
+            assert browser.violations() == []
+        # It would have found something.
+        browser.run("const s = document.querySelector('.search'); s.removeAttribute('aria-label'); s.placeholder = '';")
+        assert [found.split(":")[0] for found in browser.violations()] == ["label"]
+
+
 def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None:
     """Text of the data is shown, never run; search, the legend and keys work; no error on the console."""
     labels = np.repeat(np.arange(3), 100)
@@ -109,7 +132,10 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
         found = browser.run("return [...document.querySelectorAll('.near button')].map((each) => each.title)")
         assert found == [str(members.ids[row].as_py()) for row in [7, *expected]]
         assert browser.text(".said") == "11 of 300"
-        assert browser.saved() == ["item_id", *(str(members.ids[row].as_py()) for row in sorted([7, *expected]))]
+        assert browser.saved().splitlines() == [
+            "item_id",
+            *(str(members.ids[row].as_py()) for row in sorted([7, *expected])),
+        ]
         browser.run("document.querySelector('.search').value = ''; document.querySelector('.search').oninput()")
         browser.click(".legend label")
         browser.wait("document.querySelector('.said').textContent === '200 of 300'")
@@ -118,7 +144,7 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
         browser.press("0")
         browser.drag([(0, 0), (379, 0), (379, 699), (0, 699), (0, 0)])
         browser.wait("document.querySelector('.said').textContent === '300 of 300'")
-        assert len(browser.saved()) == 301
+        assert len(browser.saved().splitlines()) == 301
         assert browser.run("return document.title") == f"Map of {HOSTILE}"
         # Without a graphics card, Chromium says that it draws by itself.
         assert [message for message in browser.log() if "WebGL" not in message] == []

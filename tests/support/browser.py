@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -71,14 +72,15 @@ class Browser:
         mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
         self.do("actions", {"actions": [mouse]})
 
-    def saved(self) -> list[str]:
-        """The lines of the file that a map offers to download."""
+    def saved(self, button: str = ".save") -> str:
+        """The file that a button offers to download."""
         self.run(
             "window.saved = null; URL.createObjectURL = (blob) => { "
             "blob.text().then((text) => { window.saved = text; }); return '#'; };"
-            "document.querySelector('.save').click();"
+            "document.querySelector(arguments[0]).click();",
+            button,
         )
-        return str(self.wait("window.saved")).splitlines()
+        return str(self.wait("window.saved"))
 
     def text(self, selector: str) -> str:
         return str(self.run("return document.querySelector(arguments[0]).innerText", selector))
@@ -86,6 +88,21 @@ class Browser:
     def texts(self, selector: str) -> list[str]:
         found = self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", selector)
         return [str(text) for text in found]
+
+    def violations(self) -> list[str]:
+        """What axe-core finds wrong with the page as it is now: the rule, and the element; skips without its file."""
+        if not (path := os.environ.get("FEAST_EMBEDDINGS_AXE")):
+            pytest.skip("FEAST_EMBEDDINGS_AXE does not name axe-core's axe.min.js")
+        self.run(Path(path).read_text())
+        found = self.do(
+            "execute/async",
+            {
+                "args": [],
+                "script": "axe.run().then(arguments[0], (error) => arguments[0]({ failed: String(error) }));",
+            },
+        )
+        assert "failed" not in found, found
+        return [f"{rule['id']}: {node['html'][:200]}" for rule in found["violations"] for node in rule["nodes"]]
 
     def log(self) -> list[str]:
         """Messages of the console since the last call: errors, and what the Content-Security-Policy refused."""

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from implicit.cpu.als import AlternatingLeastSquares
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.sparse import random as random_sparse
@@ -22,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from embedding_trainers.fold_in import FoldIn, fold_in
 from embedding_trainers.interactions import Reading, read_interactions
-from embedding_trainers.models.als import ALSConfig, fold_in_als
+from embedding_trainers.models.als import ALSConfig, fold_in_als, parts_als
 from embedding_trainers.models.bpr import BPRConfig, fold_in_bpr
 from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly, solve_many
 from embedding_trainers.models.padded_rows import padded_rows
@@ -99,6 +100,44 @@ def test_als_solves_the_normal_equations(rng: np.random.Generator, entity: Side,
         left = factors.T @ np.diag(confidence) @ factors + ridge[row] * np.eye(dim)
         np.testing.assert_allclose(left @ x, factors.T @ (confidence * (weights[row] > 0)), rtol=1e-4, atol=1e-4)
     assert not folded.bias.any()
+
+
+@pytest.mark.parametrize("dim", [3, 30])
+@pytest.mark.parametrize("name", ["als", "svd"])
+def test_parts_sum_to_the_vector(rng: np.random.Generator, name: str, dim: int) -> None:
+    """Each row's parts sum to what folding it in gives, with an item that training never saw, too."""
+    trainer = find_trainer(name)
+    assert trainer.fold_in is not None
+    assert trainer.parts is not None
+    matrix = sparse(rng, (30, 20))
+    config = trainer.complete(trainer.config(factors=dim), LogShape.of(matrix))
+    degrees = np.ones(20, np.int64)
+    degrees[4] = 0
+    known = KnownSide("item", rng.standard_normal((20, dim)).astype(np.float32), np.zeros(20, np.float32), degrees)
+    folded = trainer.fold_in(matrix, known, config, ONE_THREAD).factors
+    for row in range(30):
+        parts = trainer.parts(matrix[row], known, config)
+        assert parts.dtype == np.float32
+        assert parts.shape == (matrix[row].nnz, dim)
+        np.testing.assert_allclose(parts.sum(axis=0), folded[row], rtol=1e-5, atol=1e-5 * np.abs(folded[row]).max())
+
+
+def test_parts_are_those_of_implicit(rng: np.random.Generator) -> None:
+    """What each item adds to a score is what implicit's `explain` says of the same factors, weights and penalty."""
+    matrix, alpha, user, item = sparse(rng, (30, 20)), 3, 7, 2
+    config = ALSConfig(factors=6, alpha=alpha)
+    factors = rng.standard_normal((20, 6)).astype(np.float32)
+    ridge = row_regularization(matrix.toarray()[[user]].sum(axis=1), alpha, config.regularization)
+    with threadpool_limits(1, "blas"):  # as it demands
+        theirs = AlternatingLeastSquares(factors=6, regularization=ridge[0], alpha=1, num_threads=1)
+    theirs.item_factors, theirs.user_factors = factors, np.zeros((30, 6), np.float32)
+    confidence = csr_matrix((1 + alpha * matrix.data, matrix.indices, matrix.indptr), matrix.shape)
+    score, added, _ = theirs.explain(user, confidence, item, N=20)
+
+    parts = parts_als(matrix[user], KnownSide("item", factors, np.zeros(20, np.float32), np.ones(20, np.int64)), config)
+    ours = dict(zip(matrix[user].indices.tolist(), (parts @ factors[item]).tolist(), strict=True))
+    assert ours == {place: pytest.approx(value, rel=1e-4, abs=1e-5) for place, value in added}
+    assert sum(ours.values()) == pytest.approx(score, rel=1e-4)
 
 
 def test_many_rows_are_solved_as_few(rng: np.random.Generator) -> None:

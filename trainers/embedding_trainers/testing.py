@@ -167,6 +167,23 @@ class TrainerTests:
         first, second = (self._fold_in(board[:3], known, options) for _ in range(2))
         assert (first and first.factors.tobytes()) == (second and second.factors.tobytes()), "folding in differs"
 
+    def test_parts(self) -> None:
+        """What each interaction adds sums to the vector of folding in."""
+        if self.trainer.parts is None:
+            return
+        board = checkerboard()
+        options = RunOptions(seed=1, threads=1)
+        known = _known(self._train(board, options), board, "item")
+        config = self.trainer.complete(self._config(), LogShape.of(board))
+        for row in (board[0], board[7, :3], board[7, :2]):
+            history = row.copy()
+            history.resize(1, board.shape[1])
+            folded = self._fold_in(history, known, options)
+            assert folded is not None, "a trainer with parts folds in"
+            parts = self.trainer.parts(history, known, config)
+            _check(parts, (history.nnz, known.factors.shape[1]), "parts")
+            np.testing.assert_allclose(parts.sum(axis=0), folded.factors[0], rtol=1e-4, atol=1e-5)
+
     def _config(self) -> Any:
         return self.trainer.configure(self.parameters)
 

@@ -215,6 +215,10 @@ class Trainer(Generic[C]):
     indices, positive weights) with the known side, which may have been rotated since it was trained; it returns a
     vector per row. None for a trainer that cannot.
 
+    `parts` gets the interactions of one new user (shape (1, n_items), as in `fold_in`) with the known items, and
+    returns what each adds to the vector that `fold_in` gives: float32, shape (entries of the row, factors), in the
+    order of its indices, with the vector as their sum. None for a trainer whose vectors are no such sum.
+
     `derive` fills in hyper-parameters that are None, for a trainer whose defaults depend on the log;
     None for one whose do not. `train` does the same for a config that was not completed.
 
@@ -232,6 +236,7 @@ class Trainer(Generic[C]):
     uses_weights: bool = True
     derive: Callable[[LogShape, C], C] | None = None
     race: RaceEntry | None = None
+    parts: Callable[[csr_matrix, KnownSide, C], npt.NDArray[np.float32]] | None = None
 
     def complete(self, config: C, log: LogShape) -> C:
         """Return the config with nothing left to derive from the log; that is what a manifest keeps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 
 from feast_embeddings.analysis.members import attribute_names, read_members
 from feast_embeddings.errors import InputError, MissingSideError, UnknownIdError
+from feast_embeddings.query.events.histories import history_now
 
 if TYPE_CHECKING:
     from feast_embeddings.arguments import Id
     from feast_embeddings.artifact import Entity
+    from feast_embeddings.query.live import LiveModel
     from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["Nearness", "explain_nearness", "explain_score"]
+__all__ = ["Nearness", "ScoreParts", "explain_nearness", "explain_score"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,22 @@ class Nearness:
     with_second: int | None
     with_both: int | None
     lift: float | None
+
+
+@dataclass(frozen=True)
+class ScoreParts:
+    """What each seen item adds to the score of an item.
+
+    Attributes:
+        score: of the item, for the user folded in from the seen items; higher is better.
+        method: ``exact``: what is added sums to the score, without a bias of the item, if it has one.
+            ``leave-one-out``: the score less the score without the seen item, for trainers that cannot say exactly.
+        added: seen items and what each adds, the most first.
+    """
+
+    score: float
+    method: Literal["exact", "leave-one-out"]
+    added: list[tuple[Id, float]]
 
 
 def explain_nearness(store: EmbeddingStore, entity: Entity, first: Id, second: Id) -> Nearness:
@@ -80,33 +98,49 @@ def explain_nearness(store: EmbeddingStore, entity: Entity, first: Id, second: I
     )
 
 
-def explain_score(store: EmbeddingStore, user: Id, item: Id) -> tuple[float, list[tuple[Id, float]]]:
-    """Return the score of an item for a user folded in from all seen items, and what each adds, the most first.
-
-    What an item adds is the score with it less the score without it. Each interaction counts 1.
+def explain_score(store: EmbeddingStore, user: Id, item: Id) -> ScoreParts:
+    """Return what each other seen item adds to the score of an item, with the weights that they have in `rank`.
 
     Raises:
         UnknownIdError: the live version does not have one of them.
-        InputError: the user has fewer than two other seen items.
+        InputError: the user has no other seen item that the version knows, or one where two have to be compared.
         FoldInError: the version cannot fold in here.
     """
-    users = read_members(store, "user")
-    seen = users.table.slice(users.row_of(user), 1).to_pylist()[0].get("seen_items") or []
-    seen = (
-        [id for id, found in zip(seen, store.item_embeddings(seen).found.tolist(), strict=True) if found]
-        if seen
-        else []
-    )
-    seen = [id for id in seen if id != item]
-    if len(seen) < 2:
-        raise InputError(f"user {user!r} has {len(seen)} other seen items that are live; at least 2 can be compared")
-    histories = [seen, *([other for other in seen if other != left_out] for left_out in seen)]
-    found = store.rank_visitors(histories, 1, item_ids=[item], exclude_seen=False, attributes=False)
+    live = store.live()
+    history = history_now(live.side("user"), live.events, user)
+    version = live.spec.version
+    if history is None:
+        raise UnknownIdError(f"user {user!r} is not in version {version} of model {store.model!r}")
+    history = dict(live.visitors.newest(history))
+    known = live.visitors.knows(list(history))
+    history = {id: weight for (id, weight), is_known in zip(history.items(), known, strict=True) if is_known}
+    history.pop(item, None)
+    parts = live.visitors.parts(history) if history else None
+    least = 1 if parts is not None else 2
+    if len(history) < least:
+        raise InputError(
+            f"user {user!r} has {len(history)} other seen items that version {version} knows, but it takes {least}; "
+            "ask of a user who has seen more"
+        )
+    if parts is not None:
+        method: Literal["exact", "leave-one-out"] = "exact"
+        (score,) = _scores(live, [history], item)
+        added = (parts.astype(np.float64) @ live.embeddings("item", [item]).vectors[0]).tolist()
+    else:
+        method = "leave-one-out"
+        without = [{id: weight for id, weight in history.items() if id != left_out} for left_out in history]
+        score, *others = _scores(live, [history, *without], item)
+        added = [score - other for other in others]
+    return ScoreParts(score, method, sorted(zip(history, added, strict=True), key=lambda pair: -pair[1]))
+
+
+def _scores(live: LiveModel, histories: list[dict[Id, float]], item: Id) -> list[float]:
+    """Return the score of an item for each user folded in."""
+    found = live.rank_visitors(histories, 1, item_ids=[item], exclude_seen=False, attributes=False)
     scores = [float(answer.scores[0]) for answer in found.answers if answer is not None and len(answer)]
     if len(scores) != len(histories):
-        raise UnknownIdError(f"item {item!r} has no embedding in version {found.version} of model {store.model!r}")
-    added = [(id, scores[0] - score) for id, score in zip(seen, scores[1:], strict=True)]
-    return scores[0], sorted(added, key=lambda pair: -pair[1])
+        raise UnknownIdError(f"item {item!r} has no embedding in version {found.version} of model {live.model!r}")
+    return scores
 
 
 def _count_items(store: EmbeddingStore) -> int:

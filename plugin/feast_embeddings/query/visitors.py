@@ -28,6 +28,8 @@ class Loaded(Protocol):
     vector, ascending; their vectors, float32, shape (m, dim); and which interactions are with a known item, shape (n,).
     `folded` returns an object with `factors` and `bias` in place of the vectors. `knowing` is the same version with the
     vectors of some ids of the other side replaced or added, float32, shape (n, dim).
+    `parts` is what each of n interactions of one visitor with distinct known items adds to their vector, float32, shape
+    (n, dim), None if the trainer cannot say.
     `with_content` makes one vector of those that n interactions and content give, each float32, shape (dim,).
     """
 
@@ -47,6 +49,8 @@ class Loaded(Protocol):
     ) -> tuple[npt.NDArray[np.int64], Any, npt.NDArray[np.bool_]]: ...
 
     def knowing(self, ids: pa.Array, factors: npt.NDArray[np.float32]) -> Loaded: ...
+
+    def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None: ...
 
 
 class Visitor(NamedTuple):
@@ -104,6 +108,21 @@ class Visitors(LoadedOnce[Loaded]):
         kept = self._load().history
         left_out = 0 if kept is None else max(0, len(history) - kept)
         return dict(islice(history.items(), left_out, None))
+
+    def parts(self, history: Mapping[Id, float]) -> npt.NDArray[np.float32] | None:
+        """Return what each interaction adds to the vector that `fold_in` gives, shape (n, dim); they sum to it.
+
+        Args:
+            history: known items, at least one.
+
+        Returns:
+            float32; None if the trainer of the version cannot say.
+
+        Raises:
+            FoldInError: see `fold_in`.
+        """
+        loaded = self._load()
+        return loaded.parts(pa.array(list(history), loaded.ids.type), np.array(list(history.values()), np.float32))
 
     def knows(self, items: Sequence[Id]) -> list[bool]:
         """Return which of the items the version was trained on, or made of content.

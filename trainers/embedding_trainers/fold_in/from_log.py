@@ -63,7 +63,7 @@ class FoldIn:
         found = find_trainer(trainer.name)
         if found.fold_in is None:
             raise InputError(f"the trainer {trainer.name!r} cannot fold in; train a new version")
-        self._fold_in = found.fold_in
+        self._fold_in, self._parts = found.fold_in, found.parts
         self._config = found.configure(trainer.config)
         self._csr_matrix: Any = import_extra("scipy.sparse").csr_matrix
         self._threadpool_limits: Any = import_extra("threadpoolctl").threadpool_limits
@@ -144,6 +144,25 @@ class FoldIn:
             none = Folded(np.empty((0, self._known.factors.shape[1]), np.float32), np.empty(0, np.float32))
             return with_vector, none, is_known
         return with_vector, self.fold(self.matrix(places, columns[is_known], weights[is_known]), seed=seed), is_known
+
+    def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """What each interaction of a new user adds to the vector that `vectors` gives, exactly.
+
+        Args:
+            ids: distinct known items, of the type of the version's ids, shape (n,), n > 0.
+            weights: positive, shape (n,).
+
+        Returns:
+            float32, shape (n, dim), whose sum is the vector; None if the trainer's vectors are no such sum.
+        """
+        if self._parts is None:
+            return None
+        columns = self.numbers(ids)
+        with self._threadpool_limits(1, "blas"):
+            of_columns = self._parts(self.matrix(np.zeros_like(columns), columns, weights), self._known, self._config)
+        parts = np.empty_like(of_columns)
+        parts[np.argsort(columns)] = of_columns
+        return parts
 
     def knowing(self, ids: pa.Array, factors: npt.NDArray[np.float32]) -> FoldIn:
         """The same version with other vectors of some of the other side, and with more of these.

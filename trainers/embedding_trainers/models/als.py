@@ -13,7 +13,7 @@ from tqdm import tqdm
 from embedding_trainers.extra import import_extra
 from embedding_trainers.models.conjugate_gradient import CpuSolver, GpuSolver
 from embedding_trainers.models.device import use_gpu
-from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly
+from embedding_trainers.models.least_squares import Spectrum, row_regularization, solve_exactly, solve_parts
 from embedding_trainers.trainer import (
     Factors,
     Folded,
@@ -29,7 +29,7 @@ from feast_embeddings.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["ALS", "ALSConfig", "fold_in_als", "train_als"]
+__all__ = ["ALS", "ALSConfig", "fold_in_als", "parts_als", "train_als"]
 
 _CG_STEPS = 2  # for each row and iteration; 3 ranked no better
 _LAST_CG_STEPS = 7  # more, for users
@@ -161,16 +161,23 @@ def fold_in_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig, o
         config: as trained.
         options: not used.
     """
-    spectrum = known.kept("spectrum", lambda: Spectrum.of(known.trained_factors))
-    folded = solve_exactly(
-        interactions,
-        known.factors,
-        spectrum,
-        alpha=_alpha(config),
-        regularization=config.regularization,
-        in_spectrum=known.trained,
-    )
+    folded = solve_exactly(interactions, **_equations(known, config))
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-ALS = Trainer(ALSConfig, train_als, fold_in_als, derive=with_alpha, race=RaceEntry(cost=2))
+def parts_als(interactions: csr_matrix, known: KnownSide, config: ALSConfig) -> npt.NDArray[np.float32]:
+    """What each item of a user adds to their vector, see `least_squares.solve_parts` and `Trainer`."""
+    return solve_parts(interactions, **_equations(known, config))
+
+
+def _equations(known: KnownSide, config: ALSConfig) -> dict[str, Any]:
+    return {
+        "known": known.factors,
+        "spectrum": known.kept("spectrum", lambda: Spectrum.of(known.trained_factors)),
+        "alpha": _alpha(config),
+        "regularization": config.regularization,
+        "in_spectrum": known.trained,
+    }
+
+
+ALS = Trainer(ALSConfig, train_als, fold_in_als, derive=with_alpha, race=RaceEntry(cost=2), parts=parts_als)

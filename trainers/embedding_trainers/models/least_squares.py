@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedding_trainers.models.conjugate_gradient import CpuSolver
-from embedding_trainers.models.padded_rows import padded_rows
+from embedding_trainers.models.padded_rows import PaddedRows, padded_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Spectrum", "row_regularization", "solve_exactly", "solve_many"]
+__all__ = ["Spectrum", "row_regularization", "solve_exactly", "solve_many", "solve_parts"]
 
 _STEPS_PER_OCTAVE = 1.5  # rows whose weights differ by less than this share a regularisation
 _STEPS_FROM_ZERO = 10  # of conjugate gradient
@@ -105,22 +105,67 @@ def solve_exactly(
         spectrum: of `known`, or of those `in_spectrum`; the others, and the result, are those of `solve_many`.
         in_spectrum: which of the known ones count for rows without them too, shape (n_known,); None for all.
     """
-    dim = known.shape[1]
-    solved = np.empty((weights.shape[0], dim))
+    system = _System(known, spectrum, alpha, regularization, in_spectrum)
+    solved = np.empty((weights.shape[0], known.shape[1]))
     for block in padded_rows(weights):
-        z, more = known[block.columns] @ spectrum.directions, alpha * block.weights.astype(np.float64)
-        right = np.where(more > 0, 1 + more, 0)[..., None]
-        if in_spectrum is not None:
-            more = np.where(in_spectrum[block.columns], more, right[..., 0])
-        ridge = row_regularization(block.weights.sum(axis=1), alpha, regularization)
-        diagonal = spectrum.values + ridge[:, None]
+        solved[block.rows] = system.solve(block, system.confidence(block)[..., None])[..., 0]
+    return np.asarray(solved @ spectrum.directions.T, np.float32)
+
+
+def solve_parts(
+    weights: csr_matrix,
+    known: _Floats,
+    spectrum: Spectrum,
+    *,
+    alpha: float,
+    regularization: float,
+    in_spectrum: npt.NDArray[np.bool_] | None = None,
+) -> _Floats:
+    """What each entry of a row adds to its vector, which is their sum, as the equations are linear in Σ c y.
+
+    The product of a part with the vector of an item is what the entry adds to the item's score (Hu, Koren & Volinsky,
+    ICDM 2008, section 5).
+
+    Args:
+        weights: shape (1, n_known), not empty; see `solve_exactly` for the rest.
+
+    Returns:
+        float32, shape (entries of the row, dim), in the order of its indices.
+    """
+    system = _System(known, spectrum, alpha, regularization, in_spectrum)
+    (block,) = padded_rows(weights)
+    parts = system.solve(block, system.confidence(block)[..., None] * np.eye(block.columns.shape[1]))
+    return np.asarray(parts[0].T @ spectrum.directions.T, np.float32)
+
+
+@dataclass(frozen=True)
+class _System:
+    """The left side of the equations of any rows; the fields are the arguments of `solve_exactly`."""
+
+    known: _Floats
+    spectrum: Spectrum
+    alpha: float
+    regularization: float
+    in_spectrum: npt.NDArray[np.bool_] | None
+
+    def confidence(self, block: PaddedRows) -> npt.NDArray[np.float64]:
+        """Return c of each entry, 0 where there is none, shape (b, w)."""
+        return np.where(block.weights > 0, 1 + self.alpha * block.weights.astype(np.float64), 0)
+
+    def solve(self, block: PaddedRows, right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Solve for each column of `right`, shape (b, w, r), in place of c; shape (b, dim, r), in the directions Q."""
+        dim = self.known.shape[1]
+        z, more = self.known[block.columns] @ self.spectrum.directions, self.alpha * block.weights.astype(np.float64)
+        if self.in_spectrum is not None:
+            more = np.where(self.in_spectrum[block.columns], more, self.confidence(block))
+        ridge = row_regularization(block.weights.sum(axis=1), self.alpha, self.regularization)
+        diagonal = self.spectrum.values + ridge[:, None]
         if block.columns.shape[1] < dim:
             scaled = z / diagonal[:, None, :]
             left = more[..., None] * np.matmul(scaled, z.transpose(0, 2, 1)) + np.eye(z.shape[1])
-            of_row = np.matmul(scaled.transpose(0, 2, 1), np.linalg.solve(left, right))
+            solved = np.matmul(scaled.transpose(0, 2, 1), np.linalg.solve(left, right))
         else:
             left = np.matmul((z * more[..., None]).transpose(0, 2, 1), z)
             left[:, np.arange(dim), np.arange(dim)] += diagonal
-            of_row = np.linalg.solve(left, np.matmul(z.transpose(0, 2, 1), right))
-        solved[block.rows] = of_row[..., 0]
-    return np.asarray(solved @ spectrum.directions.T, np.float32)
+            solved = np.linalg.solve(left, np.matmul(z.transpose(0, 2, 1), right))
+        return np.asarray(solved)

@@ -10,13 +10,13 @@ from pydantic import Field
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.models.device import refuse_gpu
-from embedding_trainers.models.least_squares import Spectrum, solve_exactly, solve_many
+from embedding_trainers.models.least_squares import Spectrum, solve_exactly, solve_many, solve_parts
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RaceEntry, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["SVD", "SVDConfig", "fold_in_svd", "train_svd"]
+__all__ = ["SVD", "SVDConfig", "fold_in_svd", "parts_svd", "train_svd"]
 
 _TOLERANCE = 1e-3  # of singular values; far below what ranking notices
 
@@ -157,21 +157,28 @@ def fold_in_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig, o
         options: not used.
     """
     if known.entity == "item":
-        trained = known.trained_factors
-        spectrum = known.kept("spectrum", lambda: Spectrum.of(trained))
-        regularization = config.regularization * float(spectrum.values.sum()) / len(trained)
-        folded = solve_exactly(
-            interactions,
-            known.factors,
-            spectrum,
-            alpha=config.alpha,
-            regularization=regularization,
-            in_spectrum=known.trained,
-        )
+        folded = solve_exactly(interactions, **_equations(known, config))
     else:
         degrees = np.asarray(interactions.sum(axis=1), np.float32).ravel()
         folded = _item_vectors(interactions @ known.factors, degrees, config)
     return Folded(folded, np.zeros(len(folded), np.float32))
 
 
-SVD = Trainer(SVDConfig, train_svd, fold_in_svd, race=RaceEntry(cost=1))
+def parts_svd(interactions: csr_matrix, known: KnownSide, config: SVDConfig) -> _Floats:
+    """What each item of a user adds to their vector, see `least_squares.solve_parts` and `Trainer`."""
+    return solve_parts(interactions, **_equations(known, config))
+
+
+def _equations(items: KnownSide, config: SVDConfig) -> dict[str, Any]:
+    trained = items.trained_factors
+    spectrum = items.kept("spectrum", lambda: Spectrum.of(trained))
+    return {
+        "known": items.factors,
+        "spectrum": spectrum,
+        "alpha": config.alpha,
+        "regularization": config.regularization * float(spectrum.values.sum()) / len(trained),
+        "in_spectrum": items.trained,
+    }
+
+
+SVD = Trainer(SVDConfig, train_svd, fold_in_svd, race=RaceEntry(cost=1), parts=parts_svd)

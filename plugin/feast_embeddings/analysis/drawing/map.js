@@ -64,6 +64,15 @@ function painter(canvas, places, numbers, nGroups, strength) {
   };
 }
 
+/** Save rows of text as a CSV file (RFC 4180, with newlines of Unix). */
+export function downloadTable(name, rows) {
+  const cell = (text) => /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const lines = rows.map((row) => row.map(cell).join(",") + "\n"), link = made("a", { download: name });
+  link.href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
 /**
  * Fill `place`, an element with a size, with a map.
  *
@@ -212,11 +221,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   named.onchange = () => { names.hidden = !named.checked; };
   select.onclick = () => { select.ariaPressed = String(select.ariaPressed !== "true"); };
   save.onclick = () => {
-    const cell = (text) => /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-    const rows = ids.filter((_, i) => strength[i] > 1), link = made("a", { download: `${data.id}s.csv` });
-    link.href = URL.createObjectURL(new Blob([[data.id, ...rows].map(cell).join("\n") + "\n"], { type: "text/csv" }));
-    link.click();
-    URL.revokeObjectURL(link.href);
+    downloadTable(`${data.id}s.csv`, [data.id, ...ids.filter((_, i) => strength[i] > 1)].map((id) => [id]));
   };
   search.oninput = () => pick(null);
   const down = new Map();

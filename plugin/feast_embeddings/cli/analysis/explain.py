@@ -41,13 +41,16 @@ def explain(
     from feast_embeddings.analysis.explanation import explain_nearness, explain_score
 
     if user is not None and item is not None:
-        score, added = explain_score(store, store.parse_id("user", user), store.parse_id("item", item))
+        parts = explain_score(store, store.parse_id("user", user), store.parse_id("item", item))
         if as_json:
-            rows = [{"item": id, "adds": value} for id, value in added]
-            print_json({"user": user, "item": item, "folded_in_score": score, "items": rows})
+            rows = [{"item": id, "adds": value} for id, value in parts.added]
+            told = {"user": user, "item": item, "folded_in_score": parts.score, "method": parts.method, "items": rows}
+            print_json(told)
             return
-        click.echo(f"score of {item} for {user}, folded in from {len(added)} items: {score:.4f}")
-        for id, value in added:
+        click.echo(
+            f"score of {item} for {user}, folded in from {len(parts.added)} items ({parts.method}): {parts.score:.4f}"
+        )
+        for id, value in parts.added:
             click.echo(f"{value:+.4f}  {id}")
         return
     first, second = (store.parse_id(entity, id) for id in ids)

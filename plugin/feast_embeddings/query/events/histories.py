@@ -17,7 +17,7 @@ from feast_embeddings.events import Event, EventLog
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.visitors import Visitors
 
-__all__ = ["Recent", "recent_users", "seen_items", "vectors_now"]
+__all__ = ["Recent", "history_now", "recent_users", "seen_items", "vectors_now"]
 
 _Vector = npt.NDArray[np.float32]
 
@@ -80,6 +80,15 @@ def recent_users(
 def seen_items(users: LiveCollection, point: StoredPoint | ScoredPoint) -> Sequence[Id]:
     """Return what a stored user has seen."""
     return users.side.codec.native(SEEN, point.payload) or ()
+
+
+def history_now(users: LiveCollection, events: EventLog, user_id: Id) -> dict[Id, float] | None:
+    """Return the items of a user with their weights, the newest last, with all events so far; None if unknown."""
+    codec = users.side.codec
+    seen_keys = [*codec.payload_keys(SEEN), WEIGHTS_KEY] if SEEN in codec.types else []
+    (point,) = users.points([user_id], users.side.field.name, [TIMESTAMP_KEY, *seen_keys])
+    new = [event for event in events.of_users([user_id]).get(user_id, ()) if _is_newer(event, point)]
+    return None if point is None and not new else _history(users, point, new)
 
 
 def _read(

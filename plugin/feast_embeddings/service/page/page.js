@@ -2,7 +2,7 @@ import { EmbeddingClient, EmbeddingServiceError } from "./client/index.js";
 import { byId, element, firstStop, moveByArrows } from "./dom.js";
 import { Listing } from "./listing.js";
 import { MapView } from "./map_view.js";
-import { pickButton, showResults, showSubject } from "./results.js";
+import { ResultTable, pickButton, showSubject } from "./results.js";
 import { SHOWN, question, readState, writeState } from "./state.js";
 import { showVersion } from "./version.js";
 import { counted, filterHelp, told } from "./words.js";
@@ -126,6 +126,7 @@ function pick(entity, id) {
   }
 }
 
+const table = new ResultTable(pick);
 const mapView = new MapView(byId("map-view"), {
   open(entity, id) {
     go({ view: "list", entity, id, show: Object.keys(SHOWN[entity])[0] });
@@ -190,7 +191,7 @@ async function ask() {
   controls(kind);
   byId("subject").hidden = byId("question").hidden = state.id === null;
   if (state.id === null) {
-    byId("results").replaceChildren();
+    table.clear();
     byId("status").textContent = "";
     return;
   }
@@ -211,7 +212,7 @@ async function ask() {
     const milliseconds = Math.round(performance.now() - started);
     signal.throwIfAborted();
     showSubject(state.entity, state.id, row);
-    showResults(byId("results"), answer.results, kind, score, pick);
+    table.show(answer.results, { model: state.model, entity: kind, score });
     byId("status").textContent = told(answer, state, milliseconds);
     byId("filter-note").textContent = filterHelp(answer.results) || byId("filter-note").textContent;
     trouble("");
@@ -221,7 +222,7 @@ async function ask() {
     }
   } catch (error) {
     signal.throwIfAborted();
-    byId("results").replaceChildren();
+    table.clear();
     byId("status").textContent = "";
     if (error.errors?.filter) {
       refused(error.errors.filter);

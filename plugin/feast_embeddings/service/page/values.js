@@ -31,6 +31,16 @@ export function shown(value) {
   return text(value);
 }
 
+/** A value, of which a long one takes a few lines; all of it is its title. */
+export function clamped(value) {
+  return element("div", { className: "clamp", title: inFull(value) }, shown(value));
+}
+
+/** A value as text that leaves nothing out. */
+export function inFull(value) {
+  return value === null || value === undefined ? "" : typeof value === "number" ? String(value) : text(value);
+}
+
 function text(value) {
   if (typeof value === "number" && !Number.isInteger(value)) {
     return String(Number(value.toPrecision(6)));
