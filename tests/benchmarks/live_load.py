@@ -47,6 +47,7 @@ _PATH = "/v1/models/shop/"
 _CONNECTIONS = 64
 _GIVE_UP_SECONDS = 10.0
 _WARM_SECONDS = 10
+_IDLE_SECONDS = 2.0
 
 
 def make_repo(folder: Path, n_users: int, n_items: int) -> Repo:
@@ -59,7 +60,7 @@ def make_repo(folder: Path, n_users: int, n_items: int) -> Repo:
 
     def table(ids: pa.Array, seen_items: pa.Array | None = None) -> EmbeddingTable:
         vectors = centres[rng.integers(CLUSTERS, size=len(ids))] + rng.standard_normal((len(ids), _DIM), np.float32)
-        return EmbeddingTable(ids, vectors / 8, np.arange(1, len(ids) + 1), seen_items=seen_items)
+        return EmbeddingTable(ids, vectors / np.float32(8), np.arange(1, len(ids) + 1), seen_items=seen_items)
 
     repo = init_repo(folder)
     if url := os.environ.get("QDRANT_URL"):
@@ -117,7 +118,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._free: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._at_once = asyncio.Semaphore(_CONNECTIONS)
 
     async def post(self, path: str, body: Any) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class Client:
             OSError, EOFError: it is not 200, or none came.
         """
         async with self._at_once:
-            reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+            reader, writer = await self._connection()
             try:
                 writer.write(prepared(_PATH + path, body))
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -136,11 +137,20 @@ class Client:
             except BaseException:
                 writer.close()
                 raise
-            self._free.append((reader, writer))
+            self._free.append((time.perf_counter(), reader, writer))
         if not head.startswith(b"HTTP/1.1 200"):
             raise OSError(f"{path}: {head.splitlines()[0]!r} {answer[:200]!r}")
         found: dict[str, Any] = json.loads(answer)
         return found
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            since, reader, writer = self._free.pop()
+            # The service ends connections without a request.
+            if time.perf_counter() - since < _IDLE_SECONDS:
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
     async def until_up(self) -> None:
         """Wait until an answer comes."""
