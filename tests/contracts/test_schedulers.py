@@ -38,7 +38,6 @@ def test_every_example_runs_refresh() -> None:
     assert len(lines) == 4  # cron, systemd, GitHub Actions, Airflow
     for line in lines:
         assert options_of(shlex.split(line))["model"] == "shop"
-    assert options_of(container()["command"])["repo"] == "/srv/repo"
     words = re.search(r"subprocess.run\(\[(.*?)\]", example("refresh_job.py"))
     assert words is not None
     assert options_of(re.findall(r'"([^"]*)"', words[1]))["model"] == "shop"
@@ -67,21 +66,6 @@ def test_github_workflow() -> None:
     assert workflow[True]["schedule"] == [{"cron": "15 3 * * *"}]  # YAML 1.1 reads `on` as true
     assert workflow["concurrency"]
     assert [list(step) for step in workflow["jobs"]["refresh"]["steps"]] == [["run"]]
-
-
-def container() -> dict[str, Any]:
-    (found,) = yaml.safe_load(example("cronjob.yaml"))["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    return dict(found)
-
-
-def test_kubernetes_cron_job() -> None:
-    """Runs as the user of the image, never two at once, on a volume that is there."""
-    job = yaml.safe_load(example("cronjob.yaml"))
-    assert (job["apiVersion"], job["kind"], job["spec"]["concurrencyPolicy"]) == ("batch/v1", "CronJob", "Forbid")
-    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    user = pod["securityContext"]["runAsUser"]
-    assert f"USER {user}:{user}" in (ROOT / "Dockerfile").read_text()
-    assert {mount["name"] for mount in container()["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
 @pytest.mark.parametrize(("name", "package"), [("refresh_dag.py", "airflow"), ("refresh_job.py", "dagster")])

@@ -215,3 +215,24 @@ def test_kills_lose_nothing_and_count_nothing_twice(kafka: Broker, log: EventLog
     read(Topic(kafka.servers, name, f"{name}-0", settings), log)
     assert {event.item_id for event in kept(log)} == oracle
     assert len(kept(log)) == len(oracle)
+
+
+@pytest.mark.slow
+def test_kills_of_one_group(kafka: Broker, log: EventLog, start: Callable[..., Job]) -> None:
+    """SIGKILL at 50 moments of one consumer group, which goes on where it was; ids are those of topic and offset."""
+    name, moments, written = kafka.topic(partitions=2), random.Random(0), 0  # noqa: S311
+    # A member that was killed holds its partitions until its session ends; a static one takes its own place at once.
+    settings = {"group.instance.id": "one", "session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
+    topic = Topic(kafka.servers, name, name, settings)
+    for _ in range(50):
+        kafka.write(name, [message(item=written + n) for n in range(20)], lambda n: n % 2)
+        written += 20
+        job = start(process_jobs.follow_topic_and_tell, topic, log.path)
+        for _ in range(moments.randrange(4)):
+            job.receive()
+        time.sleep(moments.uniform(0, 0.02))
+        job.kill()
+        assert len({event.event_id for event in kept(log)}) == len(kept(log)) <= written
+    read(topic, log)
+    assert sorted(event.item_id for event in kept(log)) == list(range(written))
+    assert sum(kafka.committed(name, name, 2)) == written

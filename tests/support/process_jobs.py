@@ -40,7 +40,7 @@ from feast_embeddings.engines.engine import TIMESTAMP_KEY, CollectionSpec, Point
 from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events import Event, EventLog
 from feast_embeddings.files import writer_lock
-from feast_embeddings.following import Form, Topic, follow_folder, follow_topic
+from feast_embeddings.following import Form, Table, Topic, follow_folder, follow_table, follow_topic
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.query.store import EmbeddingStore
 
@@ -442,6 +442,12 @@ def push_events_and_tell(pipe: Connection, repo: Path) -> None:
 def follow_topic_and_tell(pipe: Connection, topic: Topic, path: Path) -> None:
     """Follow a topic into the event log at a path, in small batches; tell of each when it is there."""
     for batch in follow_topic(topic, EventLog(path), Form(), batch=5, once=False, stopped=lambda: False):
+        pipe.send(batch.added)
+
+
+def follow_table_and_tell(pipe: Connection, table: Table, path: Path) -> None:
+    """Follow a table into the event log at a path, in small batches; tell of each when it is there."""
+    for batch in follow_table(table, EventLog(path), Form(), batch=5, once=False, stopped=lambda: False):
         pipe.send(batch.added)
 
 

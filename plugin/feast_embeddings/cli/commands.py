@@ -78,7 +78,10 @@ _COMMANDS = {
         "changes.events",
         "Write the recorded interactions to a Parquet file, with the columns of the log that the model was trained on.",
     ),
-    "follow": ("changes.follow", "Record interactions from files that appear in a folder, or from a Kafka topic."),
+    "follow": (
+        "changes.follow",
+        "Record interactions from files that appear in a folder, a Kafka topic, or a table of PostgreSQL.",
+    ),
     "set-attributes": (
         "changes.set_attributes",
         "Set attributes of live users and items, such as price and stock, without a training.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from feast_embeddings.events.attributes import SetAttributes, SetValue, set_attributes_of
 from feast_embeddings.events.event import OLDEST, WEIGHTS, Event, to_events
 from feast_embeddings.events.hidden import Hidden, hidden_of
-from feast_embeddings.events.log import Added, Backlog, EventLog, ReadFile, Since, event_log_of
+from feast_embeddings.events.log import Added, Backlog, EventLog, Position, ReadFile, Since, event_log_of
 
 __all__ = [
     "OLDEST",
@@ -15,6 +15,7 @@ __all__ = [
     "Event",
     "EventLog",
     "Hidden",
+    "Position",
     "ReadFile",
     "SetAttributes",
     "SetValue",

@@ -12,7 +12,7 @@ from feast_embeddings.errors import EmbeddingsError
 from feast_embeddings.events.event import Event
 from feast_embeddings.events.file import ModelFile, columns_of
 
-__all__ = ["Added", "Backlog", "EventLog", "ReadFile", "Since", "event_log_of"]
+__all__ = ["Added", "Backlog", "EventLog", "Position", "ReadFile", "Since", "event_log_of"]
 
 _BATCH = 10_000
 _NEWEST = 1_000
@@ -70,15 +70,28 @@ class ReadFile(NamedTuple):
     sha256: str
 
 
+class Position(NamedTuple):
+    """How far a table has been read.
+
+    Attributes:
+        name: of the table, with its database and schema.
+        position: all rows up to this id are in the log, or are no interactions.
+    """
+
+    name: str
+    position: int
+
+
 class EventLog(ModelFile):
     """The events of one model."""
 
-    def add(self, events: Sequence[Event], source: ReadFile | None = None) -> Added:
+    def add(self, events: Sequence[Event], source: ReadFile | Position | None = None) -> Added:
         """Append events, all or none; when it returns they survive a crash of the machine.
 
         Args:
             events: those with an event id that is there already are not added again.
-            source: the file that they came from, which is then in `read_files`.
+            source: the file that they came from, which is then in `read_files`; or how far a table has been read, which
+                `position` then returns, unless it was further.
         """
         with self._making() as connection, connection:
             before = connection.total_changes
@@ -88,7 +101,13 @@ class EventLog(ModelFile):
                 events,
             )
             added = connection.total_changes - before
-            if source is not None:
+            if isinstance(source, Position):
+                connection.execute(
+                    "INSERT INTO positions (name, position) VALUES (?, ?) "
+                    "ON CONFLICT (name) DO UPDATE SET position = max(position, excluded.position)",
+                    source,
+                )
+            elif source is not None:
                 connection.execute(
                     "INSERT INTO read_files (name, size, modified, sha256) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT (name) DO NOTHING",
@@ -101,11 +120,20 @@ class EventLog(ModelFile):
         if not self.path.exists():
             return {}
         with self._opened("ro") as connection:
-            known = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'read_files'")
-            if known.fetchone() is None:  # a file of an earlier release, not written since
+            if not _has_table(connection, "read_files"):
                 return {}
             rows = connection.execute("SELECT name, size, modified, sha256 FROM read_files")
             return {row[0]: ReadFile(*row) for row in rows}
+
+    def position(self, name: str) -> int | None:
+        """Return the id up to which a table has been read; None if it has not."""
+        if not self.path.exists():
+            return None
+        with self._opened("ro") as connection:
+            if not _has_table(connection, "positions"):
+                return None
+            row = connection.execute("SELECT position FROM positions WHERE name = ?", [name]).fetchone()
+        return None if row is None else int(row[0])
 
     def of_users(self, user_ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
         """Return the events of each of these users that has some, oldest first."""
@@ -211,6 +239,12 @@ class EventLog(ModelFile):
                     f"{self.path.name}-wal has their bytes: run it again"
                 )
         return deleted
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Return whether there is a table; a file of an earlier release lacks some until something is written to it."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", [name])
+    return known.fetchone() is not None
 
 
 def _select(connection: sqlite3.Connection) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +12,11 @@ from feast_embeddings.errors import InputError
 from feast_embeddings.events import EventLog, ReadFile
 from feast_embeddings.following.file_events import read_events
 from feast_embeddings.following.form import Batch, Form
+from feast_embeddings.following.pausing import pause
 
 __all__ = ["follow_folder"]
 
 _UNFINISHED = (".tmp", ".part")
-_POLL_SECONDS = 1.0
-_STOP_SECONDS = 0.1
 
 
 class _Found(NamedTuple):
@@ -58,13 +56,7 @@ def follow_folder(
         if once:
             return
         if not waiting:
-            _pause(stopped)
-
-
-def _pause(stopped: Callable[[], bool]) -> None:
-    until = time.monotonic() + _POLL_SECONDS
-    while not stopped() and time.monotonic() < until:
-        time.sleep(_STOP_SECONDS)
+            pause(stopped)
 
 
 def _waiting(folder: Path, read: dict[str, ReadFile]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One message of a topic as an event."""
+"""One message of a topic, or one row of a table, as an event."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["message_event"]
 _WHOLE = re.compile(WHOLE_NUMBER)
 
 
-def message_event(value: bytes | None, form: Form, now: datetime, event_id: str) -> Event | None:
+def message_event(value: bytes | str | None, form: Form, now: datetime, event_id: str) -> Event | None:
     """Return the event that a message has as JSON; None if its weight is 0.
 
     Fields that the form does not name are ignored.
@@ -38,7 +38,7 @@ def message_event(value: bytes | None, form: Form, now: datetime, event_id: str)
     try:
         given = json.loads(value or b"")
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise InputError(f"expected a JSON object, got {bytes(value or b'')[:40]!r}") from None
+        raise InputError(f"expected a JSON object, got {(value or b'')[:40]!r}") from None
     if not isinstance(given, dict):
         raise InputError(f"expected a JSON object, got {type(given).__name__}")
     own_weight, kind = _own_weight(given, form), _type(given, form)
@@ -51,7 +51,8 @@ def message_event(value: bytes | None, form: Form, now: datetime, event_id: str)
         "item_id": _id(given.get(form.item), form.item, form.item_ids),
         "timestamp": now if moment is None else moment,
         "weight": weight,
-        "event_id": given.get(EVENT_ID, event_id),
+        # A null would let it count each time that it is read.
+        "event_id": event_id if (own_id := given.get(EVENT_ID)) is None else own_id,
     }
     try:
         (event,) = to_events([fields], now)

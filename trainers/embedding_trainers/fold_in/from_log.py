@@ -66,7 +66,8 @@ class FoldIn:
         self._fold_in, self._parts = found.fold_in, found.parts
         self._config = found.configure(trainer.config)
         self._csr_matrix: Any = import_extra("scipy.sparse").csr_matrix
-        self._threadpool_limits: Any = import_extra("threadpoolctl").threadpool_limits
+        # To look for the libraries that have threads takes longer than to fold in a user.
+        self._threads: Any = import_extra("threadpoolctl").ThreadpoolController()
         self.other = _OTHER[entity]
         self.history = artifact.manifest.history
         self._strength = float((artifact.manifest.content_of(entity) or {}).get("strength", 0))
@@ -102,7 +103,7 @@ class FoldIn:
     def fold(self, matrix: csr_matrix, *, seed: int = 0) -> Folded:
         """A vector for each row of `matrix`."""
         # Many small problems: BLAS threads would wait for each other longer than they work.
-        with self._threadpool_limits(1, "blas"):
+        with self._threads.limit(limits=1, user_api="blas"):
             return self._fold_in(matrix, self._known, self._config, RunOptions(seed=seed))
 
     def vectors(

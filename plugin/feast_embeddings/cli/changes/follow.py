@@ -1,4 +1,4 @@
-"""`follow`: interactions from a folder or Kafka into the model's event log, as a process."""
+"""`follow`: interactions from a folder, Kafka or PostgreSQL into the model's event log, as a process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feast_embeddings.query.events.vectors import EventsPushed
     from feast_embeddings.reading import IdType
 
-_MESSAGES = 1000
+_ROWS = 1000
 # They add the argument ``source_of``, which makes of a place what says how interactions are written there.
 _column_options: Callable[[Callable[..., None]], Callable[..., None]] = from_trainers("columns")
 _Configured: type[click.Command] = from_trainers("command")
@@ -32,8 +32,11 @@ _Configured: type[click.Command] = from_trainers("command")
     "--source",
     required=True,
     metavar="SOURCE",
-    help="folder:DIR or DIR: Parquet, CSV or JSON files that appear in it; kafka://host:port/topic: messages in JSON.",
+    help="folder:DIR or DIR: Parquet, CSV or JSON files that appear in it; kafka://host:port/topic: messages in JSON; "
+    "postgresql://user:${PGPASSWORD}@host/database: rows of a table.",
 )
+@click.option("--table", metavar="NAME", help="PostgreSQL: the table, perhaps with its schema, as shop.clicks.")
+@click.option("--position-column", metavar="NAME", help="PostgreSQL: the column that numbers the rows.  [default: id]")
 @click.option("--group", metavar="NAME", help="Kafka: the consumer group.  [default: feast-embeddings-MODEL]")
 @click.option(
     "--kafka-conf",
@@ -41,7 +44,12 @@ _Configured: type[click.Command] = from_trainers("command")
     metavar="KEY=VALUE",
     help="Kafka: a setting of librdkafka, as security.protocol=SASL_SSL; ${NAME} is a variable of the environment.",
 )
-@click.option("--batch", type=click.IntRange(1, 100_000), metavar="N", help="Kafka: messages a batch.  [default: 1000]")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Kafka, PostgreSQL: messages or rows a batch.  [default: 1000]",
+)
 @click.option("--once", is_flag=True, help="Read what is there, and end.")
 @click.option(
     "--push",
@@ -55,6 +63,8 @@ _Configured: type[click.Command] = from_trainers("command")
 @json_option
 def follow(
     source: str,
+    table: str | None,
+    position_column: str | None,
     group: str | None,
     kafka_conf: tuple[str, ...],
     batch: int | None,
@@ -66,30 +76,41 @@ def follow(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Record interactions from files that appear in a folder, or from a Kafka topic.
+    """Record interactions from files that appear in a folder, a Kafka topic, or a table of PostgreSQL.
 
     Each is recorded once, as by POST …/interactions: the next rank knows it, and with --push every query. SIGINT and
     SIGTERM end it after the current batch, with exit code 0.
     """
     from feast_embeddings.events import event_log_of
-    from feast_embeddings.following import Topic, follow_folder, follow_topic
+    from feast_embeddings.following import Table, Topic, follow_folder, follow_table, follow_topic
 
     opened = Repo.open(repo)
     name = one_model(opened, model)
     form = _form(source_of(source), _id_types(opened, name))
     log = event_log_of(opened.data, name)
     pushes = _pushes(repo, name) if push else None
+    given: dict[str, object] = {"--table": table, "--position-column": position_column}
+    given |= {"--group": group, "--kafka-conf": kafka_conf, "--batch": batch}
     with _stopping() as stopped:
         if source.startswith("kafka:"):
+            _refuse(given, "a topic", "--table", "--position-column")
             topic = Topic.parse(source, group or f"feast-embeddings-{name}", _settings(kafka_conf))
-            batches = follow_topic(topic, log, form, batch=batch or _MESSAGES, once=once, stopped=stopped)
+            batches = follow_topic(topic, log, form, batch=batch or _ROWS, once=once, stopped=stopped)
+        elif Table.is_address(source):
+            _refuse(given, "a table", "--group", "--kafka-conf")
+            followed = Table.parse(source, table, position_column)
+            batches = follow_table(followed, log, form, batch=batch or _ROWS, once=once, stopped=stopped)
         else:
-            for option, value in (("--group", group), ("--kafka-conf", kafka_conf), ("--batch", batch)):
-                if value:
-                    raise InputError(f"{option} has no effect on a folder; leave it out")
+            _refuse(given, "a folder", *given)
             folder = Path(source.removeprefix("folder:"))
             batches = follow_folder(folder, log, form, once=once, stopped=stopped)
         _report(batches, pushes, quiet, as_json)
+
+
+def _refuse(given: dict[str, object], source: str, *options: str) -> None:
+    for option in options:
+        if given[option]:
+            raise InputError(f"{option} has no effect on {source}; leave it out")
 
 
 def _pushes(repo: str, model: str) -> Callable[[], EventsPushed]:

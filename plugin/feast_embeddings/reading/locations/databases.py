@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from feast_embeddings.errors import InputError, MissingExtraError, import_extra
 from feast_embeddings.reading.relation import ArrowStream
 
-__all__ = ["DATABASES", "open_query"]
+__all__ = ["DATABASES", "open_query", "said"]
 
 # Scheme -> the module that connects, and the package that has it.
 DATABASES = {
@@ -55,7 +55,7 @@ def open_query(name: str, uri: str, query: str, exits: ExitStack) -> ArrowStream
         cursor.execute(query)
         reader: ArrowStream = cursor.fetch_record_batch()
     except driver.Error as error:
-        raise InputError(f"{name}: {_said(error, uri)}") from None
+        raise InputError(f"{name}: {said(error, uri)}") from None
     return reader
 
 
@@ -80,8 +80,8 @@ def _check_query(name: str, address: str, query: str) -> None:
             raise InputError(f"{name}: {error}") from None
 
 
-def _said(error: Exception, uri: str) -> str:
-    """The first line of an error, without the password of the URI."""
+def said(error: Exception, uri: str) -> str:
+    """Return the first line of an error, without the password of the URI."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     text = lines[0][:300]
     for secret in re.findall(r"://[^/@:]*:([^@]*)@", uri):
