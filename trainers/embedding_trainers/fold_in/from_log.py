@@ -159,7 +159,7 @@ class FoldIn:
         if self._parts is None:
             return None
         columns = self.numbers(ids)
-        with self._threadpool_limits(1, "blas"):
+        with self._threads.limit(limits=1, user_api="blas"):
             of_columns = self._parts(self.matrix(np.zeros_like(columns), columns, weights), self._known, self._config)
         parts = np.empty_like(of_columns)
         parts[np.argsort(columns)] = of_columns
