@@ -114,6 +114,50 @@ def test_a_new_file_waits_for_who_is_making_it(tmp_path: Path) -> None:
     other.close()
 
 
+def test_a_new_file_has_its_tables_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads at the moment when it appears, or makes it at the same time, finds it complete."""
+    path, link, seen = tmp_path / "x.sqlite", os.link, list[object]()
+
+    def appear(source: Path, target: Path) -> None:
+        assert not path.exists()
+        monkeypatch.setattr(os, "link", link)
+        seen.append(EventLog(path).of_users(["u"]))
+        EventLog(path).add([Event("u", "first", 1, 1.0, "a")])
+        link(source, target)  # the other one was quicker
+
+    monkeypatch.setattr(os, "link", appear)
+    EventLog(path).add([Event("u", "second", 2, 1.0, "b")])
+    assert seen == [{}]
+    assert [event.item_id for part in EventLog(path).batches() for event in part] == ["first", "second"]
+    assert not [file.name for file in tmp_path.iterdir() if not file.name.startswith(path.name)]
+
+
+def test_a_kept_connection_sees_what_others_write(tmp_path: Path) -> None:
+    """Other processes, a forked child, and a file that took the place of the first."""
+    log, event = EventLog(tmp_path / "x.sqlite"), Event("u", "i", 1, 1.0, None)
+    assert log.of_users(["u"]) == {}
+    log.add([event])
+    assert log.of_users(["u"]) == {"u": [event]}
+    add = "import sys; from pathlib import Path; from feast_embeddings.events import *; "
+    add += "EventLog(Path(sys.argv[1])).add([Event('u', 'j', 2, 1.0, None)])"
+    subprocess.run([sys.executable, "-c", add, log.path], check=True)
+    assert [found.item_id for found in log.of_users(["u"])["u"]] == ["i", "j"]
+    child = os.fork()
+    if child == 0:  # what its parent opened is not its own
+        os._exit(0 if len(log.of_users(["u"])["u"]) == 2 and log.add([event]).added == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(log.of_users(["u"])["u"]) == 3
+    shutil.copy(log.path, tmp_path / "copy.sqlite")
+    assert len(EventLog(tmp_path / "copy.sqlite").of_users(["u"])["u"]) == 3
+    log.forget(["u"], [])
+    assert log.of_users(["u"]) == {}
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert log.of_users(["u"]) == {}
+    log.add([event])
+    assert log.of_users(["u"]) == {"u": [event]}
+
+
 _WRITER = """
 import sys
 from pathlib import Path

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,8 @@ CREATE INDEX IF NOT EXISTS attributes_pending ON attributes (entity) WHERE pendi
 # Columns of events that files of an earlier release lack until something is written to them.
 _ADDED = {"type": "TEXT", "own_weight": "REAL"}
 _WAIT_SECONDS = 10.0
+# SQLite forbids a process even to close what its parent opened.
+_OF_PARENTS: list[sqlite3.Connection] = []
 # The holder may be writing a large collection again.
 _LOCK_SECONDS = 600.0
 
@@ -54,6 +58,7 @@ class ModelFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kept = threading.local()
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -83,6 +88,8 @@ class ModelFile:
         """Open the file to write to; make it and its tables if they are missing."""
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self._make()
         with self._opened("rwc") as connection:
             _log_ahead(connection)
             connection.executescript(_TABLES)
@@ -91,6 +98,44 @@ class ModelFile:
                 with suppress(sqlite3.OperationalError):
                     connection.execute(f"ALTER TABLE events ADD COLUMN {name} {_ADDED[name]}")
             yield connection
+            # Readers keep the file open, so that closing it does not do this: a copy of the file alone is complete.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _make(self) -> None:
+        """Make the file with its tables; no process sees it without them."""
+        new = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with closing(sqlite3.connect(new)) as connection:
+                _log_ahead(connection)
+                connection.executescript(_TABLES)
+            with suppress(FileExistsError):  # another process made it meanwhile
+                os.link(new, self.path)
+        finally:
+            new.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """Open the file to read once, or None without a file, by a connection that the thread keeps.
+
+        To open it for each query takes longer than the query. It is opened again if another file took its place.
+        """
+        with self._errors():
+            try:
+                found = self.path.stat()
+            except FileNotFoundError:
+                yield None
+                return
+            identity = os.getpid(), found.st_dev, found.st_ino
+            if getattr(self._kept, "identity", None) != identity:
+                if getattr(self._kept, "identity", (0,))[0] not in (0, os.getpid()):
+                    _OF_PARENTS.append(self._kept.connection)
+                if not os.access(self.path.parent, os.W_OK):
+                    # Opened as it is now, and so of no use for the next query.
+                    with self._opened("ro") as connection:
+                        yield connection
+                    return
+                self._kept.connection, self._kept.identity = self._open("rw"), identity
+            yield self._kept.connection
 
     @contextmanager
     def _opened(self, mode: str) -> Iterator[sqlite3.Connection]:

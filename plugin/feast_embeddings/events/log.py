@@ -145,9 +145,9 @@ class EventLog(ModelFile):
 
     def _of(self, column: Literal["user_id", "item_id"], ids: Sequence[Id]) -> Mapping[Id, list[Event]]:
         found: dict[Id, list[Event]] = {}
-        if not self.path.exists():
-            return found
-        with self._opened("ro") as connection:
+        with self._reading() as connection:
+            if connection is None:
+                return found
             for start in range(0, len(ids), _ASKED):
                 asked = list(ids[start : start + _ASKED])
                 among = f"WHERE {column} IN ({', '.join('?' * len(asked))})"

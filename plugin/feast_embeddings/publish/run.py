@@ -123,9 +123,9 @@ def publish_artifact(
         nonlocal n_history
         steps.begin("history")
         n_history += write_history(tables, artifact.path.parent)
+        steps.begin("store")
         if store is not None:
             # Before it goes live, so that who sees it live finds its files.
-            steps.begin("store")
             store.push(artifact)
 
     warnings = [f"{name} cannot be read, and stays as it is: {why}" for name, why in plan.unreadable.items()]
