@@ -243,7 +243,7 @@ def test_bpr_rows_stand_alone(rng: np.random.Generator) -> None:
     matrix = sparse(rng, (50, 30))
     factors = rng.standard_normal((30, 4)).astype(np.float32)
     known = KnownSide("item", factors, rng.standard_normal(30).astype(np.float32), rng.integers(1, 9, 30))
-    config = BPRConfig(factors=4)
+    config = BPRConfig(factors=4, regularization=0.01)
     together = fold_in_bpr(matrix, known, config, ONE_THREAD)
     alone = fold_in_bpr(matrix[7], known, config, ONE_THREAD)
     turn = rotation(rng, 4)

@@ -83,7 +83,7 @@ def test_artifact_holds_the_factors(repo: Path, tmp_path: Path) -> None:
         manifest.dim,
         manifest.seed,
     ) == (3, 3, 6, 4, 5)
-    assert ("bpr", BPRConfig(factors=4, iterations=3)) == (
+    assert ("bpr", BPRConfig(factors=4, iterations=3, regularization=0.04)) == (
         manifest.trainer.name,
         BPRConfig.model_validate(manifest.trainer.config),
     )

@@ -44,7 +44,7 @@ def test_a_trainer_of_another_package_wins(repo: Path, log: Path) -> None:
     out, err = auto(repo, log)
     assert ", chosen by auto: oracle " in out.splitlines()[0]
     table = [line.split(" | ")[0] for line in err.splitlines() if line.startswith("| ")]
-    assert sorted(table[2:]) == ["| als", "| oracle", "| softmax", "| svd"]
+    assert sorted(table[2:]) == ["| als", "| bpr", "| oracle", "| softmax", "| svd"]
 
     out, err = auto(repo, log, "--json", "--no-align")
     assert err == ""
@@ -52,7 +52,7 @@ def test_a_trainer_of_another_package_wins(repo: Path, log: Path) -> None:
     assert found["trainer"] == {"name": "oracle", "config": {"factors": 4}}
     assert found["tuning"] == manifest.tuning
     assert found["tuning"]["race"]["validation"] == "random 20% of each user's items, 50 users"
-    assert {lap["trainer"] for lap in found["tuning"]["race"]["trainers"]} == {"als", "oracle", "softmax", "svd"}
+    assert {lap["trainer"] for lap in found["tuning"]["race"]["trainers"]} == {"als", "bpr", "oracle", "softmax", "svd"}
     assert set(found["seconds"]) == {"read", "race", "evaluate", "fit", "write"}
     assert auto(repo, log, "--quiet")[1] == ""
 

@@ -229,12 +229,13 @@ def test_who_races(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_some_race_on_some_logs() -> None:
-    """A trainer that says which logs suit it is not trained on others; bpr suits short histories."""
+    """A trainer that says which logs suit it is not trained on others; bpr suits short histories and dense logs."""
     [bpr] = (each for each in find_racers({}, weighs=False)[0] if each.name == "bpr")
     assert bpr.entry.suits is not None
-    shape = LogShape(n_users=10, n_items=9, n_pairs=149, weight=1)
+    shape = LogShape(n_users=10, n_items=1500, n_pairs=149, weight=1)
     assert bpr.entry.suits(shape)
     assert not bpr.entry.suits(replace(shape, n_pairs=150))
+    assert bpr.entry.suits(replace(shape, n_pairs=151))
 
     asked = []
 
