@@ -72,7 +72,7 @@ def with_regularization(log: LogShape, config: BPRConfig) -> BPRConfig:
     """Give a config without regularization one that grows with the fourth root of the log's density.
 
     It is 0.03 where one of twenty pairs occurs. On each of six logs that is near the best of a grid, where a fixed one
-    loses up to a fifth of NDCG on some (`tests.benchmarks.bpr_defaults`).
+    loses up to a fifth of NDCG on some (`tests.benchmarks.one_parameter`).
     """
     if config.regularization is not None:
         return config
