@@ -28,7 +28,7 @@ from feast_embeddings.reading.faults import first_line
 
 __all__ = ["ArtifactStore"]
 
-_MANIFEST, _UNFINISHED = "manifest.json", ".manifest.json"
+_MANIFEST = "manifest.json"
 _DISK = LocalFileSystem()
 _PASSWORD = re.compile(r"(://[^/@]*:)[^@/]*@")
 
@@ -96,17 +96,24 @@ class ArtifactStore:
             self._files.create_dir(folder)
             found = {f.base_name for f in self._files.get_file_info(FileSelector(folder)) if f.type == FileType.File}
             missing = [name for name, info in manifest.files.items() if name not in found or old.get(name) != info]
-            for name in missing:
-                file = str(artifact.verified_file(name))
-                copy_files(file, f"{folder}/{name}", source_filesystem=_DISK, destination_filesystem=self._files)
-            if there != raw:
-                # A reader of a shared folder must not see half of it; an object appears as a whole anyway.
-                with self._files.open_output_stream(f"{folder}/{_UNFINISHED}") as written:
-                    written.write(raw)
-                self._files.move(f"{folder}/{_UNFINISHED}", f"{folder}/{_MANIFEST}")
-            # Also what a push left that was killed here.
-            for name in found - manifest.files.keys() - {_MANIFEST, _UNFINISHED}:
-                self._files.delete_file(f"{folder}/{name}")
+            try:
+                for name in missing:
+                    file = str(artifact.verified_file(name))
+                    with self._whole(f"{folder}/{name}") as target:
+                        copy_files(file, target, source_filesystem=_DISK, destination_filesystem=self._files)
+                if there != raw:
+                    with (
+                        self._whole(f"{folder}/{_MANIFEST}") as target,
+                        self._files.open_output_stream(target) as written,
+                    ):
+                        written.write(raw)
+                # Also what a push left that was killed here.
+                for name in found - manifest.files.keys() - {_MANIFEST}:
+                    self._files.delete_file(f"{folder}/{name}")
+            except FileNotFoundError:
+                # Another push of this version may have finished, and deleted what this one was writing.
+                if self._manifest(manifest.model, manifest.version) != raw:
+                    raise
         return bool(missing) or there != raw
 
     def pull(self, data: Path, model: str, version: str) -> Artifact:
@@ -169,6 +176,20 @@ class ArtifactStore:
                 fsync(target / name)
             (target / _MANIFEST).write_bytes(raw)
             fsync(target / _MANIFEST)
+
+    @contextlib.contextmanager
+    def _whole(self, path: str) -> Iterator[str]:
+        """Give a path to write to, which becomes this one in one step: a folder would show half of a file.
+
+        An object appears as a whole anyway.
+        """
+        if not isinstance(self._files, LocalFileSystem):
+            yield path
+            return
+        folder, name = posixpath.split(path)
+        unfinished = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
+        yield unfinished
+        self._files.move(unfinished, path)
 
     def _manifest(self, model: str, version: str) -> bytes | None:
         """Return the bytes of the manifest of a version here; None if it is not."""
