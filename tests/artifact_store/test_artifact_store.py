@@ -217,10 +217,12 @@ def test_pushes_of_one_version_at_once_all_succeed(tmp_path: Path) -> None:
 def test_a_store_among_the_versions_is_refused(tmp_path: Path, inside: str) -> None:
     """Its pushes would delete saved maps there as leftovers."""
     repo = machine(tmp_path / "repo", inside.format(repo=tmp_path / "repo"), tmp_path)
-    repo.data.mkdir(exist_ok=True)
+    write_version(repo.data)
     (repo.path / "link").symlink_to("data")
     with pytest.raises(InputError, match="name a folder next to it"):
         artifact_store_of(repo.feature_store())
+    apply(repo)
+    assert "name a folder next to it" in str([f for f in examine(repo).findings if f.check == "stored"])
 
 
 @pytest.mark.parametrize("url", ["../of all/ü%20#x/", "file://{parent}/of all"])
