@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +30,7 @@ from feast_embeddings.artifact.forgetting import forget_on_disk
 from feast_embeddings.artifact_store import ArtifactStore
 from feast_embeddings.doctor import examine
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, FoldInError, InputError
+from feast_embeddings.model.versions import artifact_store_of
 from feast_embeddings.publish.versions import list_versions, prune_versions, roll_back
 from feast_embeddings.query.answers import Found, Neighbours
 from feast_embeddings.query.store import EmbeddingStore
@@ -159,6 +163,15 @@ def test_a_damaged_copy_is_not_pulled(url: str, tmp_path: Path, name: str, raw: 
     assert not list((tmp_path / "here").glob("shop/.*"))
 
 
+@pytest.mark.parametrize("name", ["items.parquet", "manifest.json"])
+def test_a_pull_replaces_a_damaged_copy_on_this_disk(url: str, tmp_path: Path, name: str) -> None:
+    artifact, store = write_version(tmp_path), ArtifactStore(url)
+    store.push(artifact)
+    whole = files_on_disk(artifact)
+    (artifact.path / name).write_bytes(b"{")
+    assert files_on_disk(store.pull(tmp_path, "shop", artifact.manifest.version)) == whole
+
+
 def test_a_push_completes_what_is_missing(url: str, tmp_path: Path) -> None:
     store, artifact = ArtifactStore(url), write_version(tmp_path)
     store.push(artifact)
@@ -191,6 +204,45 @@ def test_forgetting_wins_on_every_machine(url: str, tmp_path: Path) -> None:
     pulled = store.pull(tmp_path / "b", "shop", version)
     assert files_on_disk(pulled) == files_of(url)
     assert "u-1" not in pulled.table("user", ["user_id"])["user_id"].to_pylist()
+
+
+def test_pushes_of_one_version_at_once_all_succeed(tmp_path: Path) -> None:
+    artifact, n_pushes = write_version(tmp_path / "there"), 4
+    with ThreadPoolExecutor(n_pushes) as pool:
+        for n in range(12):
+            url, together = str(tmp_path / f"store{n}"), Barrier(n_pushes)
+
+            def push(url: str = url, together: Barrier = together) -> None:
+                together.wait()
+                ArtifactStore(url).push(artifact)
+
+            for done in [pool.submit(push) for _ in range(n_pushes)]:
+                done.result()
+            ArtifactStore(url).push(artifact)
+            assert files_of(url) == files_on_disk(artifact)
+
+
+@pytest.mark.parametrize("inside", ["data", "data/store", "data/../data/shop/", "file://{repo}/data", "link"])
+def test_a_store_among_the_versions_is_refused(tmp_path: Path, inside: str) -> None:
+    """Its pushes would delete saved maps there as leftovers."""
+    repo = machine(tmp_path / "repo", inside.format(repo=tmp_path / "repo"), tmp_path)
+    write_version(repo.data)
+    (repo.path / "link").symlink_to("data")
+    with pytest.raises(InputError, match="name a folder next to it"):
+        artifact_store_of(repo.feature_store())
+    apply(repo)
+    assert "name a folder next to it" in str([f for f in examine(repo).findings if f.check == "stored"])
+
+
+@pytest.mark.parametrize("url", ["../of all/ü%20#x/", "file://{parent}/of all"])
+def test_a_folder_is_found_by_path_or_url(tmp_path: Path, url: str) -> None:
+    artifact = write_version(tmp_path / "there")
+    store = artifact_store_of(machine(tmp_path / "repo", url.format(parent=tmp_path), tmp_path).feature_store())
+    assert store is not None
+    store.push(artifact)
+    assert store.versions("shop") == [artifact.manifest.version]
+    assert list((tmp_path / "of all").rglob("manifest.json"))
+    assert ".." not in str(store)
 
 
 @pytest.mark.parametrize("bad", ["nothing://x/y", "s3:///y"])
@@ -339,6 +391,20 @@ def test_a_lost_store_is_a_reason_not_a_path(serves: Repo, url: str) -> None:
     assert [finding.level for finding in stored] == ["problem"]
     assert stored[0].fix is not None
     assert "publish" in stored[0].fix
+
+
+def test_a_damaged_copy_here_is_called_damaged_and_can_be_pulled_again(trained: Repo, command: Command) -> None:
+    (version,) = version_folders(trained.data, "shop")
+    (version / "manifest.json").write_text("{")
+    with pytest.raises(FoldInError, match="its files are damaged"):
+        EmbeddingStore(trained.feature_store(), "shop").rank_visitor(["sku-1"], k=5)
+    (found,) = [finding for finding in examine(trained).findings if finding.check == "artifacts"]
+    assert found.fix is not None
+    remove, pull = (shlex.split(part) for part in found.fix.split(" && "))
+    assert remove == ["rm", "-r", str(version)]
+    shutil.rmtree(version)
+    assert command(*pull[1:]).code == 0
+    assert EmbeddingStore(trained.feature_store(), "shop").rank_visitor(["sku-1"], k=5).ids
 
 
 def test_forget_reaches_the_store_and_what_only_it_has(serves: Repo, url: str) -> None:

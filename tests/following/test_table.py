@@ -204,7 +204,7 @@ def test_columns_and_tables_that_cannot_be_followed(clicks: Clicks, log: EventLo
         (name, "number", Form(), "column 'number' is numeric; expected one of whole numbers that grow"),
         (name, None, Form(user="who"), "has no column 'who'; its columns are 'id', 'user_id'"),
         (name, None, Form(timestamp="at"), "has no column 'at'"),
-        ("gone", None, Form(), "has no table gone"),
+        ("gone", None, Form(), "has no table gone; .*in double quotes"),
         ("a b", None, Form(), "invalid name syntax"),
         (f"{name}_view", None, Form(), "is not a table"),
         (f"{name}_cached", None, Form(), "gives each session 32 numbers at once, .*CACHE 1"),

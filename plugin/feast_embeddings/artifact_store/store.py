@@ -28,7 +28,7 @@ from feast_embeddings.reading.faults import first_line
 
 __all__ = ["ArtifactStore"]
 
-_MANIFEST, _UNFINISHED = "manifest.json", ".manifest.json"
+_MANIFEST = "manifest.json"
 _DISK = LocalFileSystem()
 _PASSWORD = re.compile(r"(://[^/@]*:)[^@/]*@")
 
@@ -96,23 +96,30 @@ class ArtifactStore:
             self._files.create_dir(folder)
             found = {f.base_name for f in self._files.get_file_info(FileSelector(folder)) if f.type == FileType.File}
             missing = [name for name, info in manifest.files.items() if name not in found or old.get(name) != info]
-            for name in missing:
-                file = str(artifact.verified_file(name))
-                copy_files(file, f"{folder}/{name}", source_filesystem=_DISK, destination_filesystem=self._files)
-            if there != raw:
-                # A reader of a shared folder must not see half of it; an object appears as a whole anyway.
-                with self._files.open_output_stream(f"{folder}/{_UNFINISHED}") as written:
-                    written.write(raw)
-                self._files.move(f"{folder}/{_UNFINISHED}", f"{folder}/{_MANIFEST}")
-            # Also what a push left that was killed here.
-            for name in found - manifest.files.keys() - {_MANIFEST, _UNFINISHED}:
-                self._files.delete_file(f"{folder}/{name}")
+            try:
+                for name in missing:
+                    file = str(artifact.verified_file(name))
+                    with self._whole(f"{folder}/{name}") as target:
+                        copy_files(file, target, source_filesystem=_DISK, destination_filesystem=self._files)
+                if there != raw:
+                    with (
+                        self._whole(f"{folder}/{_MANIFEST}") as target,
+                        self._files.open_output_stream(target) as written,
+                    ):
+                        written.write(raw)
+                # Also what a push left that was killed here.
+                for name in found - manifest.files.keys() - {_MANIFEST}:
+                    self._files.delete_file(f"{folder}/{name}")
+            except FileNotFoundError:
+                # Another push of this version may have finished, and deleted what this one was writing.
+                if self._manifest(manifest.model, manifest.version) != raw:
+                    raise
         return bool(missing) or there != raw
 
     def pull(self, data: Path, model: str, version: str) -> Artifact:
         """Copy a version into the folder of trained versions, verify it, and return it.
 
-        One that is there already stays, unless users or items were forgotten here that it still has.
+        One that is there already stays, unless it is damaged, or users or items were forgotten here that it still has.
 
         Raises:
             InputError: it is not here; the message lists those that are.
@@ -126,7 +133,7 @@ class ArtifactStore:
         parsed = self._parsed(raw, model, version)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / version
-        if target.exists() and not _has_forgotten(read_manifest(target), parsed):
+        if target.exists() and not _may_stay(target, parsed):
             delete_artifacts(data, model, [version])
         with writing(folder):
             if not target.exists():
@@ -170,6 +177,20 @@ class ArtifactStore:
             (target / _MANIFEST).write_bytes(raw)
             fsync(target / _MANIFEST)
 
+    @contextlib.contextmanager
+    def _whole(self, path: str) -> Iterator[str]:
+        """Give a path to write to, which becomes this one in one step: a folder would show half of a file.
+
+        An object appears as a whole anyway.
+        """
+        if not isinstance(self._files, LocalFileSystem):
+            yield path
+            return
+        folder, name = posixpath.split(path)
+        unfinished = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
+        yield unfinished
+        self._files.move(unfinished, path)
+
     def _manifest(self, model: str, version: str) -> bytes | None:
         """Return the bytes of the manifest of a version here; None if it is not."""
         if not is_version_name(version):
@@ -198,6 +219,17 @@ class ArtifactStore:
             raise
         except (OSError, pa.ArrowException) as error:
             raise EmbeddingsError(f"{self} {what}: {first_line(error)}") from error
+
+
+def _may_stay(path: Path, stored: Manifest) -> bool:
+    """Return whether a copy on this disk is whole, and has nothing that was forgotten from the stored one."""
+    try:
+        artifact = Artifact(path, read_manifest(path))
+        for name in artifact.manifest.files:
+            artifact.verified_file(name)
+    except ArtifactError:
+        return False
+    return _has_forgotten(artifact.manifest, stored)
 
 
 def _has_forgotten(manifest: Manifest, other: Manifest) -> bool:

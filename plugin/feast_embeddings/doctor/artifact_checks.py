@@ -42,7 +42,9 @@ def artifacts(patient: Patient) -> Iterator[Finding]:
             except (ArtifactError, OSError) as error:
                 if not folder.is_dir():  # deleted since it was listed
                     continue
-                fix = f"{shlex.join(['rm', '-r', str(folder)])} && {patient.command('prune', model, *_REFRESH)}"
+                again = ("pull", model, "--version", folder.name)
+                then = patient.command(*again if patient.has_artifact_store else ("prune", model, *_REFRESH))
+                fix = f"{shlex.join(['rm', '-r', str(folder)])} && {then}"
                 message = f"version {folder.name} is damaged: {error} (or restore it from a backup)"
                 yield Finding("artifacts", "problem", message, fix, model)
         if whole:

@@ -22,7 +22,7 @@ from feast_embeddings.model.sides import Side
 from feast_embeddings.model.versions import artifact_store_of
 from feast_embeddings.times import is_future
 
-__all__ = ["drift", "freshness", "live", "spaces"]
+__all__ = ["drift", "freshness", "live", "spaces", "stored"]
 
 _SAMPLE = 200
 _ROWS = 65_536
@@ -119,9 +119,11 @@ def _gone(patient: Patient, found: _Live) -> Iterator[Finding]:
 def stored(patient: Patient) -> Iterator[Finding]:
     """Check that the artifact store, if there is one, answers and has the live versions."""
     patient.need_engine()
-    if not patient.has_artifact_store or (store := artifact_store_of(patient.feature_store())) is None:
+    if not patient.has_artifact_store:
         return
     try:
+        if (store := artifact_store_of(patient.feature_store())) is None:
+            return
         for found in _found(patient):
             there = store.versions(found.model)
             for version in sorted(found.versions.difference(there)):

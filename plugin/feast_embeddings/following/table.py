@@ -207,7 +207,10 @@ class _Rows:
             table.name,
         )
         if not found:
-            raise InputError(f"{table.place} has no table {table.name}; expected one that this user can see")
+            raise InputError(
+                f"{table.place} has no table {table.name}; expected one that this user can see, written as in SQL: "
+                "a name with upper case in double quotes"
+            )
         ((self._oid, kind, database, schema, name, is_standby),) = found
         self.name = f"{database}.{schema}.{name}"
         if kind not in _KINDS:

@@ -14,6 +14,8 @@ __all__ = ["LoadedOnce"]
 
 T = TypeVar("T")
 
+_DAMAGED = "its files are damaged; restore them, or publish another version"
+
 
 class LoadedOnce(ABC, Generic[T]):
     """What is made of one version's files for the first request, and then kept; safe to use from many threads.
@@ -46,8 +48,10 @@ class LoadedOnce(ABC, Generic[T]):
         # The reasons may name files, which clients over HTTP must not see; they are kept as causes.
         try:
             artifact = self._versions.load(self.version)
-        except (ArtifactError, InputError, OSError) as error:
+        except (InputError, OSError) as error:
             raise self._cannot("it is not in this repo's data folder; copy it there, or publish one that is") from error
+        except ArtifactError as error:
+            raise self._cannot(_DAMAGED) from error
         except EmbeddingsError as error:
             raise self._cannot("the artifact store does not give it") from error
         try:
@@ -55,6 +59,6 @@ class LoadedOnce(ABC, Generic[T]):
         except OptionError:
             raise
         except (ArtifactError, OSError) as error:
-            raise self._cannot("its files are damaged; restore them, or publish another version") from error
+            raise self._cannot(_DAMAGED) from error
         except EmbeddingsError as error:
             raise self._cannot(str(error)) from error

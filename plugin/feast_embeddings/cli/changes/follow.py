@@ -35,7 +35,7 @@ _Configured: type[click.Command] = from_trainers("command")
     help="folder:DIR or DIR: Parquet, CSV or JSON files that appear in it; kafka://host:port/topic: messages in JSON; "
     "postgresql://user:${PGPASSWORD}@host/database: rows of a table.",
 )
-@click.option("--table", metavar="NAME", help="PostgreSQL: the table, perhaps with its schema, as shop.clicks.")
+@click.option("--table", metavar="NAME", help='PostgreSQL: the table as in SQL, such as shop.clicks or shop."Clicks".')
 @click.option("--position-column", metavar="NAME", help="PostgreSQL: the column that numbers the rows.  [default: id]")
 @click.option("--group", metavar="NAME", help="Kafka: the consumer group.  [default: feast-embeddings-MODEL]")
 @click.option(

@@ -3,7 +3,7 @@
 import { Columns } from "./columns.js";
 import { byId, element, firstStop } from "./dom.js";
 import { downloadTable } from "./drawing/map.js";
-import { attributesOf, clamped, inFull, nameOf } from "./values.js";
+import { attributesOf, cell, clamped, nameOf } from "./values.js";
 
 /** Make a button that picks a user or an item, with its name, if it has one, and its id. */
 export function pickButton(row, entity, pick) {
@@ -90,7 +90,8 @@ export class ResultTable {
     const { results, model, entity } = this.#answer;
     const columns = this.#shownNames();
     const rows = results.map(({ id, score, metadata }) => [id, nameOf(metadata), score, ...columns.map((name) => metadata?.[name])]);
-    downloadTable(`${model}-${entity}s.csv`, [[`${entity}_id`, "name", "score", ...columns], ...rows.map((row) => row.map(inFull))]);
+    const header = [`${entity}_id`, "name", "score", ...columns];
+    downloadTable(`${model}-${entity}s.csv`, [header, ...rows].map((row) => row.map(cell)));
   }
 }
 

@@ -41,6 +41,12 @@ export function inFull(value) {
   return value === null || value === undefined ? "" : typeof value === "number" ? String(value) : text(value);
 }
 
+/** A value as a cell for a spreadsheet, which would run text that begins so as a formula: a ' keeps it text. */
+export function cell(value) {
+  const full = inFull(value);
+  return typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${full}` : full;
+}
+
 function text(value) {
   if (typeof value === "number" && !Number.isInteger(value)) {
     return String(Number(value.toPrecision(6)));
