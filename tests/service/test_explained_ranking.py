@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.support.asking import Asking
@@ -46,27 +47,20 @@ def test_reasons_are_the_librarys(service: Asking, address: str, trained: Shop) 
     """For a user and a visitor; nothing more is in the answer, and without `explain` there are none."""
     store = EmbeddingStore(trained.feature_store, "shop")
     with EmbeddingClient(address) as client:
-        for body, expected, decoded in [
-            (
-                {"user_id": "both"},
-                store.rank("both", 5, explain=True),
-                client.rank("shop", "both", limit=5, explain=True),
-            ),
-            (
-                {"interactions": VISIT},
-                store.rank_visitor(SEEN, 5, explain=True),
-                client.rank("shop", interactions=SEEN, limit=5, explain=True),
-            ),
-        ]:
-            assert expected.because is not None
-            assert all(expected.because)
+        told = [client.rank("shop", "both", limit=5, explain=True)]
+        told.append(client.rank("shop", interactions=SEEN, limit=5, explain=True))
+        expected = [store.rank("both", 5, explain=True), store.rank_visitor(SEEN, 5, explain=True)]
+        bodies: list[dict[str, Any]] = [{"user_id": "both"}, {"interactions": VISIT}]
+        for body, found, decoded in zip(bodies, expected, told, strict=True):
+            assert found.because is not None
+            assert all(found.because)
             results = service.post(RANK, {**body, "limit": 5, "explain": True}).json()["results"]
-            rows = zip(expected.ids, expected.scores.tolist(), expected.because, strict=True)
+            rows = zip(found.ids, found.scores.tolist(), found.because, strict=True)
             assert results == [
                 {"id": id, "score": score, "because": [{"id": other, "adds": adds} for other, adds in reasons]}
                 for id, score, reasons in rows
             ]
-            assert (decoded.ids, decoded.because) == (expected.ids, expected.because)
+            assert (decoded.ids, decoded.because) == (found.ids, found.because)
         assert client.rank("shop", "both").because is None
     assert service.post(RANK, {"user_id": "nobody-known", "explain": True}).json()["results"] == []
 
