@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from tests.benchmarks.read import medians
 
-from embedding_trainers.trainer import find_trainer, known_trainers
+from embedding_trainers.trainer import LogShape, find_trainer, known_trainers
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.publish.run import publish_artifact
@@ -40,6 +40,9 @@ def measure(folder: Path, trainer: str, n_items: int, calls: int) -> None:
         bias = rng.standard_normal(n).astype(np.float32) if kind == "sku" else None
         return EmbeddingTable(pa.array([f"{kind}-{i}" for i in range(n)]), vectors, np.arange(1, n + 1), bias)
 
+    found = find_trainer(trainer)
+    shape = LogShape(n_users=_USERS, n_items=n_items, n_pairs=n_items, weight=n_items)
+    config = found.complete(found.configure({"factors": _DIM}), shape)
     repo = init_repo(folder)
     artifact = write_artifact(
         repo.data,
@@ -47,7 +50,7 @@ def measure(folder: Path, trainer: str, n_items: int, calls: int) -> None:
         users=table("u", _USERS),
         items=table("sku", n_items),
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
-        trainer=TrainerInfo(name=trainer, config={"factors": _DIM}),
+        trainer=TrainerInfo(name=trainer, config=config.model_dump(mode="json")),
         seed=None,
         metrics={},
         fingerprint="",
@@ -65,7 +68,7 @@ def measure(folder: Path, trainer: str, n_items: int, calls: int) -> None:
         "visitor": [partial(store.rank_visitor, history) for history in histories],
         "user": [partial(store.rank, f"u-{i}") for i in range(calls)],
     }
-    if find_trainer(trainer).parts is not None:
+    if found.parts is not None:
         calls_of["visitor with reasons"] = [partial(store.rank_visitor, each, explain=True) for each in histories]
     times = medians(calls_of)
     sides = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())

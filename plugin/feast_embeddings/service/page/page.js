@@ -1,23 +1,20 @@
 import { EmbeddingClient, EmbeddingServiceError } from "./client/index.js";
 import { answerOfOther, answerTo } from "./asking.js";
-import { byId, element, firstStop, moveByArrows } from "./dom.js";
+import { byId, element, moveByArrows } from "./dom.js";
 import { Listing } from "./listing.js";
 import { MapView } from "./map_view.js";
-import { ResultTable, pickButton, showSubject, showVisitor } from "./results.js";
+import { Picker } from "./picker.js";
+import { ResultTable, showSubject, showVisitor } from "./results.js";
 import { SHOWN, isPicked, listed, question, readState, writeState } from "./state.js";
 import { offerVersions, showVersion } from "./version.js";
-import { because, counted, filterHelp, told, toldOfOther } from "./words.js";
+import { because, filterHelp, told, toldOfOther } from "./words.js";
 
 const KEY = "feast-embeddings-key";
-const STEP = 25;
 
 let client;
 let state;
-let listing;
-let shownRows = STEP;
 let version = null; // shown in the panel
 let asking = new AbortController();
-let searching = new AbortController();
 
 function connect() {
   const address = new URL(".", document.baseURI);
@@ -91,11 +88,11 @@ function all() {
   byId("model").value = state.model;
   if (onMap) {
     asking.abort();
-    searching.abort();
+    picker.abort();
     return [mapView.show(client, state.model, state.entity)];
   }
   mapView.hide();
-  return [list(), describe(), ask()];
+  return [picker.list(client, state), describe(), ask()];
 }
 
 /** Show the parts of the state that are not shown yet. */
@@ -106,10 +103,9 @@ function follow(before) {
   }
   const parts = [ask()];
   if (state.model !== before.model || listed(state) !== listed(before)) {
-    byId("search").value = "";
-    parts.push(list());
+    parts.push(picker.list(client, state, ""));
   } else if (state.entity !== before.entity) {
-    parts.push(find());
+    parts.push(picker.find(state));
   }
   if (state.model !== before.model) {
     parts.push(describe());
@@ -140,6 +136,11 @@ function remove(item) {
   byId("subject-heading").focus(); // the button that was pressed is gone
 }
 
+const picker = new Picker({
+  pick: (entity, id) => (state.entity === "visitor" ? toggle(id) : pick(entity, id)),
+  begin: (id) => go({ id }, { replace: true }),
+  fail,
+});
 const table = new ResultTable(pick);
 const mapView = new MapView(byId("map-view"), {
   open(entity, id) {
@@ -148,57 +149,6 @@ const mapView = new MapView(byId("map-view"), {
   },
   fail,
 });
-
-// --- picking
-
-async function list() {
-  byId("model").value = state.model;
-  listing = new Listing(client, state.model, listed(state));
-  shownRows = STEP;
-  await find();
-}
-
-async function find() {
-  searching.abort();
-  searching = new AbortController();
-  const { signal } = searching;
-  try {
-    await look(signal);
-  } catch (error) {
-    if (!error.errors?.cursor) {
-      throw error;
-    }
-    listing = new Listing(client, state.model, listed(state)); // the version of the previous pages is gone
-    await look(signal);
-  }
-}
-
-async function look(signal) {
-  const text = byId("search").value.trim();
-  const { rows, looked = null, more = false } = text ? await listing.search(text, signal) : await listing.first(shownRows, signal);
-  signal.throwIfAborted();
-  byId("list").replaceChildren(...rows.map((row) => element("li", {}, listButton(row))));
-  firstStop(byId("list"));
-  byId("more").hidden = !more;
-  byId("search-note").textContent = text ? counted(rows.length, looked, listed(state)) : "";
-  mark();
-  if (state.entity !== "visitor" && state.id === null && rows.length) {
-    go({ id: rows[0].id }, { replace: true });
-  }
-}
-
-const listButton = (row) => pickButton(row, listed(state), (entity, id) => (state.entity === "visitor" ? toggle(id) : pick(entity, id)));
-
-/** Mark the picked one in the list, or those of a visitor. */
-function mark() {
-  const isVisitor = state.entity === "visitor";
-  const picked = new Set((isVisitor ? state.items : [state.id]).map(String));
-  for (const button of byId("list").querySelectorAll("button")) {
-    const is = String(picked.has(button.querySelector(".id").textContent));
-    button.ariaCurrent = isVisitor ? null : is;
-    button.ariaPressed = isVisitor ? is : null;
-  }
-}
 
 // --- asking
 
@@ -241,7 +191,7 @@ async function ask() {
     byId("filter-note").textContent = filterHelp(answer.results) || byId("filter-note").textContent;
     trouble("");
     if (version !== null && answer.version !== version) {
-      listing = new Listing(client, state.model, listed(state)); // another version went live
+      picker.renew(client, state); // another version went live
       await describe();
     }
   } catch (error) {
@@ -287,7 +237,7 @@ function controls(kind) {
   byId("limit").value = String(state.limit);
   byId("filter").value = state.filter;
   refused("");
-  mark();
+  picker.mark(state);
 }
 
 function refused(reason) {
@@ -338,28 +288,6 @@ byId("question").addEventListener("submit", (event) => {
   event.preventDefault();
   go({ filter: byId("filter").value.trim() });
 });
-byId("more").addEventListener("click", () => {
-  shownRows += STEP;
-  find().catch(fail);
-});
-
-let typing;
-byId("search").addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(() => find().catch(fail), 200);
-});
-byId("search").addEventListener("keydown", async (event) => {
-  const first = () => byId("list").querySelector("button");
-  if (event.key === "ArrowDown") {
-    event.preventDefault();
-    first()?.focus();
-  } else if (event.key === "Enter") {
-    clearTimeout(typing);
-    await find().catch(fail);
-    first()?.click();
-  }
-});
-moveByArrows(byId("list"));
 moveByArrows(byId("results"));
 
 addEventListener("popstate", () => {
