@@ -221,6 +221,7 @@ def look_at(page: Browser, id: str, *, entity: str = "item") -> None:
     """Choose by searching, with the mouse."""
     page.click(f"#entity label:has([value={entity}])")
     page.run(
+        "document.querySelector('#search-note').textContent = '';"  # of the search before, maybe for the same
         "const search = document.querySelector('#search'); search.focus(); search.value = arguments[0];"
         "search.dispatchEvent(new InputEvent('input'))",
         id,
