@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from feast_embeddings.analysis.members import attribute_names, read_members
 from feast_embeddings.errors import InputError, MissingSideError, UnknownIdError
 from feast_embeddings.query.events.histories import history_now
-from feast_embeddings.query.reasons import known_items, score_parts
+from feast_embeddings.query.searching.reasons import known_items, score_parts
 
 if TYPE_CHECKING:
     from feast_embeddings.arguments import Id

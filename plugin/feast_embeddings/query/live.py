@@ -26,9 +26,9 @@ from feast_embeddings.query.events.histories import history_now, seen_items, vec
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import By, RankingOptions, ShapingOptions
 from feast_embeddings.query.ranking import rank_vectors
-from feast_embeddings.query.reasons import check_exact, with_reasons
 from feast_embeddings.query.searching.examples import Examples, direction_of
 from feast_embeddings.query.searching.likeness import Likeness
+from feast_embeddings.query.searching.reasons import check_exact, with_reasons
 from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.shaping import Shaping, shape
 from feast_embeddings.query.text import VersionText, search_items
