@@ -6,16 +6,16 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from tests.conftest import Command
 from tests.support.publishing import publish_any
 from tests.support.shop import Shop, apply
+from tests.support.two_tastes import SEEN, train_two_tastes
 
 from embedding_trainers.models.least_squares import row_regularization
-from embedding_trainers.train import train_model
 from embedding_trainers.trainer import find_trainer
 from feast_embeddings.artifact import embedding_matrix, load_artifact
+from feast_embeddings.errors import OptionError
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
 
@@ -38,15 +38,7 @@ def test_two_items(command: Command, common_shop: Shop) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
     """Users of two groups, each with items of its own, and one user of both."""
     repo = init_repo(tmp_path_factory.mktemp("trained") / "repo")
-    rng = np.random.default_rng(0)
-    users = np.repeat(np.arange(40), 6)
-    items = rng.integers(0, 10, len(users)) + 10 * (users % 2)
-    rows = {(f"u-{u}", f"sku-{i}") for u, i in zip(users, items, strict=True)}
-    rows |= {("both", item) for item in ("sku-1", "sku-2", "sku-11")} | {("one", "sku-1")}
-    log = pa.table(dict(zip(("user_id", "item_id"), map(list, zip(*sorted(rows), strict=True)), strict=True)))
-    log = pa.concat_tables([log, pa.table({"user_id": ["both"] * 2, "item_id": ["sku-1"] * 2})])  # three times in all
-    parameters = {"factors": 8, "iterations": 10}
-    artifact = train_model(repo.path, "shop", log, trainer="als", parameters=parameters).artifact
+    artifact = train_two_tastes(repo.path)
     publish_any(feature_store := apply(repo), artifact)
     return EmbeddingStore(feature_store, "shop")
 
@@ -78,14 +70,13 @@ def _split(store: EmbeddingStore, user: str, item: str) -> dict[str, float]:
     items = artifact.table("item")
     factors = dict(zip(items["item_id"].to_pylist(), embedding_matrix(items).astype(np.float64), strict=True))
     config = artifact.manifest.trainer.config
-    seen = {"sku-1": 3.0, "sku-2": 1.0, "sku-11": 1.0}
-    (ridge,) = row_regularization(np.array([sum(seen.values())]), config["alpha"], config["regularization"])
+    (ridge,) = row_regularization(np.array([sum(SEEN.values())]), config["alpha"], config["regularization"])
     every = np.array(list(factors.values()))
     left = every.T @ every + ridge * np.eye(8)
-    for id, weight in seen.items():
+    for id, weight in SEEN.items():
         left += config["alpha"] * weight * np.outer(factors[id], factors[id])
     solved = np.linalg.solve(left, factors[item])
-    return {id: float((1 + config["alpha"] * weight) * (solved @ factors[id])) for id, weight in seen.items()}
+    return {id: float((1 + config["alpha"] * weight) * (solved @ factors[id])) for id, weight in SEEN.items()}
 
 
 def test_a_trainer_that_cannot_split(
@@ -96,16 +87,17 @@ def test_a_trainer_that_cannot_split(
     monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, parts=None))
     where = ("--repo", trained.feature_store.repo_path)
     found = json.loads(command("explain", "--user", "both", "--item", "sku-5", "--json", *where).out)
-    seen = {"sku-1": 3.0, "sku-2": 1.0, "sku-11": 1.0}
+
+    fresh = EmbeddingStore(trained.feature_store, "shop")  # the other one keeps what it has loaded
 
     def score(left_out: str = "") -> float:
-        history = {id: weight for id, weight in seen.items() if id != left_out}
-        return float(trained.rank_visitor(history, 1, item_ids=["sku-5"], exclude_seen=False).scores[0])
+        history = {id: weight for id, weight in SEEN.items() if id != left_out}
+        return float(fresh.rank_visitor(history, 1, item_ids=["sku-5"], exclude_seen=False).scores[0])
 
     assert found["method"] == "leave-one-out"
     assert found["folded_in_score"] == pytest.approx(score(), abs=1e-5)
     added = {row["item"]: row["adds"] for row in found["items"]}
-    assert added == {id: pytest.approx(score() - score(id), abs=1e-5) for id in seen}
+    assert added == {id: pytest.approx(score() - score(id), abs=1e-5) for id in SEEN}
     ran = command("explain", "--user", "one", "--item", "sku-5", *where)
     assert (ran.code, "it takes 2" in ran.err, len(ran.err.splitlines())) == (2, True, 1)
 
@@ -123,6 +115,55 @@ def test_events_speak_too(command: Command, trained: EmbeddingStore) -> None:
     for user in ("no one", "one"):
         ran = command("explain", "--user", user, "--item", "sku-1", *where)
         assert (ran.code, user in ran.err, len(ran.err.splitlines())) == (2, True, 1)
+
+
+def test_rank_says_the_same(command: Command, trained: EmbeddingStore) -> None:
+    """The three that add most, with the numbers of the command; also of a seen result, and of one with events."""
+    where = ("--repo", trained.feature_store.repo_path)
+    trained.add_interactions([{"user_id": "busy", "item_id": f"sku-{n}"} for n in (3, 4, 5, 6, 15)])
+    for user, items in (("both", ["sku-1", "sku-5", "sku-12"]), ("busy", ["sku-4", "sku-7"])):
+        found = trained.rank(user, item_ids=items, exclude_seen=False, explain=True)
+        assert found.because is not None
+        assert set(found.ids) == set(items)
+        for item, reasons in zip(found.ids, found.because, strict=True):
+            told = json.loads(command("explain", "--user", user, "--item", item, "--json", *where).out)["items"]
+            assert [tuple(row.values()) for row in told if row["adds"] > 0][:3] == reasons
+    assert trained.rank("both", explain=True).to_dicts()[0].keys() == {"item_id", "score", "title", "because"}
+    assert trained.rank("both").because is None
+
+
+def test_a_visitor_is_told_too(trained: EmbeddingStore) -> None:
+    """The reasons sum to the score of a visitor with three items; those unknown, and hidden ones, are not named."""
+    found = trained.rank_visitor(SEEN | {"nothing": 1.0}, 20, explain=True)
+    assert found.because is not None
+    assert any(len(reasons) == 3 for reasons in found.because)
+    for item, score, reasons in zip(found.ids, found.scores.tolist(), found.because, strict=True):
+        assert dict(reasons) == {
+            id: pytest.approx(value, abs=1e-5) for id, value in _split(trained, "", str(item)).items() if value > 0
+        }
+        if len(reasons) == 3:
+            assert sum(reason.adds for reason in reasons) == pytest.approx(score, abs=1e-5)
+    trained.hide(items=["sku-1"])
+    try:
+        hidden = trained.rank_visitor(SEEN, 20, explain=True)
+        assert hidden.because == [[r for r in reasons if r.id != "sku-1"] for reasons in found.because]
+    finally:
+        trained.unhide(items=["sku-1"])
+    (stranger,) = trained.rank_batch(["stranger"], 3, fallback="popular", explain=True).answers
+    assert stranger is not None
+    assert stranger.because == [[], [], []]
+
+
+def test_rank_is_refused_where_the_trainer_cannot(trained: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of the option; no item is left out in turn, as that takes a fold-in for each."""
+    als = find_trainer("als")
+    monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, parts=None))
+    fresh = EmbeddingStore(trained.feature_store, "shop")
+    with pytest.raises(OptionError, match="as als and svd can") as refused:
+        fresh.rank("stranger", explain=True)
+    assert refused.value.option == "explain"
+    with pytest.raises(OptionError, match="as als and svd can"):
+        fresh.rank_visitor(SEEN, explain=True)
 
 
 def test_what_is_refused(command: Command, common_shop: Shop) -> None:

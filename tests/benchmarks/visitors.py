@@ -1,5 +1,7 @@
 """What a visitor costs next to a user: ranking from ten interactions, and from a vector that is stored.
 
+And what `explain` adds to the ranking of a visitor, for the trainers that can say why.
+
     python -m tests.benchmarks.visitors [--items 100000] [--trainer svd]
 
 One process measures both sides in turn, over random vectors, after the version has been loaded.
@@ -10,14 +12,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from tests.benchmarks.read import medians
 
-from embedding_trainers.trainer import known_trainers
+from embedding_trainers.trainer import LogShape, find_trainer, known_trainers
 from feast_embeddings import embedding_views
 from feast_embeddings.artifact import EmbeddingTable, TrainerInfo, write_artifact
 from feast_embeddings.publish.run import publish_artifact
@@ -36,6 +40,9 @@ def measure(folder: Path, trainer: str, n_items: int, calls: int) -> None:
         bias = rng.standard_normal(n).astype(np.float32) if kind == "sku" else None
         return EmbeddingTable(pa.array([f"{kind}-{i}" for i in range(n)]), vectors, np.arange(1, n + 1), bias)
 
+    found = find_trainer(trainer)
+    shape = LogShape(n_users=_USERS, n_items=n_items, n_pairs=n_items, weight=n_items)
+    config = found.complete(found.configure({"factors": _DIM}), shape)
     repo = init_repo(folder)
     artifact = write_artifact(
         repo.data,
@@ -43,7 +50,7 @@ def measure(folder: Path, trainer: str, n_items: int, calls: int) -> None:
         users=table("u", _USERS),
         items=table("sku", n_items),
         as_of=datetime(2026, 1, 1, tzinfo=UTC),
-        trainer=TrainerInfo(name=trainer, config={"factors": _DIM}),
+        trainer=TrainerInfo(name=trainer, config=config.model_dump(mode="json")),
         seed=None,
         metrics={},
         fingerprint="",
@@ -57,12 +64,13 @@ def measure(folder: Path, trainer: str, n_items: int, calls: int) -> None:
     started = time.perf_counter()
     store.rank_visitor(histories[0])
     first = time.perf_counter() - started
-    times = medians(
-        {
-            "visitor": [lambda history=history: store.rank_visitor(history) for history in histories],  # type: ignore[misc]
-            "user": [lambda user=f"u-{i}": store.rank(user) for i in range(calls)],  # type: ignore[misc]
-        }
-    )
+    calls_of: dict[str, list[Callable[[], object]]] = {
+        "visitor": [partial(store.rank_visitor, history) for history in histories],
+        "user": [partial(store.rank, f"u-{i}") for i in range(calls)],
+    }
+    if found.parts is not None:
+        calls_of["visitor with reasons"] = [partial(store.rank_visitor, each, explain=True) for each in histories]
+    times = medians(calls_of)
     sides = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())
     print(f"{trainer}, {n_items:,} items: {sides}; the first visitor {1000 * first:.0f} ms", flush=True)
 

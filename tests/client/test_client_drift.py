@@ -91,7 +91,7 @@ ARGUMENTS = {
 }  # fmt: skip
 # The caller knows the model; each vector is of the version of the answer; each version says whether it is live.
 UNREAD = {
-    *(f"{name}.model" for name in ("EmbeddingAnswer", "NeighboursAnswer", "BatchAnswer", "PageAnswer", "SearchAnswer")),
+    *(f"{name}Answer.model" for name in ("Embedding", "Neighbours", "Ranking", "Batch", "Page", "Search")),
     *("AddedAnswer.model", "AddedAnswer.duplicates", "AddedAnswer.without_weight"),
     *("NewItemsAnswer.model", "NewItemsAnswer.version"),
     *("EmbeddingRow.version", "EmbeddingRow.as_of", "VersionsAnswer.model", "VersionsAnswer.live_version"),

@@ -221,6 +221,7 @@ def look_at(page: Browser, id: str, *, entity: str = "item") -> None:
     """Choose by searching, with the mouse."""
     page.click(f"#entity label:has([value={entity}])")
     page.run(
+        "document.querySelector('#search-note').textContent = '';"  # of the search before, maybe for the same
         "const search = document.querySelector('#search'); search.focus(); search.value = arguments[0];"
         "search.dispatchEvent(new InputEvent('input'))",
         id,
@@ -364,7 +365,8 @@ def test_a_search_ends(page: Browser) -> None:
             const rows = Array.from({ length: 12000 }, (_, i) => ({ id: `x${i}`, metadata: { word: `word ${i}.` } }));
             const retrieve = async ({ filter, cursor = 0, limit }) => {
               asked++;
-              if (filter) return { rows: rows.filter(({ id }) => filter === `"item_id" = '${id}'`), nextCursor: null };
+              const asks = (id) => filter === `"item_id" IN ('${id}')`;
+              if (filter) return { rows: rows.filter(({ id }) => asks(id)), nextCursor: null };
               const next = cursor + limit;
               return { rows: rows.slice(cursor, next), nextCursor: next < rows.length ? next : null };
             };

@@ -76,7 +76,7 @@ export class EmbeddingClient {
   /** `similarUsers` for many users. */
   similarUsersBatch(request: BatchSimilarUsersRequest, options?: CallOptions): Promise<BatchAnswer>;
   /** The items with the highest score for a user, or for a visitor without an id; with `itemIds`, these reranked. */
-  rank(request: RankRequest, options?: CallOptions): Promise<NeighboursAnswer>;
+  rank(request: RankRequest, options?: CallOptions): Promise<RankingAnswer>;
   /** `rank` for many users. */
   rankBatch(request: BatchRankRequest, options?: CallOptions): Promise<BatchAnswer>;
   /** Items for a text, and for a user if there is one; the model has to be trained with content. */
@@ -481,6 +481,11 @@ export interface RankRequest {
   userId?: Id;
   /** Or all interactions of a visitor without an id. Unknown items are in `missing`. */
   interactions?: readonly Interaction[];
+  /**
+   * Whether each result says `because`: the items of the user or visitor that add most to its score. It needs a version
+   * of a trainer that can say so exactly, such as als or svd; false by default.
+   */
+  explain?: boolean;
 }
 
 /** An interaction of a visitor with an item. */
@@ -488,6 +493,36 @@ export interface Interaction {
   itemId: Id;
   /** Weight of such an interaction in training; 1 by default. */
   weight?: number;
+}
+
+export interface RankingAnswer {
+  model: string;
+  version: string;
+  /** The version's vector space: a `vector` of a request has to be of it. */
+  space: string;
+  /** `limit` results, or fewer if fewer match. */
+  results: RankedItem[];
+  /** Ids of the request that have no embedding, users or items. */
+  missing: Id[];
+  /** How someone without an embedding was answered, if a fallback was requested; else null. */
+  fallback: "popular" | "recent" | null;
+}
+
+export interface RankedItem {
+  id: Id;
+  /** Higher is better. */
+  score: number;
+  /** The attributes, if requested. */
+  metadata?: Attributes | null;
+  /** If requested, at most 3 items that add most to the score, the most first. */
+  because?: ReasonRow[] | null;
+}
+
+export interface ReasonRow {
+  /** An item of the user or visitor. */
+  id: Id;
+  /** To the score of the result, in units of the score. */
+  adds: number;
 }
 
 export interface BatchRankRequest {

@@ -74,6 +74,8 @@ test("neighbours, rankings and audiences are the library's", { skip }, async () 
   });
   assert.deepEqual(shaped, expected.shaped);
   assert.equal(shaped.fallback, "popular");
+  // The shop is not of a trainer that folds in.
+  await assert.rejects(client.rank({ modelName, userId: "u-3", explain: true }), (error) => error.status === 409);
   const alike = await client.usersForItem({ modelName, userIds: ["u-1", "u-2"], limit: 3 });
   assert.deepEqual(alike.results.map((row) => row.id), expected.lookalikeUsers);
 });

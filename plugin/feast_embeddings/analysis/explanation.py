@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from feast_embeddings.analysis.members import attribute_names, read_members
 from feast_embeddings.errors import InputError, MissingSideError, UnknownIdError
 from feast_embeddings.query.events.histories import history_now
+from feast_embeddings.query.searching.reasons import known_items, score_parts
 
 if TYPE_CHECKING:
     from feast_embeddings.arguments import Id
@@ -111,21 +112,20 @@ def explain_score(store: EmbeddingStore, user: Id, item: Id) -> ScoreParts:
     version = live.spec.version
     if history is None:
         raise UnknownIdError(f"user {user!r} is not in version {version} of model {store.model!r}")
-    history = dict(live.visitors.newest(history))
-    known = live.visitors.knows(list(history))
-    history = {id: weight for (id, weight), is_known in zip(history.items(), known, strict=True) if is_known}
+    history = known_items(live.visitors, live.visitors.newest(history))
     history.pop(item, None)
-    parts = live.visitors.parts(history) if history else None
-    least = 1 if parts is not None else 2
+    exact = live.visitors.has_parts
+    least = 1 if exact else 2
     if len(history) < least:
         raise InputError(
             f"user {user!r} has {len(history)} other seen items that version {version} knows, but it takes {least}; "
             "ask of a user who has seen more"
         )
-    if parts is not None:
+    if exact:
         method: Literal["exact", "leave-one-out"] = "exact"
         (score,) = _scores(live, [history], item)
-        added = (parts.astype(np.float64) @ live.embeddings("item", [item]).vectors[0]).tolist()
+        ((_, adds),) = score_parts(live.side("item"), live.visitors, history, [item])
+        added = adds.tolist()
     else:
         method = "leave-one-out"
         without = [{id: weight for id, weight in history.items() if id != left_out} for left_out in history]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Neighbours:
         missing: ids of the query that have no embedding.
         version, space: the model version that answered, and its vector space; a batch does not say the space.
         fallback: how someone without an embedding was answered, e.g. ``popular``; None for an answer by vector.
+        because: with `explain`, per id at most 3 items and what each adds to the score, the most first.
     """
 
     ids: list[Id]
@@ -76,11 +77,16 @@ class Neighbours:
     version: str
     space: str | None = None
     fallback: str | None = None
+    because: list[list[tuple[Id, float]]] | None = None
 
     @classmethod
-    def of(cls, answer: dict[str, Any], *, metadata: bool) -> Neighbours:
+    def of(cls, answer: dict[str, Any], *, metadata: bool, explain: bool = False) -> Neighbours:
         """Decode an answer."""
-        return cls.of_row(answer, answer["missing"], answer["version"], answer["space"], metadata=metadata)
+        found = cls.of_row(answer, answer["missing"], answer["version"], answer["space"], metadata=metadata)
+        if not explain:
+            return found
+        because = [[(reason["id"], reason["adds"]) for reason in row["because"]] for row in answer["results"]]
+        return replace(found, because=because)
 
     @classmethod
     def of_row(

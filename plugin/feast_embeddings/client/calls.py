@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -273,6 +274,7 @@ def rank(
     max_per: Mapping[str, int] | None = None,
     diversity: float = 0.0,
     fallback: Fallback = "none",
+    explain: bool = False,
     limit: int = 10,
     filter: str | None = None,
     return_metadata: bool = False,
@@ -292,6 +294,8 @@ def rank(
         max_per: attribute -> at most how many items of one value.
         diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
         fallback: what someone without an embedding gets: ``popular`` items, those of ``recent`` interactions, or none.
+        explain: also return which of their items add most to each score; it needs a version of a trainer that can say,
+            such as als or svd.
     """
     more = {
         "user_id": None if user_id is None else id_list([user_id], "user_id")[0],
@@ -299,9 +303,11 @@ def rank(
         "item_ids": None if item_ids is None else id_list(item_ids, "item_ids"),
         "exclude_seen": exclude_seen,
         "fallback": None if fallback == "none" else fallback,
+        "explain": explain or None,
         **_shaping(exclude_ids, boosts, offset, max_per, diversity),
     }
-    return _query(model, "rank", Neighbours.of, limit, filter, return_metadata, fields, version, **more)
+    read = partial(Neighbours.of, explain=explain)
+    return _query(model, "rank", read, limit, filter, return_metadata, fields, version, **more)
 
 
 def rank_batch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,14 @@ import pandas as pd
 
 from feast_embeddings.arguments import Id
 
-__all__ = ["Embeddings", "Found", "Neighbours", "NeighboursBatch", "Page"]
+__all__ = ["Embeddings", "Found", "Neighbours", "NeighboursBatch", "Page", "Reason"]
+
+
+class Reason(NamedTuple):
+    """An item that speaks for a result, and what it adds to the score, in units of the score."""
+
+    id: Id
+    adds: float
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Neighbours:
         missing: ids of the query that this version does not know, if it could be answered without them.
         fallback: how it was answered for someone without a vector; None for an answer by vector. Scores of
             ``"popular"`` are numbers of interactions in training.
+        because: with `explain`, per id at most 3 items of the user's or visitor's, those that add most to the score,
+            the most first; see `RankOptions`.
     """
 
     id_name: str
@@ -39,16 +48,21 @@ class Neighbours:
     space: str
     missing: list[Id] = field(default_factory=list)
     fallback: Literal["popular", "recent"] | None = None
+    because: list[list[Reason]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per neighbour: id, score, attributes."""
-        return [
+        """One dictionary per neighbour: id, score, attributes, and `because` if it was asked for."""
+        rows = [
             {self.id_name: id, "score": float(score), **attributes}
             for id, score, attributes in zip(self.ids, self.scores, self.attributes, strict=True)
         ]
+        if self.because is None:
+            return rows
+        told = [[reason._asdict() for reason in reasons] for reasons in self.because]
+        return [{**row, "because": reasons} for row, reasons in zip(rows, told, strict=True)]
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per neighbour: id, score, attributes."""

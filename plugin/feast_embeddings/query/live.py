@@ -16,18 +16,19 @@ from feast_embeddings.arguments import Id, at_least_one
 from feast_embeddings.artifact import ENTITIES, Entity
 from feast_embeddings.artifact.seen import SEEN
 from feast_embeddings.engines.engine import CollectionSpec, PointId, ScoredPoint, StoredPoint
-from feast_embeddings.errors import NotPublishedError, VersionMismatchError
+from feast_embeddings.errors import NotPublishedError, OptionError, VersionMismatchError
 from feast_embeddings.events import Backlog, EventLog
 from feast_embeddings.model.sides import Filter, missing_side
 from feast_embeddings.query.answers import Embeddings, Found, Neighbours, NeighboursBatch
 from feast_embeddings.query.collection import LiveCollection
 from feast_embeddings.query.deadline import check_time
-from feast_embeddings.query.events.histories import seen_items, vectors_now
+from feast_embeddings.query.events.histories import history_now, seen_items, vectors_now
 from feast_embeddings.query.export import export_side
 from feast_embeddings.query.options import By, RankingOptions, ShapingOptions
 from feast_embeddings.query.ranking import rank_vectors
 from feast_embeddings.query.searching.examples import Examples, direction_of
 from feast_embeddings.query.searching.likeness import Likeness
+from feast_embeddings.query.searching.reasons import check_exact, with_reasons
 from feast_embeddings.query.searching.returned import Returned
 from feast_embeddings.query.shaping import Shaping, shape
 from feast_embeddings.query.text import VersionText, search_items
@@ -193,11 +194,20 @@ class LiveModel:
         k: int,
         *,
         exclude_seen: bool = True,
+        explain: bool = False,
         **options: Unpack[RankingOptions],
     ) -> NeighboursBatch:
         """Find the k items with the highest score for each user."""
         k = at_least_one(k, "k")
         users, items = self.same_space()
+        if explain:
+            check_exact(self.visitors)
+            if SEEN not in users.side.codec.types:
+                raise OptionError(
+                    "explain",
+                    f"version {users.spec.version} does not say what its users have seen; leave explain out, or "
+                    "publish one that has seen_items",
+                )
         vectors, histories = vectors_now(users, self.visitors, self.events, user_ids, histories=exclude_seen)
         seen = [items.side.point_ids(history if exclude_seen else ()) for history in histories]
         found = rank_vectors(items, vectors, seen, k, newest=self.events.newest_items, **options)
@@ -205,7 +215,16 @@ class LiveModel:
             answer if vector is not None or answer is None else replace(answer, missing=[id, *answer.missing])
             for id, vector, answer in zip(user_ids, vectors, found, strict=True)
         ]
+        if explain:
+            answers = [
+                None if answer is None else with_reasons(items, self.visitors, answer, self._kept_history(users, id))
+                for id, answer in zip(user_ids, answers, strict=True)
+            ]
         return NeighboursBatch(list(user_ids), answers, items.spec.version, items.spec.space)
+
+    def _kept_history(self, users: LiveCollection, user_id: Id) -> Mapping[Id, float]:
+        """Return what the version keeps of a user's history as of now, by which it folds them in."""
+        return self.visitors.newest(history_now(users, self.events, user_id) or {})
 
     def search(
         self,
@@ -232,11 +251,14 @@ class LiveModel:
         k: int,
         *,
         exclude_seen: bool = True,
+        explain: bool = False,
         **options: Unpack[RankingOptions],
     ) -> NeighboursBatch:
         """Find the k items with the highest score for each visitor, given as items with weights."""
         k = at_least_one(k, "k")
         _, items = self.same_space()
+        if explain:
+            check_exact(self.visitors)
         # Including items newer than the training, which fold-in does not know.
         seen = [items.side.point_ids(history) for history in histories]
         visitors = self.visitors.fold_in(histories)
@@ -250,6 +272,11 @@ class LiveModel:
             else replace(answer, missing=list(dict.fromkeys([*visitor.unknown, *answer.missing])))
             for answer, visitor in zip(found, visitors, strict=True)
         ]
+        if explain:
+            answers = [
+                None if answer is None else with_reasons(items, self.visitors, answer, history)
+                for answer, history in zip(answers, histories, strict=True)
+            ]
         unknown = dict.fromkeys(id for visitor in visitors for id in visitor.unknown)
         return NeighboursBatch(list(range(len(answers))), answers, items.spec.version, items.spec.space, list(unknown))
 

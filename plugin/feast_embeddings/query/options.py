@@ -111,7 +111,16 @@ class RankingOptions(QueryOptions, ShapingOptions, total=False):
 
 
 class RankOptions(AudienceOptions, RankingOptions, total=False):
-    """Options of rankings for someone with a history."""
+    """Options of rankings for someone with a history.
+
+    Attributes:
+        explain: whether each result says `because`: the items of the user or visitor that add most to its score, at
+            most 3, by the exact sum of the trainer. What all items add sums to the score of the vector folded in from
+            them, without the bias of the result, and before boosts; the result never speaks for itself. Items that take
+            away from the score, and hidden ones, are not named; with a fallback none are.
+    """
+
+    explain: bool
 
 
 class VersionOptions(TypedDict, total=False):

@@ -157,11 +157,12 @@ class EmbeddingStore:
 
         Args:
             options: `filter`, `attributes`, `exclude_seen`, `item_ids`, `exclude_ids`, `boosts`, `offset`, `max_per`,
-                `diversity`, `fallback`; see `RankOptions`.
+                `diversity`, `fallback`, `explain`; see `RankOptions`.
 
         Raises:
             UnknownIdError: the live version has no such user, and `fallback` is not ``"popular"``.
-            OptionError: `boosts`, `max_per`, `diversity` or `fallback` cannot be used with this model.
+            OptionError: `boosts`, `max_per`, `diversity`, `fallback` or `explain` cannot be used with this model.
+            FoldInError: with `explain`, as in `rank_visitor`.
             VersionMismatchError: users and items are of different spaces, so scores would be meaningless.
             FilterError, NotPublishedError: as in `similar_items`.
         """

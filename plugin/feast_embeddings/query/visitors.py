@@ -29,12 +29,13 @@ class Loaded(Protocol):
     `folded` returns an object with `factors` and `bias` in place of the vectors. `knowing` is the same version with the
     vectors of some ids of the other side replaced or added, float32, shape (n, dim).
     `parts` is what each of n interactions of one visitor with distinct known items adds to their vector, float32, shape
-    (n, dim), None if the trainer cannot say.
+    (n, dim); `has_parts` is whether the trainer can say that.
     `with_content` makes one vector of those that n interactions and content give, each float32, shape (dim,).
     """
 
     ids: pa.Array
     history: int | None
+    has_parts: bool
 
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
@@ -50,7 +51,7 @@ class Loaded(Protocol):
 
     def knowing(self, ids: pa.Array, factors: npt.NDArray[np.float32]) -> Loaded: ...
 
-    def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None: ...
+    def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
 
 
 class Visitor(NamedTuple):
@@ -109,14 +110,16 @@ class Visitors(LoadedOnce[Loaded]):
         left_out = 0 if kept is None else max(0, len(history) - kept)
         return dict(islice(history.items(), left_out, None))
 
-    def parts(self, history: Mapping[Id, float]) -> npt.NDArray[np.float32] | None:
-        """Return what each interaction adds to the vector that `fold_in` gives, shape (n, dim); they sum to it.
+    @property
+    def has_parts(self) -> bool:
+        """Whether the trainer of the version can say `parts`; `FoldInError` as in `fold_in`."""
+        return self._load().has_parts
+
+    def parts(self, history: Mapping[Id, float]) -> npt.NDArray[np.float32]:
+        """Return what each interaction adds to the vector of `fold_in`, float32, shape (n, dim); they sum to it.
 
         Args:
-            history: known items, at least one.
-
-        Returns:
-            float32; None if the trainer of the version cannot say.
+            history: known items, at least one; of a version that `has_parts`.
 
         Raises:
             FoldInError: see `fold_in`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from binascii import b2a_base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ __all__ = [
     "NeighboursAnswer",
     "PageAnswer",
     "PublishAnswer",
+    "RankingAnswer",
     "SearchAnswer",
     "VisibilityAnswer",
     "batch_response",
@@ -82,9 +83,24 @@ class NeighboursAnswer(BaseModel):
     model: str
     version: str
     space: str = Field(description="The version's vector space: a `vector` of a request has to be of it.")
-    results: list[Result] = Field(description="`limit` results, or fewer if fewer match.")
+    results: Sequence[Result] = Field(description="`limit` results, or fewer if fewer match.")
     missing: list[str | int] = Field(description="Ids of the request that have no embedding, users or items.")
     fallback: _Fallback
+
+
+class ReasonRow(BaseModel):
+    id: str | int = Field(description="An item of the user or visitor.")
+    adds: float = Field(description="To the score of the result, in units of the score.")
+
+
+class RankedItem(Result):
+    because: list[ReasonRow] | None = Field(
+        default=None, description="If requested, at most 3 items that add most to the score, the most first."
+    )
+
+
+class RankingAnswer(NeighboursAnswer):
+    results: list[RankedItem] = Field(description="`limit` results, or fewer if fewer match.")
 
 
 class Places(BaseModel):
@@ -202,13 +218,17 @@ def json_response(value: Any) -> Response:
 
 
 def neighbours_response(model: str, found: Neighbours, *, metadata: bool) -> Response:
-    """A `NeighboursAnswer`."""
+    """A `NeighboursAnswer`, or a `RankingAnswer` if the results are explained."""
+    results = _results(found, metadata)
+    if found.because is not None:
+        for row, reasons in zip(results, found.because, strict=True):
+            row["because"] = [reason._asdict() for reason in reasons]
     return json_response(
         {
             "model": model,
             "version": found.version,
             "space": found.space,
-            "results": _results(found, metadata),
+            "results": results,
             "missing": found.missing,
             "fallback": found.fallback,
         }

@@ -343,6 +343,16 @@ class RankRequest(_RankQuery):
         _Interactions | SkipJsonSchema[None],
         Field(description="Or all interactions of a visitor without an id. Unknown items are in `missing`."),
     ] = None
+    explain: Annotated[
+        StrictBool,
+        Field(
+            description="Whether each result says `because`: the items of the user or visitor that add most to its "
+            "score. It needs a version of a trainer that can say so exactly, such as als or svd."
+        ),
+    ] = False
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | {"explain": self.explain}
 
 
 class BatchRankRequest(_RankQuery):

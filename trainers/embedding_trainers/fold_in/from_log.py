@@ -146,7 +146,12 @@ class FoldIn:
             return with_vector, none, is_known
         return with_vector, self.fold(self.matrix(places, columns[is_known], weights[is_known]), seed=seed), is_known
 
-    def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    @property
+    def has_parts(self) -> bool:
+        """Whether the trainer's vectors of users are sums over their interactions, see `parts`."""
+        return self._parts is not None
+
+    def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What each interaction of a new user adds to the vector that `vectors` gives, exactly.
 
         Args:
@@ -154,10 +159,13 @@ class FoldIn:
             weights: positive, shape (n,).
 
         Returns:
-            float32, shape (n, dim), whose sum is the vector; None if the trainer's vectors are no such sum.
+            float32, shape (n, dim), whose sum is the vector.
+
+        Raises:
+            InputError: the trainer's vectors are no such sum.
         """
         if self._parts is None:
-            return None
+            raise InputError("the trainer of this version cannot say what an interaction adds; one with parts can")
         columns = self.numbers(ids)
         with self._threads.limit(limits=1, user_api="blas"):
             of_columns = self._parts(self.matrix(np.zeros_like(columns), columns, weights), self._known, self._config)

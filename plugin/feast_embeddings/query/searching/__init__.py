@@ -1,1 +1,1 @@
-"""Parts of every search: the direction it takes, whom it leaves out as hidden, and which attributes come back."""
+"""Parts of every search: the direction it takes, whom it leaves out as hidden, what comes back, and why."""

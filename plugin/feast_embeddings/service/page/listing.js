@@ -58,19 +58,22 @@ export class Listing {
     return { rows, looked };
   }
 
-  /** The row of an id; undefined if there is none, or if ids are of another type. */
-  async find(id, signal) {
-    const value = typeof id === "string" ? `'${id.replaceAll("'", "''")}'` : String(id);
-    const filter = `"${this.#question.entity}_id" = ${value}`;
+  /** Id as text -> its row, of those that there are; none if ids are of another type. */
+  async named(ids, signal) {
+    const rows = new Map();
+    const left = [...ids];
     try {
-      const { rows } = await this.#client.retrieve({ ...this.#question, filter, limit: 1 }, { signal });
-      return rows[0];
-    } catch (error) {
-      if (error.errors?.filter) {
-        return undefined;
+      while (left.length) {
+        const filter = `"${this.#question.entity}_id" IN (${left.splice(0, PAGE).map(literal).join(", ")})`;
+        const page = await this.#client.retrieve({ ...this.#question, filter }, { signal });
+        page.rows.forEach((row) => rows.set(String(row.id), row));
       }
-      throw error;
+    } catch (error) {
+      if (!error.errors?.filter) {
+        throw error;
+      }
     }
+    return rows;
   }
 
   async #exactly(text, signal) {
@@ -79,8 +82,8 @@ export class Listing {
       return [];
     }
     const isText = typeof this.#rows[0].id === "string";
-    const row = isText || /^-?\d{1,19}$/.test(text) ? await this.find(isText ? text : BigInt(text), signal) : undefined;
-    return row ? [row] : [];
+    const isId = isText || /^-?\d{1,19}$/.test(text);
+    return isId ? [...(await this.named([isText ? text : BigInt(text)], signal)).values()] : [];
   }
 
   /** Items by words and by what the text says as content; none if the version was trained without text. */
@@ -111,6 +114,8 @@ export class Listing {
     this.#cursor = page.nextCursor;
   }
 }
+
+const literal = (id) => (typeof id === "string" ? `'${id.replaceAll("'", "''")}'` : String(id));
 
 function words({ id, metadata }) {
   return [id, nameOf(metadata), ...attributesOf(metadata).map(([, value]) => value)].join("\n").toLowerCase();

@@ -1,22 +1,20 @@
 import { EmbeddingClient, EmbeddingServiceError } from "./client/index.js";
-import { byId, element, firstStop, moveByArrows } from "./dom.js";
+import { answerOfOther, answerTo } from "./asking.js";
+import { byId, element, moveByArrows } from "./dom.js";
 import { Listing } from "./listing.js";
 import { MapView } from "./map_view.js";
-import { ResultTable, pickButton, showSubject } from "./results.js";
-import { SHOWN, question, readState, writeState } from "./state.js";
-import { showVersion } from "./version.js";
-import { counted, filterHelp, told } from "./words.js";
+import { Picker } from "./picker.js";
+import { ResultTable, showSubject, showVisitor } from "./results.js";
+import { SHOWN, isPicked, listed, question, readState, writeState } from "./state.js";
+import { offerVersions, showVersion } from "./version.js";
+import { because, filterHelp, told, toldOfOther } from "./words.js";
 
 const KEY = "feast-embeddings-key";
-const STEP = 25;
 
 let client;
 let state;
-let listing;
-let shownRows = STEP;
 let version = null; // shown in the panel
 let asking = new AbortController();
-let searching = new AbortController();
 
 function connect() {
   const address = new URL(".", document.baseURI);
@@ -36,7 +34,7 @@ async function start() {
     byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
     state = readState(location.hash);
     if (!models.some(({ name }) => name === state.model)) {
-      state = { ...state, model: models[0].name, id: null };
+      state = { ...state, model: models[0].name, id: null, items: [], compare: "" };
     }
     byId("main").hidden = false;
     trouble("");
@@ -90,11 +88,11 @@ function all() {
   byId("model").value = state.model;
   if (onMap) {
     asking.abort();
-    searching.abort();
+    picker.abort();
     return [mapView.show(client, state.model, state.entity)];
   }
   mapView.hide();
-  return [list(), describe(), ask()];
+  return [picker.list(client, state), describe(), ask()];
 }
 
 /** Show the parts of the state that are not shown yet. */
@@ -104,9 +102,10 @@ function follow(before) {
     return;
   }
   const parts = [ask()];
-  if (state.model !== before.model || state.entity !== before.entity) {
-    byId("search").value = "";
-    parts.push(list());
+  if (state.model !== before.model || listed(state) !== listed(before)) {
+    parts.push(picker.list(client, state, ""));
+  } else if (state.entity !== before.entity) {
+    parts.push(picker.find(state));
   }
   if (state.model !== before.model) {
     parts.push(describe());
@@ -126,6 +125,22 @@ function pick(entity, id) {
   }
 }
 
+/** Give a visitor an item, or take it away. */
+function toggle(item) {
+  const others = state.items.filter((id) => String(id) !== String(item));
+  go({ items: others.length < state.items.length ? others : [...others, item] });
+}
+
+function remove(item) {
+  toggle(item);
+  byId("subject-heading").focus(); // the button that was pressed is gone
+}
+
+const picker = new Picker({
+  pick: (entity, id) => (state.entity === "visitor" ? toggle(id) : pick(entity, id)),
+  begin: (id) => go({ id }, { replace: true }),
+  fail,
+});
 const table = new ResultTable(pick);
 const mapView = new MapView(byId("map-view"), {
   open(entity, id) {
@@ -135,89 +150,48 @@ const mapView = new MapView(byId("map-view"), {
   fail,
 });
 
-// --- picking
-
-async function list() {
-  document.querySelector(`#entity [value=${state.entity}]`).checked = true;
-  byId("model").value = state.model;
-  listing = new Listing(client, state.model, state.entity);
-  shownRows = STEP;
-  await find();
-}
-
-async function find() {
-  searching.abort();
-  searching = new AbortController();
-  const { signal } = searching;
-  try {
-    await look(signal);
-  } catch (error) {
-    if (!error.errors?.cursor) {
-      throw error;
-    }
-    listing = new Listing(client, state.model, state.entity); // the version of the previous pages is gone
-    await look(signal);
-  }
-}
-
-async function look(signal) {
-  const text = byId("search").value.trim();
-  const { rows, looked = null, more = false } = text ? await listing.search(text, signal) : await listing.first(shownRows, signal);
-  signal.throwIfAborted();
-  byId("list").replaceChildren(...rows.map((row) => element("li", {}, pickButton(row, state.entity, pick))));
-  firstStop(byId("list"));
-  byId("more").hidden = !more;
-  byId("search-note").textContent = text ? counted(rows.length, looked, state.entity) : "";
-  mark();
-  if (state.id === null && rows.length) {
-    go({ id: rows[0].id }, { replace: true });
-  }
-}
-
-/** Mark the picked one in the list. */
-function mark() {
-  for (const button of byId("list").querySelectorAll("button")) {
-    button.ariaCurrent = String(button.querySelector(".id").textContent === String(state.id));
-  }
-}
-
 // --- asking
 
 async function ask() {
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
-  const { method, results: kind, score } = question(state);
+  const { results: kind, score } = question(state);
   controls(kind);
-  byId("subject").hidden = byId("question").hidden = state.id === null;
-  if (state.id === null) {
+  byId("subject").hidden = byId("question").hidden = !isPicked(state);
+  if (!isPicked(state)) {
     table.clear();
     byId("status").textContent = "";
     return;
   }
-  showSubject(state.entity, state.id);
+  present(new Map());
   byId("results").setAttribute("aria-busy", "true");
-  const request = {
-    modelName: state.model,
-    [`${state.entity}Id`]: state.id,
-    limit: state.limit,
-    filter: state.filter || undefined,
-    returnMetadata: true,
-    excludeSeen: kind === state.entity ? undefined : !state.seen,
-  };
   const started = performance.now();
-  const about = new Listing(client, state.model, state.entity).find(state.id, signal);
+  const about = new Listing(client, state.model, listed(state));
+  const answered = answerTo(client, state, version, signal).then((found) => [found, Math.round(performance.now() - started)]);
   try {
-    const [answer, row] = await Promise.all([client[method](request, { signal }), about]);
-    const milliseconds = Math.round(performance.now() - started);
+    const [[answer, milliseconds], rows, other] = await Promise.all([
+      answered,
+      about.named(state.entity === "visitor" ? state.items : [state.id], signal),
+      state.compare ? answerOfOther(client, state, signal) : null,
+    ]);
+    const reasons = new Set(answer.results.flatMap((row) => row.because ?? []).map(({ id }) => id));
+    const speaking = await new Listing(client, state.model, "item").named(reasons, signal);
     signal.throwIfAborted();
-    showSubject(state.entity, state.id, row);
-    table.show(answer.results, { model: state.model, entity: kind, score });
+    present(rows);
+    table.show(answer.results, {
+      model: state.model,
+      entity: kind,
+      score,
+      version: answer.version,
+      because: (row) => because(row.because, speaking),
+      other: other && { results: other.results, told: toldOfOther(other, state) },
+    });
     byId("status").textContent = told(answer, state, milliseconds);
     byId("filter-note").textContent = filterHelp(answer.results) || byId("filter-note").textContent;
     trouble("");
     if (version !== null && answer.version !== version) {
-      listing = new Listing(client, state.model, state.entity); // another version went live
+      picker.renew(client, state); // another version went live
       await describe();
     }
   } catch (error) {
@@ -236,6 +210,15 @@ async function ask() {
   }
 }
 
+/** Show whom or what the question is about; `rows` has by id what is known. */
+function present(rows) {
+  if (state.entity === "visitor") {
+    showVisitor(state.items, rows, remove);
+  } else {
+    showSubject(state.entity, state.id, rows.get(String(state.id)));
+  }
+}
+
 /** Set the controls to the state. */
 function controls(kind) {
   if (byId("show").dataset.entity !== state.entity) {
@@ -245,13 +228,16 @@ function controls(kind) {
     byId("show").replaceChildren(byId("show").querySelector("legend"), ...options);
     byId("show").dataset.entity = state.entity;
   }
+  byId("entity").querySelector(`[value=${state.entity}]`).checked = true;
+  byId("visitor-note").hidden = state.entity !== "visitor";
   byId("show").querySelector(`[value=${state.show}]`).checked = true;
+  byId("compare").value = state.compare;
   byId("seen-label").hidden = kind === state.entity;
   byId("seen").checked = state.seen;
   byId("limit").value = String(state.limit);
   byId("filter").value = state.filter;
   refused("");
-  mark();
+  picker.mark(state);
 }
 
 function refused(reason) {
@@ -265,6 +251,7 @@ async function describe() {
   if (model === state.model) {
     version = answer.liveVersion;
     showVersion(byId("version"), answer);
+    offerVersions(byId("compare"), answer, state.compare);
   }
 }
 
@@ -280,44 +267,27 @@ byId("forget-key").addEventListener("click", () => {
   sessionStorage.removeItem(KEY);
   location.reload();
 });
-byId("model").addEventListener("change", (event) => go({ model: event.target.value, id: null, filter: "" }));
+byId("model").addEventListener("change", (event) => {
+  go({ model: event.target.value, id: null, items: [], filter: "", compare: "" });
+});
 byId("view").addEventListener("change", ({ target: { value } }) => {
   const entity = value === "list" ? state.entity : value;
   const other = entity === state.entity ? {} : { entity, id: null, show: Object.keys(SHOWN[entity])[0] };
   go({ view: value === "list" ? "list" : "map", ...other });
 });
 byId("entity").addEventListener("change", (event) => {
-  go({ entity: event.target.value, id: null, show: Object.keys(SHOWN[event.target.value])[0] });
+  const entity = event.target.value;
+  const items = entity === "visitor" && state.entity === "item" && state.id !== null ? [state.id] : [];
+  go({ entity, id: null, items, show: Object.keys(SHOWN[entity])[0] });
 });
 byId("show").addEventListener("change", (event) => go({ show: event.target.value }));
 byId("seen").addEventListener("change", (event) => go({ seen: event.target.checked }));
+byId("compare").addEventListener("change", (event) => go({ compare: event.target.value }));
 byId("limit").addEventListener("change", (event) => go({ limit: Number(event.target.value) }));
 byId("question").addEventListener("submit", (event) => {
   event.preventDefault();
   go({ filter: byId("filter").value.trim() });
 });
-byId("more").addEventListener("click", () => {
-  shownRows += STEP;
-  find().catch(fail);
-});
-
-let typing;
-byId("search").addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(() => find().catch(fail), 200);
-});
-byId("search").addEventListener("keydown", async (event) => {
-  const first = () => byId("list").querySelector("button");
-  if (event.key === "ArrowDown") {
-    event.preventDefault();
-    first()?.focus();
-  } else if (event.key === "Enter") {
-    clearTimeout(typing);
-    await find().catch(fail);
-    first()?.click();
-  }
-});
-moveByArrows(byId("list"));
 moveByArrows(byId("results"));
 
 addEventListener("popstate", () => {

@@ -67,5 +67,14 @@ function others(versions) {
   return [element("details", {}, summary, element("ul", {}, ...rows))];
 }
 
+/** Offer the other loaded versions to compare with; `chosen` is offered even if it is not there any more. */
+export function offerVersions(select, { versions }, chosen) {
+  const names = versions.filter((row) => row.loaded && !row.live).map(({ version }) => version);
+  const offered = names.includes(chosen) || !chosen ? names : [chosen, ...names];
+  select.replaceChildren(element("option", { value: "" }, "no other"), ...offered.map((name) => element("option", { value: name }, name)));
+  select.value = chosen;
+  select.parentElement.hidden = !offered.length;
+}
+
 const count = (value) => value.toLocaleString("en");
 const number = (value) => (value === undefined ? "–" : value.toFixed(3));

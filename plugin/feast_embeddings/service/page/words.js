@@ -1,17 +1,32 @@
 /** The sentences of the page. */
 
 import { question } from "./state.js";
-import { attributesOf } from "./values.js";
+import { attributesOf, nameOf } from "./values.js";
 
 /** Describe the answer to a question in a sentence. */
 export function told({ results, missing }, state, milliseconds) {
   const { results: kind, score } = question(state);
-  if (missing.length) {
-    return `This version has no ${state.entity} with this id.`;
+  if (missing.length && (!results.length || state.entity !== "visitor")) {
+    return unknown(state);
   }
   const what = plural(kind, results.length);
   const fewer = results.length < state.limit ? (state.filter ? "; no more pass the filter" : "; there are no more") : "";
-  return `${results.length || "No"} ${what} by ${score}, best first, in ${milliseconds} ms${fewer}.`;
+  const without = missing.length ? ` Not known to this version: ${missing.join(", ")}.` : "";
+  return `${results.length || "No"} ${what} by ${score}, best first, in ${milliseconds} ms${fewer}.${without}`;
+}
+
+const unknown = ({ entity }) =>
+  entity === "visitor" ? "This version knows none of these items." : `This version has no ${entity} with this id.`;
+
+/** Describe what another version answered. */
+export function toldOfOther({ version, results, missing, refused }, state) {
+  return refused ?? (missing.length && !results.length ? unknown(state) : `Version ${version}`);
+}
+
+/** Say which items speak for a result; empty if none do. */
+export function because(reasons, rows) {
+  const names = (reasons ?? []).map(({ id }) => nameOf(rows.get(String(id))?.metadata) || String(id));
+  return names.length ? `Because of ${names.join(", ")}` : "";
 }
 
 /** Describe what a search found; `looked` is how many rows it searched, null if all. */

@@ -60,7 +60,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
         r = request
         return await similar(model, r, lambda store: store.similar_users_batch([r.user_id], r.limit, **r.options()))
 
-    @router.post("/{model}/rank", responses=neighbours)
+    @router.post("/{model}/rank", responses={200: {"model": answers.RankingAnswer}})
     async def rank(model: Model, request: requests.RankRequest) -> Response:
         """Find the items with the highest score for a user: user · item + bias. With `item_ids`, rerank these items.
 
