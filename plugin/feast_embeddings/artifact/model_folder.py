@@ -13,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from feast_embeddings.artifact.table_files import fsync
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.files import writer_lock
 
@@ -28,6 +30,7 @@ __all__ = [
     "trained_models",
     "validate_model_name",
     "version_at",
+    "version_folder",
     "version_folders",
     "writing",
 ]
@@ -85,6 +88,23 @@ def writing(folder: Path) -> Iterator[None]:
         for left in leftovers(folder):
             shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+@contextlib.contextmanager
+def version_folder(folder: Path, version: str) -> Iterator[Path]:
+    """Make a folder that becomes that of the version when the block ends well, and is deleted else.
+
+    Called with the model's lock held.
+    """
+    temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(folder / version)
+        fsync(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def version_at(time: datetime) -> str:

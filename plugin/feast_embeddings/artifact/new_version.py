@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +25,7 @@ from feast_embeddings.artifact.model_folder import (
     time_after,
     validate_model_name,
     version_at,
+    version_folder,
     version_folders,
     writing,
 )
@@ -122,9 +121,7 @@ def write_artifact(
         if existing and version_at(created_at) <= existing[-1].name:
             created_at = time_after(existing[-1])
         version = version_at(created_at)
-        temporary = folder / f".{version}.{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        try:
+        with version_folder(folder, version) as temporary:
             files: dict[str, FileInfo] = {}
             for entity, table in sides.items():
                 parts = (map(part, repeat(entity), groups) for groups in part_slices(len(table.ids)))
@@ -161,11 +158,5 @@ def write_artifact(
                 **alignment_fields(alignment, new_space_reason),
             ).signed()
             write_durably(temporary / "manifest.json", manifest.to_bytes())
-            target = folder / version
-            temporary.rename(target)
-            fsync(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         refresh_history(folder, version_folders(data, model))
-    return Artifact(target, manifest)
+    return Artifact(folder / version, manifest)
