@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,8 @@ OnBadRows = Literal["error", "drop"]
 
 MOST_EXAMPLES = 3
 _MOST_SHOWN = 60
+# How an example of a number ends that a spreadsheet in another language wrote.
+_DECIMAL_COMMA = re.compile(r"'[-+]?[\d.]*\d,\d+'$")
 _ADVICE = "correct them, or leave them out with --on-bad-rows drop"
 
 
@@ -57,6 +60,8 @@ class Faults:
         )
         if self.bad == self.rows:
             advice = "no row is left"
+        if any(_DECIMAL_COMMA.search(example) for examples in self._examples.values() for example in examples):
+            advice += "; write decimals with a point, as 1.5, not with a comma"
         raise InputError(f"{name}: {self.bad:,} of {self.rows:,} rows cannot be used: {kinds}; {advice}")
 
     def _shown(self, kind: str, count: int) -> str:

@@ -134,6 +134,7 @@ def test_unusual_ids(path: Path, values: list[Any]) -> None:
         (Columns(weight="w"), {"w": [1e300, 1]}, "1 whose w is too large for float32 (3.4e38) (row 1 '1e+300')"),
         (Columns(weight="w"), {"w": [1e-46, 1]}, "1 whose w is too small for float32 (1.4e-45) (row 1 '1e-46')"),
         (Columns(weight="w"), {"w": ["1_0", "1"]}, "1 whose w is not a finite number (row 1 '1_0')"),
+        (Columns(weight="w"), {"w": ["1", "-1,06"]}, "write decimals with a point, as 1.5, not with a comma"),
         (Columns(weight="w"), {"w": [None, 1]}, "1 without w (row 1)"),
         (Columns(weight="w"), {"w": [-1, -0.5]}, "2 whose w is negative (row 1 '-1.0', row 2 '-0.5')"),
         (Columns(weight="w"), {"w": ["1", "much"]}, "1 whose w is not a finite number (row 2 'much')"),
