@@ -105,6 +105,7 @@ def test_every_option_that_takes_a_version_understands_the_words(
         "profile --like": (log, *place),
         "import --align-to": (*place, "--items", items),
         "publish --version": (*place, "--dry-run", "--json"),
+        "pull --version": (*place, "--json"),
         "cohorts --since": (*place, "--entity", "item", "--by", "category", "--json"),
         "export --version": (*place, "--entity", "item", "--output", out, "--json"),
         "training-frame --version": (*place, "--entities", labels, "--output", out, "--json"),
@@ -134,7 +135,9 @@ def test_every_option_that_takes_a_version_understands_the_words(
             looked_up.clear()
             answer = command(name, *arguments, *option, word, *([word] if name == "diff" else []))
             assert f"'{word}'" not in answer.err, call  # it is no name
-            if name in ("publish", "export", "rollback"):
+            if name == "pull":  # tests/artifact_store has one with a store
+                assert "online_store.artifact_store" in answer.err
+            elif name in ("publish", "export", "rollback"):
                 assert json.loads(answer.out)["version"] == version, (call, word, answer.err)
             elif name == "diff":
                 found = json.loads(answer.out)

@@ -25,7 +25,7 @@ from feast_embeddings.repo import Repo, init_repo
 Found = list[tuple[str, str]]
 Fix = Callable[[str], None]
 Doctor = Callable[..., tuple[int, Found, dict[str, Any]]]
-AFTER_STORE = ("live", "leftovers", "spaces", "drift", "freshness")
+AFTER_STORE = ("live", "stored", "leftovers", "spaces", "drift", "freshness")
 
 
 @pytest.fixture(scope="session")

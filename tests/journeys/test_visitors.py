@@ -32,9 +32,9 @@ from feast_embeddings.publish.versions import prune_versions
 from feast_embeddings.query.store import EmbeddingStore
 
 NAMES = ["als", "bpr", "softmax", "svd"]
-TRAINERS = {
-    name: TrainerInfo(name=name, config={"factors": 8, **({"alpha": 40} if name == "als" else {})}) for name in NAMES
-}
+# A manifest has what training derived from the log.
+DERIVED: dict[str, dict[str, float]] = {"als": {"alpha": 40}, "bpr": {"regularization": 0.01}}
+TRAINERS = {name: TrainerInfo(name=name, config={"factors": 8, **DERIVED.get(name, {})}) for name in NAMES}
 
 History = dict[str, float]
 ONE = [{"item_id": "sku-1"}]

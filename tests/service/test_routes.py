@@ -48,7 +48,7 @@ def shop(common_shop: Shop) -> Iterator[Shop]:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What would have been written."""
     calls: list[str] = []
-    for name in ("load_artifact", "roll_back"):
+    for name in ("versions_of", "roll_back"):
 
         def noting(*_: Any, name: str = name) -> None:
             calls.append(name)
@@ -179,7 +179,7 @@ def test_a_write_reaches_the_library_with_a_write_key_only(
     sent = made[0] if key else None
     for path in (PUBLISH, f"{PUBLISH}%0a"):
         Asking(app).post(path, {}, headers={"x-api-key": sent} if sent else {})
-    assert written == (["load_artifact"] * len(written) if key == "write" else [])
+    assert written == (["versions_of"] * len(written) if key == "write" else [])
     assert bool(written) == (key == "write")
 
 

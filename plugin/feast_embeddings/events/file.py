@@ -98,8 +98,10 @@ class ModelFile:
                 with suppress(sqlite3.OperationalError):
                     connection.execute(f"ALTER TABLE events ADD COLUMN {name} {_ADDED[name]}")
             yield connection
-            # Readers keep the file open, so that closing it does not do this: a copy of the file alone is complete.
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            # Readers keep the file open, so that closing it does not do this: a copy of the file alone is complete, and
+            # who deletes the file leaves nothing that SQLite would apply to the next one. It does not wait for readers.
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _make(self) -> None:
         """Make the file with its tables; no process sees it without them."""

@@ -142,7 +142,7 @@ def test_short_in_the_race_only() -> None:
     assert trainer.race is not None
     config = trainer.configure({"factors": 3})
     found = run(Racer("softmax", trainer, config, trainer.race))
-    assert (seen, found.winner.config, config.model_dump()["iterations"]) == ([2], config, 20)
+    assert (seen, found.winner.config, config.model_dump()["iterations"]) == ([2], config, 10)
 
 
 def test_large_logs_race_on_some_of_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
