@@ -253,18 +253,18 @@ def test_versions_never_mix(own: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A publish between fold-in and search, with the old version dropped: the answer is of one of them, whole."""
     store = EmbeddingStore(own.feature_store, "shop")
     versions = {own.artifact.manifest.version: own.artifact}
-    vectors = FoldIn.vectors
+    folded = FoldIn.folded
 
     def overtaken(self: FoldIn, *arguments: Any) -> Any:
-        found = vectors(self, *arguments)
-        monkeypatch.setattr(FoldIn, "vectors", vectors)
+        found = folded(self, *arguments)
+        monkeypatch.setattr(FoldIn, "folded", folded)
         newer = write_version(own.repo.data, trainer=TRAINERS["als"], seed=2)
         versions[newer.manifest.version] = newer
         publish_any(own.feature_store, newer)
         prune_versions(own.feature_store, own.repo.data, "shop", keep=0)
         return found
 
-    monkeypatch.setattr(FoldIn, "vectors", overtaken)
+    monkeypatch.setattr(FoldIn, "folded", overtaken)
     history = {"sku-3": 1.0, "sku-8": 1.0}
     found = store.rank_visitor(history)
     assert len(versions) == 2

@@ -30,8 +30,8 @@ __all__ = [
     "trained_models",
     "validate_model_name",
     "version_at",
-    "version_folder",
     "version_folders",
+    "version_written_whole",
     "writing",
 ]
 
@@ -91,7 +91,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def version_folder(folder: Path, version: str) -> Iterator[Path]:
+def version_written_whole(folder: Path, version: str) -> Iterator[Path]:
     """Make a folder that becomes that of the version when the block ends well, and is deleted else.
 
     Called with the model's lock held.

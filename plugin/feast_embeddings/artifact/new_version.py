@@ -25,8 +25,8 @@ from feast_embeddings.artifact.model_folder import (
     time_after,
     validate_model_name,
     version_at,
-    version_folder,
     version_folders,
+    version_written_whole,
     writing,
 )
 from feast_embeddings.artifact.table import EmbeddingTable, Entity, check_table, to_arrow
@@ -121,7 +121,7 @@ def write_artifact(
         if existing and version_at(created_at) <= existing[-1].name:
             created_at = time_after(existing[-1])
         version = version_at(created_at)
-        with version_folder(folder, version) as temporary:
+        with version_written_whole(folder, version) as temporary:
             files: dict[str, FileInfo] = {}
             for entity, table in sides.items():
                 parts = (map(part, repeat(entity), groups) for groups in part_slices(len(table.ids)))

@@ -20,7 +20,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy
 from feast_embeddings.artifact import Artifact, Manifest, delete_artifacts, load_artifact, version_folders
 from feast_embeddings.artifact.history import refresh_history
 from feast_embeddings.artifact.manifest import parse_manifest, read_manifest
-from feast_embeddings.artifact.model_folder import is_version_name, validate_model_name, version_folder, writing
+from feast_embeddings.artifact.model_folder import is_version_name, validate_model_name, version_written_whole, writing
 from feast_embeddings.artifact.table_files import fsync, sha256_of
 from feast_embeddings.errors import ArtifactError, EmbeddingsError, InputError
 from feast_embeddings.reading.faults import first_line
@@ -136,7 +136,7 @@ class ArtifactStore:
             delete_artifacts(data, model, [version])
         with writing(folder):
             if not target.exists():
-                with version_folder(folder, version) as temporary:
+                with version_written_whole(folder, version) as temporary:
                     self._download(parsed, raw, temporary)
                 refresh_history(folder, version_folders(data, model))
         return load_artifact(data, model, version)

@@ -23,10 +23,10 @@ __all__ = ["Loaded", "Visitor", "Visitors"]
 class Loaded(Protocol):
     """A version loaded by the trainers, see `feast_embeddings.model.from_trainers`.
 
-    `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `vectors` takes n
+    `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `folded` takes n
     interactions, as row numbers from 0, item ids, and weights, each of shape (n,). It returns the m rows that get a
-    vector, ascending; their vectors, float32, shape (m, dim); and which interactions are with a known item, shape (n,).
-    `folded` returns an object with `factors` and `bias` in place of the vectors. `knowing` is the same version with the
+    vector, ascending; their `factors`, float32, shape (m, dim), and `bias`, shape (m,); and which interactions are with
+    a known item, shape (n,). `knowing` is the same version with the
     vectors of some ids of the other side replaced or added, float32, shape (n, dim).
     `parts` is what each of n interactions of one visitor with distinct known items adds to their vector, float32, shape
     (n, dim); `has_parts` is whether the trainer can say that.
@@ -40,10 +40,6 @@ class Loaded(Protocol):
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
     ) -> npt.NDArray[np.float32]: ...
-
-    def vectors(
-        self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]: ...
 
     def folded(
         self, rows: npt.NDArray[np.int64], ids: pa.Array, weights: npt.NDArray[np.float32]
@@ -85,16 +81,17 @@ class Visitors(LoadedOnce[Loaded]):
             weights = np.full(1, np.nan, np.float32)
         if not (np.isfinite(weights).all() and (weights > 0).all()):
             raise InputError("weights of interactions must be positive numbers that fit 32-bit floats")
+        no_vector = InputError("these interactions give no vector; use weights closer to 1")
         try:
-            folded, vectors, is_known = loaded.vectors(rows, pa.array(items, loaded.ids.type), weights)
+            with_vector, folded, is_known = loaded.folded(rows, pa.array(items, loaded.ids.type), weights)
         except np.linalg.LinAlgError:
-            folded, vectors = np.empty(0, np.int64), np.full((1, 1), np.nan, np.float32)
+            raise no_vector from None
         except MissingExtraError as error:
             raise self._cannot(str(error)) from error
-        if not np.isfinite(vectors).all():
-            raise InputError("these interactions give no vector; use weights closer to 1")
+        if not np.isfinite(folded.factors).all():
+            raise no_vector
         visitors = [Visitor(None, []) for _ in histories]
-        for row, vector in zip(folded.tolist(), vectors, strict=True):
+        for row, vector in zip(with_vector.tolist(), folded.factors, strict=True):
             visitors[row] = Visitor(vector, [])
         for place in np.flatnonzero(~is_known).tolist():
             visitors[rows[place]].unknown.append(items[place])

@@ -106,14 +106,14 @@ class FoldIn:
         with self._threads.limit(limits=1, user_api="blas"):
             return self._fold_in(matrix, self._known, self._config, RunOptions(seed=seed))
 
-    def vectors(
+    def folded(
         self,
         rows: npt.NDArray[np.int64],
         ids: pa.Array,
         weights: npt.NDArray[np.float32],
         *,
         seed: int = 0,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    ) -> tuple[npt.NDArray[np.int64], Folded, npt.NDArray[np.bool_]]:
         """Vectors for rows that have no ids, from n interactions.
 
         Args:
@@ -124,20 +124,8 @@ class FoldIn:
 
         Returns:
             The m rows that get a vector, ascending, as they have an interaction with what the version knows; the
-            vectors, float32, shape (m, dim); and which interactions are of that kind, shape (n,).
+            vectors and biases of these m; and which interactions are of that kind, shape (n,).
         """
-        with_vector, folded, is_known = self.folded(rows, ids, weights, seed=seed)
-        return with_vector, folded.factors, is_known
-
-    def folded(
-        self,
-        rows: npt.NDArray[np.int64],
-        ids: pa.Array,
-        weights: npt.NDArray[np.float32],
-        *,
-        seed: int = 0,
-    ) -> tuple[npt.NDArray[np.int64], Folded, npt.NDArray[np.bool_]]:
-        """`vectors`, with the bias of each new item."""
         columns = self.numbers(ids)
         is_known = columns >= 0
         with_vector, places = np.unique(rows[is_known], return_inverse=True)
@@ -152,7 +140,7 @@ class FoldIn:
         return self._parts is not None
 
     def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What each interaction of a new user adds to the vector that `vectors` gives, exactly.
+        """What each interaction of a new user adds to the vector that `folded` gives, exactly.
 
         Args:
             ids: distinct known items, of the type of the version's ids, shape (n,), n > 0.
