@@ -1,13 +1,14 @@
 """Interactions and rankings at once, at rates of our choice: latency, time to a changed answer, and SIGKILLs.
 
-    python -m tests.benchmarks.live_load [--events 200] [--ranks 500] [--seconds 300]
+    python -m tests.benchmarks.live_load [--events 200] [--ranks 500] [--seconds 300] [--gather 0.05]
     QDRANT_URL=http://localhost:6333 python -m tests.benchmarks.live_load
 
 An open loop: each request has a time, whether or not the ones before it are answered, and its latency counts from that
-time. One event in ten is of a user whom the training did not know, who is ranked until the answer is personal; one
-in ten is of a known user with the best item of their answer, who is ranked until that item is gone. Then
-all processes of the service are killed while events come; a client sends again what was not acknowledged, and the
-event log has each event once. Client and server share the machine.
+time. The client gathers events for a while and sends them as one request. One event in ten is of a user whom the
+training did not know, who is ranked until the answer is personal; one in ten is of a known user with the best item of
+their answer, who is ranked until that item is gone. Then all processes of the service are killed while events come; a
+client sends again what was not acknowledged, and the event log has each event once. Client and server share the
+machine.
 """
 
 from __future__ import annotations
@@ -187,6 +188,8 @@ class Load:
         self.errors: Counter[str] = Counter()
         self.sent: set[str] = set()
         self.waiting: dict[str, dict[str, Any]] = {}
+        self._gathered: list[dict[str, Any]] = []
+        self._sending: asyncio.Task[None] | None = None
 
     async def run(self, seconds: float) -> None:
         """Both at once."""
@@ -224,12 +227,21 @@ class Load:
             self.errors[f"event: {error!r:.80}"] += 1
 
     async def send(self, event: dict[str, Any]) -> None:
-        """Post an event; it waits to be sent again until it is acknowledged."""
+        """Post an event, with those that come soon; it waits to be sent again until it is acknowledged."""
         self.waiting[event["event_id"]] = event
         self.sent.add(event["event_id"])
-        answer = await self._client.post("interactions", {"interactions": [event]})
-        if answer["added"] + answer["duplicates"] == 1:
-            del self.waiting[event["event_id"]]
+        self._gathered.append(event)
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._post())
+        await self._sending
+
+    async def _post(self) -> None:
+        await asyncio.sleep(self._options.gather)
+        events, self._gathered, self._sending = self._gathered, [], None
+        answer = await self._client.post("interactions", {"interactions": events})
+        if answer["added"] + answer["duplicates"] == len(events):
+            for event in events:
+                del self.waiting[event["event_id"]]
 
     async def _changed(self, user: str, item: str | None) -> None:
         """Rank until the answer is not that of popular items, or not with this item."""
@@ -313,6 +325,7 @@ def main() -> None:
     parser.add_argument("--events", type=float, default=200, help="a second")
     parser.add_argument("--ranks", type=float, default=500, help="a second")
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--gather", type=float, default=0.05, metavar="SECONDS", help="0 sends each event at once")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)

@@ -36,6 +36,8 @@ Newest = Callable[[], Iterable[Sequence[tuple[Id, int]]]]
 # Up to this many excluded points are fetched too and left out afterwards. As a filter they would remove the very graph
 # nodes that the search starts from: of 60,000 vectors in 20 clusters, with the 120 nearest excluded, it found 1.
 _OVERFETCHED = 256
+# A scan finds every point, but asks a filter about each: of 20,000 with 64 numbers, as long as to fetch 30 more.
+_SCAN_OVERFETCHED = 32
 _HOUR = 3.6e9  # microseconds
 # Fewest candidates per result, whatever the settings: with one per result, the last results are far from exact.
 _CANDIDATES = 2
@@ -126,7 +128,7 @@ class LiveCollection:
         if only is not None:
             must.append(models.HasIdCondition(has_id=list(only)))
         indexed = self.spec.vectors[vector_name].indexed
-        if indexed and only is None and len(excluded) <= _OVERFETCHED:
+        if only is None and len(excluded) <= (_OVERFETCHED if indexed else _SCAN_OVERFETCHED):
             limit = k + len(excluded)
             found = self._engine.query(
                 self.collection,
@@ -135,12 +137,13 @@ class LiveCollection:
                 limit=limit,
                 filter=filter,
                 payload=payload,
+                exact=not indexed,
                 search_ef=max(self.spec.search_ef, _CANDIDATES * limit),
                 enough_ef=self.spec.enough_ef if filter is None and limit <= _ENOUGH_FOR else 0,
             )
             left_out = set(excluded)
             hits = [hit for hit in found if hit.id not in left_out][:k]
-            if len(hits) == k:
+            if len(hits) == k or not indexed:
                 return hits
         # A filter removes nodes from the graph, and a search may not get past the gaps. A scan finds every match.
         conditions = models.Filter(

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Artifact
@@ -23,11 +22,12 @@ __all__ = ["Loaded", "Visitor", "Visitors"]
 class Loaded(Protocol):
     """A version loaded by the trainers, see `feast_embeddings.model.from_trainers`.
 
-    `ids` are the items that it knows. `history` is how many items of a user it keeps, None for all. `folded` takes n
-    interactions, as row numbers from 0, item ids, and weights, each of shape (n,). It returns the m rows that get a
-    vector, ascending; their `factors`, float32, shape (m, dim), and `bias`, shape (m,); and which interactions are with
-    a known item, shape (n,). `knowing` is the same version with the
-    vectors of some ids of the other side replaced or added, float32, shape (n, dim).
+    `ids` are the items that it knows; `numbers` says at which place each of n is, -1 if not there, shape (n,).
+    `history` is how many items of a user it keeps, None for all. `folded` takes n interactions, as row numbers from 0,
+    item ids, and weights, each of shape (n,). It returns the m rows that get a vector, ascending; their `factors`,
+    float32, shape (m, dim), and `bias`, shape (m,); and which interactions are with a known item, shape (n,).
+    `knowing` is the same version with the vectors of some ids of the other side replaced or added, float32, shape
+    (n, dim).
     `parts` is what each of n interactions of one visitor with distinct known items adds to their vector, float32, shape
     (n, dim); `has_parts` is whether the trainer can say that.
     `with_content` makes one vector of those that n interactions and content give, each float32, shape (dim,).
@@ -36,6 +36,8 @@ class Loaded(Protocol):
     ids: pa.Array
     history: int | None
     has_parts: bool
+
+    def numbers(self, ids: pa.Array) -> npt.NDArray[np.int64]: ...
 
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
@@ -130,9 +132,9 @@ class Visitors(LoadedOnce[Loaded]):
         Raises:
             FoldInError: see `fold_in`.
         """
-        ids = self._load().ids
-        found: list[bool] = pc.is_in(pa.array(items, ids.type), value_set=ids).to_pylist()
-        return found
+        loaded = self._load()
+        known: list[bool] = (loaded.numbers(pa.array(items, loaded.ids.type)) >= 0).tolist()
+        return known
 
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -72,18 +73,17 @@ class FoldIn:
         self.history = artifact.manifest.history
         self._strength = float((artifact.manifest.content_of(entity) or {}).get("strength", 0))
         table = artifact.table(self.other)
-        self.ids = table[f"{self.other}_id"].combine_chunks()
+        self._set_ids(table[f"{self.other}_id"].combine_chunks())
         self._known = _known_side(self.other, table, artifact)
 
     def numbers(self, ids: pa.Array) -> npt.NDArray[np.int64]:
         """The row of the other side that each id has, -1 where it is not known; shape (len(ids),)."""
-        # The fewer are hashed, the many looked up.
-        rows = pc.indices_nonzero(pc.is_in(self.ids, value_set=ids))
-        places = pc.index_in(ids, value_set=self.ids.take(rows))
-        found: npt.NDArray[np.int64] = pc.fill_null(rows.cast(pa.int64()).take(places), -1).to_numpy(
-            zero_copy_only=False
-        )
-        return found
+        return np.asarray(self._rows.get_indexer(_index(ids)), np.int64)
+
+    def _set_ids(self, ids: pa.Array) -> None:
+        self.ids = ids
+        # Hashed once, for the many calls that ask for the few items of a visitor.
+        self._rows = _index(ids)
 
     def with_content(
         self, vector: npt.NDArray[np.float32], content: npt.NDArray[np.float32], n: int
@@ -173,7 +173,7 @@ class FoldIn:
         new = np.flatnonzero(places < 0)
         grown = np.concatenate([known.factors, factors[new]])
         grown[places[places >= 0]] = factors[places >= 0]
-        other.ids = pa.concat_arrays([self.ids, ids.take(pa.array(new))])
+        other._set_ids(pa.concat_arrays([self.ids, ids.take(pa.array(new))]))
         other._known = KnownSide(
             entity=known.entity,
             factors=grown,
@@ -181,6 +181,13 @@ class FoldIn:
             degrees=np.concatenate([known.degrees, np.zeros(len(new), np.int64)]),
         )
         return other
+
+
+def _index(ids: pa.Array) -> pd.Index:
+    values = ids.to_numpy(zero_copy_only=False)
+    # Else pandas would look at each text to find a type for them all.
+    index: pd.Index = pd.Index(values, dtype=values.dtype)
+    return index
 
 
 def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Source, *, seed: int = 0) -> FoldedIn:
