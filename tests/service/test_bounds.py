@@ -282,6 +282,43 @@ def test_a_head_has_a_bound(shop: Shop, endless: bytes) -> None:
             made.sendall(endless * 10_000)
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize(("size", "status"), [(20_000, 200), (40_000, 400)])
+def test_a_whole_head_has_the_same_bound(shop: Shop, size: int, status: int, in_parts: bool) -> None:
+    """In one packet or several, and the next head of the connection is counted from 0."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * size + b"\r\n"
+    with connected(shop) as made:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for end in (b"\r\n", b"Connection: close\r\n\r\n"):
+            for part in (head[: size // 2], head[size // 2 :], end) if in_parts else (head + end,):
+                made.sendall(part)
+            if status == 400:
+                break
+        answers = ends(made)
+    assert answers.count(b"HTTP/1.1 %d " % status) == (2 if status == 200 else 1)
+    assert answers.count(b"HTTP/1.1 ") == (2 if status == 200 else 1)
+    assert (b"at most 32,768 bytes" in answers or b"Invalid HTTP request" in answers) == (status == 400)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/models/shop/rank HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /v1/models/shop/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n{}",
+        b"POST /v1/models/shop/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"no request\r\n\r\n",
+    ],
+    ids=["no host", "two lengths", "negative length", "no request"],
+)
+def test_what_is_no_request_gets_400(shop: Shop, head: bytes) -> None:
+    """Also where two readers could see two different requests."""
+    with connected(shop) as made:
+        made.sendall(head)
+        made.shutdown(socket.SHUT_WR)
+        assert ends(made).startswith(b"HTTP/1.1 400 ")
+
+
 def test_readyz_says_what_is_wrong(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store, the registry, or that nothing is live; and without the registry it goes on with what it knows."""
     app = service_of(shop)

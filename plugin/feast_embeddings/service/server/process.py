@@ -19,7 +19,7 @@ from feast_embeddings.errors import EmbeddingsError, InputError
 from feast_embeddings.repo import Repo
 from feast_embeddings.service.api_keys import ENVIRONMENT, KeyRing
 from feast_embeddings.service.permissions import has_feast_auth
-from feast_embeddings.service.server.connection import HEAD_BYTES, BoundedConnection
+from feast_embeddings.service.server.connection import BoundedConnection
 from feast_embeddings.service.server.logs import log_config
 from feast_embeddings.service.server.workers import STARTUP_FAILURE, Workers
 from feast_embeddings.service.settings import ServiceSettings
@@ -70,7 +70,6 @@ def run_service(settings: ServiceSettings, *, host: str, port: int, workers: int
             workers=workers,
             http=BoundedConnection,
             ws="none",
-            h11_max_incomplete_event_size=HEAD_BYTES,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             log_config=log_config(log_level),
             access_log=False,
