@@ -25,6 +25,12 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     "feast_embeddings": {"feast_embeddings": ()},
     "feast_embeddings.artifact": {"feast_embeddings.artifact": ()},
     "feast_embeddings.client": {"feast_embeddings.client": ()},
+    "feast_embeddings.engines": {
+        "feast_embeddings.engines.engine": ("Engine",),
+        "feast_embeddings.engines.testing": ("EngineTests",),
+    },
+    "feast_embeddings.reading": {"feast_embeddings.reading": ()},
+    "feast_embeddings.service": {"feast_embeddings.service": ()},
     "embedding_trainers": {
         "embedding_trainers.train": (),
         "embedding_trainers.trainer": (),
@@ -34,6 +40,7 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+_DIAGRAM = re.compile(r"^```mermaid\n(?P<diagram>.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?!\w+:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -50,7 +57,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to where their files are on the site. Of a link to a file that is not there, the text stays."""
+    """Write diagrams as tables, and lead links to where their files are on the site.
+
+    Of a link to a file that is not there, the text stays.
+    """
     written = {uri: name for name, uri in OF_THE_ROOT.items()}
     uri = page.file.src_uri
     folder = (ROOT / written[uri] if uri in written else DOCS / uri).parent
@@ -65,7 +75,27 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"[{link['text']}]({Path(path).as_posix()}{link['anchor'] or ''})"
         return link["text"] if target.exists() else link[0]
 
-    return _LINK.sub(moved, markdown)
+    return _LINK.sub(moved, _DIAGRAM.sub(lambda found: table_of(found["diagram"]), markdown))
+
+
+def table_of(diagram: str) -> str:
+    """Return a flowchart of Mermaid, of nodes in subgraphs, as a table; a script that draws it has megabytes."""
+    rows, arrows = list[list[str]](), list[list[str]]()
+    for line in map(str.strip, diagram.splitlines()):
+        if line.startswith("subgraph"):
+            rows.append([])
+        elif "-->" in line:
+            arrows.append(re.split(r"\s*-->\s*", line))
+        elif re.fullmatch(r"\w+", line) and line != "end":
+            rows[-1].append(line)
+        elif line not in ("end", "flowchart TD"):
+            raise ValueError(f"a diagram for the site has subgraphs, nodes and arrows only, got {line!r}")
+    table = ["| floor | room | arrows to |", "|---|---|---|"]
+    for number, names in zip(reversed(range(len(rows))), rows, strict=True):
+        for name in names:
+            ends = (f"`{end}`" for start, end in arrows if start == name)
+            table.append(f"| {number} | `{name}` | {', '.join(ends)} |")
+    return "\n".join(table)
 
 
 def notebook_page(path: Path) -> str:
@@ -85,6 +115,7 @@ def python_page(name: str) -> str:
     page = [f"# {name}"]
     for module, names in REFERENCES[name].items():
         home = importlib.import_module(module)
+        page += re.findall(r"^Stability: .*", home.__doc__ or "", re.MULTILINE)
         for public in names or home.__all__:
             value = getattr(home, public)
             value = sorted(value) if isinstance(value, frozenset) else value  # the same page each time

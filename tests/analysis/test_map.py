@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from tests.conftest import Command
 from tests.support.browser import browsing
 from tests.support.shop import Shop
@@ -17,6 +18,7 @@ from tests.support.shop import Shop
 from feast_embeddings.analysis.map_page import OTHER, drawn_map, group_names, map_page
 from feast_embeddings.analysis.maps import places_of
 from feast_embeddings.analysis.members import Members
+from feast_embeddings.query.store import EmbeddingStore
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>"
 
@@ -79,6 +81,45 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
         assert not (tmp_path / "x.html").exists()
 
 
+def test_a_table_says_who_is_hidden(
+    command: Command, common_shop: Shop, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Those who run the shop see all."""
+    store, gone = EmbeddingStore(common_shop.feature_store, "shop"), ["sku-7", "sku-30", "sku-of-no-version"]
+    store.hide(items=gone)
+    request.addfinalizer(lambda: store.unhide(items=gone))
+    table = tmp_path / "map.parquet"
+    assert command("map", "--entity", "item", "--output", table, "--repo", common_shop.repo.path).code == 0
+    rows = pq.read_table(table).to_pylist()
+    assert len(rows) == 40
+    assert {row["item_id"] for row in rows if row["hidden"]} == {"sku-7", "sku-30"}
+
+
+def test_the_page_says_who_is_hidden(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Where one is pointed at."""
+    members, groups = members_of(rng.normal(0, 1, (30, 3))), group_names(["all"] * 30)
+    drawn = drawn_map(members, rng.normal(0, 1, (30, 2)), [f"Title {row}" for row in range(30)], groups)
+    page = tmp_path / "map.html"
+    page.write_text(map_page(members, drawn, "Map of 30 items", drawn.rows_of({"i007", "i900"})))
+    with browsing(tmp_path) as browser:
+        browser.appearance(width=900, height=700, scheme="light")
+        browser.open(page.as_uri())
+        for row, told in [(7, "Title 7 (i007) – all, hidden"), (8, "Title 8 (i008) – all")]:
+            # Enter brings what was found to the middle.
+            browser.run(
+                "const s = document.querySelector('.search'); s.value = arguments[0]; s.oninput(); s.focus()",
+                f"i{row:03}",
+            )
+            browser.press("Enter")
+            browser.wait("!document.querySelector('.near').hidden")
+            browser.run(
+                "const at = document.querySelector('canvas'), box = at.getBoundingClientRect();"
+                "const middle = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 };"
+                "at.onpointermove({ pointerId: 1, ...middle })"
+            )
+            assert browser.text(".tip") == told
+
+
 def test_the_page_is_accessible(tmp_path: Path, rng: np.random.Generator) -> None:
     """axe finds nothing, light and dark, wide and narrow, with neighbours listed."""
     members = members_of(rng.normal(0, 1, (30, 3)))
@@ -87,7 +128,7 @@ def test_the_page_is_accessible(tmp_path: Path, rng: np.random.Generator) -> Non
     segments = numbers + 1, {1: "first", 2: "second"}
     page = tmp_path / "map.html"
     drawn = drawn_map(members, rng.normal(0, 1, (30, 2)), titles, groups, segments)
-    page.write_text(map_page(members, drawn, "Map of 30 items"))
+    page.write_text(map_page(members, drawn, "Map of 30 items", []))
     with browsing(tmp_path) as browser:
         for width, scheme in [(1200, "light"), (380, "dark")]:
             browser.appearance(width=width, height=700, scheme=scheme)
@@ -111,7 +152,7 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
     page = tmp_path / "map.html"
     members = members_of(np.eye(3)[labels] + rng.normal(0, 0.3, (300, 3)))
     segments = labels + 1, {1: HOSTILE, 2: "second", 3: "third"}
-    page.write_text(map_page(members, drawn_map(members, places, titles, groups, segments), f"Map of {HOSTILE}"))
+    page.write_text(map_page(members, drawn_map(members, places, titles, groups, segments), f"Map of {HOSTILE}", []))
     with browsing(tmp_path) as browser:
         for width, scheme in [(1200, "light"), (1200, "dark"), (380, "light")]:
             browser.appearance(width=width, height=700, scheme=scheme)

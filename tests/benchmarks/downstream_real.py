@@ -76,15 +76,24 @@ def vectors(log: pd.DataFrame, trainer: str, seed: int) -> tuple[pd.DataFrame, p
     return pd.DataFrame(factors.user_factors, index=users), pd.DataFrame(factors.item_factors, index=items)
 
 
-def sets(hand: Floats, learned: dict[str, Floats]) -> Features:
-    """The columns of each row of the tables."""
-    both = {f"{HAND}, {name}": np.hstack([hand, found]) for name, found in learned.items()}
-    return {HAND: hand} | learned | both
+def turned(log: pd.DataFrame, trainer: str, seed: int, first: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Vectors of users by id, rotated into the space of the first call, whose items `first` gets."""
+    users, items = vectors(log, trainer, seed)
+    then = first.setdefault(trainer, items)
+    shared = items.index.intersection(then.index)
+    turn, _ = orthogonal_procrustes(items.loc[shared], then.loc[shared])
+    return pd.DataFrame(users.to_numpy() @ turn, index=users.index)
+
+
+def sets(hand: Floats, learned: dict[str, Floats], counted: str) -> Features:
+    """The columns of each row of the tables; `counted` is what they call those that were made by hand."""
+    both = {f"{counted}, {name}": np.hstack([hand, found]) for name, found in learned.items()}
+    return {counted: hand} | learned | both
 
 
 def of_people(log: pd.DataFrame, seed: int) -> tuple[pd.Index[str], Features]:
     ids, hand = hand_made(log, log["timestamp"].max())
-    return ids, sets(hand, {name: vectors(log, name, seed)[0].loc[ids].to_numpy() for name in TRAINERS})
+    return ids, sets(hand, {name: vectors(log, name, seed)[0].loc[ids].to_numpy() for name in TRAINERS}, HAND)
 
 
 def of_cuts(log: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, Features]:
@@ -101,13 +110,9 @@ def of_cuts(log: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, Features]:
         rows.append(pd.DataFrame({"user_id": ids, "cut": cut, "again": ids.isin(later["user_id"])}))
         hand.append(features[active])
         for name in TRAINERS:
-            users, items = vectors(past, name, seed)
-            then = first.setdefault(name, items)
-            shared = items.index.intersection(then.index)
-            turn, _ = orthogonal_procrustes(items.loc[shared], then.loc[shared])
-            learned[name].append(users.loc[ids].to_numpy() @ turn)
+            learned[name].append(turned(past, name, seed, first).loc[ids].to_numpy())
     together = {name: np.vstack(each) for name, each in learned.items()}
-    return pd.concat(rows, ignore_index=True), sets(np.vstack(hand), together)
+    return pd.concat(rows, ignore_index=True), sets(np.vstack(hand), together, HAND)
 
 
 def logistic() -> Any:
@@ -201,6 +206,21 @@ def interval(values: Floats, sign: str = "") -> str:
     return f"{values[0]:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})".replace("-", "−")
 
 
+def show(found: dict[str, dict[str, dict[str, Floats]]], counted: str) -> None:
+    """Print two tables for each model: each set of features, and what vectors add to those `counted` names."""
+    for model, tasks in found.items():
+        head = f"{' | '.join(tasks)} |\n|---|{'---|' * len(tasks)}"
+        print(f"\n{model}\n\n| features | {head}")
+        names = list(next(iter(tasks.values())))
+        for name in names:
+            print(f"| {name} | {' | '.join(interval(each[name]) for each in tasks.values())} |")
+        print(f"\n| added to {counted} | {head}")
+        for name in names:
+            if (both := f"{counted}, {name}") in names:
+                gains = (interval(each[both] - each[counted], "+") for each in tasks.values())
+                print(f"| {name} | {' | '.join(gains)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -210,15 +230,7 @@ def main() -> None:
     models = {"logistic regression": logistic} | ({"LightGBM": boosted} if arguments.lightgbm else {})
     with threadpool_limits(1):
         found = areas(arguments.data, arguments.seeds, models)
-    for model, tasks in found.items():
-        head = f"{' | '.join(tasks)} |\n|---|{'---|' * len(tasks)}"
-        print(f"\n{model}\n\n| features | {head}")
-        for name in tasks["gender"]:
-            print(f"| {name} | {' | '.join(interval(each[name]) for each in tasks.values())} |")
-        print(f"\n| added to {HAND} | {head}")
-        for name in TRAINERS:
-            gains = (interval(each[f"{HAND}, {name}"] - each[HAND], "+") for each in tasks.values())
-            print(f"| {name} | {' | '.join(gains)} |")
+    show(found, HAND)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from click import Context
 from tests.conftest import ROOT
 from tests.support.browser import browsing
 
-import feast_embeddings
+import feast_embeddings.reading
+import feast_embeddings.service
 from feast_embeddings.cli import main
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install --group docs")
@@ -120,6 +121,28 @@ def test_references_have_every_name(pages: dict[str, Seen]) -> None:
         assert said in python, name
     assert "TrainerTests" in pages["reference/embedding_trainers.html"].text
     assert "write_artifact" in pages["reference/feast_embeddings.artifact.html"].text
+
+
+def test_references_say_what_may_change(pages: dict[str, Seen]) -> None:
+    """Each name that is provisional is there, with its tag."""
+    for page, names in {
+        "feast_embeddings": ["RoutedOnlineStore", "RoutedOnlineStoreConfig"],
+        "feast_embeddings.engines": ["Engine", "EngineTests"],
+        "feast_embeddings.reading": feast_embeddings.reading.__all__,
+        "feast_embeddings.service": feast_embeddings.service.__all__,
+        "embedding_trainers": ["Encoder", "EncoderTests"],
+    }.items():
+        text = pages[f"reference/{page}.html"].text
+        assert "Stability: provisional" in text, page
+        assert [name for name in names if not re.search(rf"\b{name}\b", text)] == [], page
+
+
+def test_the_rooms_are_a_table(pages: dict[str, Seen]) -> None:
+    """Without the source of the diagram; a row for each room, and its arrows."""
+    text = pages["architecture.html"].text
+    assert "flowchart" not in text
+    assert re.search(r"0\s+errors\s", text)
+    assert re.search(r"query\s+changes, offline\s", text)
 
 
 def test_search_works_from_files(site: Path, tmp_path: Path) -> None:

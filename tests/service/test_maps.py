@@ -57,7 +57,13 @@ def test_the_live_version_has_its_own_map(shop: Shop, command: Command) -> None:
     assert (refused.status_code, f"live version {second.manifest.version}" in refused.json()["detail"]) == (404, True)
     roll_back(shop.feature_store, shop.repo.data, "shop")
     assert service.get(MAP).json() == found
-    EmbeddingStore(shop.feature_store, "shop").forget(items=["sku-3"])
+    store = EmbeddingStore(shop.feature_store, "shop")
+    store.hide(items=["sku-3", "sku-5"])
+    later = service.get(MAP).json()
+    assert (found["hidden"], [later["ids"][place] for place in later["hidden"]]) == ([], ["sku-3", "sku-5"])
+    assert later == {**found, "hidden": later["hidden"]}
+    store.unhide(items=["sku-3", "sku-5"])
+    store.forget(items=["sku-3"])
     assert service.get(MAP).json()["ids"] == [id for id in found["ids"] if id != "sku-3"]
     map_path(shop.artifact.path, "item").write_bytes(b"PAR1")
     assert service.get(MAP).status_code == 503

@@ -183,6 +183,8 @@ export interface MapAnswer {
   numbers: number[];
   /** The segments that have a name. */
   labels: MapLabel[];
+  /** The places in `ids`, from 0, of those that other answers leave out. */
+  hidden: number[];
 }
 
 /** The name of a segment, and a place in its midst. */

@@ -49,13 +49,14 @@ def drawn_map(
     return SavedMap(members.ids, places, titles, *groups, _labels(places, segments))
 
 
-def map_page(members: Members, drawn: SavedMap, heading: str) -> str:
-    """Return the page of a map of these members."""
+def map_page(members: Members, drawn: SavedMap, heading: str, hidden: list[int]) -> str:
+    """Return the page of a map of these members; `hidden` are the rows of those that answers leave out."""
     data = {
         "id": members.id_name,
         "ids": [str(id) for id in drawn.ids.to_pylist()],
         "titles": drawn.titles,
         "labels": drawn.labels,
+        "hidden": hidden,
         "vectors": base64.b64encode(np.rint(members.unit * 32767).astype("<i2").tobytes()).decode(),
         "groups": drawn.groups,
         "places": base64.b64encode(drawn.places.astype("<f4").tobytes()).decode(),

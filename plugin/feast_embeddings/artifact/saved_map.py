@@ -6,6 +6,7 @@ It is no part of the version: the manifest does not name it, and without it the 
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +44,10 @@ class SavedMap:
     groups: list[str]
     numbers: npt.NDArray[np.uint8]
     labels: list[Label]
+
+    def rows_of(self, ids: Set[str | int]) -> list[int]:
+        """Return the places in `ids` of those that are among these."""
+        return [row for row, id in enumerate(self.ids.to_pylist()) if id in ids] if ids else []
 
     def only(self, kept: npt.NDArray[np.bool_]) -> SavedMap:
         """Return the map of some of them, shape (n,). Names of segments go: they may be of those who are left out."""

@@ -1,4 +1,7 @@
-"""Read tables: files of several formats, folders, globs, and tables in memory. See docs/input.md."""
+"""Read tables: files of several formats, folders, globs, and tables in memory. See docs/input.md.
+
+Stability: provisional, see docs/compatibility.md.
+"""
 
 from feast_embeddings.reading.column_types import ColumnType, parse_types
 from feast_embeddings.reading.expressions import IdType

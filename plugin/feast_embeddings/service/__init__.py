@@ -9,6 +9,8 @@
         mount(app, Path(__file__).parent)
 
 ``feast serve`` serves it too, under ``/embeddings``.
+
+Stability: provisional, see docs/compatibility.md.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ export function downloadTable(name, rows) {
 /**
  * Fill `place`, an element with a size, with a map.
  *
- * data: `id`, the name of the ids; `ids`, `titles`, `x`, `y` and `numbers` of each point; `groups`, by number; and
- * `labels`, each with a `name`, `x` and `y`.
+ * data: `id`, the name of the ids; `ids`, `titles`, `x`, `y` and `numbers` of each point; `groups`, by number; `labels`,
+ * each with a `name`, `x` and `y`; and `hidden`, the numbers of the points that answers leave out.
  * near: gets the number of a point; returns, or promises, the nearest: each with an `id`, a `score`, and `at`, the number
  * of its point, or undefined.
  * open: what to do with a point that is asked for; without it, none can be.
@@ -88,7 +88,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const n = data.ids.length, { numbers, titles } = data, ids = data.ids.map(String);
   const { places, fit } = fitted(data);
   const words = titles.map((title, i) => (title + "\n" + ids[i]).toLowerCase());
-  const shown = data.groups.map(() => true), strength = new Float32Array(n).fill(1);
+  const hidden = new Set(data.hidden), shown = data.groups.map(() => true), strength = new Float32Array(n).fill(1);
   const ending = new AbortController(), { signal } = ending;
   let picked = null, lasso = null, view = { x: 0, y: 0, zoom: 1 }, waiting = false, asked = 0;
 
@@ -155,7 +155,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     tip.hidden = i < 0;
     if (i < 0) return;
     const [w, h] = size();
-    tip.textContent = `${titles[i]} (${ids[i]}) – ${data.groups[numbers[i]]}`;
+    tip.textContent = `${titles[i]} (${ids[i]}) – ${data.groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
     tip.style.left = Math.max(0, Math.min(x + 12, w - tip.offsetWidth - 8)) + "px";
     tip.style.top = Math.max(0, Math.min(y + 12, h - tip.offsetHeight - 8)) + "px";
   }

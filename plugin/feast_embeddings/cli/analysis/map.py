@@ -84,7 +84,7 @@ def map(
             f", by {color}" if color else ""
         )
         with new_file(target) as file:
-            _write(members, drawn, heading, target.suffix, file)
+            _write(members, drawn, heading, drawn.rows_of(store.hidden(entity)), target.suffix, file)
     if as_json:
         print_json(
             {
@@ -102,19 +102,21 @@ def map(
         click.echo(f"wrote {len(members):,} {entity}s to {target}")
 
 
-def _write(members: Members, drawn: SavedMap, heading: str, ending: str, file: BinaryIO) -> None:
+def _write(members: Members, drawn: SavedMap, heading: str, hidden: list[int], ending: str, file: BinaryIO) -> None:
     if ending == ".html":
         from feast_embeddings.analysis.map_page import map_page
 
-        file.write(map_page(members, drawn, heading).encode("utf-8", "replace"))
+        file.write(map_page(members, drawn, heading, hidden).encode("utf-8", "replace"))
     elif ending == ".png":
         _draw(drawn.places, (drawn.groups, drawn.numbers), heading, file)
     else:
+        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         x, y = drawn.places.T
-        pq.write_table(pa.table({members.id_name: members.ids, "x": x, "y": y}), file)
+        is_hidden = np.isin(np.arange(len(members)), hidden)
+        pq.write_table(pa.table({members.id_name: members.ids, "x": x, "y": y, "hidden": is_hidden}), file)
 
 
 def _segments(members: Members, seed: int) -> tuple[npt.NDArray[np.int64], dict[int, str]] | None:

@@ -44,7 +44,13 @@ class Shown:
     def neighbours(self, found: Neighbours, **facts: Any) -> None:
         """Show the answer to a query; `facts` are what JSON says with it."""
         names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
-        self.show(found.to_dicts(), names, key="neighbours", facts={"version": found.version, **facts})
+        rows = found.to_dicts()
+        if found.because is not None:
+            names = [*(name for name in names if name != "because"), "because"]
+            if self.output is None and not self.as_json:
+                for row, reasons in zip(rows, found.because, strict=True):
+                    row["because"] = ", ".join(f"{reason.id} {reason.adds:+.4f}" for reason in reasons)
+        self.show(rows, names, key="neighbours", facts={"version": found.version, **facts})
 
     def ranking(self, found: Neighbours, **facts: Any) -> None:
         """Show items for someone, and say so if they are a fallback."""

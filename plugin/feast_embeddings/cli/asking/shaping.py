@@ -37,6 +37,7 @@ class Given(Shaped):
     """What those of a ranking were given."""
 
     fallback: Fallback
+    explain: bool
 
 
 def _shaping_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,6 +78,9 @@ def similar_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add those of a ranking of items to a command."""
+    explain = click.option(
+        "--explain", is_flag=True, help="Say which items of theirs add most to each score, and what."
+    )
     return _shaping_options(
         click.option(
             "--fallback",
@@ -85,7 +89,7 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="What someone without a vector gets; popular: by the number of interactions in training; recent: by "
             "the time of recorded interactions.",
-        )(command)
+        )(explain(command))
     )
 
 
@@ -107,7 +111,12 @@ def to_similar(store: EmbeddingStore, entity: Entity, filter: str | None, given:
 
 def to_options(store: EmbeddingStore, filter: str | None, include_seen: bool, given: Given) -> RankOptions:
     """Convert what was given to the keywords of `EmbeddingStore.rank`."""
-    own = {"filter": filter, "exclude_seen": not include_seen, "fallback": given["fallback"]}
+    own = {
+        "filter": filter,
+        "exclude_seen": not include_seen,
+        "fallback": given["fallback"],
+        "explain": given["explain"],
+    }
     return cast("RankOptions", {**_to_shaping(store, "item", given), **own})
 
 

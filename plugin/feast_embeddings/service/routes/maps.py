@@ -41,6 +41,7 @@ class MapAnswer(BaseModel):
     groups: list[str] = Field(description="The colours.")
     numbers: list[int] = Field(description="Each one's place in `groups`, from 0, in the order of `ids`.")
     labels: list[MapLabel] = Field(description="The segments that have a name.")
+    hidden: list[int] = Field(description="The places in `ids`, from 0, of those that other answers leave out.")
 
 
 def add_map_routes(router: GuardedRouter, calls: Calls, settings: ServiceSettings) -> None:
@@ -72,6 +73,7 @@ def add_map_routes(router: GuardedRouter, calls: Calls, settings: ServiceSetting
                 "groups": found.groups,
                 "numbers": found.numbers.tolist(),
                 "labels": [{"name": name, "x": x, "y": y} for x, y, name in found.labels],
+                "hidden": found.rows_of(store.hidden(entity)),
             }
 
         return answers.json_response(await calls.run(model, look))
