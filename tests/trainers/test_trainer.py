@@ -59,7 +59,10 @@ def test_third_party() -> None:
         ("absent", r"'absent' \(third_party_trainers:ABSENT\) cannot be loaded: AttributeError: "),
         ("number", r"third_party_trainers:NOT_A_TRAINER is not a Trainer, but int"),
         ("bpr-of-two", r"several packages bring a trainer 'bpr-of-two' \(.*\); uninstall all but one"),
-        ("brp", r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, good, number, softmax, svd"),
+        (
+            "brp",
+            r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, concat, good, number, softmax, svd",
+        ),
     ],
 )
 def test_unusable_trainer(name: str, message: str) -> None:

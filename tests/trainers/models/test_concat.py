@@ -140,7 +140,7 @@ def test_dims(given: dict[str, Any], expected: tuple[int, tuple[int, ...]]) -> N
         ({"dims": "1,2,3"}, "parameter dims has 3 values for the 2 parts softmax, als"),
         ({"dims": "8,x"}, "parameter dims.1='x'"),
         ({"dims": "8,0"}, "part 'als': parameter factors=0"),
-        ({"factors": 9, "dims": "4,4"}, "factors=9, but dims have a sum of 8; leave out one of them"),
+        ({"factors": 9, "dims": "4,4"}, "factors=9, but dims add up to 8; give one of them, or both"),
         ({"factors": 1}, "factors=1: expected at least 1 for each of 2 parts"),
         ({"weights": "1,0"}, "parameter weights.1='0'"),
         ({"settings": {"svd": {}}}, "parameter settings.svd: expected one of the parts, softmax, als"),
