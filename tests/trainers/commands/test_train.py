@@ -277,7 +277,7 @@ def test_config_file(repo: Path, log: Path, config: Path) -> None:
     [
         ('trainer = "svd"', ["--trainer", "als"], "als.toml is for 'svd'; leave out one of them"),
         ("trainer = 3", [], "trainer must be a name in quotes, not 3"),
-        ("[als]\nalpha = 3", [], "no parameter 'als'; there are factors, iterations, alpha"),
+        ('trainer = "als"\n[als]\nalpha = 3', [], "no parameter 'als'; there are factors, iterations, alpha"),
         ("alpha: 3", [], "is not TOML: "),
         ('trainer = "als"\nbeta = 1', [], "no parameter 'beta'; there are factors, iterations, alpha"),
         ('trainer = "als"\nalpha = "x"', [], "parameter alpha='x': Input should be a valid number"),
