@@ -139,6 +139,7 @@ def test_dims(given: dict[str, Any], expected: tuple[int, tuple[int, ...]]) -> N
         ({"parts": "als,nothing"}, "no trainer 'nothing'; installed are "),
         ({"dims": "1,2,3"}, "parameter dims has 3 values for the 2 parts softmax, als"),
         ({"dims": "8,x"}, "parameter dims.1='x'"),
+        ({"dims": "4096,1"}, "parameter dims: they add up to 4097; expected at most 4096"),
         ({"dims": "8,0"}, "part 'als': parameter factors=0"),
         ({"factors": 9, "dims": "4,4"}, "factors=9, but dims add up to 8; give one of them, or both"),
         ({"factors": 1}, "factors=1: expected at least 1 for each of 2 parts"),

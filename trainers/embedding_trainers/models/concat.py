@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BeforeValidator, Field, model_validator
 
 from embedding_trainers.trainer import (
@@ -28,10 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["CONCAT", "ConcatConfig", "fold_in_concat", "train_concat"]
 
 _NAME = "concat"
+_MOST = 4096  # dimensions
 _WEIGHT_OF_OTHERS = 0.35  # next to 1: best on the mean of three logs (`tests.benchmarks.one_parameter`)
 _SAMPLE_USERS, _SAMPLE_ITEMS = 512, 4096  # whose scores say how far those of a part are spread
-
-_Floats = npt.NDArray[np.float32]
 
 
 def _split(value: Any) -> Any:
@@ -40,6 +38,7 @@ def _split(value: Any) -> Any:
 
 
 _Split = BeforeValidator(_split)
+_Positive = Annotated[float, Field(gt=0)]
 
 
 class ConcatConfig(TrainerConfig):
@@ -50,7 +49,7 @@ class ConcatConfig(TrainerConfig):
     """
 
     factors: int = Field(
-        default=128, ge=1, le=4096, description="length of the vectors: of all parts together, which have equal shares"
+        default=128, ge=1, le=_MOST, description="length of the vectors: of all parts together, which have equal shares"
     )
     parts: Annotated[tuple[str, ...], _Split] = Field(
         default=("softmax", "als"), description="the trainers, in the order of their dimensions"
@@ -58,7 +57,7 @@ class ConcatConfig(TrainerConfig):
     dims: Annotated[tuple[int, ...], _Split] = Field(
         default=(), description="length of the vectors of each part, in place of equal shares of factors"
     )
-    weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], _Split] = Field(
+    weights: Annotated[tuple[_Positive, ...], _Split] = Field(
         default=(),
         description="of the scores of each part, whose spreads are made equal first; 1 for the first part and 0.35 "
         "for each other if not given",
@@ -66,7 +65,7 @@ class ConcatConfig(TrainerConfig):
     settings: dict[str, dict[str, Any]] = Field(
         default={}, description="hyper-parameters of parts, as settings.als.iterations = 5"
     )
-    scales: tuple[tuple[float, float], ...] = Field(
+    scales: tuple[tuple[_Positive, _Positive], ...] = Field(
         default=(),
         description="what makes the spreads equal: factors of the users and of the items of each part, measured in the "
         "training if not given",
@@ -85,7 +84,8 @@ class ConcatConfig(TrainerConfig):
                 raise InputError(f"parameter factors={self.factors}: expected at least 1 for each of {n} parts")
             share, rest = divmod(self.factors, n)
             self.__dict__["dims"] = (*[share + 1] * rest, *[share] * (n - rest))
-        total = sum(self.dims)
+        if (total := sum(self.dims)) > _MOST:
+            raise InputError(f"parameter dims: they add up to {total}; expected at most {_MOST}")
         if "factors" in self.model_fields_set and self.factors != total:
             raise InputError(
                 f"parameter factors={self.factors}, but dims add up to {total}; give one of them, or both as they fit"
