@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.one_parameter bpr regularization 0.005 0.01 0.02 0.03 0.04 0.06 --logs *.parquet
     python -m tests.benchmarks.one_parameter softmax iterations 5 10 20 --logs *.parquet
+    python -m tests.benchmarks.one_parameter concat weights 1,0.25 1,0.5 1,1 1,2 --logs *.parquet
     python -m tests.benchmarks.one_parameter --generate FOLDER
 
 For each log it prints its density, and Recall@20 and NDCG@20 on what `train` holds back, or on a random fifth of each
@@ -38,8 +39,10 @@ def compare(path: Path, trainer: Trainer[Any], parameter: str, values: list[str]
         factors = trainer.train(split.train, config, RunOptions(seed=0, threads=1))
         seconds = time.process_time() - began
         found = evaluate(factors, split.train, split.test)
-        value = f"{'' if given else 'default '}{getattr(config, parameter):.3g}"
-        print(f"| {value} | {found['recall@20']:.4f} | {found['ndcg@20']:.4f} | {seconds:.1f} |", flush=True)
+        value = getattr(config, parameter)
+        told = f"{value:.3g}" if isinstance(value, int | float) else ", ".join(map(str, value))
+        told = told if given else f"default {told}"
+        print(f"| {told} | {found['recall@20']:.4f} | {found['ndcg@20']:.4f} | {seconds:.1f} |", flush=True)
 
 
 def main() -> None:

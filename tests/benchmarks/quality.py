@@ -72,8 +72,12 @@ def runs(
 def _run(split: Split, name: str, parameters: dict[str, Any], options: RunOptions) -> tuple[str, Train]:
     trainer = find_trainer(name)
     config = trainer.complete(trainer.configure(parameters), LogShape.of(split.train))
-    told = ", ".join(f"{parameter} {value:g}" for parameter, value in config.model_dump().items())
+    told = ", ".join(f"{parameter} {_told(value)}" for parameter, value in config.model_dump().items())
     return told, lambda: trainer.train(split.train, config, options)
+
+
+def _told(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value).replace("|", "/")
 
 
 def main() -> None:

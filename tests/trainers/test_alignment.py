@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from embedding_trainers.alignment import MAX_RESIDUAL, Aligned, align
 from embedding_trainers.commands.train import train
 from embedding_trainers.interactions import Preparation
+from embedding_trainers.procrustes import Sums, sum_up
 from embedding_trainers.train import train_model
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.artifact import ENTITIES, Artifact, EmbeddingTable, Entity, TrainerInfo, write_artifact
@@ -434,3 +435,36 @@ def test_a_damaged_version_stops_only_who_asked_for_it(run: Train, repo: Path) -
     with pytest.raises(ArtifactError, match="was changed after training"):
         run("--factors", "2", "--align-to", version)
     assert "users.parquet was changed after training" in run("--factors", "2")
+
+
+def test_blocks_turn_by_themselves(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The planted rotation of each block is found, and one block that is unrelated refuses all."""
+    tables = tables_of(rng)
+    previous = written(tmp_path, tables)
+    planted = np.zeros((6, 6))
+    planted[:2, :2], planted[2:, 2:] = orthogonal(rng, 2), orthogonal(rng, 4)
+    aligned = align(previous, turned(tables, planted), [2, 4])
+    assert aligned.alignment is not None
+    assert aligned.alignment.residual < 1e-5
+    for entity in ENTITIES:
+        np.testing.assert_allclose(aligned.tables[entity].embedding, tables[entity].embedding, rtol=0, atol=5e-6)
+
+    mixed = align(previous, turned(tables, orthogonal(rng, 6)), [2, 4])
+    assert mixed.alignment is None or mixed.alignment.residual > 0.1
+    strange = turned(tables, np.eye(6))
+    for table in strange.values():
+        table.embedding[:, 4:] = rng.standard_normal((len(table.ids), 2)) * 0.01
+    assert align(previous, strange).alignment is not None
+    assert "too far from it under any rotation" in align(previous, strange, [4, 2]).refused
+
+
+def test_sums_of_parts(rng: np.random.Generator) -> None:
+    """As a row of numbers and back they are the same, and those of a block are those of its dimensions alone."""
+    x, y = rng.standard_normal((2, 30, 5))
+    n, m = rng.integers(1, 9, (2, 30))
+    sums = sum_up(x, y, n, m)
+    for name, value in vars(Sums.from_flat(sums.flat(), 5)).items():
+        np.testing.assert_array_equal(value, getattr(sums, name), name)
+    alone, block = sum_up(x[:, 1:4], y[:, 1:4], n, m), sums.block(slice(1, 4))
+    for name in ("products", "new", "old", "new_squares", "old_squares", "counts"):
+        np.testing.assert_allclose(getattr(block, name), getattr(alone, name), rtol=1e-12, err_msg=name)

@@ -423,7 +423,7 @@ def test_a_trainer_that_cannot(artifact: Artifact, monkeypatch: pytest.MonkeyPat
         fold_in(artifact, "user", read_interactions(pa.table({"user_id": ["x"], "item_id": [10]})))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "concat"])
 def test_other_users_than_those_of_the_training(repo: Path, name: str) -> None:
     """An item of users like those of another is like it, whether training knew them; the version stays as it was."""
     users, items = np.divmod(np.arange(200), 10)

@@ -9,7 +9,7 @@ arXiv:2508.07574). Rotations and reflections only: a change of length or of orig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,7 +57,7 @@ class Aligned:
     refused: str
 
 
-def align(previous: Artifact, tables: Tables) -> Aligned:
+def align(previous: Artifact, tables: Tables, blocks: Sequence[int] = ()) -> Aligned:
     """Rotate users and items by the one orthogonal matrix that brings shared ids nearest to an earlier version.
 
     `residual_of` says what it refuses, `procrustes.sum_up` how much an id counts.
@@ -65,16 +65,18 @@ def align(previous: Artifact, tables: Tables) -> Aligned:
     Args:
         previous: with as many dimensions.
         tables: the new version's.
+        blocks: how many neighbouring dimensions each turn by themselves, see `TrainerConfig.blocks`; none for all as
+            one. The residual is that of the block that is furthest off.
 
     Raises:
         ArtifactError: a table of `previous` is damaged.
     """
-    return align_by(previous, tables, _sides(previous, tables))
+    return align_by(previous, tables, _sides(previous, tables), blocks)
 
 
-def align_by(previous: Artifact, tables: Tables, sides: Mapping[Entity, Halves]) -> Aligned:
+def align_by(previous: Artifact, tables: Tables, sides: Mapping[Entity, Halves], blocks: Sequence[int] = ()) -> Aligned:
     """As `align`, by sums over the shared users and items."""
-    rotation, alignment, refused = _judge(previous, sides)
+    rotation, alignment, refused = _judge(previous, sides, blocks)
     if alignment is None:
         return Aligned(tables, None, refused)
     rotated = {
@@ -123,28 +125,34 @@ def too_few(previous: Artifact, counts: Mapping[Entity, int], dim: int) -> str:
     )
 
 
-def _judge(previous: Artifact, sides: Mapping[Entity, Halves]) -> tuple[_Matrix, Alignment | None, str]:
+def _judge(
+    previous: Artifact, sides: Mapping[Entity, Halves], blocks: Sequence[int]
+) -> tuple[_Matrix, Alignment | None, str]:
     """Find the rotation into the space of an earlier version, or refuse.
 
     Args:
         sides: sums over the shared users and items.
+        blocks: see `align`.
 
     Returns:
         The rotation, shape (dim, dim); the alignment, None if it is refused; and why it is.
     """
-    counts = {entity: int(sum(half.scalars[0] for half in sides.get(entity, ()))) for entity in ENTITIES}
+    counts = {entity: int(sum(half.counts[0] for half in sides.get(entity, ()))) for entity in ENTITIES}
     sums = total(half for halves in sides.values() for half in halves)
     same = np.eye(len(sums.new))
     if reason := too_few(previous, counts, len(same)):
         return same, None, reason
-    far = residual(sides.values())
+    slices = list(_slices(blocks or [len(same)]))
+    far = max(residual([[half.block(dims) for half in halves] for halves in sides.values()]) for dims in slices)
     if far > MAX_RESIDUAL:
         reason = (
             f"the vectors of the {sum(counts.values()):,} ids shared with version {previous.manifest.version} are too "
             f"far from it under any rotation: residual {far:.2f}, at most {MAX_RESIDUAL:g}"
         )
         return same, None, reason
-    best = rotation(sums)
+    best = np.zeros_like(same)
+    for dims in slices:
+        best[dims, dims] = rotation(sums.block(dims))
     alignment = Alignment(
         version=previous.manifest.version,
         space_id=previous.manifest.space_id,
@@ -155,6 +163,12 @@ def _judge(previous: Artifact, sides: Mapping[Entity, Halves]) -> tuple[_Matrix,
         cosine=mean_cosine(sums, best),
     )
     return best, alignment, ""
+
+
+def _slices(blocks: Sequence[int]) -> Iterator[slice]:
+    start = 0
+    for length in blocks:
+        yield slice(start, start := start + length)
 
 
 def _sides(previous: Artifact, tables: Tables) -> dict[Entity, Halves]:

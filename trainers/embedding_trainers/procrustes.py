@@ -27,14 +27,18 @@ class Sums:
         directions: the same of x and y at length 1; vectors of zeros stay zeros.
         new: Σ w x, shape (dim,).
         old: Σ w y, shape (dim,).
-        scalars: n, Σ w, Σ w xᵀx and Σ w yᵀy, shape (4,).
+        new_squares: Σ w x², of each dimension, shape (dim,).
+        old_squares: the same of y.
+        counts: n and Σ w, shape (2,).
     """
 
     products: _Matrix
     directions: _Matrix
     new: _Matrix
     old: _Matrix
-    scalars: _Matrix
+    new_squares: _Matrix
+    old_squares: _Matrix
+    counts: _Matrix
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -46,8 +50,22 @@ class Sums:
     @classmethod
     def from_flat(cls, row: _Matrix, dim: int) -> Sums:
         """The sums of `flat`."""
-        products, directions, new, old, scalars = np.split(row, np.cumsum([dim * dim, dim * dim, dim, dim]))
-        return cls(products.reshape(dim, dim), directions.reshape(dim, dim), new, old, scalars)
+        parts = np.split(row, np.cumsum([dim * dim] * 2 + [dim] * 4))
+        products, directions, new, old, new_squares, old_squares, counts = parts
+        square = (dim, dim)
+        return cls(products.reshape(square), directions.reshape(square), new, old, new_squares, old_squares, counts)
+
+    def block(self, dims: slice) -> Sums:
+        """The sums over some of the dimensions; `directions` still have the length that all of them give."""
+        return Sums(
+            products=self.products[dims, dims],
+            directions=self.directions[dims, dims],
+            new=self.new[dims],
+            old=self.old[dims],
+            new_squares=self.new_squares[dims],
+            old_squares=self.old_squares[dims],
+            counts=self.counts,
+        )
 
 
 Halves = Sequence[Sums]
@@ -73,14 +91,17 @@ def sum_up(
     """
     x, y = new.astype(np.float64), old.astype(np.float64)
     weight = (n * m / np.maximum(n + m, 1))[:, None]
-    x_squares, y_squares = ((vectors * vectors).sum(axis=1, keepdims=True) for vectors in (x, y))
-    lengths = np.sqrt(x_squares) * np.sqrt(y_squares)
+    x_lengths, y_lengths = (np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (x, y))
+    lengths = x_lengths * y_lengths
+    x_weighted, y_weighted = x * weight, y * weight
     return Sums(
-        products=(x * weight).T @ y,
+        products=x_weighted.T @ y,
         directions=(x * (weight / np.where(lengths > 0, lengths, 1))).T @ y,
-        new=(x * weight).sum(axis=0),
-        old=(y * weight).sum(axis=0),
-        scalars=np.array([len(x), weight.sum(), (weight * x_squares).sum(), (weight * y_squares).sum()]),
+        new=x_weighted.sum(axis=0),
+        old=y_weighted.sum(axis=0),
+        new_squares=np.einsum("ij,ij->j", x_weighted, x),
+        old_squares=np.einsum("ij,ij->j", y_weighted, y),
+        counts=np.array([len(x), weight.sum()]),
     )
 
 
@@ -104,15 +125,16 @@ def residual(sides: Collection[Halves]) -> float:
     by = rotation(second), rotation(first)  # each half under the rotation fitted on the other
     agreement = new_squares = old_squares = 0.0
     for halves in sides:
-        _, weight, x_squares, y_squares = (halves[0].scalars + halves[1].scalars).tolist()
+        both = total(halves)
+        weight = float(both.counts[1])
         if not weight:
             continue
-        x_mean = sum(half.new @ turned for half, turned in zip(halves, by, strict=True)) / weight
-        y_mean = (halves[0].old + halves[1].old) / weight
+        x_mean = np.sum([half.new @ turned for half, turned in zip(halves, by, strict=True)], axis=0) / weight
+        y_mean = both.old / weight
         aligned = sum((half.products * turned).sum() for half, turned in zip(halves, by, strict=True))
         agreement += float(aligned - weight * (x_mean @ y_mean))
-        new_squares += float(x_squares - weight * (x_mean @ x_mean))
-        old_squares += float(y_squares - weight * (y_mean @ y_mean))
+        new_squares += float(both.new_squares.sum() - weight * (x_mean @ x_mean))
+        old_squares += float(both.old_squares.sum() - weight * (y_mean @ y_mean))
     lengths = max(0.0, new_squares) * max(0.0, old_squares)
     cosine = max(0.0, agreement) / np.sqrt(lengths) if lengths > 0 else 0.0
     return float(np.sqrt(max(0.0, 1 - cosine**2)))
@@ -120,4 +142,4 @@ def residual(sides: Collection[Halves]) -> float:
 
 def mean_cosine(sums: Sums, by: _Matrix) -> float:
     """The weighted mean cosine between x · R and y."""
-    return float((sums.directions * by).sum() / sums.scalars[1])
+    return float((sums.directions * by).sum() / sums.counts[1])

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.search import search_space
-from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer
+from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.errors import InputError
 
 __all__ = ["TrainerTests", "checkerboard"]
@@ -151,7 +151,7 @@ class TrainerTests:
             history = board if entity == "item" else board.T.tocsr()
             known = _known(factors, board, entity)
             before = history.copy()
-            folded = self._fold_in(history, known, options)
+            folded = self._fold_in(history, known, options, factors.config)
             if folded is None:
                 return
             _same_matrix(before, history)
@@ -163,8 +163,9 @@ class TrainerTests:
     def test_fold_in_repeats(self) -> None:
         """One thread and the same seed repeat to the byte."""
         board, options = checkerboard(), RunOptions(seed=1, threads=1)
-        known = _known(self._train(board, options), board, "item")
-        first, second = (self._fold_in(board[:3], known, options) for _ in range(2))
+        factors = self._train(board, options)
+        known = _known(factors, board, "item")
+        first, second = (self._fold_in(board[:3], known, options, factors.config) for _ in range(2))
         assert (first and first.factors.tobytes()) == (second and second.factors.tobytes()), "folding in differs"
 
     def test_parts(self) -> None:
@@ -190,9 +191,11 @@ class TrainerTests:
     def _train(self, matrix: Any, options: RunOptions) -> Factors:
         return self.trainer.train(matrix, self._config(), options)
 
-    def _fold_in(self, history: Any, known: KnownSide, options: RunOptions) -> Folded | None:
+    def _fold_in(
+        self, history: Any, known: KnownSide, options: RunOptions, found: TrainerConfig | None = None
+    ) -> Folded | None:
         fold_in = self.trainer.fold_in
-        config = self.trainer.complete(self._config(), LogShape.of(checkerboard()))
+        config = found or self.trainer.complete(self._config(), LogShape.of(checkerboard()))
         return None if fold_in is None else fold_in(history, known, config, options)
 
 

@@ -179,6 +179,7 @@ def train_model(
     del seen, split
     with timed(seconds, "fit"):
         factors = method.train(user_items, config, options)
+    config = factors.config or config
     tables = factor_tables(
         summary, user_items, factors, attributes["user"], attributes["item"], latest=latest, newest=history
     )
@@ -187,6 +188,7 @@ def train_model(
         aligned = run.aligned(tables, align)
     content_files: dict[Entity, ContentFile] = {}
     if content_fitting is not None:
+        content_fitting = dataclasses.replace(content_fitting, config=config)
         with timed(seconds, "content"):
             with_content, content_files = content_fitting.applied(aligned.tables, user_items, tail)
         aligned = dataclasses.replace(aligned, tables=with_content)
@@ -276,6 +278,9 @@ def _evaluate(
     if scores is None or (content is not None and "item" in content.catalogues):
         factors = method.train(split.train, config, options)
         scores = score_users(factors, split.train, split.test) if scores is None else scores
+        if content is not None:
+            # What is encoded and chosen stays: the copy shares it.
+            content = dataclasses.replace(content, config=factors.config or config)
         tail = None if content is None else content.tail_strength(split, factors)
     if raced:
         scores = raced.honest_values(scores)

@@ -56,6 +56,14 @@ class TrainerConfig(BaseModel):
 
     factors: int = Field(default=64, ge=1, le=4096, description="length of the vectors, without the bias")
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Which neighbouring dimensions turn by themselves when a version is aligned: how many, by a name.
+
+        One block, but for a trainer whose vectors are those of others side by side.
+        """
+        return {"": self.factors}
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -108,6 +116,8 @@ class Factors:
         user_factors: float32, shape (n_users, factors).
         item_factors: float32, shape (n_items, factors).
         item_bias: float32, shape (n_items,).
+        config: the hyper-parameters with what the training found and folding in needs, for the manifest; None for
+            those that it was given.
 
     Raises:
         InputError: a value is NaN or infinite, which is what a too large learning rate leads to.
@@ -116,6 +126,7 @@ class Factors:
     user_factors: npt.NDArray[np.float32]
     item_factors: npt.NDArray[np.float32]
     item_bias: npt.NDArray[np.float32]
+    config: TrainerConfig | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # Least and greatest show both, and take no memory, as a mask of all values does.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -206,12 +206,12 @@ class Run:
         if self.previous and (reason := too_few(self.previous, shared, self.config.factors)):
             raise InputError(f"cannot align: {reason}; leave out --align-to, or start a new space with --no-align")
 
-    def aligned(self, tables: Tables, align: Callable[[Artifact, Tables], Aligned]) -> Aligned:
+    def aligned(self, tables: Tables, align: Callable[[Artifact, Tables, Sequence[int]], Aligned]) -> Aligned:
         """Align to the earlier version, if there is one."""
         if self.previous is None:
             return Aligned(tables, None, self.new_space)
         try:
-            return align(self.previous, tables)
+            return align(self.previous, tables, list(self.config.blocks.values()))
         except ArtifactError as error:
             # A damaged old version is no reason to have no new one, unless that old one was asked for.
             if self.align_to != LATEST:
@@ -303,7 +303,7 @@ def open_run(
         method = find_trainer(trainer)
         config = method.configure(parameters or {})
         refuse_weights_without_effect(trainer, method, preparation)
-    previous, new_space = _previous(repo / "data", model, align_to, config.factors)
+    previous, new_space = _previous(repo / "data", model, align_to, trainer, method, config)
     return Run(
         *(repo, model, columns, preparation, reading, trainer, method, config, racers),
         *(align_to, previous, new_space, newest, warnings),
@@ -314,7 +314,9 @@ def _schema(entity: Entity, id_type: pa.DataType, attributes: pa.Table | None) -
     return pa.schema([(f"{entity}_id", id_type), *(attributes.schema if attributes is not None else ())])
 
 
-def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tuple[Artifact | None, str]:
+def _previous(
+    data: Path, model: str, align_to: str | None, trainer: str, method: Trainer[Any], config: TrainerConfig
+) -> tuple[Artifact | None, str]:
     """The version to align to; or None, and why there is none."""
     if align_to is None:
         return None, "asked for"
@@ -326,12 +328,28 @@ def _previous(data: Path, model: str, align_to: str | None, factors: int) -> tup
         if align_to != LATEST:
             raise
         return None, str(error)
-    if (dim := previous.manifest.dim) == factors:
+    dim, version = previous.manifest.dim, previous.manifest.version
+    if dim != config.factors:
+        reason = f"version {version} has {dim} dimensions, the new one {config.factors}"
+        instead = f"train with --factors {dim}"
+    elif len(config.blocks) > 1 and (before := _blocks(previous, trainer, method)) != (now := _described(config)):
+        reason = f"version {version} has {before}, the new one {now}"
+        instead = "train with the same parts"
+    else:
         return previous, ""
-    reason = f"version {previous.manifest.version} has {dim} dimensions, the new one {factors}"
     if align_to != LATEST:
-        raise InputError(f"cannot align: {reason}; train with --factors {dim}, or start a new space with --no-align")
+        raise InputError(f"cannot align: {reason}; {instead}, or start a new space with --no-align")
     return None, reason
+
+
+def _blocks(version: Artifact, trainer: str, method: Trainer[Any]) -> str:
+    """What the dimensions of a version are, in words."""
+    before = version.manifest.trainer
+    return _described(method.configure(before.config)) if before.name == trainer else f"vectors of {before.name}"
+
+
+def _described(config: TrainerConfig) -> str:
+    return " + ".join(f"{dim} dimensions of {name}" for name, dim in config.blocks.items())
 
 
 @contextmanager

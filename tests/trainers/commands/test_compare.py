@@ -137,7 +137,10 @@ def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> No
         (["--interactions", "LOG", "--model", "shop"], "--model works only with --versions, or with --like"),
         (["--interactions", "LOG", "--trainers", "als,svd,als"], "--trainers: 'als' is named twice"),
         (["--interactions", "LOG", "--trainers", "als,,svd"], "--trainers 'als,,svd': expected names with commas"),
-        (["--interactions", "LOG", "--trainers", "sdv"], "no trainer 'sdv'; installed are als, bpr, softmax, svd"),
+        (
+            ["--interactions", "LOG", "--trainers", "sdv"],
+            "no trainer 'sdv'; installed are als, bpr, concat, softmax, svd",
+        ),
         (
             ["--interactions", "LOG", "--trainers", "auto"],
             "'auto' is no trainer: train and evaluate choose one by it; ",

@@ -230,7 +230,7 @@ def test_tuned(repo: Path, log: Path) -> None:
         (["--param", "rate=1"], "no parameter 'rate'; there are factors, iterations, learning_rate"),
         (["--param", "regularization=much"], "parameter regularization='much': Input should be a valid number"),
         (["--factors", "0"], "parameter factors=0: Input should be greater than or equal to 1"),
-        (["--trainer", "magic"], "no trainer 'magic'; installed are als, bpr, softmax, svd"),
+        (["--trainer", "magic"], "no trainer 'magic'; installed are als, bpr, concat, softmax, svd"),
         (["--until", "soon"], "'soon' is not a time"),
         (["--tune-time", "1h"], "--tune-time has no effect without --tune"),
         (["--tune", "2", "--tune-time", "soon"], "'soon' is not a duration"),
@@ -277,7 +277,7 @@ def test_config_file(repo: Path, log: Path, config: Path) -> None:
     [
         ('trainer = "svd"', ["--trainer", "als"], "als.toml is for 'svd'; leave out one of them"),
         ("trainer = 3", [], "trainer must be a name in quotes, not 3"),
-        ("[als]\nalpha = 3", [], "expected lines NAME = VALUE, but [als] starts a table"),
+        ('trainer = "als"\n[als]\nalpha = 3', [], "no parameter 'als'; there are factors, iterations, alpha"),
         ("alpha: 3", [], "is not TOML: "),
         ('trainer = "als"\nbeta = 1', [], "no parameter 'beta'; there are factors, iterations, alpha"),
         ('trainer = "als"\nalpha = "x"', [], "parameter alpha='x': Input should be a valid number"),

@@ -15,7 +15,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Hyper-parameters by name from a TOML file, and the name of their trainer as ``trainer`` if it is there.
 
     Raises:
-        InputError: the file cannot be read, is not TOML, or has tables in it.
+        InputError: the file cannot be read, or is not TOML.
     """
     try:
         parameters = tomllib.loads(path.read_text("utf-8-sig"))
@@ -23,9 +23,6 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path}: {error.strerror or error}") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise InputError(f"--config {path} is not TOML: {error}") from None
-    for name, value in parameters.items():
-        if isinstance(value, dict):
-            raise InputError(f"--config {path}: expected lines NAME = VALUE, but [{name}] starts a table")
     if not isinstance(parameters.get("trainer", ""), str):
         raise InputError(f"--config {path}: trainer must be a name in quotes, not {parameters['trainer']!r}")
     return parameters

@@ -117,7 +117,7 @@ def trainer_options(command: Callable[..., None]) -> Callable[..., None]:
         if factors is not None and "factors" not in here:
             below, factors = {"factors": factors, **below}, None
         parameters = below | parameters | _parameters(factors, params)
-        command(choice=TrainerChoice(name, parameters, options), **others)
+        command(choice=TrainerChoice(name, _nested(parameters), options), **others)
 
     with_run = run_options(with_choice)
     for option in reversed(_OPTIONS):
@@ -132,3 +132,20 @@ def _parameters(factors: int | None, params: tuple[tuple[str, Any], ...]) -> dic
             raise InputError(f"the parameter {name!r} is given twice")
         parameters[name] = value
     return parameters
+
+
+def _nested(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A name with dots, such as ``settings.als.alpha``, is a value within a parameter, as in TOML."""
+    nested: dict[str, Any] = {}
+    # Whole tables first, as a value of one goes before what they say.
+    for name, value in sorted(parameters.items(), key=lambda item: item[0].count(".")):
+        *tables, last = name.split(".")
+        inner = nested
+        for table in tables:
+            below = inner.get(table, {})
+            if not isinstance(below, dict):
+                raise InputError(f"parameter {name!r}: {table!r} has a value of its own, {below!r}")
+            inner[table] = below = dict(below)
+            inner = below
+        inner[last] = value
+    return nested

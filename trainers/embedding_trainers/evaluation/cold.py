@@ -133,10 +133,10 @@ def evaluate_cold(
         raise InputError(f"{len(candidates):,} {entity}s are too few to hide a fifth of them; expected 5 or more")
     kept = np.flatnonzero(side[rest].getnnz(axis=0))
     seen = side[rest][:, kept]
-    trained, known = _train(entity, seen, trainer, config, options)
+    trained, known, config = _train(entity, seen, trainer, config, options)
     asked = side[hidden][:, kept].tocsr()
     asked.sort_indices()
-    fold = _folding(trainer, config, trained)
+    fold = _folding(trainer, config)
     content = None if catalogue is None else _fit_content(catalogue, rest, hidden, trained, fold, options.seed)
     return ColdReport(
         entity=entity,
@@ -150,16 +150,17 @@ def evaluate_cold(
 
 def _train(
     entity: Entity, seen: csr_matrix, trainer: Trainer[Any], config: Any, options: RunOptions
-) -> tuple[Trained, KnownSide]:
+) -> tuple[Trained, KnownSide, Any]:
     seen.sort_indices()
     train = (seen.T if entity == "item" else seen).tocsr()
     train.sort_indices()
-    factors = trainer.train(train, trainer.complete(config, LogShape.of(train)), options)
+    config = trainer.complete(config, LogShape.of(train))
+    factors = trainer.train(train, config, options)
     degrees = [np.diff(matrix.indptr).astype(np.int64) for matrix in (train, train.T.tocsr())]
     users = KnownSide("user", factors.user_factors, np.zeros(train.shape[0], np.float32), degrees[0])
     items = KnownSide("item", factors.item_factors, factors.item_bias, degrees[1])
     own, known = (items, users) if entity == "item" else (users, items)
-    return Trained(own.factors, own.bias, seen, known), known
+    return Trained(own.factors, own.bias, seen, known), known, factors.config or config
 
 
 def _fit_content(
@@ -187,13 +188,10 @@ def _fit_content(
     return _Content(prior, of_hidden, neighbours)
 
 
-def _folding(trainer: Trainer[Any], config: Any, trained: Trained) -> FoldIn | None:
-    if trainer.fold_in is None:
+def _folding(trainer: Trainer[Any], config: Any) -> FoldIn | None:
+    if (fold := trainer.fold_in) is None:
         return None
-    # Completed for the log of the training, as a version's manifest has it.
-    shape = (trained.interactions.T if trained.known.entity == "user" else trained.interactions).tocsr()
-    fold, complete = trainer.fold_in, trainer.complete(config, LogShape.of(shape))
-    return lambda rows, known: fold(rows, known, complete, RunOptions())
+    return lambda rows, known: fold(rows, known, config, RunOptions())
 
 
 def _rows(

@@ -125,7 +125,7 @@ def _train(
         refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(
-            tables, lambda previous, tables: align_by(previous, tables, sums_of_shared(previous, sides, types))
+            tables, lambda previous, tables, _: align_by(previous, tables, sums_of_shared(previous, sides, types))
         )
     with timed(seconds, "write"):
         artifact = run.write(
