@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from feast_embeddings.artifact import Artifact, TrainerInfo, delete_artifacts, l
 from feast_embeddings.client import AsyncEmbeddingClient, EmbeddingClient
 from feast_embeddings.errors import FoldInError, InputError, UnknownIdError
 from feast_embeddings.publish.versions import prune_versions
+from feast_embeddings.query import visitors
 from feast_embeddings.query.store import EmbeddingStore
 
 NAMES = ["als", "bpr", "softmax", "svd"]
@@ -114,6 +115,44 @@ def test_a_visitor_gets_what_fold_in_and_numpy_give(
     assert last == {"id": len(visitors), "results": None, "fallback": None}
     assert batch["missing"] == ["lost-0", "lost-3", "lost-6", "lost-9", "lost-x"]
     assert batch["version"] == artifact.manifest.version
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_history_gives_one_vector_for_ever(shop: Shop, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone and among others, computed and kept, also when more came than are kept."""
+    asked: list[Any] = histories(np.random.default_rng(3))
+    rounding = 0 if name in ("als", "svd") else 1e-4  # the others solve all rows of a call in float32
+    other = EmbeddingStore(shop.feature_store, name).live().visitors
+    alone = [other.fold_in([history])[0] for history in asked]
+    monkeypatch.setattr(visitors, "_KEPT", 5)
+    some = EmbeddingStore(shop.feature_store, name).live().visitors
+    computed = counted(some, monkeypatch)
+    for chosen in ([3, 4], [0, 3, 1, 4, 2], list(range(12)), [11, 10, 9, 8, 7], [0]):
+        for place, found in zip(chosen, some.fold_in([asked[place] for place in chosen]), strict=True):
+            assert found.unknown == alone[place].unknown
+            np.testing.assert_allclose(vector_of(found), vector_of(alone[place]), rtol=rounding, atol=rounding)
+    assert computed == [2, 3, 7, 1]
+    shorter = dict(list(asked[4].items())[1:])
+    assert np.abs(vector_of(some.fold_in([shorter])[0]) - vector_of(alone[4])).max() > 1e-3
+
+
+def vector_of(found: visitors.Visitor) -> Any:
+    """The vector of a visitor with known items."""
+    assert found.vector is not None
+    return found.vector
+
+
+def counted(some: visitors.Visitors, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many vectors each call computes."""
+    computed: list[int] = []
+    fold_in = some._fold_in
+
+    def counting(histories: Sequence[Mapping[Any, float]]) -> list[visitors.Visitor]:
+        computed.append(len(histories))
+        return fold_in(histories)
+
+    monkeypatch.setattr(some, "_fold_in", counting)
+    return computed
 
 
 def test_filter_item_ids_and_metadata_as_for_users(service: Asking, shop: Shop) -> None:

@@ -215,11 +215,13 @@ class PointCodec:
         """
         (join_key,) = [column.name for column in self.view.entity_columns]
         bits = _ID_BITS.get(self.types[join_key])
+        if not ids:
+            return []
         if bits is None:
             prefix = key_prefix([join_key])
             return hashed_ids([prefix + text_key_part(id.encode()) for id in ids])
         least, most = -(1 << bits - 1), (1 << bits - 1) - 1
-        if ids and not (least <= min(ids) and max(ids) <= most):
+        if not (least <= min(ids) and max(ids) <= most):
             raise ValueError(f"an id has more than {bits} bits")
         return [id & _UNSIGNED for id in ids]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -12,11 +14,15 @@ import pyarrow as pa
 
 from feast_embeddings.arguments import Id
 from feast_embeddings.artifact import Artifact
+from feast_embeddings.artifact_store import Versions
 from feast_embeddings.errors import FoldInError, InputError, MissingExtraError
 from feast_embeddings.model.from_trainers import from_trainers
 from feast_embeddings.query.loaded_once import LoadedOnce
 
 __all__ = ["Loaded", "Visitor", "Visitors"]
+
+# Histories whose vectors are kept: who browses asks many times between two events. At 64 numbers each, 6 MB.
+_KEPT = 10_000
 
 
 class Loaded(Protocol):
@@ -62,6 +68,11 @@ class Visitor(NamedTuple):
 class Visitors(LoadedOnce[Loaded]):
     """Folds visitors into one version, whose items are read for the first visitor."""
 
+    def __init__(self, versions: Versions, version: str) -> None:
+        super().__init__(versions, version)
+        self._changing = threading.Lock()
+        self._kept: dict[bytes, Visitor] = {}
+
     def fold_in(self, histories: Sequence[Mapping[Id, float]]) -> list[Visitor]:
         """Compute the vector of each visitor, from items and their weights.
 
@@ -72,6 +83,20 @@ class Visitors(LoadedOnce[Loaded]):
             FoldInError: the version is not on this disk, or its trainer is not installed or cannot fold in.
             InputError: the weights give no vector.
         """
+        # A vector depends on its history alone, but for rounding. Digests, as histories may be long.
+        keys = [blake2b(repr(list(history.items())).encode(), digest_size=16).digest() for history in histories]
+        with self._changing:
+            kept = [self._kept.get(key) for key in keys]
+        new = [place for place, visitor in enumerate(kept) if visitor is None]
+        made = dict(zip(new, self._fold_in([histories[place] for place in new]) if new else (), strict=True))
+        with self._changing:
+            for place, visitor in made.items():
+                self._kept[keys[place]] = visitor
+            while len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
+        return [made[place] if visitor is None else visitor for place, visitor in enumerate(kept)]
+
+    def _fold_in(self, histories: Sequence[Mapping[Id, float]]) -> list[Visitor]:
         loaded = self._load()
         items = [id for history in histories for id in history]
         rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
@@ -94,7 +119,7 @@ class Visitors(LoadedOnce[Loaded]):
             raise no_vector
         visitors = [Visitor(None, []) for _ in histories]
         for row, vector in zip(with_vector.tolist(), folded.factors, strict=True):
-            visitors[row] = Visitor(vector, [])
+            visitors[row] = Visitor(vector.copy(), [])  # a view would keep all of them
         for place in np.flatnonzero(~is_known).tolist():
             visitors[rows[place]].unknown.append(items[place])
         return visitors

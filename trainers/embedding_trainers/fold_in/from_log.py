@@ -96,8 +96,13 @@ class FoldIn:
         self, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]
     ) -> csr_matrix:
         """Interactions of new rows, numbered without a gap from 0, with rows of the other side; pairs are summed."""
-        matrix = self._csr_matrix((weights, (rows, columns)), shape=(rows.max(initial=-1) + 1, len(self.ids)))
-        matrix.sort_indices()
+        # For one visitor half the time that scipy takes to do it.
+        order = np.argsort(rows, kind="stable")
+        ends = np.cumsum(np.bincount(rows))
+        matrix = self._csr_matrix(
+            (weights[order], columns[order], np.concatenate([[0], ends])), shape=(len(ends), len(self.ids))
+        )
+        matrix.sum_duplicates()
         return matrix
 
     def fold(self, matrix: csr_matrix, *, seed: int = 0) -> Folded:
