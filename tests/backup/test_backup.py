@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,12 +30,13 @@ from feast_embeddings import embedding_views
 from feast_embeddings.backup import back_up, restore
 from feast_embeddings.backup.restore import STEPS
 from feast_embeddings.engines.server.engine import ServerEngine
-from feast_embeddings.errors import EngineError, InputError
+from feast_embeddings.errors import EmbeddingsError, EngineError, InputError
 from feast_embeddings.events import Added, EventLog, event_log_of, hidden_of
 from feast_embeddings.publish.versions import roll_back
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import Repo
 
+GOLDEN = Path(__file__).parents[1] / "artifacts" / "backup-v1.tar"
 N_USERS, N_ITEMS = 12, 20
 CLICK = {"user_id": "u-1", "item_id": "sku-19", "event_id": "click"}
 UNWANTED = "hunter2-hunter2"
@@ -180,6 +182,44 @@ def test_the_same_answers_elsewhere(shop: Shop, elsewhere: tuple[Repo, FeatureSt
     assert roll_back(feature_store, repo.data, "shop").version == shop.versions[0]
     assert store.live_version() == shop.versions[0]
     assert [path.name for path in sorted((repo.data / "shop").glob("2*"))] == shop.versions
+
+
+def test_a_backup_of_the_first_release_is_still_restored(tmp_path: Path) -> None:
+    """Its file never changes: vectors, and the price, the event and the hidden item that came after the training."""
+    repo = new_repo(EMBEDDED, tmp_path / "repo")
+    settings = repo.path / "feature_store.yaml"
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(settings.read_text()), "project": "golden"}))
+    restored = restore(repo.feature_store(), repo.path, GOLDEN)
+    assert (restored.models, restored.versions, restored.collections, restored.points) == (["golden"], 1, 2, 5)
+    store = EmbeddingStore(repo.feature_store(), "golden")
+    assert store.item_embeddings(["a", "b b"]).vectors.tolist() == [[0, 0.25], [0.5, 0.75]]
+    listed = store.page("item", 10)
+    assert [(id, row["price"]) for id, row in zip(listed.ids, listed.attributes, strict=True)] == [
+        ("a", 2.5),
+        ("b b", None),
+    ]
+    assert listed.hidden == [False, True]
+    (event,) = event_log_of(repo.data, "golden").of_users([1])[1]
+    assert (event.item_id, event.event_id) == ("b b", "click")
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_full_disk_is_found_before_anything_is_written(
+    empty: Repo, backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: bool
+) -> None:
+    """What it has to unpack, or to load."""
+    path = backup
+    if pack:
+        path = tmp_path / "backup.tar"
+        with tarfile.open(path, mode="w") as tar:
+            tar.add(backup, arcname="")
+    free = path.stat().st_size - 1 if pack else 100 * 2**20  # two collections may take more
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+        with pytest.raises(EmbeddingsError, match=rf"no space left to {'unpack' if pack else 'restore'}"):
+            restore(empty.feature_store(), empty.path, path)
+    assert not list(empty.data.glob("shop*"))
+    assert restore(empty.feature_store(), empty.path, path).points
 
 
 def test_as_a_file_by_commands(command: Command, shop: Shop, empty: Repo, tmp_path: Path) -> None:

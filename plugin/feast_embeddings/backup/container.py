@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from feast_embeddings.errors import InputError
+from feast_embeddings.errors import EmbeddingsError, InputError
 from feast_embeddings.files import is_held, writer_lock, written_whole
 
-__all__ = ["TAR", "new_backup", "opened", "scratch_folder"]
+__all__ = ["TAR", "check_room", "new_backup", "opened", "scratch_folder"]
 
 TAR = ".tar"
 
@@ -60,6 +60,7 @@ def opened(path: Path, scratch: Path) -> Iterator[Path]:
         return
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a file or folder from feast-embeddings backup")
+    check_room(scratch, path.stat().st_size, f"unpack {path}")
     folder = scratch / "unpacked"
     folder.mkdir()
     try:
@@ -88,6 +89,19 @@ def scratch_folder(parent: Path, start: str) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_room(folder: Path, needed: int, task: str) -> None:
+    """Refuse a task that the disk of a folder has no room for.
+
+    Raises:
+        EmbeddingsError: it has not.
+    """
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise EmbeddingsError(
+            f"no space left to {task}: that may take {needed / 2**20:.0f} MiB in {folder}, which has "
+            f"{free / 2**20:.0f} MiB; make room. Nothing was changed"
+        )
 
 
 def _sync(path: Path) -> None:

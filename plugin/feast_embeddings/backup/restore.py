@@ -21,11 +21,12 @@ from feast_embeddings.artifact import version_folders
 from feast_embeddings.artifact.history import refresh_history
 from feast_embeddings.artifact.model_folder import writing
 from feast_embeddings.artifact.table_files import sha256_of
-from feast_embeddings.backup.container import opened, scratch_folder
+from feast_embeddings.backup.container import check_room, opened, scratch_folder
 from feast_embeddings.backup.contents import EVENTS, HIDDEN, REGISTRY, Contents, read_contents, verify_files
 from feast_embeddings.backup.points import read_points
 from feast_embeddings.backup.write import Progress, models_of
 from feast_embeddings.engines.engine import CollectionSpec, Engine
+from feast_embeddings.engines.room import room_for
 from feast_embeddings.errors import EngineError, InputError
 from feast_embeddings.events import event_log_of, hidden_of
 from feast_embeddings.files import writer_lock, written_whole
@@ -90,6 +91,7 @@ def restore(
             verify_files(folder, path, contents)
             engine = qdrant_store(feature_store).engine(feature_store.config)
             _check(feature_store, engine, data, contents, replace)
+            _check_room(engine, data, contents)
             begin("load")
             loaded = _load(engine, folder, contents, progress)
             begin("versions")
@@ -136,6 +138,14 @@ def _check(feature_store: FeatureStore, engine: Engine, data: Path, contents: Co
             f"the repo is not empty: {', '.join(there[:3])}{more}; restore into a new repo, or replace what is there "
             "with --replace"
         )
+
+
+def _check_room(engine: Engine, data: Path, contents: Contents) -> None:
+    """Refuse what the disk has no room for; the embedded engine's folder counts as on the disk of the data folder."""
+    needed = sum(file.bytes for name, file in contents.files.items() if name.startswith("models/"))
+    if engine.free_bytes() is not None:
+        needed += sum(room_for(stored.spec, stored.points) for stored in contents.collections.values())
+    check_room(data, needed, "restore")
 
 
 def _load(engine: Engine, folder: Path, contents: Contents, progress: Progress | None) -> dict[str, str]:

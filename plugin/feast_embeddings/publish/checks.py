@@ -8,16 +8,13 @@ from pathlib import Path
 from feast import FeatureStore
 
 from feast_embeddings.codec.columns import encode_batches
+from feast_embeddings.engines.room import room_for
 from feast_embeddings.errors import EngineError
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.open_engine import embedded_folder
 from feast_embeddings.publish.target import Target
 
 __all__ = ["check_room", "check_rows"]
-
-# Upper bound of what a collection takes on disk while it is built: its vectors twice, as segments are merged into
-# new ones; payload, indexes and graph of each point; and files that exist from the start.
-_VECTOR_COPIES, _POINT_BYTES, _COLLECTION_BYTES, _INDEX_BYTES = 2, 1024, 64 * 2**20, 16 * 2**20
 
 
 def check_room(feature_store: FeatureStore, targets: list[Target]) -> None:
@@ -32,14 +29,7 @@ def check_room(feature_store: FeatureStore, targets: list[Target]) -> None:
     if free is None:
         return
     _check_writable(embedded_folder(config.online_store, Path(config.repo_path or ".")))
-    needed = sum(
-        _COLLECTION_BYTES
-        + _INDEX_BYTES * len(target.spec.payload_indexes)
-        + target.rows.num_rows
-        * (_POINT_BYTES + _VECTOR_COPIES * 4 * sum(vector.size for vector in target.spec.vectors.values()))
-        for target in targets
-        if not target.is_loaded(engine)
-    )
+    needed = sum(room_for(target.spec, target.rows.num_rows) for target in targets if not target.is_loaded(engine))
     if free < needed:
         raise EngineError(
             f"no space left for this version: it may take {needed / 2**20:.0f} MiB in the embedded store's "
