@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ def store(shop: Shop) -> EmbeddingStore:
     return EmbeddingStore(shop.feature_store, "shop")
 
 
+def nearest(vectors: npt.NDArray[np.float64], query: npt.NDArray[np.float64], rows: Sequence[int] | Any) -> list[int]:
+    """The rows by cosine."""
+    cosines = vectors[rows] @ query / np.linalg.norm(vectors[rows], axis=1)
+    return [int(rows[i]) for i in np.argsort(-cosines, kind="stable")]
+
+
 @dataclass
 class Oracle:
     """Each ranking over all items, and their fusion, from the version's files."""
@@ -69,7 +75,7 @@ class Oracle:
         rows = self.items[["title", "notes"]].fillna("").agg("\n".join, axis=1)
         return [i for i in bm25(enumerate(rows), text) if passing[i]]  # type: ignore[misc, index]
 
-    def content(self, text: str, passing: npt.NDArray[np.bool_]) -> list[int]:
+    def content(self, text: str, passing: npt.NDArray[np.bool_], depth: int) -> list[int]:
         path = self.artifact.content()
         assert path is not None
         nulls = {"price": pa.array([None], pa.float64()), "colours": pa.array([None], pa.list_(pa.string()))}
@@ -77,15 +83,17 @@ class Oracle:
         said, empty = (ContentModel.load(path).of(row).factors[0].astype(np.float64) for row in rows)
         if (said == empty).all():
             return []
-        cosines = self.vectors @ said / np.linalg.norm(self.vectors, axis=1)
-        return [i for i in np.argsort(-cosines, kind="stable").tolist() if passing[i]]
+        among = dict.fromkeys(
+            i for query in (said, said - empty) for i in nearest(self.vectors, query, np.flatnonzero(passing))[:depth]
+        )
+        return nearest(self.vectors - empty, said - empty, list(among))[:depth]
 
     def search(
         self, text: str, k: int, user: str | None = None, *, cheap: bool = False
     ) -> tuple[list[str], list[float], list[dict[str, int]]]:
         passing = (self.items.price < 10).to_numpy() if cheap else np.ones(ITEMS, np.bool_)
         depth = max(k, DEPTH)
-        rankings = {"words": self.words(text, passing)[:depth], "content": self.content(text, passing)[:depth]}
+        rankings = {"words": self.words(text, passing)[:depth], "content": self.content(text, passing, depth)}
         if user is not None:
             both = {i for ranking in rankings.values() for i in ranking}
             scores = self.vectors @ self.users[user] + self.items.bias.to_numpy()

@@ -303,10 +303,14 @@ class LiveCollection:
             hits += [ScoredPoint(point.id, 0.0, point.payload) for point in rest]
         return hits
 
+    def vectors(self, ids: Sequence[PointId]) -> npt.NDArray[np.float64]:
+        """Return the vectors of points, without the bias, float64 (n, dim); zeros for a point without one."""
+        points = self._engine.retrieve(self.collection, ids, vectors=[self.side.field.name], payload=())
+        return np.nan_to_num(self.matrix(points).astype(np.float64))
+
     def directions(self, ids: Sequence[PointId]) -> npt.NDArray[np.float64]:
         """Return the vectors of points as unit vectors, float64 (n, dim); zeros for a point without one."""
-        points = self._engine.retrieve(self.collection, ids, vectors=[self.side.field.name], payload=())
-        vectors = np.nan_to_num(self.matrix(points).astype(np.float64))
+        vectors = self.vectors(ids)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(lengths > 0, lengths, 1)
 

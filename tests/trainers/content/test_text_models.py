@@ -252,8 +252,8 @@ def test_training(repo: Path, static: Path, decided: Decided, tmp_path: Path) ->
     assert described["settings"]["model"] == str(folder)
     encoder = TextEncoder(artifact)
     assert encoder.columns == ["title"]
-    assert encoder.vector("a red thing") is not None
-    assert encoder.vector("unheardof") is None
+    assert encoder.vectors("a red thing") is not None
+    assert encoder.vectors("unheardof") is None
     static_model(folder, seed=1)
     with pytest.raises(ArtifactError, match="has other weights than the version was trained with"):
         TextEncoder(artifact)

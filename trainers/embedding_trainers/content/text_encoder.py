@@ -18,6 +18,8 @@ from feast_embeddings.errors import ArtifactError
 
 __all__ = ["TextEncoder"]
 
+_Vector = npt.NDArray[np.float32]
+
 _TYPES: dict[Kind, pa.DataType] = {
     "text": pa.large_string(),
     "category": pa.large_string(),
@@ -51,15 +53,16 @@ class TextEncoder:
         self.columns = [name for name, kind in self._kinds.items() if kind == "text"]
         self._nothing = features.of(self._row(None))
 
-    def vector(self, text: str) -> npt.NDArray[np.float32] | None:
-        """The vector of an item whose text columns are this text and whose other content is null.
+    def vectors(self, text: str) -> tuple[_Vector, _Vector] | None:
+        """The vectors of an item whose only content is this text, in all text columns, and of one without content.
 
-        None if it would be the same without the text.
+        Each is float32, shape (dim,); None if they are the same.
         """
         features = self._model.features.of(self._row(text))
         if not (features != self._nothing).nnz:
             return None
-        return np.asarray(self._model.prior.of(features).factors[0])
+        said, nothing = (self._model.prior.of(each).factors[0] for each in (features, self._nothing))
+        return said, nothing
 
     def _row(self, text: str | None) -> pa.Table:
         def column(kind: Kind) -> Any:

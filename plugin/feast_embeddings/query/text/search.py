@@ -3,7 +3,8 @@
 The rankings are:
 
 * ``words``: items whose text holds words of the query, by BM25;
-* ``content``: items near the vector that the version gives to an item of which only this text is known;
+* ``content``: items in the direction in which the text moves the vector of an item of which nothing is known, seen from
+  there. That vector says what is popular; seen from 0, it would hide the text;
 * ``user``: the items of both, by the score for a user. Only these, as half of the answer would else have nothing to do
   with the text.
 
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from qdrant_client import models
 
 from feast_embeddings.engines.engine import PointId, ScoredPoint
 from feast_embeddings.errors import OptionError
@@ -83,10 +85,8 @@ def search_items(
         return kept[:depth]
 
     rankings = {"words": holding_words()}
-    if (vector := version.vector(text)) is not None:
-        name = items.side.field.search_name
-        hits = items.nearest_to(vector, depth, vector_name=name, filter=conditions, payload=[])
-        rankings["content"] = [hit.id for hit in hits]
+    if (vectors := version.vectors(text)) is not None:
+        rankings["content"] = _in_direction(items, *vectors, depth, conditions)
     check_time()
     if user is not None:
         both = list(dict.fromkeys(id for ranking in rankings.values() for id in ranking))
@@ -95,6 +95,29 @@ def search_items(
         rankings["user"] = [hit.id for hit in hits]
     scores = reciprocal_rank_fusion(rankings.values())
     return _answer(items, list(scores.items())[:k], rankings, returned)
+
+
+def _in_direction(
+    items: LiveCollection,
+    said: npt.NDArray[np.float32],
+    nothing: npt.NDArray[np.float32],
+    k: int,
+    conditions: models.Filter | None,
+) -> list[PointId]:
+    """Return the k items whose vectors, from `nothing`, are nearest by cosine to `said`, among the 2k nearest from 0.
+
+    Those nearest to `said` are of items with little but content, those in its direction from `nothing` of the others.
+    """
+    added, name = said - nothing, items.side.field.search_name
+    found: dict[PointId, None] = {}
+    for query in (said, added):
+        hits = items.nearest_to(query, k, vector_name=name, filter=conditions, payload=[])
+        found |= dict.fromkeys(hit.id for hit in hits)
+    ids = list(found)
+    from_there = items.vectors(ids) - nothing
+    lengths = np.linalg.norm(from_there, axis=1)
+    cosines = from_there @ added / np.where(lengths > 0, lengths, np.inf)
+    return [ids[i] for i in np.argsort(-cosines, kind="stable")[:k]]
 
 
 def _answer(

@@ -19,17 +19,19 @@ from feast_embeddings.query.text.keywords import KeywordIndex
 
 __all__ = ["Encoder", "VersionText"]
 
+_Vector = npt.NDArray[np.float32]
+
 
 class Encoder(Protocol):
     """A version's own encoder of text, see `feast_embeddings.model.from_trainers`.
 
-    `columns` are the columns of the items' table that it reads. `vector` returns the vector, float32 (dim,), of an item
-    of which only this text is known; None if the encoder knows nothing of it.
+    `columns` are the columns of the items' table that it reads. `vectors` returns the vectors of an item of which only
+    this text is known, and of one of which nothing is, float32 (dim,); None if the encoder knows nothing of the text.
     """
 
     columns: Sequence[str]
 
-    def vector(self, text: str) -> npt.NDArray[np.float32] | None: ...
+    def vectors(self, text: str) -> tuple[_Vector, _Vector] | None: ...
 
 
 class _Loaded(NamedTuple):
@@ -51,10 +53,13 @@ class VersionText(LoadedOnce[_Loaded]):
         loaded = self._load()
         return loaded.ids.take(pa.array(loaded.keywords.rank(text)))
 
-    def vector(self, text: str) -> npt.NDArray[np.float32] | None:
-        """Return the vector of an item of which only this text is known; errors as in `matching`."""
+    def vectors(self, text: str) -> tuple[_Vector, _Vector] | None:
+        """Return the vectors of an item of which only this text is known, and of one of which nothing is.
+
+        Errors as in `matching`.
+        """
         try:
-            return self._load().encoder.vector(text)
+            return self._load().encoder.vectors(text)
         except OptionError:
             raise
         except EmbeddingsError as error:
