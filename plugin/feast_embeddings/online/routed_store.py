@@ -52,7 +52,7 @@ class RoutedOnlineStoreConfig(QdrantEmbeddingOnlineStoreConfig):
         except Exception as error:  # Feast's, or those of the other store, whose text may hold its password
             raise InputError(
                 f"online_store.default: these settings of {kind!r} cannot be used ({type(error).__name__}); check them "
-                "in a repo of its own"
+                "in a separate repo"
             ) from None
         return self
 

@@ -54,7 +54,7 @@ class Check:
 
     Attributes:
         recall: per searched vector, the share of the 10 nearest (exact) that a search finds, over the sample.
-        search_ef: fewest candidates that reach the recall; 0: those of the settings are enough.
+        search_ef: fewest candidates that reach the recall; 0: the settings' are enough.
         enough_ef: candidates that are more than enough if the settings give no number; 0: the default.
     """
 

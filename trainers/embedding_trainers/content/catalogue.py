@@ -96,7 +96,7 @@ class Catalogue:
         if cold_ids is None:
             example = next(each for each in file.ids.to_pylist() if exact_cast(pa.array([each]), ids.type) is None)
             raise InputError(
-                f"{file.name} has the {entity} id {example!r}, but those of the interactions are 64-bit whole numbers; "
+                f"{file.name} has the {entity} id {example!r}, but the interactions' ids are 64-bit whole numbers; "
                 "correct it, or read all ids as text with --id-type text"
             )
         # What is no type that can be served, a vector or an image is content only.

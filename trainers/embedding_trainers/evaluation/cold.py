@@ -49,7 +49,7 @@ class ColdRow:
         scores: of each ranking, ``recall@20`` and ``ndcg@20`` with their intervals. ``behaviour`` is the fold-in,
             ``content`` what content says, ``both`` the blend of the two that is served, ``neighbours`` the mean of the
             20 trained vectors of the nearest content; ``popular`` ranks hidden items by their other interactions, which
-            only an oracle knows, and trained items by those of the training.
+            only an oracle knows, and trained items by the training's.
     """
 
     given: int

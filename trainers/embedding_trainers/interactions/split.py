@@ -145,7 +145,7 @@ def split_against(
         found = pc.index_in(asked.cast(pa.string()), value_set=known.cast(pa.string()))
         if found.null_count == len(found):
             raise InputError(
-                f"none of the {kind} to test on (e.g. {asked[0].as_py()!r}) is among those of the training "
+                f"none of the {kind} to test on (e.g. {asked[0].as_py()!r}) is in the training "
                 f"(e.g. {known[0].as_py()!r}); check that both use the same ids"
             )
         positions.append(pc.fill_null(found, -1).to_numpy())

@@ -1,4 +1,4 @@
-"""Ids and numbers: an id is what the caller calls a user or item, a number is its row in the factors."""
+"""Ids and numbers: an id is the caller's name of a user or item, a number is its row in the factors."""
 
 from __future__ import annotations
 

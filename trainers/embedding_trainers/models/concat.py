@@ -1,4 +1,4 @@
-"""Several trainers side by side: the vectors of each next to those of the others, and the scores a weighted sum."""
+"""Several trainers side by side: their vectors are concatenated, and their scores are a weighted sum."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ConcatConfig(TrainerConfig):
     """Hyper-parameters of `train_concat`; on the command line a list is a text with commas.
 
     Raises:
-        InputError: there are fewer than two parts, or what is said of them does not fit them.
+        InputError: there are fewer than two parts, or the settings do not fit them.
     """
 
     factors: int = Field(
@@ -137,7 +137,7 @@ def train_concat(user_items: csr_matrix, config: ConcatConfig, options: RunOptio
     rules the neighbours of one side. These factors go into the config, as folding in needs them.
 
     Each part turns, and is folded in, by itself. Only one may have a bias of items: a version has one, and folding in
-    needs that of the part.
+    needs the part's.
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.

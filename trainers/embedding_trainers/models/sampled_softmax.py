@@ -23,7 +23,7 @@ _Floats = npt.NDArray[np.float32]
 
 
 def unit(vectors: _Floats, otherwise: _Floats | float = 0) -> _Floats:
-    """Scale vectors, shape (n, dim), to length 1; `otherwise` for those of length 0."""
+    """Scale vectors, shape (n, dim), to length 1; `otherwise` for vectors of length 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         scaled: _Floats = np.divide(vectors, lengths, out=np.full_like(vectors, otherwise), where=lengths > 0)
@@ -101,7 +101,7 @@ def history_gradients(
     log_weights: _Floats,
     temperature: float,
 ) -> tuple[_Floats, _Floats]:
-    """The gradient of the loss for users whose vectors are made of those of the items that they have.
+    """The gradient of the loss for users whose vectors are made of the vectors of their items.
 
     A user's vector is ``h / |h|`` with h the weighted sum of their items' vectors. All of a user's items are their
     positives, and the cosine of a positive is that with the sum of the others: with itself in the sum, an item would be

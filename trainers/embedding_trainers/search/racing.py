@@ -168,7 +168,7 @@ def race(
 
     Args:
         racers: see `find_racers`.
-        split: a training part, and what is to be predicted.
+        split: a training part, and the pairs to predict.
         options: seed, threads, device and progress.
         shape: of the log that hyper-parameters are derived from, if the training part is to be treated as that log.
         incumbent: the trainer of the version that the new one follows on.

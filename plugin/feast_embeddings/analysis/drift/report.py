@@ -119,7 +119,7 @@ def measure_drift(
 
     Args:
         artifact: the version that is live.
-        sample: at most so many users and items, for quality and neighbours.
+        sample: the most users and items, for quality and neighbours.
         seed: of the samples, the bootstrap and the chance of a shift.
         now: the end of the age; by default now.
 

@@ -50,7 +50,7 @@ _Configured: type[click.Command] = from_trainers("command")
     metavar="N",
     help="Kafka, PostgreSQL: messages or rows a batch.  [default: 1000]",
 )
-@click.option("--once", is_flag=True, help="Read what is there, and end.")
+@click.option("--once", is_flag=True, help="Read everything that is there, and end.")
 @click.option(
     "--push",
     is_flag=True,

@@ -78,7 +78,7 @@ class Describer:
             raise
 
     def _is_gone(self, collection: str, error: EngineError) -> bool:
-        """Return whether the server reports it as gone; called after a failure, so it raises none of its own."""
+        """Return whether the server reports it as gone; called after a failure, so it raises nothing."""
         with contextlib.suppress(EngineError):
             return has_no_shards(error) or not self.exists(collection)
         return False

@@ -118,7 +118,7 @@ class Telemetry:
         await self._app(scope, receive, sending)
 
     def _close(self) -> None:
-        """Send what is left; not for long, if the collector does not answer."""
+        """Send everything left; not for long, if the collector does not answer."""
         threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in self._providers]
         for thread in threads:
             thread.start()
