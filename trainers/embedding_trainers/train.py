@@ -121,10 +121,10 @@ def train_model(
         named: dict[Entity, str | None] = {"user": run.columns.user, "item": run.columns.item}
         probes = {name: located(where, Path.cwd()) for name, where in (probes or {}).items()}
         for name, where in probes.items():
-            read_labels(name, where, named)  # what is wrong with one is found before the training
+            read_labels(name, where, named)  # errors in them are found before the training
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
         summary = log.summary()
-        # Types of ids are part of the fingerprint, and a version is read with those of the one before.
+        # Types of ids are part of the fingerprint, and a version is read with the types of the one before.
         as_read = dataclasses.replace(run.reading, user_ids=None, item_ids=None)
         candidates = [racer.config for racer in run.racers] or [run.config]
         settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)

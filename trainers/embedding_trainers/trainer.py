@@ -250,7 +250,7 @@ class Trainer(Generic[C]):
     parts: Callable[[csr_matrix, KnownSide, C], npt.NDArray[np.float32]] | None = None
 
     def complete(self, config: C, log: LogShape) -> C:
-        """Return the config with nothing left to derive from the log; that is what a manifest keeps."""
+        """Return the config with nothing left to derive from the log, as a manifest keeps it."""
         return config if self.derive is None else self.derive(log, config)
 
     def configure(self, parameters: Mapping[str, Any]) -> C:

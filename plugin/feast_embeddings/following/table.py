@@ -99,7 +99,7 @@ def follow_table(
             fence = fence or rows.fence()
             finished = done
             if rows.have_ended(fence.writers):
-                # All up to its head is committed before what is read next.
+                # All up to its head is committed before the next read.
                 finished, fence = fence.head, None
             behind, at = rows.count(done) - len(read), done
             while not stopped() and (found := rows.after(at, batch)):
@@ -154,7 +154,7 @@ class _Rows:
         self._driver = driver
         self._exits = ExitStack()
         try:
-            # Each statement sees what is committed by then.
+            # Each statement sees the rows committed by then.
             connection = driver.connect(self._uri, autocommit=True)
         except driver.Error as error:
             raise self._failed(error) from None

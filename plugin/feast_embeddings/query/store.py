@@ -399,9 +399,9 @@ class EmbeddingStore:
         """Compute the vectors that recorded interactions changed, as `rank` uses them now, and vectors of new items.
 
         Users have one if they did something since their vector was computed; items, if the training did not know them:
-        folded in from their events, by the vectors of their users. Pushed, they are what every query and Feast's online
-        features see, and no event counts as newer any more: the event timestamp is the newest event's. To do it
-        again changes nothing.
+        folded in from their events, by the vectors of their users. After a push, every query and Feast's
+        online features see them, and no event counts as newer any more: the event timestamp is the newest event's.
+        Pushing again changes nothing.
 
         Args:
             push: also write them into the live collection.

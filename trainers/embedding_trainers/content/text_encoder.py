@@ -35,7 +35,7 @@ class TextEncoder:
         artifact: a version that was trained with content.
 
     Attributes:
-        columns: of the items, those that are text.
+        columns: the items' text columns.
 
     Raises:
         ArtifactError: the version has no content, or it is damaged.

@@ -42,7 +42,7 @@ _Numbers = npt.NDArray[np.integer]
 def split_interactions(interactions: Interactions, *, seed: int, include_seen: bool = False) -> Split:
     """Split by time if the log has times and enough users return, else by user.
 
-    By time, the newest 10 % of the rows are the test: it is what serving does, and no future leaks into the
+    By time, the newest 10 % of the rows are the test: this matches serving, and no future leaks into the
     training part. With fewer than 100 test users the mean over them says little, and then it is `split_by_user`.
 
     Users and items that are only in the test, and pairs that are in both parts, are no part of the test. With

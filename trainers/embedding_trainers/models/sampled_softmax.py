@@ -120,7 +120,7 @@ def history_gradients(
         log_weights: of the negatives, shape (m,).
 
     Returns:
-        With respect to the candidates, float32, shape (p, dim), but for what is along each of them, which does not
+        With respect to the candidates, float32, shape (p, dim), except along each of them, which does not
         turn it; and with respect to the negatives, shape (m, dim).
     """
     matrix, rows, w = type(histories), _rows(histories), histories.data
@@ -137,7 +137,7 @@ def history_gradients(
     positives = matrix((weights * there, histories.indices, histories.indptr), shape=histories.shape)
     of_negatives, of_positives = _of_cosines(users, positives, cosines, negatives, log_weights, temperature)
 
-    # With respect to h: through the negatives, by the user's own direction; through each positive, by that of the rest.
+    # With respect to h: through the negatives, by the user's own direction; through each positive, by the rest's.
     of_users = of_negatives @ negatives
     of_users -= np.einsum("ij,ij->i", of_users, users)[:, None] * users
     of_users *= np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > _LEAST_LENGTH)[:, None]

@@ -96,7 +96,7 @@ class Race:
     def honest_values(self, of_winner: PerUser) -> PerUser:
         """What each test user got from the trainer that wins without them and their tenth of the users.
 
-        Users who take part in the choice flatter the winner, these do not (cross-fitting). It is what the winner gave
+        Users who take part in the choice flatter the winner, these do not (cross-fitting). It equals the winner's
         wherever no tenth decides the race.
 
         Args:

@@ -114,7 +114,7 @@ def measure_drift(
 ) -> Drift:
     """Compare a live version with its files, and with what users did since.
 
-    Without new interactions only the age has a limit: what is live then differs from the files because someone wanted
+    Without new interactions only the age has a limit: live rows then differ from the files because someone wanted
     it to.
 
     Args:

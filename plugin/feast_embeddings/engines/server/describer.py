@@ -31,7 +31,7 @@ class Describer:
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
         """As `Engine.collections`."""
         names = [c.name for c in self._ask("list collections", self._client.get_collections).collections]
-        # Names start with the alias, or an older release's form of it; so may those of other aliases, so the metadata
+        # Names start with the alias, or an older release's form of it; so may names of other aliases, so the metadata
         # decides.
         start = alias.partition("@")[0]
         specs = {name: self._listed(name) for name in names if name.startswith(start)}
