@@ -17,6 +17,8 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/codespell --dictionary docs/words.txt *.md docs plugin trainers feature_repo clients/js/src
+	@if command -v vale > /dev/null; then vale --config configs/prose/vale.ini *.md docs clients/js/README.md; \
+	else echo 'vale is not on the PATH: phrases were not checked'; fi
 
 docs: $(VENV)/.docs  # no --quiet: warnings it hides are no errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file configs/site/mkdocs.yml

@@ -1,4 +1,4 @@
-"""Pages of the site that are no files in docs/: those of the root, notebooks, and the references. MkDocs calls it."""
+"""Pages of the site that are not files in docs/: from the root, notebooks, and the references. MkDocs calls it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a model of some size takes: CPU, memory, disk and machines, from costs that benchmarks of this project print.
 
-Costs of training are those of ``als``, costs of a point those of a collection with two vectors, as both sides have.
+Costs of training are for ``als``, costs of a point for a collection with two vectors, as both sides have.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PUBLISH = "python -m tests.benchmarks.publish --rows 1000000"
 _TRIAL = "(for now a rough number of an early trial)"
 _POINT = "python -m tests.benchmarks.point_cost"
 COSTS = {
-    "train_base": Cost(0.45, "GiB", f"{_SCALE} --users 300000: what is left without rows and ids"),
+    "train_base": Cost(0.45, "GiB", f"{_SCALE} --users 300000: the rest, without rows and ids"),
     "train_row": Cost(25, "bytes of memory a row", f"{_SCALE} --users 10000000 --items 1000000"),
     "train_id": Cost(60, "bytes of memory a user or item", f"{_SCALE} --users 300000 1000000"),
     "train_factor": Cost(4, "bytes of memory a dimension of a user or item", f"{_SCALE} --factors 16"),

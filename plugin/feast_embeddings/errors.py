@@ -79,7 +79,7 @@ class UnknownIdError(InputError):
 
 
 class IdTypeError(InputError):
-    """An id is not of the type of the model's ids; `id` is what came, `entity` whether for a user or an item."""
+    """An id does not have the type of the model's ids; `id` is the given id, `entity` says if of a user or an item."""
 
     def __init__(self, message: str, entity: str, id: object) -> None:
         super().__init__(message)

@@ -152,7 +152,7 @@ def test_command_line(tmp_path: Path, log: pa.Table, command: Command) -> None:
 
     wrong = command(*common, "--trainer", "concat", "--param", "parts=als,svd", "--param", "parts.als=1")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
-    assert "parameter 'parts.als': 'parts' has a value of its own, 'als,svd'" in wrong.err
+    assert "parameter 'parts.als': 'parts' is a value already, 'als,svd'" in wrong.err
 
 
 def test_settings_of_a_repo(tmp_path: Path, log: pa.Table, command: Command) -> None:

@@ -98,7 +98,7 @@ def test_all_columns(repo: Path, tmp_path: Path) -> None:
         ({"item_id": ["a", "b", "a"]}, r"1 of 3 rows repeat an id; the first is row 3 \(id 'a'\)"),
         ({"item_id": [1.0, 2.0, 3.0]}, r"ids must be text or whole numbers, but the type is double"),
         ({"embedding": [[1.0, 2.0], None, [1.0, 2.0]]}, r"1 of 3 rows have no vector.* row 2 \(id 'b'\)"),
-        ({"embedding": [[1.0, 2.0], [1.0], [1.0, 2.0]]}, r"length is not that of row 1, 2; the first is row 2"),
+        ({"embedding": [[1.0, 2.0], [1.0], [1.0, 2.0]]}, r"does not have the length of row 1, 2; the first is row 2"),
         ({"embedding": [[], [], []]}, r"3 of 3 rows have a vector of length 0"),
         ({"embedding": [[1.0, 2.0], [1.0, float("nan")], [1.0, 2.0]]}, r"NaN or infinity .* row 2 \(id 'b'\)"),
         ({"embedding": [[1.0, 2.0], [1.0, 2.0], [1e39, 2.0]]}, r"NaN or infinity .* row 3 \(id 'c'\)"),

@@ -1,7 +1,7 @@
 """Alignment: a new version in the vector space of an earlier one, so that what was trained on its vectors goes on.
 
 Factors are learned up to a rotation: turn all users and items by one orthogonal matrix and every score stays what it
-was. Each training ends in a rotation of its own. The orthogonal Procrustes problem (Schönemann, Psychometrika 31,
+was. Each training ends in a different rotation. The orthogonal Procrustes problem (Schönemann, Psychometrika 31,
 1966) picks the one nearest to the earlier version on the ids that both know, as done for word vectors of different
 decades (Hamilton et al., ACL 2016, arXiv:1605.09096) and for recommenders (Zielnicki and Hsiao, 2025,
 arXiv:2508.07574). Rotations and reflections only: a change of length or of origin would change the scores.
@@ -66,7 +66,7 @@ def align(previous: Artifact, tables: Tables, blocks: Sequence[int] = ()) -> Ali
         previous: with as many dimensions.
         tables: the new version's.
         blocks: how many neighbouring dimensions each turn by themselves, see `TrainerConfig.blocks`; none for all as
-            one. The residual is that of the block that is furthest off.
+            one. The residual is the largest of the blocks'.
 
     Raises:
         ArtifactError: a table of `previous` is damaged.

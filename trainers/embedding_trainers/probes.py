@@ -1,4 +1,4 @@
-"""Probes: what a model trained on the vectors of one version scores on those of the next.
+"""Probes: the score of a model trained on the vectors of one version on the vectors of the next.
 
 A probe is a table of labels of users or items, such as who churned. A fixed model learns them from the earlier vectors
 of half of the ids, and is scored on the other half: on their earlier vectors, on their new ones, and, trained again, on

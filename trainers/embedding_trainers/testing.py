@@ -143,7 +143,7 @@ class TrainerTests:
         assert not printed, f"printed without being asked: {printed[0][:200]!r}"
 
     def test_fold_in(self) -> None:
-        """New users and items that did as those of training get what these get: the withheld one first."""
+        """New users and items with the interactions of trained ones get the same: the withheld one first."""
         board = checkerboard()
         options = RunOptions(seed=1, threads=1)
         factors = self._train(board, options)

@@ -65,13 +65,13 @@ def train_model(
         interactions: see `read_log`.
         columns: names of the columns of `interactions`. The attributes use the same id columns.
         preparation: which of the interactions count, and how much.
-        reading: how the values of the log are understood. Types that it does not name are those of the newest version.
+        reading: how the values of the log are understood. Types that it does not name come from the newest version.
         trainer: name of an installed trainer; ``auto`` races the cheap ones and takes the winner, see `race`.
         parameters: hyper-parameters that differ from the trainer's defaults; with ``auto`` only `factors`.
         options: seed, threads, progress.
         user_attributes: a file with a row per user, whose columns go with the embeddings.
         item_attributes: the same for items.
-        attribute_types: types of attributes by name; others are those of the newest version, or as they look.
+        attribute_types: types of attributes by name; others come from the newest version, or from the values.
         content: columns of the items' file, such as ``title:text,price:number``: items of the file that have no
             interaction get the vector that these say, see `embedding_trainers.content`. By default those that look like
             content; ``auto`` refuses a file that has none, ``none`` takes none.
@@ -85,11 +85,11 @@ def train_model(
             not looked at.
         patience: first look for the best number of iterations up to the one configured, see `find_iterations`; what
             the evaluation tests on is not looked at.
-        history: keep only so many items of each user as seen, the newest, which needs times; None keeps all. The
+        history: how many seen items of each user to keep, the newest, which needs times; None keeps all. The
             vectors are of all interactions.
         probes: tables of labels, ``FILE:COLUMN`` by name. A model of the earlier version's vectors is scored on the new
             ones, here and by `publish`, see `embedding_trainers.probes`.
-        if_changed: train only if the rows, the attributes or an argument differ from those of the newest version, which
+        if_changed: train only if the rows, the attributes or an argument differ from the newest version's, which
             is returned otherwise.
 
     Raises:
@@ -121,10 +121,10 @@ def train_model(
         named: dict[Entity, str | None] = {"user": run.columns.user, "item": run.columns.item}
         probes = {name: located(where, Path.cwd()) for name, where in (probes or {}).items()}
         for name, where in probes.items():
-            read_labels(name, where, named)  # what is wrong with one is found before the training
+            read_labels(name, where, named)  # errors in them are found before the training
         schemas = run.check_schemas({entity: values.type for entity, values in ids.items()}, attributes)
         summary = log.summary()
-        # Types of ids are part of the fingerprint, and a version is read with those of the one before.
+        # Types of ids are part of the fingerprint, and a version is read with the types of the one before.
         as_read = dataclasses.replace(run.reading, user_ids=None, item_ids=None)
         candidates = [racer.config for racer in run.racers] or [run.config]
         settings = (run.columns, run.preparation, as_read, trainer, candidates, options.seed, evaluation, align_to)

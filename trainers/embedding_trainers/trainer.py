@@ -60,7 +60,7 @@ class TrainerConfig(BaseModel):
     def blocks(self) -> dict[str, int]:
         """Which neighbouring dimensions turn by themselves when a version is aligned: how many, by a name.
 
-        One block, but for a trainer whose vectors are those of others side by side.
+        One block, except for a trainer that concatenates the vectors of others.
         """
         return {"": self.factors}
 
@@ -120,7 +120,7 @@ class Factors:
             those that it was given.
 
     Raises:
-        InputError: a value is NaN or infinite, which is what a too large learning rate leads to.
+        InputError: a value is NaN or infinite, for example after a too large learning rate.
     """
 
     user_factors: npt.NDArray[np.float32]
@@ -250,7 +250,7 @@ class Trainer(Generic[C]):
     parts: Callable[[csr_matrix, KnownSide, C], npt.NDArray[np.float32]] | None = None
 
     def complete(self, config: C, log: LogShape) -> C:
-        """Return the config with nothing left to derive from the log; that is what a manifest keeps."""
+        """Return the config with nothing left to derive from the log, as a manifest keeps it."""
         return config if self.derive is None else self.derive(log, config)
 
     def configure(self, parameters: Mapping[str, Any]) -> C:

@@ -188,7 +188,7 @@ class Run:
     def check_schemas(
         self, id_types: Mapping[Entity, pa.DataType], attributes: Mapping[Entity, pa.Table | None]
     ) -> dict[Entity, pa.Schema]:
-        """Return the columns that may differ from those of earlier versions.
+        """Return the columns that may differ from earlier versions'.
 
         Raises:
             InputError: they cannot follow on those.

@@ -38,7 +38,7 @@ export class EmbeddingServiceError extends Error {
   readonly requestId: string | null;
 }
 
-/** There was no answer; `cause` is what fetch threw. */
+/** There was no answer; `cause` is the error of fetch. */
 export class EmbeddingConnectionError extends EmbeddingServiceError {}
 
 /** There was no answer in time. */
@@ -259,8 +259,8 @@ export interface SimilarItemsRequest {
    */
   diversity?: number;
   /**
-   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
-   * which needs a version with content; "blend" by default.
+   * Compare the vectors as they are, only rows with interactions, or vectors from attributes alone, which needs a
+   * version with content; "blend" by default.
    */
   by?: "blend" | "behaviour" | "content";
   /** The item to find similar ones for. */
@@ -334,8 +334,8 @@ export interface BatchSimilarItemsRequest {
    */
   diversity?: number;
   /**
-   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
-   * which needs a version with content; "blend" by default.
+   * Compare the vectors as they are, only rows with interactions, or vectors from attributes alone, which needs a
+   * version with content; "blend" by default.
    */
   by?: "blend" | "behaviour" | "content";
   itemIds: readonly Id[];
@@ -390,8 +390,8 @@ export interface SimilarUsersRequest {
    */
   diversity?: number;
   /**
-   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
-   * which needs a version with content; "blend" by default.
+   * Compare the vectors as they are, only rows with interactions, or vectors from attributes alone, which needs a
+   * version with content; "blend" by default.
    */
   by?: "blend" | "behaviour" | "content";
   userId: Id;
@@ -429,8 +429,8 @@ export interface BatchSimilarUsersRequest {
    */
   diversity?: number;
   /**
-   * What is compared: the vectors as they are, those of rows with interactions only, or what attributes alone say,
-   * which needs a version with content; "blend" by default.
+   * Compare the vectors as they are, only rows with interactions, or vectors from attributes alone, which needs a
+   * version with content; "blend" by default.
    */
   by?: "blend" | "behaviour" | "content";
   userIds: readonly Id[];

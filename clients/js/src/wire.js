@@ -6,7 +6,7 @@ const FREE = new Set(["max_per", "metadata", "metrics"]);
 // Strings, so that what looks like a number in one is left alone; and numbers.
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-/** A request as JSON; leaves out what is undefined. */
+/** A request as JSON; leaves out undefined fields. */
 export function toJson(value, free = false) {
   if (typeof value === "bigint") {
     return String(value);

@@ -1,6 +1,6 @@
 """Clusters of unit vectors, by k-means or HDBSCAN, and how stable and how well apart they are.
 
-HDBSCAN (Campello, Moulavi and Sander, PAKDD 2013) finds regions that are denser than what is around them; what is in
+HDBSCAN (Campello, Moulavi and Sander, PAKDD 2013) finds regions that are denser than their surroundings; what is in
 none is noise, label -1.
 """
 
@@ -41,7 +41,7 @@ class Choice:
 
     Attributes:
         stability: mean adjusted Rand index of pairs of runs; 1 if all find the same. Runs of k-means differ in their
-            seed; those of HDBSCAN, which has none, each leave out another tenth of the sample.
+            seed; runs of HDBSCAN, which has none, each leave out another tenth of the sample.
         silhouette: mean by cosine, in [-1, 1]; noise counts 0.
         least: of HDBSCAN, the share of all that the smallest segment has; None for k-means.
     """

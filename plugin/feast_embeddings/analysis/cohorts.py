@@ -1,6 +1,6 @@
-"""Cohorts: how groups of users or items that are given, such as those of a country, differ in the space.
+"""Cohorts: how given groups of users or items, such as the users of a country, differ in the space.
 
-The distance of a cohort is that of the mean of its unit vectors from the mean of all others: 0 if they are alike, 2 if
+The distance of a cohort is from the mean of its unit vectors to the mean of all others: 0 if they are alike, 2 if
 they point in opposite directions. Small cohorts are far off by chance alone, so a permutation test says how far:
 members are dealt to cohorts of the same sizes at random, many times (Good, Permutation, Parametric, and Bootstrap Tests
 of Hypotheses, 2005, ch. 3).
@@ -164,7 +164,7 @@ def _means(x: _Floats, groups: _Ints, sizes: _Ints) -> npt.NDArray[np.float64]:
 
 
 def _from_others(means: npt.NDArray[np.float64], sizes: _Ints) -> npt.NDArray[np.float64]:
-    """The distance of each mean from that of all others: n ÷ (n - size) times that from the mean of all."""
+    """The distance of each mean from the mean of all others: n ÷ (n - size) times its distance from the mean of all."""
     total = sizes.sum()
     overall = sizes @ means / total
     distances: npt.NDArray[np.float64] = np.linalg.norm(means - overall, axis=1) * total / (total - sizes)

@@ -50,7 +50,7 @@ class ScoreParts:
 
     Attributes:
         score: of the item, for the user folded in from the seen items; higher is better.
-        method: ``exact``: what is added sums to the score, without a bias of the item, if it has one.
+        method: ``exact``: the additions sum to the score, without a bias of the item, if it has one.
             ``leave-one-out``: the score less the score without the seen item, for trainers that cannot say exactly.
         added: seen items and what each adds, the most first.
     """

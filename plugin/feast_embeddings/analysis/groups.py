@@ -35,7 +35,7 @@ def labels_of(column: pa.Array, option: str, name: str) -> pa.Array:
 
 
 def file_entity(path: str) -> Entity:
-    """Return whose groups a table has: those of users, unless it has ids of items alone."""
+    """Return whose groups a table has: the users', unless it has ids of items alone."""
     columns = read_table(path).column_names
     return "item" if "item_id" in columns and "user_id" not in columns else "user"
 

@@ -1,4 +1,4 @@
-"""One user or item: how long its vector is, what is near, what it was learned from, and whether to trust it."""
+"""One user or item: the length of its vector, its neighbours, its origin, and whether to trust it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Inspection", "inspect_member"]
 
 # Vectors of fewer interactions are mostly chance.
 _FEW = 5
-# A vector whose nearest is further away than those of this share of all has no neighbourhood.
+# A vector whose nearest is further away than for this share of all has no neighbourhood.
 _LONELY = 0.01
 _SAMPLE = 1000
 
@@ -34,7 +34,7 @@ class Inspection:
         nearest_rank: share of a sample whose nearest neighbour is less near than this one's.
         source: ``training``; ``an earlier version`` for a row that was carried over; ``a write after training`` for one
             that was folded in or pushed.
-        age_days: from the newest data it was learned from to that of the live version; negative for a later write.
+        age_days: from the newest data it was learned from to the live version's newest; negative for a later write.
         attributes_known: of `n_attributes`, those that have a value.
         seen_known: of the `seen` items of a user, those that the live version knows; None for items.
         doubts: why not to trust it; empty if nothing is wrong.
@@ -62,7 +62,7 @@ class Inspection:
 
 
 def inspect_member(store: EmbeddingStore, entity: Entity, id: Id, *, k: int = 5, seed: int = 0) -> Inspection:
-    """Collect what is known of one live vector; reads all of its side.
+    """Collect facts about one live vector; reads all of its side.
 
     Raises:
         UnknownIdError: the live version has no such user or item.
@@ -140,7 +140,7 @@ def _doubts(
     elif count < _FEW:
         doubts.append(f"it was learned from {count} interaction{'' if count == 1 else 's'} only")
     if nearest_rank is not None and nearest_rank < _LONELY:
-        doubts.append("its nearest neighbour is further away than those of nearly all others")
+        doubts.append("its nearest neighbour is further away than for nearly all others")
     if row_version != members.version:
         doubts.append(f"it was carried over from version {row_version}: the last training did not have it")
     if seen and known is not None and known < len(seen) / 2:

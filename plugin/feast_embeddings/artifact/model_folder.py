@@ -92,7 +92,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def version_written_whole(folder: Path, version: str) -> Iterator[Path]:
-    """Make a folder that becomes that of the version when the block ends well, and is deleted else.
+    """Make a folder that becomes the version's when the block ends well, and is deleted else.
 
     Called with the model's lock held.
     """

@@ -46,7 +46,7 @@ class SavedMap:
     labels: list[Label]
 
     def rows_of(self, ids: Set[str | int]) -> list[int]:
-        """Return the places in `ids` of those that are among these."""
+        """Return the places in `ids` of the ids that are among these."""
         return [row for row, id in enumerate(self.ids.to_pylist()) if id in ids] if ids else []
 
     def only(self, kept: npt.NDArray[np.bool_]) -> SavedMap:

@@ -18,7 +18,7 @@ NEXT_TO_SEEN: Mapping[str, pa.DataType] = {
 
 
 def misfit(name: str, lists: pa.Array | pa.ChunkedArray, seen: pa.Array | pa.ChunkedArray) -> tuple[int, str] | None:
-    """Return the first row whose list of weights or times does not fit what was seen, from 0, and what is wrong."""
+    """Return the first row whose list of weights or times does not fit the seen items, from 0, and the error."""
     expected = NEXT_TO_SEEN[name].value_type
     if not pa.types.is_list(lists.type) or lists.type.value_type != expected:
         return 0, f"the type is {lists.type}, expected lists of {expected}"

@@ -155,7 +155,7 @@ class Artifact:
 
 
 def list_artifacts(data: Path, model: str) -> list[Artifact]:
-    """Return all versions of a model, oldest first, except those that are deleted meanwhile."""
+    """Return all versions of a model, oldest first, except versions deleted meanwhile."""
     found = []
     for path in version_folders(data, model):
         try:

@@ -121,7 +121,7 @@ class ArtifactStore:
         One that is there already stays, unless it is damaged, or users or items were forgotten here that it still has.
 
         Raises:
-            InputError: it is not here; the message lists those that are.
+            InputError: it is not here; the message lists the ones here.
             ArtifactError: it is damaged here.
             EmbeddingsError: the store failed.
         """
@@ -142,7 +142,7 @@ class ArtifactStore:
         return load_artifact(data, model, version)
 
     def delete(self, model: str, versions: Iterable[str]) -> None:
-        """Delete versions; those that are not here are no error."""
+        """Delete versions; a version that is not here is no error."""
         for version in versions:
             folder = self._path(model, version)
             with self._failures(f"cannot delete version {version}"):

@@ -62,7 +62,7 @@ class Versions:
                 self.store.pull(self.data, self.model, version)
 
     def push_all(self) -> None:
-        """Copy what changed in versions of this disk to those of them that are in the store."""
+        """Copy the changes of versions on this disk to the store, if it has these versions."""
         if self.store is not None:
             for version in self.store.versions(self.model):
                 self.store.push(load_artifact(self.data, self.model, version))

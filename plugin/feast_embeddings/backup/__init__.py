@@ -2,7 +2,7 @@
 
 ::
 
-    manifest.json                                what is in it, with a checksum of each file and of itself
+    manifest.json                                the contents, with a checksum of each file and of itself
     registry.pb                                  Feast's registry
     collections/<n>.parquet                      the points of one collection: ids, payloads, vectors
     models/<model>/versions/<version>/<file>     the files of a version

@@ -22,7 +22,7 @@ TAR = ".tar"
 def new_backup(path: Path) -> Iterator[Path]:
     """Yield a folder to fill, which becomes the backup of this name when the block succeeds; else it is deleted.
 
-    It is next to the name that it gets, under a hidden one; the next backup there deletes those of killed processes.
+    It is next to the name that it gets, under a hidden one; the next backup there deletes files of killed processes.
 
     Raises:
         InputError: something has the name already, or it cannot be written there.
@@ -79,7 +79,7 @@ def opened(path: Path, scratch: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, start: str) -> Iterator[Path]:
-    """Yield a new folder whose name begins so, deleted at the end; those of killed processes are deleted first."""
+    """Yield a new folder whose name begins so, deleted at the end; folders of killed processes are deleted first."""
     for left in parent.glob(f"{start}*.scratch"):
         if (left / "lock").exists() and not is_held(left / "lock"):
             shutil.rmtree(left, ignore_errors=True)

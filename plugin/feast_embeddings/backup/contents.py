@@ -105,7 +105,7 @@ def _checksum(contents: Contents) -> str:
 
 
 def read_contents(folder: Path, name: Path) -> Contents:
-    """Read the manifest of a backup in this folder; `name` is what the user called it.
+    """Read the manifest of a backup in this folder; `name` is the user's name for it.
 
     Raises:
         InputError: it is missing, damaged, or of a newer format.

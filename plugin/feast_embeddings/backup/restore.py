@@ -1,4 +1,4 @@
-"""Restore a backup: everything is verified and loaded next to what is there, and the aliases switch at the end.
+"""Restore a backup: everything is verified and loaded next to the old data, and the aliases switch at the end.
 
 A process that dies before the end leaves the old collections live; another restore begins again, and deletes what the
 first one left.
@@ -135,7 +135,7 @@ def _check(feature_store: FeatureStore, engine: Engine, data: Path, contents: Co
     if there:
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""
         raise InputError(
-            f"the repo is not empty: {', '.join(there[:3])}{more}; restore into a new repo, or replace what is there "
+            f"the repo is not empty: {', '.join(there[:3])}{more}; restore into a new repo, or replace its data "
             "with --replace"
         )
 

@@ -1,4 +1,4 @@
-"""Changes of what is live and on disk without a training: users and items to forget or to hide, attributes
+"""Changes of live versions and files without a training: users and items to forget or to hide, attributes
 to set."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each place is changed in one step, in this order: versions and history on disk, recorded interactions, versions in the
 artifact store, hidden ids, collections in Qdrant. A process that dies leaves the places after it unchanged, and the
-next call finishes. The disk is first, so that a publish meanwhile cannot bring back what is gone from Qdrant.
+next call finishes. The disk is first, so that a publish meanwhile cannot bring back points that are gone from Qdrant.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def set_hidden(
 ) -> Visibility:
     """Hide users and items from all answers, or show them again.
 
-    It is of the model, whatever version is live or becomes so. Ids that the live version does not have are hidden, too:
-    those of a version to come.
+    It is of the model, whatever version is live or becomes so. Ids that the live version does not have are hidden, too,
+    once a version has them.
 
     Raises:
         InputError: no id is given, or one is not of the type of the model's ids; nothing is changed.

@@ -154,7 +154,7 @@ def _live_times(engine: Engine, side: Side, model: str, ids: list[Id]) -> tuple[
 
 
 def _write_pending(engine: Engine, side: Side, kept: SetAttributes) -> None:
-    """Write what is on disk, and may not be in Qdrant, into the version that is live by now."""
+    """Write values that are on disk, and may not be in Qdrant, into the version that is live by now."""
     pending = [value for page in kept.pending(side.entity) for value in page]
     if not pending:
         return

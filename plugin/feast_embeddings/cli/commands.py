@@ -30,7 +30,7 @@ _COMMANDS = {
         "Measure whether the live version still fits what users do, and say if to train again.",
     ),
     "publish": ("versions", "Make a trained version live in Qdrant, users and items in one step."),
-    "pull": ("versions", "Copy a version from the artifact store onto this disk, such as that of a new machine."),
+    "pull": ("versions", "Copy a version from the artifact store onto this disk, for example on a new machine."),
     "versions": ("versions", "List the versions of a model, or of all: live, kept in Qdrant, and on disk."),
     "diff": (
         "diff",
@@ -101,7 +101,7 @@ _COMMANDS = {
     ),
     "restore": (
         "changes.backup",
-        "Bring back what a backup has, on the engine of this repo; what is live answers until the end.",
+        "Restore a backup, on the engine of this repo; the live version answers until the end.",
     ),
     "serve": ("serve", "Serve the queries over HTTP; /docs describes the API."),
     "api-key": ("serve", "Make an API key for NAME: print the key, and the line for the key file."),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--entity",
     type=click.Choice(["user", "item"]),
-    help="Whose groups; by default those of users, if they have the attribute.",
+    help="Whose groups; by default the users', if they have the attribute.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option
@@ -65,7 +65,7 @@ def diff(
 ) -> None:
     """Compare version V2 of a model with V1: what was added and removed, and how far vectors and lists moved.
 
-    A version is its name, or live, latest or previous. Groups are those of V2, and their members are in both versions.
+    A version is its name, or live, latest or previous. Groups come from V2, and their members are in both versions.
     """
     if entity is not None and segment is None:
         raise InputError("--entity says whose groups --segment names; give both")

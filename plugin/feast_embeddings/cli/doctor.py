@@ -1,4 +1,4 @@
-"""`doctor`: find what is wrong with a repo, and how to fix it."""
+"""`doctor`: find the problems of a repo, and how to fix them."""
 
 from __future__ import annotations
 

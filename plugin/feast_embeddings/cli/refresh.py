@@ -118,7 +118,7 @@ def refresh(
         run.exit_code = error.exit_code
         _say(error)
     finally:
-        # The metrics of a run that waited for no lock are those of the run that has it.
+        # A run that waits for no lock leaves the metrics to the run that has it.
         if target is not None and run.result != "locked":
             _write_metrics(target, run)
     if as_json:
@@ -183,7 +183,7 @@ def _pull_live(repo: Repo, model: str) -> None:
 
 
 def _train(repo: Repo, model: str, options: tuple[str, ...]) -> dict[str, Any]:
-    """Train in a process of its own, which gives its memory back before the version is loaded."""
+    """Train in a separate process, which gives its memory back before the version is loaded."""
     start = "from feast_embeddings.cli import run; run()"
     command = [
         sys.executable,

@@ -129,7 +129,7 @@ def publish(
 )
 @json_option
 def pull(repo: str, model: str | None, version: str, as_json: bool) -> None:
-    """Copy a version from the artifact store onto this disk, such as that of a new machine.
+    """Copy a version from the artifact store onto this disk, for example on a new machine.
 
     A version that is here already stays, unless users or items were forgotten in the store that it still has.
     """

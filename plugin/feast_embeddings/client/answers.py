@@ -24,7 +24,7 @@ class Embeddings:
         found: boolean, shape (n,).
         event_timestamps: per id, ISO 8601; None where missing.
         missing: the ids that have no embedding.
-        version, space, as_of: those of the model; vectors of different spaces cannot be compared.
+        version, space, as_of: of the model; vectors of different spaces cannot be compared.
     """
 
     ids: list[Id]
@@ -92,7 +92,7 @@ class Neighbours:
     def of_row(
         cls, row: dict[str, Any], missing: list[Id], version: str, space: str | None = None, *, metadata: bool
     ) -> Neighbours:
-        """Decode what an answer, or one of a batch, has of its own."""
+        """Decode the fields specific to an answer, or to one of a batch."""
         results = row["results"]
         return cls(
             ids=[row["id"] for row in results],

@@ -156,7 +156,7 @@ def similar_items(
         negative: with `positive`, items to be unlike.
         vector: instead, a vector of the version's space, which the answer names.
         exclude_ids, boosts, offset, max_per, diversity: as in `rank`.
-        by: what is compared: ``blend``, ``behaviour`` or ``content``.
+        by: the vectors to compare: ``blend``, ``behaviour`` or ``content``.
     """
     more = {
         "item_id": None if item_id is None else id_list([item_id], "item_id")[0],
@@ -293,7 +293,7 @@ def rank(
         offset: how many of the first to skip, for pages.
         max_per: attribute -> at most how many items of one value.
         diversity: from 0, in order of score, to 1: how much less an item counts the more it is like those before it.
-        fallback: what someone without an embedding gets: ``popular`` items, those of ``recent`` interactions, or none.
+        fallback: what someone without an embedding gets: ``popular`` items, items of ``recent`` interactions, or none.
         explain: also return which of their items add most to each score; it needs a version of a trainer that can say,
             such as als or svd.
     """

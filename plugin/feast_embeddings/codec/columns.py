@@ -311,7 +311,7 @@ def _integers(column: pa.Array, unit: str) -> npt.NDArray[np.int64]:
     return np.asarray(column.to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]").astype(np.int64))
 
 
-# Feast value type -> the Arrow types that are its plain form; for lists, those of the elements.
+# Feast value type -> the Arrow types that are its plain form; for lists, the types of the elements.
 _PLAIN: dict[ValueType, Callable[[pa.DataType], bool]] = {
     ValueType.STRING: _is_text,
     ValueType.INT32: pa.types.is_int32,

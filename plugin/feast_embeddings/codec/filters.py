@@ -182,7 +182,7 @@ def _real_range(value_type: ValueType, **bounds: float) -> models.Range:
 
 
 def _inexact(name: str, value_type: ValueType, values: list[Any]) -> list[models.Condition]:
-    """Match, by their bits, those of these numbers that Qdrant may have read as a neighbouring number."""
+    """Match, by their bits, the numbers that Qdrant may have read as a neighbouring number."""
     numbers = [float(value) for value in values]
     bits = [float_bits(n)[0] for n, exact in zip(numbers, json_exact(numbers, value_type), strict=True) if not exact]
     return [models.FieldCondition(key=payload_key(EXACT + name), match=models.MatchAny(any=bits))] if bits else []

@@ -19,7 +19,7 @@ def json_exact(values: npt.ArrayLike, value_type: ValueType) -> npt.NDArray[np.b
     """Return which floats come back from a payload as written; of any shape, FLOAT or DOUBLE.
 
     Qdrant reads its JSON with serde_json, which is off by one in the last place for many numbers of 16 or more digits.
-    That does not matter for float32; of float64, those of at most 15 digits and 6 decimals are safe.
+    That does not matter for float32; float64 numbers of at most 15 digits and 6 decimals are safe.
     """
     floats = np.asarray(values, dtype=np.float64)
     if value_type == ValueType.FLOAT:

@@ -36,7 +36,7 @@ def encode_weights(codec: PointCodec, batch: pa.RecordBatch) -> list[str | None]
         InputError: they do not fit the items.
     """
     lists, seen = batch.column(SEEN_WEIGHTS), batch.column(SEEN)
-    # A version without weights has nulls, where its table was joined with that of one with weights.
+    # A version without weights has nulls, where its table was joined with the table of one with weights.
     given = lists.is_valid()
     if found := misfit(SEEN_WEIGHTS, lists.filter(given), seen.filter(given)):
         row = pc.indices_nonzero(given)[found[0]].as_py()

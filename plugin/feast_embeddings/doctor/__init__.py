@@ -1,4 +1,4 @@
-"""Find what is wrong with a repo, and how to fix it: `examine` checks everything and changes nothing.
+"""Find the problems of a repo, and how to fix them: `examine` checks everything and changes nothing.
 
 Checks are independent: if one fails, that is a finding, and the others go on.
 """

@@ -14,7 +14,7 @@ __all__ = ["cluster"]
 
 
 def cluster(patient: Patient) -> Iterator[Finding]:
-    """Check the nodes, and the replicas of what is live on them; a server alone has none."""
+    """Check the nodes, and the replicas of live collections on them; a server alone has none."""
     engine = patient.need_engine()
     if not isinstance(engine, ServerEngine) or not (peers := engine.cluster.peers()):
         return

@@ -89,7 +89,7 @@ def why_unreadable(engine: Engine, collection: str) -> str:
 
 
 def is_gone(engine: Engine, alias: str, collection: str) -> bool:
-    """Return whether a collection is known to be gone; called after a failure, so it raises none of its own."""
+    """Return whether a collection is known to be gone; called after a failure, so it raises nothing."""
     try:
         return collection not in engine.collections(alias)
     except EngineError:

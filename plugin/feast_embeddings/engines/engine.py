@@ -84,7 +84,7 @@ class Hnsw:
     search_ef: int | None = None
 
     def candidates(self, search_ef: int, enough_ef: int) -> int:
-        """Return how many candidates a search keeps; the arguments are those of `Engine.query`."""
+        """Return how many candidates a search keeps; the arguments are the same as for `Engine.query`."""
         if enough_ef and self.search_ef is None:
             return enough_ef
         return max(search_ef, DEFAULT_EF if self.search_ef is None else self.search_ef)
@@ -247,7 +247,7 @@ class Engine(Protocol):
         Args:
             payload: the keys to return with each; None returns all.
             exact: scan every point that passes the filter. A search of the graph may find fewer than `limit`.
-            search_ef: fewest candidates to keep, e.g. those of the collection's spec; more if the settings say so.
+            search_ef: fewest candidates to keep, e.g. from the collection's spec; more if the settings say so.
             enough_ef: candidates to keep if the settings give no number; 0: by `search_ef`.
         """
         ...

@@ -28,10 +28,10 @@ class Event(NamedTuple):
 
     Attributes:
         timestamp: microseconds since 1970.
-        weight: on the scale of training, with that of its type.
+        weight: on the scale of training, times the weight of its type.
         event_id: unique among all events; None if the caller has none.
         type: such as a click, one of those that training weighs; None if the caller names none.
-        own_weight: without that of its type; None without a type.
+        own_weight: without the weight of its type; None without a type.
     """
 
     user_id: Id

@@ -74,7 +74,7 @@ class ModelFile:
             connection.execute("VACUUM INTO ?", (str(path),))
 
     def replace_by(self, path: Path | None) -> None:
-        """Replace the content by that of a file from `copy_to`, in one transaction; by none if it is None."""
+        """Replace the content by the content of a file from `copy_to`, in one transaction; empty it if that is None."""
         if path is None and not self.path.exists():
             return
         # Not by renaming files: SQLite would apply the old file's log of changes to the new one.

@@ -27,7 +27,7 @@ class _Read(NamedTuple):
 class Hidden:
     """The hidden users and items of one model; safe to use from many threads and processes.
 
-    A file of its own, not a table among the events: each query asks whether it has changed, which is one look at the
+    A separate file, not a table among the events: each query asks whether it has changed, which is one look at the
     folder, while events are written all the time. The first write makes it; until then nothing is hidden.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How an interaction is written in what is followed, and what became of some of them."""
+"""How a followed source writes an interaction, and the fate of some interactions."""
 
 from __future__ import annotations
 

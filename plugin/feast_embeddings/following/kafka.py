@@ -135,7 +135,7 @@ class _Consumer:
             raise
 
     def next(self, count: int) -> list[Any]:
-        """Return the next messages, at most so many; none if none came in a second."""
+        """Return the next messages, up to a limit; none if none came in a second."""
         try:
             messages = self._consumer.consume(count, _POLL_SECONDS)
         except self._kafka.KafkaException as error:

@@ -1,9 +1,9 @@
-"""Follow a table of PostgreSQL: rows are read by their ids, also those that are committed after larger ids.
+"""Follow a table of PostgreSQL: rows are read by their ids, also rows that are committed after larger ids.
 
 A row gets its id when it is written, and is seen when its transaction commits, so a smaller id can appear after a
 larger one. A writer holds the table's lock ROW EXCLUSIVE from before it gets an id until it has committed. So all rows
 up to an id are there once all who held that lock after the id was seen have ended. Up to that id the table is finished,
-and only that is noted; what is above is read at once, and again after a start.
+and only that is noted; rows above it are read at once, and again after a start.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def follow_table(
             fence = fence or rows.fence()
             finished = done
             if rows.have_ended(fence.writers):
-                # All up to its head is committed before what is read next.
+                # All up to its head is committed before the next read.
                 finished, fence = fence.head, None
             behind, at = rows.count(done) - len(read), done
             while not stopped() and (found := rows.after(at, batch)):
@@ -154,7 +154,7 @@ class _Rows:
         self._driver = driver
         self._exits = ExitStack()
         try:
-            # Each statement sees what is committed by then.
+            # Each statement sees the rows committed by then.
             connection = driver.connect(self._uri, autocommit=True)
         except driver.Error as error:
             raise self._failed(error) from None
@@ -191,7 +191,7 @@ class _Rows:
         return int(found)
 
     def after(self, id: int, count: int) -> list[tuple[int, str]]:
-        """Return the next rows above an id, at most so many: their ids, and their values as JSON objects."""
+        """Return the next rows above an id, up to a limit: their ids, and their values as JSON objects."""
         return self._ask(
             f"SELECT {self._id}::bigint, {self._object}::text FROM {self._from} "  # noqa: S608 - quoted
             f"WHERE {self._id} > {id} ORDER BY {self._id} LIMIT {count}"

@@ -103,7 +103,7 @@ class Side:
             ) from None
 
     def possible(self, ids: Iterable[Id]) -> list[Id]:
-        """Return those of the ids that are of the type of this model's; those on disk may be of an earlier one."""
+        """Return the ids that have the type of this model's ids; ids on disk may have an earlier type."""
         kind = str if self._is_text else int
         return [id for id in ids if isinstance(id, kind)]
 
@@ -191,7 +191,7 @@ def model_view(feature_store: FeatureStore, model: str, entity: Entity) -> Featu
 
     Raises:
         InputError: it is not registered.
-        MissingSideError: only that of the other side is.
+        MissingSideError: only the other side's is.
     """
     views = model_views(feature_store, model)
     if entity not in views:
@@ -215,7 +215,7 @@ def side_of(feature_store: FeatureStore, model: str, entity: Entity) -> Side:
 
     Raises:
         InputError: they are not registered, or the repo uses a different online store.
-        MissingSideError: only those of the other side are.
+        MissingSideError: only the other side's are.
     """
     sides = sides_of(feature_store, model)
     if entity not in sides:

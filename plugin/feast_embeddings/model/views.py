@@ -105,10 +105,10 @@ def embedding_views(
 ) -> EmbeddingViews:
     """Make entities, sources, feature views and a feature service for a trained model.
 
-    Dimensions, id types and attributes are those of the newest version under the data folder, so run `feast apply`
+    Dimensions, id types and attributes come from the newest version under the data folder, so run `feast apply`
     after a training that changes one of them. A model of only users, or only items, has one view. Views hold
     ``embedding`` (float32, searched by cosine), ``n_interactions``, ``version``, ``space`` and the attributes given at
-    training; that of items also ``bias``, and those with content ``content_embedding``.
+    training; the items' view also ``bias``, and views with content ``content_embedding``.
     A user's score for an item is ``user embedding · item embedding + item bias``.
 
     Args:
@@ -126,7 +126,7 @@ def embedding_views(
 
     Raises:
         InputError: no version of the model is under the data folder, or an entity does not fit its ids, or a
-            source cannot be written, or is that of both sides.
+            source cannot be written, or both sides share it.
 
     Stability: stable, see docs/compatibility.md.
     """
@@ -143,7 +143,7 @@ def embedding_views(
     if user_source is not None and item_source is not None and _table_of(user_source) == _table_of(item_source):
         raise InputError(
             f"user_source and item_source of model {model!r} are one table, {user_source.name!r}; users and items have "
-            "other columns, so give each a table of its own"
+            "other columns, so give each a separate table"
         )
     artifact = load_artifact(Path(data), model)
     ours = {**(tags or {}), MODEL_TAG: model}

@@ -28,7 +28,7 @@ _Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which vectors to join: those of one version, of one space, or (None, None) all."""
+    """Which vectors to join: of one version, of one space, or (None, None) all."""
 
     version: str | None = None
     space: str | None = None

@@ -57,7 +57,7 @@ class SideDiff:
 
 @dataclass(frozen=True)
 class Moved:
-    """An item that moved; `attributes` are those of the new version."""
+    """An item that moved; `attributes` are the new version's."""
 
     id: str | int
     neighbour_overlap: float | None

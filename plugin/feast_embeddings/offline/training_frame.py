@@ -52,7 +52,7 @@ class TrainingVectors:
 
 
 def label_columns(feature_store: FeatureStore, model: str, version: str | None = None) -> dict[Entity, tuple[str, ...]]:
-    """Return the names that columns of ids may have in labels: the join key, and that of the version's log."""
+    """Return the names that columns of ids may have in labels: the join key, and the name in the version's log."""
     keys = join_keys(model_views(feature_store, model))
     try:
         data = Path(feature_store.config.repo_path or ".") / "data"
@@ -76,7 +76,7 @@ def training_vectors(
 
     A row gets the newest version whose training data ends at or before the row's ``event_timestamp``, so no
     vector knows anything of its row's future. Versions come from the history on disk; nothing has to be live.
-    The results equal those of Feast's ``get_historical_features``; `as_of_join` explains why that is not
+    The results equal the results of Feast's ``get_historical_features``; `as_of_join` explains why that is not
     used. Where `embedding_views` got a source, that join reads its table, which has the versions that were published;
     this one still reads those on disk, published or not.
 
@@ -151,7 +151,7 @@ def training_frame(
         entity_df: may have other columns too, which are kept.
         vectors: as one column of ``lists``, ``user_embedding`` (float32 array of length dim, None where no version
             existed yet or the user was not in it), or as ``columns`` of float32, ``user_embedding_0`` and so on (NaN
-            there), which is what scikit-learn and XGBoost take.
+            there), as scikit-learn and XGBoost take it.
 
     Returns:
         The same rows in the same order under the same index, with the vectors, ``user_version`` and ``user_space``

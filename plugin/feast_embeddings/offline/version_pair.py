@@ -65,7 +65,7 @@ def pair_of(entity: Entity, old: Artifact, new: Artifact) -> Pair:
     before, after = (each.schema.field(id_name).type for each in files)
     if before != after:
         raise InputError(
-            f"the {entity} ids of {old.manifest.version} are {before}, those of {new.manifest.version} {after}; no id "
+            f"the {entity} ids of {old.manifest.version} are {before}, in {new.manifest.version} {after}; no id "
             "is in both"
         )
     known = files[1].read([id_name])[id_name]

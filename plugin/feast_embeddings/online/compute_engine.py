@@ -203,7 +203,7 @@ class _Source:
         table = self.dataset.to_table(columns=columns, filter=window)
         moments = table[self.timestamp].cast(pa.int64()).to_numpy()
         by = [(name, "descending") for name in (self.timestamp, self._created) if name is not None]
-        # Stable, so that of equal rows the first stays first, and nulls last; Feast's engine sorts the same way.
+        # Stable, so the first of equal rows stays first, and nulls last; Feast's engine sorts the same way.
         order = pc.sort_indices(table, sort_keys=by).to_numpy()
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))

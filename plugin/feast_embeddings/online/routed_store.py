@@ -49,10 +49,10 @@ class RoutedOnlineStoreConfig(QdrantEmbeddingOnlineStoreConfig):
             raise InputError(f"online_store.default: {kind} would route to itself; name the store of the other views")
         try:
             settings_of(self.default)
-        except Exception as error:  # Feast's, or those of the other store, whose text may hold its password
+        except Exception as error:  # Feast's, or the other store's, whose text may hold its password
             raise InputError(
                 f"online_store.default: these settings of {kind!r} cannot be used ({type(error).__name__}); check them "
-                "in a repo of its own"
+                "in a separate repo"
             ) from None
         return self
 

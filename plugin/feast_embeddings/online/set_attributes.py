@@ -1,6 +1,6 @@
 """Write attributes that were set without a training into a collection, where the point is older than the value.
 
-A version serves the attributes of its own rows, and those set after the time of a row. A value never makes a point: a
+A version serves the attributes of its own rows, and values set after the time of a row. A value never makes a point: a
 row that a version does not have stays away.
 """
 

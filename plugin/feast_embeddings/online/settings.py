@@ -105,7 +105,7 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     oversampling: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Storage.oversampling
     """Server: candidates per result that a search on quantized vectors rescores with the vectors."""
     rescore: bool = Storage.rescore
-    """Server: false skips that; scores are then those of quantized vectors."""
+    """Server: false skips that; scores then come from quantized vectors."""
     shard_number: PositiveInt | None = None
     """Server: shards per new collection; by default as in the cluster's settings."""
     replication_factor: PositiveInt | None = None
@@ -119,7 +119,7 @@ class OnlineStoreSettings(FeastConfigBaseModel, VectorStoreConfig):
     indexing_threshold: NonNegativeInt | None = None
     """Server: kilobytes of vectors from which a segment gets a graph; 0: none gets one. For new collections."""
     default_segment_number: NonNegativeInt | None = None
-    """Server: segments of a shard that the optimizer aims at; 0: as many as cores. For new collections."""
+    """Server: segments of a shard that the optimizer aims at; 0: one for each core. For new collections."""
     max_segment_size: PositiveInt | None = None
     """Server: largest segment that the optimizer makes, in kilobytes; for new collections."""
     max_optimization_threads: NonNegativeInt | None = None

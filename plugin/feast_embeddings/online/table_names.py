@@ -1,4 +1,4 @@
-"""The names of online tables, unique over all views and projects, and the renaming of those of older releases.
+"""The names of online tables, unique over all views and projects, and the renaming of tables of older releases.
 
 Older releases only joined project, view and version with ``_``, as Feast's own stores do, so that view ``c`` of
 project ``a_b`` and view ``b_c`` of project ``a`` had the same table. Now an ``@``, which Feast allows in neither name,

@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
 
 
 def rarity(texts: int, holding: int) -> float:
-    """Return the weight of a word that so many of all texts hold."""
+    """Return the weight of a word, given how many of all texts hold it."""
     return math.log(1 + (texts - holding + 0.5) / (holding + 0.5))
 
 

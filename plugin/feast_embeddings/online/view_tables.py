@@ -32,7 +32,7 @@ def drop_tables(engine: Engine, config: RepoConfig, view: FeatureView) -> None:
 
 
 def tables_of(aliases: Iterable[str], config: RepoConfig, view: FeatureView) -> set[str]:
-    """Return the table of a view, live or not, and those of its other versions among the aliases."""
+    """Return the table of a view, live or not, and the tables of its other versions among the aliases."""
     return {table_id(config, view)} | {alias for alias in aliases if is_table_of(config, view, alias)}
 
 

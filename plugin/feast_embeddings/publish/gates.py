@@ -67,7 +67,7 @@ class Live:
     Attributes:
         versions, spaces: one of each side; two if Feast materialized only one side.
         counts: points of each side.
-        manifest: that of the live version; None if it is not on disk, or two versions are live.
+        manifest: the live version's; None if it is not on disk, or two versions are live.
     """
 
     versions: frozenset[str]

@@ -47,7 +47,7 @@ class PublishResult:
         changed: False when the version was live already.
         previous: the version that was live before.
         n_late: rows carried over from older versions, written while this one was loaded, or since its training.
-        n_attributes: attributes carried over, set without a training since that of this version.
+        n_attributes: attributes carried over, set without a training since this version's training.
         n_history: rows written to the tables of the repo's offline store; see `publish_artifact`.
         recall: per side and searched vector, the share of the 10 nearest that searches find, over a sample.
         search_ef: per side, the candidates that searches keep for that recall; 0: as in the settings.

@@ -40,7 +40,7 @@ _FEW = (64, 128, 256)
 _LARGE_BYTES = 20 * 2**20
 # A search with more candidates than this is so slow that a better graph is the right fix.
 _MAX_EF = 4096
-# Qdrant multiplies float16 in float32, but for what is left after the last whole lane: there products are rounded, by
+# Qdrant multiplies float16 in float32, except the rest after the last whole lane: there products are rounded, by
 # up to this share each.
 _LANES, _HALF_ROUNDING = 32, 2.0**-11
 _UNIT = 1e-3
@@ -54,7 +54,7 @@ class Check:
 
     Attributes:
         recall: per searched vector, the share of the 10 nearest (exact) that a search finds, over the sample.
-        search_ef: fewest candidates that reach the recall; 0: those of the settings are enough.
+        search_ef: fewest candidates that reach the recall; 0: the settings' are enough.
         enough_ef: candidates that are more than enough if the settings give no number; 0: the default.
     """
 

@@ -144,7 +144,7 @@ class Embeddings:
         vectors: float32, shape (n, dim); a row of NaN for an id that has no embedding.
         found: boolean, shape (n,).
         event_timestamps: per id, the cut-off of the data its vector was learned from; None where missing.
-        version, space, as_of: those of the model that answered; vectors of different spaces cannot be compared.
+        version, space, as_of: of the model that answered; vectors of different spaces cannot be compared.
     """
 
     ids: list[Id]

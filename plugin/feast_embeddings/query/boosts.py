@@ -1,4 +1,4 @@
-"""Boosts: what is added to the score of those that pass a condition.
+"""Boosts: weights that are added to the scores of items or users that pass a condition.
 
 The final score is the score plus the weights of all boosts that the item passes, in units of the score. This is how the
 documentation of Qdrant boosts, ``$score + weight * condition``, and Elasticsearch with ``boost_mode: sum``. A factor

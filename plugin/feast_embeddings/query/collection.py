@@ -175,14 +175,14 @@ class LiveCollection:
         return self.nearest(vector_name, padded, k, filter=filter, excluded=excluded, payload=payload)
 
     def passing(self, points: Sequence[PointId], filter: models.Filter | None) -> list[PointId]:
-        """Return those of the points that are there, not hidden, and pass the filter, in the order given."""
+        """Return the points that exist, are not hidden and pass the filter, in the order given."""
         hidden = self._hidden.now()
         return [id for id in self._passing(points, filter, []) if id not in hidden]
 
     def _passing(
         self, points: Sequence[PointId], filter: models.Filter | None, payload: Sequence[str] | None
     ) -> dict[PointId, StoredPoint]:
-        """Return those of the points that are there and pass the filter, hidden or not, in the order given."""
+        """Return the points that exist and pass the filter, hidden or not, in the order given."""
         among: list[Any] = [models.HasIdCondition(has_id=list(points))]
         found, _ = self._engine.page(
             self.collection,
@@ -230,7 +230,7 @@ class LiveCollection:
         only: Sequence[PointId] | None = None,
         payload: Sequence[str] | None = None,
     ) -> list[ScoredPoint]:
-        """Return k points: those of recorded events, newest first, then popular ones.
+        """Return k points: points of recorded events, newest first, then popular ones.
 
         Scores are the hours from 1970 to the newest event; of popular ones n / (n + 1) for n interactions, below 1.
 

@@ -112,7 +112,7 @@ def _refuse_losses(feature_store: FeatureStore, side: Side, folded: FoldedIn, ve
 
 
 def _with_interactions(feature_store: FeatureStore, side: Side, ids: pa.ChunkedArray) -> pa.Array:
-    """Return those of the ids whose live vectors were learned from interactions."""
+    """Return the ids whose live vectors were learned from interactions."""
     engine, codec = qdrant_store(feature_store).engine(feature_store.config), side.codec
     collection, counted = engine.aliases()[side.alias], "n_interactions"
     learned: list[bool] = []

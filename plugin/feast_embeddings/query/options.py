@@ -64,7 +64,7 @@ class Boost(TypedDict):
 
 
 class ShapingOptions(TypedDict, total=False):
-    """Options that turn a ranking into what is shown; see `feast_embeddings.query.shaping`.
+    """Options that turn a ranking into an answer; see `feast_embeddings.query.shaping`.
 
     Attributes:
         exclude_ids: users or items to leave out; those that the version does not know change nothing.

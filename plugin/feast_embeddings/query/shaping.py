@@ -1,6 +1,6 @@
-"""How a ranking becomes what is shown.
+"""How a ranking becomes the answer.
 
-The order is always the same: filter, score, leave out, boosts, at most so many of a value, diversity, page. The first
+The order is always the same: filter, score, leave out, boosts, limits of a value, diversity, page. The first
 three are one search, which `shape` asks for as many as the others need.
 """
 
@@ -41,7 +41,7 @@ class Shaping:
 
     Raises:
         InputError: a number is out of range.
-        OptionError: `max_per` names what is not an attribute of these items, or a boost cannot be used.
+        OptionError: `max_per` names something else than an attribute of these items, or a boost cannot be used.
         FilterError: the filter cannot be understood or applied.
         IdTypeError: an id to leave out is one that the model cannot have.
     """
@@ -107,7 +107,7 @@ def shape(search: Search, shaping: Shaping, directions: Directions) -> list[Scor
     """Return the wanted page of a ranking; fewer than k only if there are no more.
 
     Args:
-        search: leaves out what is left out.
+        search: leaves out excluded and seen ids.
         directions: returns unit vectors of points, shape (n, dim).
     """
 

@@ -114,7 +114,7 @@ class EmbeddingStore:
 
         Raises:
             InputError: not exactly one of item, examples and vector is given.
-            UnknownIdError: the version has no such item, or none with what is compared.
+            UnknownIdError: the version has no such item, or none with the compared vector.
             OptionError: the version is not loaded, the vector is not of its dimension, the examples cancel out, there
                 are no content vectors, or `boosts`, `max_per` or `diversity` cannot be used with this model.
             FilterError: the filter cannot be understood or applied.
@@ -290,7 +290,7 @@ class EmbeddingStore:
         """Return at most k of the users or items that pass a filter, in arbitrary order.
 
         Args:
-            cursor: that of the previous page; all pages of a listing are of one version, whatever is published.
+            cursor: from the previous page; all pages of a listing are of one version, whatever is published.
             vectors: whether to return their embeddings.
             attributes: as in `QueryOptions`.
 
@@ -396,18 +396,18 @@ class EmbeddingStore:
         )
 
     def fold_in_events(self, entity: Entity, *, push: bool = False) -> FoldedIn:
-        """Compute the vectors that recorded interactions changed: those that `rank` uses now, and those of new items.
+        """Compute the vectors that recorded interactions changed, as `rank` uses them now, and vectors of new items.
 
         Users have one if they did something since their vector was computed; items, if the training did not know them:
-        folded in from their events, by the vectors of their users. Pushed, they are what every query and Feast's online
-        features see, and no event counts as newer any more: the event timestamp is that of the newest event. To do it
-        again changes nothing.
+        folded in from their events, by the vectors of their users. After a push, every query and Feast's
+        online features see them, and no event counts as newer any more: the event timestamp is the newest event's.
+        Pushing again changes nothing.
 
         Args:
             push: also write them into the live collection.
 
         Returns:
-            Rows with the columns of the live collection, attributes as they are there; `known` are those of them that
+            Rows with the columns of the live collection, attributes as they are there; `known` are the rows that
             are there already, `missing` those without a vector, as nothing is known that their events are with.
 
         Raises:
@@ -421,7 +421,7 @@ class EmbeddingStore:
         """Push what `fold_in_events` gives for users, then for items.
 
         Args:
-            since: only for the users and items of events after this position in the log: that of the answer before.
+            since: only for the users and items of events after this position in the log, which the previous answer has.
         """
         # What comes between the two is new for the users.
         users, position = self._folded_in_events("user", since, True)
@@ -510,7 +510,7 @@ class EmbeddingStore:
         return self._set_hidden(True, users, items)
 
     def unhide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
-        """Show hidden users and items again; those that are not hidden change nothing."""
+        """Show hidden users and items again; ids that are not hidden change nothing."""
         return self._set_hidden(False, users, items)
 
     def _set_hidden(self, hide: bool, users: Iterable[Id], items: Iterable[Id]) -> Visibility:

@@ -34,7 +34,7 @@ class Loaded(Protocol):
     float32, shape (m, dim), and `bias`, shape (m,); and which interactions are with a known item, shape (n,).
     `knowing` is the same version with the vectors of some ids of the other side replaced or added, float32, shape
     (n, dim).
-    `parts` is what each of n interactions of one visitor with distinct known items adds to their vector, float32, shape
+    `parts` splits a visitor's vector into the additions of n interactions with distinct known items, float32, shape
     (n, dim); `has_parts` is whether the trainer can say that.
     `with_content` makes one vector of those that n interactions and content give, each float32, shape (dim,).
     """

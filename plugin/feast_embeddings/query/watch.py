@@ -39,7 +39,7 @@ Answer = TypeVar("Answer")
 
 # How long to wait before feature views are read again after a failure.
 _LOOK_SECONDS = 1.0
-# Of so many versions that were asked for by name, what was read of their files is kept.
+# The number of versions asked for by name whose files, once read, are kept.
 _VERSIONS = 4
 
 

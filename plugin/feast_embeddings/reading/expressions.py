@@ -122,7 +122,7 @@ def id_expression(column: Column, wanted: IdType | None, *, as_text: bool) -> Ex
     """Build the expression for ids: exact text, or int64.
 
     Args:
-        wanted: the type of the ids; None keeps that of the column.
+        wanted: the type of the ids; None keeps the column's type.
         as_text: return whole numbers as text too, because they may be too large or mixed with text.
     """
     if column.base in _NARROW and not as_text:

@@ -64,7 +64,7 @@ class TextLines:
     _blank: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
     def lines_of(self, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Convert DuckDB's line numbers to those of the file: DuckDB skips bad lines, and those within values."""
+        """Convert DuckDB's line numbers to the file's: DuckDB skips bad lines, and lines within values."""
         return counted_with(lines, [*self._inside, np.array([bad.line for bad in self.bad], np.int64)])
 
     def records_of(self, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -42,7 +42,7 @@ class Relation(Protocol):
     Attributes:
         name: its name in errors.
         format: the format it is read as.
-        names: its columns; for JSON those of the first objects.
+        names: its columns; for JSON the keys of the first objects.
     """
 
     @property

@@ -46,7 +46,7 @@ def create_app(settings: ServiceSettings, keys: KeyRing | None = None) -> FastAP
     """Create the service of one repo, as an ASGI app.
 
     Args:
-        keys: the valid keys; by default those of `settings.key_file` and of the environment. Without any, no key is
+        keys: the valid keys; by default from `settings.key_file` and the environment. Without any, no key is
             required.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Check Feast's permissions if a repo has `auth`: those of the repo's own project; without any, access is denied."""
+"""Check Feast's permissions if a repo has `auth`: from the repo's own project; without any, access is denied."""
 
 from __future__ import annotations
 

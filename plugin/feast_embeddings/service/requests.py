@@ -171,7 +171,7 @@ class Query(_Returning):
     version: _Version = None
 
     def options(self) -> dict[str, Any]:
-        """The keywords of the query in `EmbeddingStore`, here those of all queries."""
+        """The keywords of the query in `EmbeddingStore`, here the ones that all queries take."""
         return {"filter": self.filter, "attributes": self.attributes, "version": self.version}
 
 
@@ -194,7 +194,7 @@ class Boost(Closed):
 
 
 def _few_attributes(sent: Any) -> Any:
-    """Refuse too many before each of them is an error of its own."""
+    """Refuse too many before each of them is a separate error."""
     if isinstance(sent, dict) and len(sent) > _ATTRIBUTES:
         raise ValueError(f"at most {_ATTRIBUTES} attributes are allowed, got {len(sent):,}")
     return sent
@@ -252,8 +252,8 @@ class _SimilarQuery(Shaped):
     by: Annotated[
         By,
         Field(
-            description="What is compared: the vectors as they are, those of rows with interactions only, or what "
-            "attributes alone say, which needs a version with content."
+            description="Compare the vectors as they are, only rows with interactions, or vectors from attributes "
+            "alone, which needs a version with content."
         ),
     ] = "blend"
 

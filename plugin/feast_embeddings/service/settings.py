@@ -36,7 +36,7 @@ class ServiceSettings(BaseModel):
     """Whether anyone may publish if the service has no API keys."""
     allowed_hosts: tuple[str, ...] | None = None
     """Host names that the service answers to; by default any if callers authenticate, with a key or to Feast, else
-    those of this machine, because a web page can point its own name to this machine's address."""
+    the names of this machine, because a web page can point its own name to this machine's address."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the service from a browser; none by default."""
     access_log: bool = True

@@ -54,7 +54,7 @@ GUESSED: dict[str, tuple[Any, str]] = {
     "titles": (pa.array([f"Red lamp number {n}" for n in range(N)]), "text"),
     "few texts": (pa.array([f"Garden and home {n % 5}" for n in range(N)]), "category"),
     "some words": (pa.array([f"w{n % 60}" for n in range(N)]), "category"),
-    "codes": (pa.array([f"B00{n}" for n in range(N)]), "a value of its own"),
+    "codes": (pa.array([f"B00{n}" for n in range(N)]), "a different value"),
     "urls": (pa.array([f"https://example.org/{n % 3}" for n in range(N)]), "URLs"),
     "dictionary": (pa.array([f"c{n % 4}" for n in range(N)]).dictionary_encode(), "category"),
     "flags": (pa.array([n % 2 == 0 for n in range(N)]), "category"),

@@ -188,7 +188,7 @@ def test_ids_that_are_no_numbers(repo: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.parquet"
     pq.write_table(pa.table({"user_id": ["a", "a", "b"], "item_id": [1, 2, 1]}), log)
     (tmp_path / "items.csv").write_text("item_id,title\n1,red shoe\n2,blue shoe\n07,old shoe\n")
-    with pytest.raises(InputError, match="has the item id '07', but those of the interactions are 64-bit whole"):
+    with pytest.raises(InputError, match="has the item id '07', but the interactions' ids are 64-bit whole"):
         trained(repo, (log, tmp_path / "items.csv"), "title:text")
 
 

@@ -54,7 +54,7 @@ def test_table_of_ids_only(tmp_path: Path) -> None:
         ("item_id,x\n1,2\n3,4\n3,5\n", "column 'item_id': 1 of 3 rows repeat an id, e.g. '3'"),
         (
             "item_id,x\nsku-1,2\n",
-            "none of its ids (e.g. 'sku-1') is among those of the interactions (e.g. 1)",
+            "none of its ids (e.g. 'sku-1') is in the interactions (e.g. 1)",
         ),
     ],
     ids=["no-column", "null", "twice", "strangers"],

@@ -244,5 +244,5 @@ def test_against_interactions_of_another_world(users: list[object], items: list[
     known = log([0, 1], [0, 0])
     zero = np.zeros(1, np.int32)
     test = Interactions(pa.array(users), pa.array(items), zero, zero)
-    with pytest.raises(InputError, match=rf"none of the {kind} to test on \(e.g. 'x'\) is among .*use the same ids"):
+    with pytest.raises(InputError, match=rf"none of the {kind} to test on \(e.g. 'x'\) is in .*use the same ids"):
         split_against(known.users, known.items, known.to_csr(), test, "theirs")

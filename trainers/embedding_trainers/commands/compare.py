@@ -112,7 +112,7 @@ def compare(
 ) -> None:
     """Compare trainers, or existing versions, on the same test users.
 
-    Each trainer trains on the same split in its own process, whose CPU seconds and highest memory are those of the
+    Each trainer trains on the same split in its own process, whose CPU seconds and highest memory count for the
     trainer. If one fails, the others are compared, and the exit code is 1. Models whose difference to the best may be
     chance are marked as noise. docs/evaluation.md defines all numbers.
     """

@@ -199,7 +199,7 @@ def fold_in_options(command: Callable[..., None]) -> Callable[..., None]:
                 "name a log with --interactions, or a table of new ones with --users or --items, or take the recorded "
                 "interactions with --events"
             )
-        # A log in embeddings.toml is that of the training, not that of new ones.
+        # A log in embeddings.toml is the training's, not the log of new users or items.
         has_log = not tables or is_given(click.get_current_context(), "interactions")
         command(source=source if has_log else None, attributes=tables, events=False, **others)
 

@@ -123,7 +123,7 @@ def refuse_typed(names: Iterable[str], why: str) -> None:
 
 
 def _sections() -> dict[str, dict[str, Setting]]:
-    """Each section's options by key: those of `train`, which has all that any command has."""
+    """Each section's options by key, from `train`, which has all that any command has."""
     from embedding_trainers.commands.train import train
 
     sections: dict[str, dict[str, Setting]] = {"log": {}, "train": {}}

@@ -11,7 +11,7 @@
     [models.shop.train]         # of one model only; `log` likewise
     factors = 32
 
-Nothing is known here of the options: keys, types and values are checked by those of the command line.
+Nothing is known here of the options: the command line's options check keys, types and values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_settings(repo: Path, model: str | None, sections: Sections) -> list[dic
 
     Args:
         repo: the folder of the file; without a file there are no sections.
-        model: whose own sections come in addition; None for those of no model.
+        model: whose own sections come in addition; None for no model.
         sections: the options that a section may have, by key.
 
     Returns:

@@ -105,7 +105,7 @@ __all__ = ["train"]
 @click.option(
     "--if-changed",
     is_flag=True,
-    help="Train only if the log, the attributes or an option differ from those of the newest version.",
+    help="Train only if the log, the attributes or an option differ from the newest version's.",
 )
 @train_option(
     "--engine",
@@ -153,7 +153,7 @@ def train(
     if no_align and align_to is not None:
         raise InputError("--align-to and --no-align exclude each other; give one of them")
     if twice := next((name for name, n in Counter(name for name, _ in probes).items() if n > 1), None):
-        raise InputError(f"--probe names {twice!r} twice; give each a name of its own")
+        raise InputError(f"--probe names {twice!r} twice; give each a different name")
     if tune_time is not None and tune is None:
         raise InputError("--tune-time has no effect without --tune")
 

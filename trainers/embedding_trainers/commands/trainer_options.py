@@ -144,7 +144,7 @@ def _nested(parameters: dict[str, Any]) -> dict[str, Any]:
         for table in tables:
             below = inner.get(table, {})
             if not isinstance(below, dict):
-                raise InputError(f"parameter {name!r}: {table!r} has a value of its own, {below!r}")
+                raise InputError(f"parameter {name!r}: {table!r} is a value already, {below!r}")
             inner[table] = below = dict(below)
             inner = below
         inner[last] = value

@@ -47,7 +47,7 @@ class Row:
     Attributes:
         name, trainer, config, cpu_seconds, memory_mib: see `Scored`.
         scores: means over the test users, by metric.
-        differences: scores less those of the best, by metric; the intervals are of the paired bootstrap.
+        differences: scores less the best's, by metric; the intervals are of the paired bootstrap.
         verdict: ``best`` has the highest NDCG; ``noise`` is lower by an amount whose 95 % interval contains 0; else
             ``worse``.
     """

@@ -41,7 +41,7 @@ class Contender:
     parameters: Mapping[str, Any]
 
     def config(self, log: LogShape | None = None) -> dict[str, Any]:
-        """All hyper-parameters, those that are derived from the log too if it is given.
+        """All hyper-parameters, including the ones derived from the log if it is given.
 
         Raises:
             InputError: there is no such trainer, or it does not take one of the parameters.

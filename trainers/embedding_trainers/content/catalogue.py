@@ -42,7 +42,7 @@ class Catalogue:
     Attributes:
         entity: whether they are users or items.
         asked: the columns as they were asked for, or ``auto``; None if nothing was.
-        columns: those that are content.
+        columns: the content columns.
         table: these columns, a row for each row of the file.
         ids: of the log.
         rows: the row of each of them, -1 where the file has none; int64.
@@ -78,10 +78,10 @@ class Catalogue:
         Args:
             file: with a row for each user or item.
             entity: whether they are users or items.
-            ids: of those of the log.
+            ids: the ids of the log.
             places: the row of each of these, null where there is none.
             asked: for the manifest.
-            columns: those that are content.
+            columns: the content columns.
 
         Raises:
             InputError: a column or an id cannot be used.
@@ -96,7 +96,7 @@ class Catalogue:
         if cold_ids is None:
             example = next(each for each in file.ids.to_pylist() if exact_cast(pa.array([each]), ids.type) is None)
             raise InputError(
-                f"{file.name} has the {entity} id {example!r}, but those of the interactions are 64-bit whole numbers; "
+                f"{file.name} has the {entity} id {example!r}, but the interactions' ids are 64-bit whole numbers; "
                 "correct it, or read all ids as text with --id-type text"
             )
         # What is no type that can be served, a vector or an image is content only.

@@ -29,7 +29,7 @@ class Features:
 
         Raises:
             InputError: a column cannot be encoded as it is to be.
-            MissingExtraError: an encoder needs what is not installed.
+            MissingExtraError: an encoder needs a package that is not installed.
         """
         encoders = tuple(make_encoder(column) for column in columns)
         for column, encoder in zip(columns, encoders, strict=True):
@@ -67,7 +67,7 @@ def what_is_read(table: pa.Table, columns: Sequence[ContentColumn]) -> str:
 
 
 class _named:  # noqa: N801 (a context manager that is used like a function)
-    """Puts the column in front of what is wrong with it."""
+    """Puts the column in front of an error about it."""
 
     def __init__(self, column: ContentColumn) -> None:
         self._column = column

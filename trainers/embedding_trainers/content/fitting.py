@@ -50,7 +50,7 @@ class ContentFitting:
         """How much content turns items that were trained on little, see `choose_strength`; None if that helps no one.
 
         Args:
-            split: a part of the log, and what is to be found.
+            split: a part of the log, and the pairs to find.
             factors: trained on that part.
         """
         if "item" not in self.catalogues:

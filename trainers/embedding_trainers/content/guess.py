@@ -84,7 +84,7 @@ def _kind_of_text(values: pa.ChunkedArray, distinct: int) -> tuple[Kind | None, 
     if words >= _TEXT_WORDS:
         return "text", ""
     if distinct > _MANY_SHARE * len(values):
-        return None, "almost every row has a value of its own, as ids do"
+        return None, "almost every row has a different value, as with ids"
     return "category", ""
 
 

@@ -52,7 +52,7 @@ class ContentModel:
             columns: of the table.
             trained: the side.
             fold_in: of its trainer; None if it cannot.
-            seed: of what is held back to choose λ and τ.
+            seed: of the rows held back to choose λ and τ.
         """
         features = Features.fitted(table, columns)
         widths = features.widths(table)

@@ -111,12 +111,12 @@ def fit_prior(
     """Fit the map on the trained rows, at the λ and with the τ that are best for rows held back.
 
     Args:
-        features: csr, shape (n, p): those of the trained rows.
+        features: csr, shape (n, p): of the trained rows.
         trained: the side.
         fold_in: of its trainer; None if it cannot.
-        widths: the number of features of each column; without, they are those of one.
+        widths: the number of features of each column; without, they belong to one.
         like: one of a part of the same log: its choices are taken, and only the map is fitted.
-        seed: of what is held back.
+        seed: of the rows held back.
     """
     widths = tuple(widths) or (features.shape[1],)
     counts = np.diff(trained.interactions.indptr).astype(np.int64)

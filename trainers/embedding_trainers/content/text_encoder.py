@@ -37,7 +37,7 @@ class TextEncoder:
         artifact: a version that was trained with content.
 
     Attributes:
-        columns: of the items, those that are text.
+        columns: the items' text columns.
 
     Raises:
         ArtifactError: the version has no content, or it is damaged.

@@ -25,7 +25,7 @@ _STRENGTHS = (2.0, 4.0, 8.0, 16.0)
 _TAIL = 20  # interactions: with fewer a row can gain
 _K = 20
 _MOST_USERS = 2000
-_MOST_LOST = 0.005  # of what is found among all rows
+_MOST_LOST = 0.005  # of the hits among all rows
 _NOISE = 1.0  # standard errors: what users find more by chance, as in a race of trainers
 
 _Floats = npt.NDArray[np.float32]

@@ -1,7 +1,7 @@
 """How well vectors serve items or users that training never saw: from their content, and from n interactions.
 
 A fifth of the items, or of the users, is hidden from training. For each n the hidden ones with more interactions are
-folded in from n of them, drawn at random, and their other interactions are what a ranking has to find: users rank
+folded in from n of them, drawn at random, and a ranking has to find their other interactions: users rank
 hidden items among themselves, and hidden users rank the trained items.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["GIVEN", "ColdReport", "ColdRow", "evaluate_cold"]
 GIVEN = (0, 1, 2, 5, 10, 20, 40)
 _HIDDEN = 0.2
 _NEAREST = 20
-_MOST_USERS = 5000  # that are ranked for; the standard error of a mean over so many is below 0.007
+_MOST_USERS = 5000  # that are ranked for; the standard error of a mean over this number is below 0.007
 
 _Numbers = npt.NDArray[np.int64]
 
@@ -49,7 +49,7 @@ class ColdRow:
         scores: of each ranking, ``recall@20`` and ``ndcg@20`` with their intervals. ``behaviour`` is the fold-in,
             ``content`` what content says, ``both`` the blend of the two that is served, ``neighbours`` the mean of the
             20 trained vectors of the nearest content; ``popular`` ranks hidden items by their other interactions, which
-            only an oracle knows, and trained items by those of the training.
+            only an oracle knows, and trained items by the training's.
     """
 
     given: int
@@ -86,7 +86,7 @@ class Catalogue:
     Attributes:
         table: its rows.
         rows: the row of each item or user of the log, -1 for none; shape (n,).
-        columns: those of the table that are content.
+        columns: the table's content columns.
     """
 
     table: pa.Table
@@ -117,7 +117,7 @@ def evaluate_cold(
         trainer: what to train with; one that cannot fold in is asked for content alone.
         config: of the trainer, complete or not.
         catalogue: content of this side; only what has content is hidden then. None evaluates behaviour alone.
-        options: the seed also draws what is hidden, and what is given.
+        options: the seed also draws the hidden ids and the given interactions.
 
     Raises:
         InputError: there is nothing to hide, or neither content nor a fold-in.

@@ -42,7 +42,7 @@ __all__ = [
 K = 20
 HEADLINE = (f"recall@{K}", f"ndcg@{K}")
 MAX_K = 1000
-# The standard error of a mean over so many is below 0.002, as no metric of a user is outside of 0 to 1.
+# The standard error of a mean over this number is below 0.002, as no metric of a user is outside of 0 to 1.
 MAX_TEST_USERS = 100_000
 
 

@@ -17,7 +17,7 @@ __all__ = ["version_split"]
 def version_split(artifact: Artifact, test: Interactions, *, include_seen: bool = False) -> tuple[Factors, Split]:
     """The factors of a version, and the interactions that it can be asked to predict.
 
-    What the version saw of a user is what it serves as seen items, so the whole log may be given as `test`: the part
+    The version serves the items it saw of a user as seen items, so the whole log may be given as `test`: the part
     that the version was trained on is left out, and counted; with `include_seen` it is part of the test.
 
     Raises:

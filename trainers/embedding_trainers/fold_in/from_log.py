@@ -170,7 +170,7 @@ class FoldIn:
         """The same version with other vectors of some of the other side, and with more of these.
 
         Args:
-            ids: distinct, of the type of the version's ids, shape (n,). Training never saw those that are new, so they
+            ids: distinct, of the type of the version's ids, shape (n,). Training never saw the new ones, so they
                 did not pass anything over.
             factors: float32, shape (n, dim).
         """

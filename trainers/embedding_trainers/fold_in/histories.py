@@ -16,12 +16,12 @@ def union(log: pa.Table, before: pa.Table, newest: int | None = None) -> dict[st
     """Row by row, all items of two tables, with their weights, and with their times if both tables have some.
 
     An item in both has the weight of the log, which has all that its users did; and the later time. The newest item is
-    last; those of one time, and all where there are no times, are in the order of their ids.
+    last; items of one time, and all where there are no times, are in the order of their ids.
 
     Args:
         log: lists of items; in their order of weights, all 1 without, and of times.
         before: the same rows, where a null list is an empty one.
-        newest: keep so many items of a row; None keeps all. It needs times.
+        newest: how many items of a row to keep; None keeps all. It needs times.
     """
     timed = all(SEEN_TIMES in table.column_names for table in (log, before))
     pairs = pa.concat_tables(_pairs(table, timed) for table in (before, log))

@@ -39,7 +39,7 @@ _SEEN = (SEEN, *NEXT_TO_SEEN)
 def fold_in_new_rows(
     artifact: Artifact, entity: Entity, attributes: Source, interactions: Any = None, *, seed: int = 0
 ) -> FoldedIn:
-    """Make vectors of users or items with their attributes, and with what is known of their interactions.
+    """Make vectors of users or items with their attributes, and with their interactions if known.
 
     Args:
         artifact: a version that was trained with content of this side.

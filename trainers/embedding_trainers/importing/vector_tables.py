@@ -65,7 +65,7 @@ def read_vectors(
 
     Args:
         types: types of attributes, by name.
-        item_ids: the type of the items' ids, which seen items have; None keeps that of the file.
+        item_ids: the type of the items' ids, which seen items have; None keeps the file's type.
 
     Raises:
         InputError: a row cannot be used.
@@ -136,7 +136,7 @@ def _matrix(rows: _Rows, column: pa.ChunkedArray, name: str) -> npt.NDArray[np.f
     dim = int(lengths[0])
     if dim == 0:
         rows.refuse(name, lengths == 0, "have a vector of length 0")
-    rows.refuse(name, lengths != dim, f"have a vector whose length is not that of row 1, {dim}")
+    rows.refuse(name, lengths != dim, f"have a vector that does not have the length of row 1, {dim}")
     matrix = np.empty((len(column), dim), dtype=np.float32)
     start = 0
     for chunk in column.chunks:  # one may have as many values as 32-bit offsets count
@@ -207,4 +207,4 @@ def _seen(rows: _Rows, column: pa.ChunkedArray, item_ids: pa.DataType | None) ->
     try:
         return column.cast(pa.list_(known))
     except pa.ArrowInvalid as error:
-        raise InputError(f"{what}: not all are ids like those of the items, {known}: {error}") from None
+        raise InputError(f"{what}: not all are ids like the items', {known}: {error}") from None

@@ -53,7 +53,7 @@ def import_model(
     Args:
         repo: Feast repository; the version is written below its folder ``data``.
         files: the table of the users, of the items, or of both.
-        attribute_types: types of attributes, by name; the others are those of the previous version, or inferred.
+        attribute_types: types of attributes, by name; the others come from the previous version, or are inferred.
         as_of: the time from which the vectors are valid; None for now.
         space: vectors imported under one name are comparable, and share a vector space; None starts a new one.
         align_to: the version, or ``latest``, into whose space to rotate the vectors.
@@ -91,8 +91,8 @@ def import_model(
     dims = {entity: table.embedding.shape[1] for entity, table in tables.items()}
     if len(set(dims.values())) > 1:
         raise InputError(
-            f"users and items need vectors of one dimension, but those of {files['user'].path} have {dims['user']} and "
-            f"those of {files['item'].path} {dims['item']}; import unrelated vectors as two models"
+            f"users and items need vectors of one dimension, but in {files['user'].path} they have {dims['user']} and "
+            f"in {files['item'].path} {dims['item']}; import unrelated vectors as two models"
         )
     dim = dims.popitem()[1]
     alignment, reason = None, "imported without --space or --align-to"

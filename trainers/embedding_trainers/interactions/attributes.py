@@ -43,7 +43,7 @@ class AttributeFile:
         rows = pc.index_in(ids.cast(pa.string()), value_set=self.ids)
         if rows.null_count == len(rows):
             raise InputError(
-                f"{self.name}: none of its ids (e.g. {self.ids[0].as_py()!r}) is among those of the interactions "
+                f"{self.name}: none of its ids (e.g. {self.ids[0].as_py()!r}) is in the interactions "
                 f"(e.g. {ids[0].as_py()!r}); check that both files use the same ids"
             )
         return rows

@@ -24,7 +24,7 @@ class GrowingArray:
         return self._size
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        """Copy the values behind those that are there."""
+        """Append a copy of the values."""
         while len(values):
             start = self._size % self._block_size
             if not start:

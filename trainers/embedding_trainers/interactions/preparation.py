@@ -211,7 +211,7 @@ def event_weights(
 
 
 def first_of_each(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """Which rows are the first of those that are alike in all columns.
+    """Which rows are the first among equals in all columns.
 
     Args:
         columns: each of shape (n,).

@@ -31,7 +31,7 @@ _FEW_USERS = 20
 
 @dataclass(frozen=True)
 class Profile:
-    """What a log holds. Rows are good rows, but for those of `log`.
+    """What a log holds. Rows are good rows, except in `log`.
 
     Attributes:
         log: how many rows there were, and the faults of the bad ones.

@@ -23,14 +23,14 @@ _LATEST_ROWS = 1 << 20
 class SeenItems:
     """The lists of some users at a time, so that they need not all be in memory.
 
-    The items of a user are in the order of their ids; with times the newest is last, and those of one time are in the
+    The items of a user are in the order of their ids; with times the newest is last, and items of one time are in the
     order of their ids.
 
     Args:
         user_items: weights of the pairs, csr with sorted indices, shape (n_users, n_items).
         items: ids of the columns.
         latest: int64 microseconds of the pairs in the order of their entries, shape (nnz,); or None.
-        newest: keep so many items a user; None keeps all. It needs times.
+        newest: how many items of a user to keep; None keeps all. It needs times.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def newest_last(
     Args:
         offsets: from 0, shape (n_lists + 1,).
         times: of all values, shape (n,). Values of one time keep their order.
-        newest: so many of each list; None keeps all.
+        newest: how many of each list to keep; None keeps all.
     """
     lengths = np.diff(offsets)
     rows = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)

@@ -42,7 +42,7 @@ _Numbers = npt.NDArray[np.integer]
 def split_interactions(interactions: Interactions, *, seed: int, include_seen: bool = False) -> Split:
     """Split by time if the log has times and enough users return, else by user.
 
-    By time, the newest 10 % of the rows are the test: it is what serving does, and no future leaks into the
+    By time, the newest 10 % of the rows are the test: this matches serving, and no future leaks into the
     training part. With fewer than 100 test users the mean over them says little, and then it is `split_by_user`.
 
     Users and items that are only in the test, and pairs that are in both parts, are no part of the test. With
@@ -145,7 +145,7 @@ def split_against(
         found = pc.index_in(asked.cast(pa.string()), value_set=known.cast(pa.string()))
         if found.null_count == len(found):
             raise InputError(
-                f"none of the {kind} to test on (e.g. {asked[0].as_py()!r}) is among those of the training "
+                f"none of the {kind} to test on (e.g. {asked[0].as_py()!r}) is in the training "
                 f"(e.g. {known[0].as_py()!r}); check that both use the same ids"
             )
         positions.append(pc.fill_null(found, -1).to_numpy())

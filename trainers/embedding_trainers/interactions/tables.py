@@ -35,7 +35,7 @@ def factor_tables(
 
     Args:
         latest: times of the pairs, see `latest_times`.
-        newest: keep so many items of what a user has seen; None keeps all. It needs times.
+        newest: how many seen items of a user to keep; None keeps all. It needs times.
     """
     seen = SeenItems(user_items, log.items, latest, newest)
     users = EmbeddingTable(

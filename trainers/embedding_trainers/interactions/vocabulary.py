@@ -1,4 +1,4 @@
-"""Ids and numbers: an id is what the caller calls a user or item, a number is its row in the factors."""
+"""Ids and numbers: an id is the caller's name of a user or item, a number is its row in the factors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["IdNumbering", "Numbers", "count_numbers", "exact_cast"]
 
 Numbers = npt.NDArray[np.int32]
 
-# Ids are numbered this many at a time: they are hashed together with those that are known.
+# Ids are numbered this many at a time: they are hashed together with the known ones.
 _PIECE_ROWS = 3 << 21
 # Ids of pieces wait until there are this many times as many as are known, so that each is hashed about twice.
 _WAITING = 2

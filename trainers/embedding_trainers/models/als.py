@@ -82,7 +82,7 @@ def train_als(user_items: csr_matrix, config: ALSConfig, options: RunOptions) ->
     """Factorise by weighted least squares over all pairs (Hu, Koren & Volinsky, ICDM 2008).
 
     What is solved is in `least_squares`, regularised by how much is known of each row. Items have no bias. The users
-    are solved last, and better than before, so that they are what folding in their own history gives.
+    are solved last, and better than before, so that they equal the fold-in of their own history.
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
@@ -122,7 +122,7 @@ def _train(
     solver: Any,
     as_given: Callable[[Factors], Factors] = lambda factors: factors,
 ) -> Factors:
-    """Train with rows and columns in this order; `as_given` puts the factors into that of the caller."""
+    """Train with rows and columns in this order; `as_given` puts the factors into the caller's order."""
     n_users, n_items = user_items.shape
     of_users, of_items = _ridges(user_items, config)
     to_users = solver.equations(user_items, of_users, _alpha(config))

@@ -190,7 +190,7 @@ def _gpu_model(config: BPRConfig, options: RunOptions) -> Any:
 def fold_in_bpr(interactions: csr_matrix, known: KnownSide, config: BPRConfig, options: RunOptions) -> Folded:
     """Minimise the loss of BPR over the vectors of new users or items alone, with the other side as it is.
 
-    The loss is what `train_bpr` descends: each entry is preferred to known ones drawn in proportion to their
+    The loss is the one that `train_bpr` descends: each entry is preferred to known ones drawn in proportion to their
     degree, by the scores without the popularity that was put back. With the other side frozen that is convex;
     `pairwise.solve` finds its minimum. Training stops earlier, after `iterations` passes at `learning_rate`, and
     stopping early pulls towards zero as a ridge of one over (rate · steps) does (Ali, Kolter & Tibshirani, AISTATS

@@ -1,4 +1,4 @@
-"""Several trainers side by side: the vectors of each next to those of the others, and the scores a weighted sum."""
+"""Several trainers side by side: their vectors are concatenated, and their scores are a weighted sum."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["CONCAT", "ConcatConfig", "fold_in_concat", "train_concat"]
 _NAME = "concat"
 _MOST = 4096  # dimensions
 _WEIGHT_OF_OTHERS = 0.35  # next to 1: best on the mean of three logs (`tests.benchmarks.one_parameter`)
-_SAMPLE_USERS, _SAMPLE_ITEMS = 512, 4096  # whose scores say how far those of a part are spread
+_SAMPLE_USERS, _SAMPLE_ITEMS = 512, 4096  # whose scores give the spread of a part's scores
 
 
 def _split(value: Any) -> Any:
@@ -45,7 +45,7 @@ class ConcatConfig(TrainerConfig):
     """Hyper-parameters of `train_concat`; on the command line a list is a text with commas.
 
     Raises:
-        InputError: there are fewer than two parts, or what is said of them does not fit them.
+        InputError: there are fewer than two parts, or the settings do not fit them.
     """
 
     factors: int = Field(
@@ -137,7 +137,7 @@ def train_concat(user_items: csr_matrix, config: ConcatConfig, options: RunOptio
     rules the neighbours of one side. These factors go into the config, as folding in needs them.
 
     Each part turns, and is folded in, by itself. Only one may have a bias of items: a version has one, and folding in
-    needs that of the part.
+    needs the part's.
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
@@ -183,7 +183,7 @@ def _scales(factors: Factors, seed: int) -> tuple[float, float]:
     left, right = (f.astype(np.float64) for f in (factors.user_factors[users], factors.item_factors[items]))
     spread = float((left @ right.T + factors.item_bias[items]).std(axis=1).mean())
     lengths = [float(np.sqrt((f * f).sum(axis=1).mean())) for f in (left, right)]
-    # A part that says nothing, as that of a single item, stays as it is.
+    # A part without information, as with a single item, stays unchanged.
     longer = np.sqrt(lengths[1] / lengths[0]) if all(lengths) else 1.0
     even = np.sqrt(1 / spread) if spread > 0 else 1.0
     return float(even * longer), float(even / longer)

@@ -100,7 +100,7 @@ class _FactorsOfEntries:
 
     def _taken(self, columns: npt.NDArray[Any]) -> _Floats:
         into = self._buffer[: columns.size].reshape(*columns.shape, -1)
-        # Columns are those of the matrix, so nothing is clipped; checking them would go through another buffer.
+        # Columns come from the matrix, so nothing is clipped; checking them would go through another buffer.
         return self._known.take(columns, axis=0, out=into, mode="clip")
 
     def __iter__(self) -> Iterator[tuple[slice, _Floats]]:

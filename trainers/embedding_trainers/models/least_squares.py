@@ -102,7 +102,7 @@ def solve_exactly(
     A row with more entries than dimensions is solved as it stands.
 
     Args:
-        spectrum: of `known`, or of those `in_spectrum`; the others, and the result, are those of `solve_many`.
+        spectrum: of `known`, or of those `in_spectrum`; the others, and the result, are as in `solve_many`.
         in_spectrum: which of the known ones count for rows without them too, shape (n_known,); None for all.
     """
     system = _System(known, spectrum, alpha, regularization, in_spectrum)
@@ -123,7 +123,7 @@ def solve_parts(
 ) -> _Floats:
     """What each entry of a row adds to its vector, which is their sum, as the equations are linear in Σ c y.
 
-    The product of a part with the vector of an item is what the entry adds to the item's score (Hu, Koren & Volinsky,
+    The product of a part with the vector of an item is the entry's share of the item's score (Hu, Koren & Volinsky,
     ICDM 2008, section 5).
 
     Args:

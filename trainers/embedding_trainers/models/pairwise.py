@@ -147,7 +147,7 @@ def draw_pairs(
 
 
 def _contains(block: PaddedRows, columns: npt.NDArray[np.int64], n_known: int) -> npt.NDArray[np.bool_]:
-    """Whether a row has these columns, shape (w, n), as entries of its own: shape (b, w, n)."""
+    """Whether a row has these columns, shape (w, n), as its own entries: shape (b, w, n)."""
     row = np.arange(len(block.rows))[:, None, None] * n_known
     own = np.sort((row[..., 0] + block.columns)[block.weights > 0])
     asked = row + columns

@@ -23,7 +23,7 @@ _Floats = npt.NDArray[np.float32]
 
 
 def unit(vectors: _Floats, otherwise: _Floats | float = 0) -> _Floats:
-    """Scale vectors, shape (n, dim), to length 1; `otherwise` for those of length 0."""
+    """Scale vectors, shape (n, dim), to length 1; `otherwise` for vectors of length 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         scaled: _Floats = np.divide(vectors, lengths, out=np.full_like(vectors, otherwise), where=lengths > 0)
@@ -101,7 +101,7 @@ def history_gradients(
     log_weights: _Floats,
     temperature: float,
 ) -> tuple[_Floats, _Floats]:
-    """The gradient of the loss for users whose vectors are made of those of the items that they have.
+    """The gradient of the loss for users whose vectors are made of the vectors of their items.
 
     A user's vector is ``h / |h|`` with h the weighted sum of their items' vectors. All of a user's items are their
     positives, and the cosine of a positive is that with the sum of the others: with itself in the sum, an item would be
@@ -120,7 +120,7 @@ def history_gradients(
         log_weights: of the negatives, shape (m,).
 
     Returns:
-        With respect to the candidates, float32, shape (p, dim), but for what is along each of them, which does not
+        With respect to the candidates, float32, shape (p, dim), except along each of them, which does not
         turn it; and with respect to the negatives, shape (m, dim).
     """
     matrix, rows, w = type(histories), _rows(histories), histories.data
@@ -137,7 +137,7 @@ def history_gradients(
     positives = matrix((weights * there, histories.indices, histories.indptr), shape=histories.shape)
     of_negatives, of_positives = _of_cosines(users, positives, cosines, negatives, log_weights, temperature)
 
-    # With respect to h: through the negatives, by the user's own direction; through each positive, by that of the rest.
+    # With respect to h: through the negatives, by the user's own direction; through each positive, by the rest's.
     of_users = of_negatives @ negatives
     of_users -= np.einsum("ij,ij->i", of_users, users)[:, None] * users
     of_users *= np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > _LEAST_LENGTH)[:, None]

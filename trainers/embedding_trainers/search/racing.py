@@ -96,7 +96,7 @@ class Race:
     def honest_values(self, of_winner: PerUser) -> PerUser:
         """What each test user got from the trainer that wins without them and their tenth of the users.
 
-        Users who take part in the choice flatter the winner, these do not (cross-fitting). It is what the winner gave
+        Users who take part in the choice flatter the winner, these do not (cross-fitting). It equals the winner's
         wherever no tenth decides the race.
 
         Args:
@@ -168,7 +168,7 @@ def race(
 
     Args:
         racers: see `find_racers`.
-        split: a training part, and what is to be predicted.
+        split: a training part, and the pairs to predict.
         options: seed, threads, device and progress.
         shape: of the log that hyper-parameters are derived from, if the training part is to be treated as that log.
         incumbent: the trainer of the version that the new one follows on.

@@ -140,7 +140,7 @@ def tune(
                     ended = f"time budget used up after {len(trials)} trials"
                     break
                 asked = study.ask(space)
-                # What is derived from a log may be outside of what is searched, and is tried as it is.
+                # A value derived from a log may be outside of the searched range, and is tried unchanged.
                 config = trainer.configure({**parameters, **asked.params}) if trials else given
                 begun = time.perf_counter()
                 score, failure = _score(trainer, config, split, run)

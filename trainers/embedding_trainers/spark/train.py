@@ -59,7 +59,7 @@ def train_on_spark(
     evaluation: bool = True,
     align_to: str | None = LATEST,
 ) -> Training:
-    """Train a new version of a model on Spark; see `embedding_trainers.train.train_model` for what is not said here.
+    """Train a new version of a model on Spark; see `embedding_trainers.train.train_model` for everything else.
 
     Args:
         interactions: a data frame; a file, folder or URI of Parquet; or ``delta:`` or ``iceberg:`` with a path or the

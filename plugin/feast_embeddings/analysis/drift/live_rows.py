@@ -1,4 +1,4 @@
-"""Live rows next to those of the version's files: which came later, and whose vector is another one now."""
+"""Live rows next to the version's files: which rows came later, and whose vector has changed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LiveRows:
     Attributes:
         ids: the live ids that have a vector.
         later: share of the live rows that the files do not have, or have with an earlier time.
-        changed: of the rows in both, the share whose live vector is not that of the file, bit for bit as it is stored.
+        changed: of the rows in both, the share whose live vector differs from the file's, bit for bit as stored.
         norm_ratio: mean over the rows in both of the live length ÷ that in the file; None if there is none.
     """
 

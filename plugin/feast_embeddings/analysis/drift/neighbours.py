@@ -30,7 +30,7 @@ def neighbour_overlap(
     does not. A hidden one among the ten in the files counts as found: that it is missing is no drift.
 
     Args:
-        sample: at most so many rows that are in both are asked about, chosen by `seed`.
+        sample: how many rows that are in both are asked about at most, chosen by `seed`.
 
     Returns:
         The mean, None without a row that has a neighbour, and the number of rows that were asked about.

@@ -1,4 +1,4 @@
-"""How far what is popular now is from what was popular in training."""
+"""How far the popularity of items now is from their popularity in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DRAWS = 99
 
 @dataclass(frozen=True)
 class PopularityShift:
-    """The distance between the shares of items among new interactions and among those of the training.
+    """The distance between the shares of items among new interactions and among the training's.
 
     Attributes:
         distance: Jensen–Shannon distance, the root of the divergence in bits: 0 for the same shares, 1 for no item in

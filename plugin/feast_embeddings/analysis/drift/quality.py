@@ -43,7 +43,7 @@ class Quality:
 
     Attributes:
         n_users: sampled users with such an interaction.
-        scores: ``recall@20`` and ``ndcg@20`` of the live ranking; with ``popular_`` before, those of the items by their
+        scores: ``recall@20`` and ``ndcg@20`` of the live ranking; with ``popular_`` before, of the items by their
             interactions in the version's training.
     """
 
@@ -68,7 +68,7 @@ def measure_quality(
     Args:
         trained: the items of the version.
         rows: the live users and items.
-        sample: at most so many users, chosen by `seed`.
+        sample: the most users, chosen by `seed`.
 
     Returns:
         None if no known user has a new interaction with a known item that they had not seen.

@@ -114,12 +114,12 @@ def measure_drift(
 ) -> Drift:
     """Compare a live version with its files, and with what users did since.
 
-    Without new interactions only the age has a limit: what is live then differs from the files because someone wanted
+    Without new interactions only the age has a limit: live rows then differ from the files because someone wanted
     it to.
 
     Args:
         artifact: the version that is live.
-        sample: at most so many users and items, for quality and neighbours.
+        sample: the most users and items, for quality and neighbours.
         seed: of the samples, the bootstrap and the chance of a shift.
         now: the end of the age; by default now.
 

@@ -67,7 +67,10 @@ def _limit(
     click.FloatRange(0),
 )
 @_limit(
-    "--max-popularity-shift", 0.5, "Jensen-Shannon distance between what is popular now and in training.", "DISTANCE"
+    "--max-popularity-shift",
+    0.5,
+    "Jensen-Shannon distance of items' popularity now and in training.",
+    "DISTANCE",
 )
 @click.option(
     "--sample", default=1000, show_default=True, type=click.IntRange(min=1), help="Users and items to rank for."

@@ -1,4 +1,4 @@
-"""`inspect`: what is known of one user's or item's vector."""
+"""`inspect`: facts about one user's or item's vector."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         text = next((str(value) for value in others if isinstance(value, str)), "")
         facts.append((f"nearest {place}", f"{score:.4f}  {id}  {text}".rstrip()))
     if found.nearest_rank is not None:
-        facts.append(("neighbourhood", f"closer than that of {found.nearest_rank:.0%} of all"))
+        facts.append(("neighbourhood", f"closer than for {found.nearest_rank:.0%} of all"))
     return facts
 
 
 def _age(days: float) -> str:
     if days == 0:
         return ""
-    return f", {abs(days):.1f} days {'before' if days > 0 else 'after'} that of the version"
+    return f", {abs(days):.1f} days {'before' if days > 0 else 'after'} the version's"

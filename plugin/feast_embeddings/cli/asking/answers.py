@@ -42,7 +42,7 @@ class Shown:
     output: Path | None
 
     def neighbours(self, found: Neighbours, **facts: Any) -> None:
-        """Show the answer to a query; `facts` are what JSON says with it."""
+        """Show the answer to a query; JSON also has the `facts`."""
         names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
         rows = found.to_dicts()
         if found.because is not None:

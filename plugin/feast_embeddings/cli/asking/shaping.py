@@ -1,4 +1,4 @@
-"""The options that shape what is shown: pages, what to leave out, boosts, limits per value, diversity, the fallback."""
+"""The options that shape an answer: pages, what to leave out, boosts, limits per value, diversity, the fallback."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Shaped(TypedDict):
 
 
 class Similar(Shaped):
-    """What those of similar users or items were given."""
+    """The values of the options of similar users or items."""
 
     by: By
 
 
 class Given(Shaped):
-    """What those of a ranking were given."""
+    """The values of the options of a ranking."""
 
     fallback: Fallback
     explain: bool
@@ -65,19 +65,19 @@ def _shaping_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def similar_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add those of similar users or items to a command."""
+    """Add the options of similar users or items to a command."""
     by = click.option(
         "--by",
         type=click.Choice(["blend", "behaviour", "content"]),
         default="blend",
         show_default=True,
-        help="Compare vectors as they are, those of rows with interactions, or what attributes alone say.",
+        help="Compare vectors as they are, only rows with interactions, or vectors from attributes alone.",
     )
     return by(_shaping_options(command))
 
 
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add those of a ranking of items to a command."""
+    """Add the options of a ranking of items to a command."""
     explain = click.option(
         "--explain", is_flag=True, help="Say which items of theirs add most to each score, and what."
     )

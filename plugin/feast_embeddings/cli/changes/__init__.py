@@ -1,1 +1,1 @@
-"""Commands that change what is live or on disk without a training."""
+"""Commands that change live versions or files without a training."""

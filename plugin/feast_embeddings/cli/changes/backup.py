@@ -48,7 +48,7 @@ def backup(path: str, repo: str, quiet: bool, as_json: bool) -> None:
 @_quiet
 @json_option
 def restore(path: str, repo: str, replace: bool, quiet: bool, as_json: bool) -> None:
-    """Bring back what a backup has, on the engine of this repo; what is live answers until the end."""
+    """Restore a backup, on the engine of this repo; the live version answers until the end."""
     opened = Repo.open(repo)
 
     from feast_embeddings.backup import restore as bring_back

@@ -50,7 +50,7 @@ _Configured: type[click.Command] = from_trainers("command")
     metavar="N",
     help="Kafka, PostgreSQL: messages or rows a batch.  [default: 1000]",
 )
-@click.option("--once", is_flag=True, help="Read what is there, and end.")
+@click.option("--once", is_flag=True, help="Read everything that is there, and end.")
 @click.option(
     "--push",
     is_flag=True,
@@ -114,7 +114,7 @@ def _refuse(given: dict[str, object], source: str, *options: str) -> None:
 
 
 def _pushes(repo: str, model: str) -> Callable[[], EventsPushed]:
-    """Push what is not pushed yet, as a killed process leaves it; return a function that does so with what comes."""
+    """Push all that a killed process left unpushed; return a function that pushes later batches."""
     store = open_store(repo, model)
     last = store.push_events()
 
@@ -176,7 +176,7 @@ def _id_types(repo: Repo, model: str) -> dict[Entity, IdType]:
 
 
 def _form(source: Any, id_types: dict[Entity, IdType]) -> Form:
-    """Return the form of interactions that the options name; the model's types of ids go before that of an option."""
+    """Return the form of interactions that the options name; the model's types of ids override an option's."""
     from feast_embeddings.following import Form
 
     columns, reading = source.columns, source.reading

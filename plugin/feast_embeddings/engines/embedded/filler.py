@@ -139,7 +139,7 @@ class ShardFiller:
     def _distribute(self, batch: PointBatch) -> None:
         for start in range(0, len(batch), _MESSAGE):
             rows = np.arange(start, min(start + _MESSAGE, len(batch)))
-            # By id, so that of two points with one id the later stays. A tuple's hash is well mixed, an int's is not.
+            # By id, so the later of two points with one id stays. A tuple's hash is well mixed, an int's is not.
             owners = np.array([hash((batch.ids[i],)) for i in rows]) % len(self._parts)
             for i, part in enumerate(self._parts):
                 part.send(as_rows(batch.take(rows[owners == i])))

@@ -31,7 +31,7 @@ class Describer:
     def collections(self, alias: str) -> dict[str, CollectionSpec]:
         """As `Engine.collections`."""
         names = [c.name for c in self._ask("list collections", self._client.get_collections).collections]
-        # Names start with the alias, or an older release's form of it; so may those of other aliases, so the metadata
+        # Names start with the alias, or an older release's form of it; so may names of other aliases, so the metadata
         # decides.
         start = alias.partition("@")[0]
         specs = {name: self._listed(name) for name in names if name.startswith(start)}
@@ -78,7 +78,7 @@ class Describer:
             raise
 
     def _is_gone(self, collection: str, error: EngineError) -> bool:
-        """Return whether the server reports it as gone; called after a failure, so it raises none of its own."""
+        """Return whether the server reports it as gone; called after a failure, so it raises nothing."""
         with contextlib.suppress(EngineError):
             return has_no_shards(error) or not self.exists(collection)
         return False

@@ -32,7 +32,7 @@ R = TypeVar("R")
 # gRPC errors with a status, from blocking calls and from calls on an event loop.
 _STATUS_ERRORS = (grpc.Call, grpc.aio.AioRpcError)
 
-# A server's message, over gRPC and over HTTP, for an unknown kind of match. Of the kinds in use, only those of LIKE and
+# A server's message, over gRPC and over HTTP, for an unknown kind of match. Of the kinds in use, only LIKE and
 # CONTAINS are newer than the oldest supported server.
 _UNKNOWN_MATCH = ("Malformed Match condition", "did not match any variant of untagged enum MatchInterface")
 _SHARDS_FAILED = "read operations failed"

@@ -1,4 +1,4 @@
-"""Write a version into the tables that its feature views read, if the repo gave them sources of its own.
+"""Write a version into the tables that its feature views read, if the repo gave them its own sources.
 
 Feast's point-in-time join then finds embeddings next to all other features, in the repo's own offline store. A version
 is complete there before it goes live. Each row is written once, also if a publish is repeated or was killed.

@@ -77,7 +77,7 @@ class FileTable:
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        """The columns of the files that are there, which may have more than this version; else those of its rows."""
+        """The columns of the files that are there, which may have more than this version; else its rows' columns."""
         selector = pafs.FileSelector(self._folder, allow_not_found=True)
         paths = sorted(info.path for info in self._system.get_file_info(selector) if info.path.endswith(".parquet"))
         if not paths:

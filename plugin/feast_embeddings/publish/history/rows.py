@@ -63,7 +63,7 @@ class HistoryRows:
         return pa.schema(list(zip(self.columns.values(), types, strict=True)))
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield all rows, at most so many at a time."""
+        """Yield all rows in batches of at most this size."""
         for batch in self.files.batches(list(self.columns), rows):
             arrays = [batch.column(name) for name in self.columns]
             cast = [array.cast(field.type) for array, field in zip(arrays, self.schema, strict=True)]

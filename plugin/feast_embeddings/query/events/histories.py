@@ -27,10 +27,10 @@ class Recent(NamedTuple):
 
     Attributes:
         stored: the vector that is stored, float32, shape (dim,); None for a user without one.
-        vector: that of the whole history, float32, shape (dim,); None if the version knows none of its items, or not
+        vector: of the whole history, float32, shape (dim,); None if the version knows none of its items, or not
             what the stored vector was learned from.
         history: all items with their weights, the newest last: what was seen, and the events.
-        events: those that are newer than the stored vector, oldest first.
+        events: newer than the stored vector, oldest first.
         n_known: how many of these are with an item that the version knows.
     """
 
@@ -72,7 +72,7 @@ def vectors_now(
 def recent_users(
     users: LiveCollection, visitors: Visitors, events: EventLog, user_ids: Sequence[Id]
 ) -> dict[Id, Recent]:
-    """Return those of the users who did something since their vector was computed."""
+    """Return the users who did something since their vector was computed."""
     _, recent = _read(users, visitors, events.of_users(user_ids), user_ids)
     return {user_ids[place]: user for place, user in recent.items()}
 
@@ -94,7 +94,7 @@ def history_now(users: LiveCollection, events: EventLog, user_id: Id) -> dict[Id
 def _read(
     users: LiveCollection, visitors: Visitors, events: Mapping[Id, Sequence[Event]], user_ids: Sequence[Id]
 ) -> tuple[list[StoredPoint | None], dict[int, Recent]]:
-    """Return the points of users, and those of them by position who did something since.
+    """Return the points of users, and by position the users who did something since.
 
     Args:
         events: of those users that have some.

@@ -59,7 +59,7 @@ class NewItems(LoadedOnce[Loaded]):
         """Compute the vector and the bias of each item, from users and their weights; None if no user is known.
 
         Args:
-            vectors: of users as of now, float32, shape (dim,); for others those of the training count.
+            vectors: of users as of now, float32, shape (dim,); for others the trained vectors count.
 
         Raises:
             FoldInError: the version is not on this disk, or its trainer is not installed or cannot fold in.
@@ -98,8 +98,8 @@ class _Row(NamedTuple):
 def user_vectors(live: LiveModel, user_ids: Sequence[Id]) -> FoldedIn:
     """Return rows of those users who did something since their vector was computed, with the vectors of `rank`.
 
-    Attributes are as stored, the seen items and weights are those of history and events together, and the event
-    timestamp is that of the newest event. `known` are those that are stored already.
+    Attributes are as stored, the seen items and weights come from history and events together, and the event
+    timestamp is the newest event's. `known` are the rows that are stored already.
 
     Raises:
         FoldInError: see `Visitors`.
@@ -210,7 +210,7 @@ def _weights(events: Sequence[Event]) -> dict[Id, float]:
 def _folded_in(
     live: LiveCollection, rows: Sequence[_Row], *, missing: list[Id], n_interactions: int, n_known: int
 ) -> FoldedIn:
-    """Make the table: what is not new comes from the stored point, and is null without one."""
+    """Make the table: old values come from the stored point, and are null without one."""
     entity, spec = live.side.entity, live.spec
     there = [row for row in rows if row.stored is not None]
     places = {row.id: place for place, row in enumerate(there)}

@@ -56,5 +56,5 @@ def shown(search: Callable[[int], list[ScoredPoint]], k: int, hidden: frozenset[
         if len(hits) == k or len(found) < n or n >= k + len(hidden):
             return hits
         check_time()
-        # Of so many, at least k are not hidden.
+        # Of this number, at least k are not hidden.
         n = min(_GROWTH * n, k + len(hidden))

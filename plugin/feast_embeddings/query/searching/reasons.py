@@ -17,7 +17,7 @@ from feast_embeddings.query.visitors import Visitors
 
 __all__ = ["MOST", "check_exact", "known_items", "score_parts", "with_reasons"]
 
-# Of so many items a result says that they speak for it.
+# A result names this many items that speak for it.
 MOST = 3
 
 

@@ -26,7 +26,7 @@ class Returned:
 
     @classmethod
     def of(cls, side: Side, attributes: bool | Sequence[str]) -> Returned:
-        """Return what was asked for: all for true, none for false, or those of a list.
+        """Return the attributes asked for: all for true, none for false, or the names of a list.
 
         Raises:
             OptionError: a name is not one of the attributes, or it is no list.

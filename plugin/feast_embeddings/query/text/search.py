@@ -57,7 +57,7 @@ def search_items(
     """Find the k items that are best for a text, and for a user if there is one.
 
     Args:
-        version: that of the items.
+        version: the items' version.
         user: the user's vector, float32 (dim,), of the items' space.
 
     Raises:

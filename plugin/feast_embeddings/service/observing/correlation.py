@@ -16,7 +16,7 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 
 
 def log_fields(headers: Headers) -> dict[str, str | None]:
-    """Return the fields of a request's log lines: ``request_id``, that of the caller or a new one, and ``trace_id``.
+    """Return the fields of a request's log lines: ``request_id``, the caller's or a new one, and ``trace_id``.
 
     The id of the trace is None if the caller sent none. What is not valid is as if it had not been sent.
     """

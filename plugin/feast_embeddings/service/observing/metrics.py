@@ -81,7 +81,7 @@ class _Live(Collector):
             except NotPublishedError:
                 continue
             except EmbeddingsError as error:
-                # One model without an answer leaves those of the others.
+                # One model without an answer does not hide the others.
                 _log.warning("metrics", extra={"model": name, "reason": str(error)})
                 continue
             version.add_metric([name, spec.version], 1)

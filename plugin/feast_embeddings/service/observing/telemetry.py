@@ -89,7 +89,7 @@ class Telemetry:
     def __init__(
         self, app: ASGIApp, routes: Sequence[BaseRoute], providers: Callable[[], Providers] = exporting
     ) -> None:
-        # The stable names of attributes. The older ones have the request's Host among those of metrics.
+        # The stable names of attributes. The older ones have the request's Host among the metrics' attributes.
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
@@ -118,7 +118,7 @@ class Telemetry:
         await self._app(scope, receive, sending)
 
     def _close(self) -> None:
-        """Send what is left; not for long, if the collector does not answer."""
+        """Send everything left; not for long, if the collector does not answer."""
         threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in self._providers]
         for thread in threads:
             thread.start()

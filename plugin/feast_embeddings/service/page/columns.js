@@ -23,7 +23,7 @@ export class Columns {
     }
   }
 
-  /** Offer these names; return those that are to be shown. */
+  /** Offer these names; return the names to show. */
   of(names, model, entity) {
     this.#key = `${entity} ${model}`;
     const left = this.#left.get(this.#key) ?? new Set();

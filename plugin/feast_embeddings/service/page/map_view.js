@@ -16,7 +16,7 @@ export class MapView {
   #asking = new AbortController();
   #end = () => {};
 
-  /** `open` is called with what is to be looked at: its entity and id. */
+  /** `open` is called with the entity and id to look at. */
   constructor(place, { open, fail }) {
     this.#place = place;
     this.#open = open;

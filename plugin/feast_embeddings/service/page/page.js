@@ -210,7 +210,7 @@ async function ask() {
   }
 }
 
-/** Show whom or what the question is about; `rows` has by id what is known. */
+/** Show the subject of the question; `rows` has the known facts by id. */
 function present(rows) {
   if (state.entity === "visitor") {
     showVisitor(state.items, rows, remove);

@@ -17,7 +17,7 @@ export class Picker {
   #shown = STEP;
   #searching = new AbortController();
 
-  /** `pick` is called with what is picked, `begin` with the first id where nothing is. */
+  /** `pick` is called with the picked id, `begin` with the first id if nothing is picked. */
   constructor({ pick, begin, fail }) {
     this.#pick = pick;
     this.#begin = begin;
@@ -95,7 +95,7 @@ export class Picker {
     }
   }
 
-  /** Mark the picked one in the list, or those of a visitor. */
+  /** Mark the picked id in the list, or a visitor's items. */
   mark(state) {
     this.#state = state;
     const isVisitor = state.entity === "visitor";

@@ -112,7 +112,7 @@ export class ResultTable {
     return element("table", {}, element("thead", {}, header), element("tbody", {}, ...body));
   }
 
-  /** Save what is shown: ids, names and scores, and the attributes of the columns that are. */
+  /** Save the results shown: ids, names and scores, and the attributes of the columns shown. */
   #download() {
     const { results, model, entity } = this.#answer;
     const columns = this.#shownNames();

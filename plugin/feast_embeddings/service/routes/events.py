@@ -43,7 +43,7 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
     async def add_items(model: Model, request: write_requests.NewItemsRequest) -> Response:
         """Make items searchable that the training did not know, by their attributes; needs `train --items`.
 
-        Their vectors are what content says of them. Needs a key of scope write.
+        Their vectors come from their content. Needs a key of scope write.
         """
 
         def add(store: EmbeddingStore) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def add_neighbour_routes(router: GuardedRouter, calls: Calls) -> None:
     async def similar_items(model: Model, request: requests.SimilarItemsRequest) -> Response:
         """Find the items nearest by cosine to an item, to examples or to a vector, without the item and the examples.
 
-        With `negative` examples the direction is twice the mean of the `positive` unit vectors, less that of these.
+        With `negative` examples the direction is twice the mean of the `positive` unit vectors, less the mean of these.
         """
         r = request
         _only_one("item_id", r.item_id, "positive", r.positive, "vector", r.vector)

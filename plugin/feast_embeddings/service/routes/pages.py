@@ -32,7 +32,7 @@ def page_routes() -> GuardedRouter:
     folder = Path(__file__).parents[1] / "page"
     # In an editable install, the only copy of the client is in the source tree.
     client = folder / "client" if (folder / "client").is_dir() else Path(__file__).parents[4] / "clients" / "js" / "src"
-    # The drawing of maps is that of the file which `feast-embeddings map` writes.
+    # Maps are drawn by the code of the file that `feast-embeddings map` writes.
     drawing = Path(__file__).parents[2] / "analysis" / "drawing"
     own, of_client, of_map = (StaticFiles(directory=each) for each in (folder, client, drawing))
     router = GuardedRouter()

@@ -39,7 +39,7 @@ class _Forked(Process):
 
 
 def _work(config: Config, target: Callable[..., None], sockets: list[socket]) -> None:
-    for number in SIGNALS:  # a forked process inherits those of the parent
+    for number in SIGNALS:  # a forked process inherits the parent's
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     subprocess_started(config, target, sockets, None)
 

@@ -24,7 +24,7 @@ def text_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Values as float64, shape (n,), NaN for null and for what is not finite.
+    """Values as float64, shape (n,), NaN for null and for numbers that are not finite.
 
     Raises:
         InputError: one is no number.

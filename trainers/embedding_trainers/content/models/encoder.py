@@ -112,7 +112,7 @@ class ModelEncoder(Encoder):
         """See `Encoder`.
 
         Raises:
-            ArtifactError: the model's files are others than those of the training.
+            ArtifactError: the model's files differ from the training's.
         """
         restored = cls(settings["model"])
         restored._open(settings["revision"], settings["weights_sha256"])

@@ -69,7 +69,7 @@ def _of_hub(repository: str, patterns: Sequence[str], extra: str, revision: str)
             if _files(cached, _of_weights(patterns)):
                 return cached
         return Path(hub.snapshot_download(repository, **wanted))
-    # The hub's errors are those of its HTTP client, which its versions differ in, and its own.
+    # The hub raises its own errors and its HTTP client's, which its versions differ in.
     except Exception as error:
         what = str(error).strip().partition("\n")[0]
         raise EmbeddingsError(

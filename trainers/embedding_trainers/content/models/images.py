@@ -19,7 +19,7 @@ from feast_embeddings.errors import InputError
 __all__ = ["ImageEncoder", "located_images"]
 
 _PURPOSE = "an encoder of images"
-_OF_FOLDERS = "Qdrant/clip-ViT-B-32-vision"  # whose steps, resizing and an ONNX graph, are those of any folder
+_OF_FOLDERS = "Qdrant/clip-ViT-B-32-vision"  # whose steps, resizing and an ONNX graph, any folder has
 
 
 class ImageEncoder(ModelEncoder):
@@ -103,7 +103,7 @@ def located_images(table: pa.Table, columns: Sequence[ContentColumn], folder: Pa
 
     Args:
         table: with the columns.
-        columns: those that are content.
+        columns: the content columns.
         folder: of the catalogue's file, to which paths are relative, and which they must not leave. A path that is
             full already may be anywhere. None for a table without a file: it must hold bytes, as whoever sent it
             might else learn of this machine's files.

@@ -69,7 +69,7 @@ class FastEmbedEncoder(_TextModelEncoder):
         return found
 
     def load(self, files: ModelFiles) -> Any:
-        """A folder's pooling is that of its ``1_Pooling/config.json``, as sentence-transformers has it, or the mean."""
+        """A folder's pooling comes from its ``1_Pooling/config.json``, as in sentence-transformers, or is the mean."""
         fastembed = import_extra("fastembed", _PURPOSE, "text")
         if files.revision:
             return fastembed.TextEmbedding(self.model, specific_model_path=str(files.folder))
