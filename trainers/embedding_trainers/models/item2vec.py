@@ -88,7 +88,7 @@ def train_item2vec(user_items: csr_matrix, config: Item2VecConfig, options: RunO
     what the vectors are for. In a log without times a session is a set, as in the paper: it is shuffled for each pass.
 
     All items have length 1. A user is the mean of their items, by weight; sentences have no weights. A cosine cannot
-    say how popular an item is, so its bias does: popularity · log(1 + degree). Without it rankings are far worse.
+    say how popular an item is, so its bias does: popularity · log(1 + degree). Without it rankings are worse.
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
