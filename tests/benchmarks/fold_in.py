@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dataset", choices=FILES, default="ml-100k")
-    parser.add_argument("--trainers", nargs="+", default=known_trainers())
+    parser.add_argument("--trainers", nargs="+", default=[name for name in known_trainers() if name != "item2vec"])
     parser.add_argument("--items", action="store_true")
     parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="of all trainers named")
     arguments = parser.parse_args()

@@ -36,7 +36,7 @@ def compare(path: Path, trainer: Trainer[Any], parameter: str, values: list[str]
     for given in ({}, *({parameter: value} for value in values)):
         config = trainer.complete(trainer.configure(given), shape)
         began = time.process_time()
-        factors = trainer.train(split.train, config, RunOptions(seed=0, threads=1))
+        factors = trainer.fit(split.train, config, RunOptions(seed=0, threads=1), split.log)
         seconds = time.process_time() - began
         found = evaluate(factors, split.train, split.test)
         value = getattr(config, parameter)

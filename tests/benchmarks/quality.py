@@ -40,10 +40,12 @@ def read_split(train: Path, test: Path | None, columns: Columns, *, newest: bool
     """The given split; or a fifth of the items of each user of the training file, drawn at random; or the newest."""
     log = read_interactions(train, columns)
     if newest:
-        return split_interactions(log, seed=0)
-    if test is None:
-        return split_by_user(dataclasses.replace(log, timestamps=None), seed=0)
-    return split_against(log.users, log.items, log.to_csr(), read_interactions(test, columns), f"{test.name}")
+        split = split_interactions(log, seed=0)
+    elif test is None:
+        split = split_by_user(dataclasses.replace(log, timestamps=None), seed=0)
+    else:
+        split = split_against(log.users, log.items, log.to_csr(), read_interactions(test, columns), f"{test.name}")
+    return split.with_log(log)
 
 
 def implicit_as_it_comes(split: Split, options: RunOptions) -> Factors:
@@ -73,7 +75,7 @@ def _run(split: Split, name: str, parameters: dict[str, Any], options: RunOption
     trainer = find_trainer(name)
     config = trainer.complete(trainer.configure(parameters), LogShape.of(split.train))
     told = ", ".join(f"{parameter} {_told(value)}" for parameter, value in config.model_dump().items())
-    return told, lambda: trainer.train(split.train, config, options)
+    return told, lambda: trainer.fit(split.train, config, options, split.log)
 
 
 def _told(value: Any) -> str:

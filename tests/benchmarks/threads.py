@@ -39,7 +39,8 @@ def main() -> None:
         shop = generate_shop(
             n_users=options.interactions // 40, n_items=options.interactions // 100, n_interactions=options.interactions
         )
-        split = split_by_user(read_interactions(write_shop(shop, Path(folder))["interactions"]), seed=0)
+        log = read_interactions(write_shop(shop, Path(folder))["interactions"])
+        split = split_by_user(log, seed=0).with_log(log)
     print(
         "| trainer | threads | equal bytes | scores differ by (of their spread) | same items in the top 20 | NDCG@20 |"
     )
@@ -50,7 +51,7 @@ def main() -> None:
         for threads in options.threads:
             equal, far, overlap, ndcg = 0, [], [], []
             for _ in range(options.runs):
-                factors = trainer.train(split.train, trainer.config(), RunOptions(seed=1, threads=threads))
+                factors = trainer.fit(split.train, trainer.config(), RunOptions(seed=1, threads=threads), split.log)
                 reference = reference or factors
                 one, two = scores(reference), scores(factors)
                 equal += factors.user_factors.tobytes() == reference.user_factors.tobytes()

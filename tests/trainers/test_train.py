@@ -168,7 +168,7 @@ def test_as_of_without_times(repo: Path, log: Path) -> None:
     ("changes", "message"),
     [
         ({"model": "My Model"}, "model name 'My Model'"),
-        ({"trainer": "brp"}, "no trainer 'brp'; installed are als, bpr, concat, softmax, svd"),
+        ({"trainer": "brp"}, "no trainer 'brp'; installed are als, bpr, concat, item2vec, softmax, svd"),
         ({"parameters": {"factor": 3}}, "no parameter 'factor'; there are factors"),
         ({"parameters": {"learning_rate": 1e9}}, "lower the learning rate"),
         ({"interactions": Path("nowhere.parquet")}, "nowhere.parquet does not exist"),
@@ -263,9 +263,9 @@ def test_search_sees_nothing_of_the_evaluation(
     """Hyper-parameters are searched on the training part; version, evaluation and manifest have the best of them."""
     looked_at: list[Interactions] = []
 
-    def spy(trainer: Any, parameters: Any, log: Interactions, options: RunOptions, search: Search) -> Tuning:
+    def spy(trainer: Any, parameters: Any, log: Interactions, *rest: Any) -> Tuning:
         looked_at.append(log)
-        return tune(trainer, parameters, log, options, search)
+        return tune(trainer, parameters, log, *rest)
 
     monkeypatch.setattr("embedding_trainers.train.tune", spy)
     training = train_model(

@@ -16,14 +16,25 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.search import search_space
-from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainerConfig
+from embedding_trainers.trainer import (
+    Factors,
+    Folded,
+    KnownSide,
+    LogShape,
+    RunOptions,
+    Trainer,
+    TrainerConfig,
+    TrainingLog,
+)
 from feast_embeddings.errors import InputError
 
 __all__ = ["TrainerTests", "checkerboard"]
@@ -185,11 +196,24 @@ class TrainerTests:
             _check(parts, (history.nnz, known.factors.shape[1]), "parts")
             np.testing.assert_allclose(parts.sum(axis=0), folded.factors[0], rtol=1e-4, atol=1e-5)
 
+    def test_log(self) -> None:
+        """One that reads the log leaves it as it is, and does without times, weights and attributes."""
+        board = checkerboard()
+        if not self.trainer.needs_log(self._config()):
+            return
+        log, again = _log(board), _log(board)
+        plain = replace(log, weights=None, times=None, user_attributes=None, item_attributes=None)
+        for each in (log, plain):
+            scores = _scores(self._train(board, RunOptions(seed=1, threads=1), each))
+            _check(scores, board.shape, "the scores")
+        for name in ("user_rows", "item_columns", "weights", "times"):
+            np.testing.assert_array_equal(getattr(log, name), getattr(again, name), f"the log was changed: {name}")
+
     def _config(self) -> Any:
         return self.trainer.configure(self.parameters)
 
-    def _train(self, matrix: Any, options: RunOptions) -> Factors:
-        return self.trainer.train(matrix, self._config(), options)
+    def _train(self, matrix: Any, options: RunOptions, log: TrainingLog | None = None) -> Factors:
+        return self.trainer.fit(matrix, self._config(), options, _log(matrix) if log is None else log)
 
     def _fold_in(
         self, history: Any, known: KnownSide, options: RunOptions, found: TrainerConfig | None = None
@@ -197,6 +221,21 @@ class TrainerTests:
         fold_in = self.trainer.fold_in
         config = found or self.trainer.complete(self._config(), LogShape.of(checkerboard()))
         return None if fold_in is None else fold_in(history, known, config, options)
+
+
+def _log(user_items: Any) -> TrainingLog:
+    """Interactions that sum up to the matrix, an hour after each other, and attributes: whether a number is odd."""
+    entries = user_items.tocoo()
+    order = np.random.default_rng(0).permutation(user_items.nnz)
+    users, items = (pa.table({"odd": np.arange(n) % 2 == 1, "number": np.arange(n)}) for n in user_items.shape)
+    return TrainingLog(
+        user_rows=entries.row[order].astype(np.int32),
+        item_columns=entries.col[order].astype(np.int32),
+        weights=entries.data[order],
+        times=np.arange(user_items.nnz, dtype=np.int64) * 3_600_000_000,
+        user_attributes=users,
+        item_attributes=items,
+    )
 
 
 def _scores(factors: Factors) -> _Scores:

@@ -17,7 +17,14 @@ from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.content.features import what_is_read
 from embedding_trainers.content.fitting import ContentFitting
 from embedding_trainers.evaluation import measured, score_users
-from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
+from embedding_trainers.interactions import (
+    Columns,
+    Preparation,
+    Reading,
+    Split,
+    read_log,
+    split_interactions,
+)
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.seen import latest_times
@@ -145,6 +152,14 @@ def train_model(
         if run.racers:
             # What a search finds for the winner is tested on interactions that neither has seen.
             to_race = split if seen is None else split_interactions(seen, seed=options.seed)
+        methods = [(racer.trainer, racer.config) for racer in run.racers] or [(run.method, run.config)]
+        whole, of_seen = None, None
+        if any(method.needs_log(config) for method, config in methods):
+            whole = log.training_log(attributes)
+            split = split and split.with_log(log, attributes)
+            of_seen = None if seen is None else log.attributes_of(seen, attributes)
+            if to_race is not None:
+                to_race = split if seen is None else to_race.with_log(seen, of_seen)
         if split:
             split = dataclasses.replace(split, held_back=None)
         # From here on only the pairs are needed: a large log takes more memory than all that follows.
@@ -164,11 +179,11 @@ def train_model(
     method, config = run.method, run.config
     if search is not None and seen is not None:
         with timed(seconds, "tune"):
-            tuning = tune(method, parameters or {}, seen, options, search)
+            tuning = tune(method, parameters or {}, seen, options, search, of_seen)
             config = tuning.config
     if patience is not None and seen is not None:
         with timed(seconds, "early stop"):
-            stop = find_iterations(method, config, seen, options, patience=patience)
+            stop = find_iterations(method, config, seen, options, patience=patience, attributes=of_seen)
             config = stop.config
     config = method.complete(config, shape)
     content_fitting = ContentFitting(catalogues, method, config, options) if catalogues else None
@@ -178,7 +193,7 @@ def train_model(
             judged, tail = _evaluate(method, config, split, options, raced if seen is None else None, content_fitting)
     del seen, split
     with timed(seconds, "fit"):
-        factors = method.train(user_items, config, options)
+        factors = method.fit(user_items, config, options, whole)
     config = factors.config or config
     tables = factor_tables(
         summary, user_items, factors, attributes["user"], attributes["item"], latest=latest, newest=history
@@ -276,7 +291,7 @@ def _evaluate(
         scores = raced.values[raced.winner.name]
     tail = None
     if scores is None or (content is not None and "item" in content.catalogues):
-        factors = method.train(split.train, config, options)
+        factors = method.fit(split.train, config, options, split.log)
         scores = score_users(factors, split.train, split.test) if scores is None else scores
         if content is not None:
             # What is encoded and chosen stays: the copy shares it.

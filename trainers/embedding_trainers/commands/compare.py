@@ -212,7 +212,8 @@ def _trainers(
     from embedding_trainers.trainer import find_trainer
 
     uses_weights = any(find_trainer(each.trainer).uses_weights for each in contenders)
-    parts, logs = test.of_log(source, options.seed, uses_weights=uses_weights)
+    reads_log = any(each.reads_log for each in contenders)
+    parts, logs = test.of_log(source, options.seed, uses_weights=uses_weights, reads_log=reads_log)
     scored, errors = train_each(contenders, parts, options)
     failed = {name: str(error) for name, error in errors.items()}
     if not scored:

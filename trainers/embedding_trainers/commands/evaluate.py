@@ -143,9 +143,11 @@ def _train(
         return _race(source, test, choice)
     trainer = find_trainer(choice.name)
     config = trainer.configure(choice.parameters)
-    parts, rows = test.of_log(source, choice.options.seed, uses_weights=trainer.uses_weights)
+    parts, rows = test.of_log(
+        source, choice.options.seed, uses_weights=trainer.uses_weights, reads_log=trainer.needs_log(config)
+    )
     config = trainer.complete(config, LogShape.of(parts.train))
-    factors = trainer.train(parts.train, config, choice.options)
+    factors = trainer.fit(parts.train, config, choice.options, parts.log)
     return {"trainer": choice.name, "config": config.model_dump(mode="json")}, factors, parts, rows
 
 
@@ -166,7 +168,10 @@ def _evaluate_cold(
     log, rows = source.read()
     name, matrix = choice.name, log.to_csr()
     if name == AUTO:
-        winner = race(_racers(source, choice), split_interactions(log, seed=choice.options.seed), choice.options).winner
+        racers, split = _racers(source, choice), split_interactions(log, seed=choice.options.seed)
+        if any(racer.trainer.needs_log(racer.config) for racer in racers):
+            split = split.with_log(log)
+        winner = race(racers, split, choice.options).winner
         name, trainer, config = winner.name, winner.trainer, winner.config
     else:
         trainer = find_trainer(name)
@@ -180,7 +185,8 @@ def _evaluate_cold(
         file = read_attribute_file(table, id_names(entity, own))
         found = file.rows_of(ids).fill_null(-1).to_numpy(zero_copy_only=False)
         catalogue = Catalogue(file.columns, found, content_columns(file, entity, content))
-    report = evaluate_cold(entity, matrix, trainer, config, catalogue, choice.options)
+    whole = log.training_log() if trainer.needs_log(config) else None
+    report = evaluate_cold(entity, matrix, trainer, config, catalogue, choice.options, whole)
     if as_json:
         what = {"trainer": name, "config": config.model_dump(mode="json"), "interactions": dataclasses.asdict(rows)}
         click.echo(json.dumps(what | dataclasses.asdict(report)))
@@ -198,14 +204,15 @@ def _race(
     from embedding_trainers.trainer import LogShape
 
     options, racers = choice.options, _racers(source, choice)
-    whole, rows = test.of_log(source, options.seed, uses_weights=racers[0].trainer.uses_weights)
+    reads_log = any(racer.trainer.needs_log(racer.config) for racer in racers)
+    whole, rows = test.of_log(source, options.seed, uses_weights=racers[0].trainer.uses_weights, reads_log=reads_log)
     chosen_on, parts = divide_users(whole, options.seed)
     raced = race(racers, chosen_on, options)
     if options.progress:
         click.echo("\n".join(raced.lines()), err=True)
     name, trainer = raced.winner.name, raced.winner.trainer
     config = trainer.complete(raced.winner.config, LogShape.of(parts.train))
-    factors = trainer.train(parts.train, config, options)
+    factors = trainer.fit(parts.train, config, options, parts.log)
     what = {"trainer": name, "config": config.model_dump(mode="json"), "race": raced.to_json()}
     return what, factors, parts if raced.laps else whole, rows
 

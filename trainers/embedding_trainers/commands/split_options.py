@@ -87,13 +87,16 @@ class SplitChoice:
         """What is hidden from training; None if interactions are."""
         return _COLD.get(self.split)
 
-    def of_log(self, source: InteractionSource, seed: int, *, uses_weights: bool) -> tuple[Split, dict[str, LogReport]]:
+    def of_log(
+        self, source: InteractionSource, seed: int, *, uses_weights: bool, reads_log: bool
+    ) -> tuple[Split, dict[str, LogReport]]:
         """Read the log, and split it or read the file to test on; and say what became of the rows.
 
         Args:
             source: the log.
             seed: of a split at random.
             uses_weights: a trainer is to learn how large the weights are, which are then checked as in `train`.
+            reads_log: a trainer is to read more than the matrix, so that the split keeps the log of its training part.
 
         Raises:
             InputError: there is nothing to predict, or trainers cannot compute with the weights.
@@ -124,6 +127,8 @@ class SplitChoice:
         parts = dataclasses.replace(parts, method=self.describe(parts.method))
         if parts.n_test_users == 0:
             raise InputError(f"nothing to predict in {parts.method}: left out are {parts.left_out}")
+        if reads_log:
+            parts = parts.with_log(log)
         if uses_weights:
             for warning in check_weights(parts.train, parts.users, parts.items):
                 click.echo(f"warning: {warning}", err=True)

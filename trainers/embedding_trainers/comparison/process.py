@@ -18,7 +18,7 @@ import numpy as np
 
 from embedding_trainers.evaluation.report import score_users
 from embedding_trainers.extra import import_extra
-from embedding_trainers.trainer import RunOptions, find_trainer
+from embedding_trainers.trainer import RunOptions, TrainingLog, find_trainer
 from feast_embeddings.errors import EmbeddingsError
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def _run(folder: Path, name: str) -> dict[str, Any]:
     config = trainer.configure(request["parameters"])
     options = RunOptions(**request["options"])
     train = _matrix(folder / "train.npz")
+    log = TrainingLog.load(path) if (path := folder / "log.arrow").is_file() and trainer.needs_log(config) else None
     before = _cpu_seconds()
-    factors = trainer.train(train, config, options)
+    factors = trainer.fit(train, config, options, log)
     taken = _cpu_seconds() - before
     memory = peak_memory()
     test = _matrix(folder / "test.npz")

@@ -51,13 +51,20 @@ class Contender:
         values: dict[str, Any] = (config if log is None else trainer.complete(config, log)).model_dump(mode="json")
         return values
 
+    @property
+    def reads_log(self) -> bool:
+        """Whether it reads more than the matrix, see `Trainer.reads_log`."""
+        trainer = find_trainer(self.trainer)
+        return trainer.needs_log(trainer.configure(self.parameters))
+
 
 def train_each(
     contenders: Sequence[Contender], split: Split, options: RunOptions
 ) -> tuple[list[Scored], dict[str, EmbeddingsError]]:
     """Train one after the other on the training part, and score the test users.
 
-    Each runs in a new process, which ends with this one. What it measures is documented in `Scored`.
+    Each runs in a new process, which ends with this one; those that read the log get that of the split. What it
+    measures is documented in `Scored`.
 
     Returns:
         Those that were trained; and why the others were not, by name: an `InputError` where a contender cannot be
@@ -71,6 +78,8 @@ def train_each(
         folder = Path(name)
         sparse.save_npz(folder / "train.npz", split.train, compressed=False)
         sparse.save_npz(folder / "test.npz", split.test, compressed=False)
+        if split.log is not None:
+            split.log.save(folder / "log.arrow")
         bar = tqdm(contenders, desc="compare", unit="trainer", disable=not options.progress)
         for number, contender in enumerate(bar):
             bar.set_postfix_str(contender.name)

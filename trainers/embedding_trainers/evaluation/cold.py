@@ -21,7 +21,7 @@ from embedding_trainers.content.spec import ContentColumn
 from embedding_trainers.evaluation.ranking import Ranking, factors_ranking, popularity_ranking, random_ranking
 from embedding_trainers.evaluation.report import HEADLINE, K, Scores, estimates, headline
 from embedding_trainers.extra import import_extra
-from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer
+from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainingLog
 from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import InputError
 
@@ -108,6 +108,7 @@ def evaluate_cold(
     config: Any,
     catalogue: Catalogue | None,
     options: RunOptions,
+    log: TrainingLog | None = None,
 ) -> ColdReport:
     """Hide a fifth of the items or users, train on the rest, and see how the hidden ones are served.
 
@@ -118,6 +119,7 @@ def evaluate_cold(
         config: of the trainer, complete or not.
         catalogue: content of this side; only what has content is hidden then. None evaluates behaviour alone.
         options: the seed also draws the hidden ids and the given interactions.
+        log: what `user_items` sums up, for a trainer that reads it; hidden rows are left out.
 
     Raises:
         InputError: there is nothing to hide, or neither content nor a fold-in.
@@ -133,7 +135,9 @@ def evaluate_cold(
         raise InputError(f"{len(candidates):,} {entity}s are too few to hide a fifth of them; expected 5 or more")
     kept = np.flatnonzero(side[rest].getnnz(axis=0))
     seen = side[rest][:, kept]
-    trained, known, config = _train(entity, seen, trainer, config, options)
+    if log is not None:
+        log = log.of(kept, rest) if entity == "item" else log.of(rest, kept)
+    trained, known, config = _train(entity, seen, trainer, config, options, log)
     asked = side[hidden][:, kept].tocsr()
     asked.sort_indices()
     fold = _folding(trainer, config)
@@ -149,13 +153,18 @@ def evaluate_cold(
 
 
 def _train(
-    entity: Entity, seen: csr_matrix, trainer: Trainer[Any], config: Any, options: RunOptions
+    entity: Entity,
+    seen: csr_matrix,
+    trainer: Trainer[Any],
+    config: Any,
+    options: RunOptions,
+    log: TrainingLog | None,
 ) -> tuple[Trained, KnownSide, Any]:
     seen.sort_indices()
     train = (seen.T if entity == "item" else seen).tocsr()
     train.sort_indices()
     config = trainer.complete(config, LogShape.of(train))
-    factors = trainer.train(train, config, options)
+    factors = trainer.fit(train, config, options, log)
     degrees = [np.diff(matrix.indptr).astype(np.int64) for matrix in (train, train.T.tocsr())]
     users = KnownSide("user", factors.user_factors, np.zeros(train.shape[0], np.float32), degrees[0])
     items = KnownSide("item", factors.item_factors, factors.item_bias, degrees[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,8 @@ import pyarrow.compute as pc
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions.vocabulary import Numbers, count_numbers
+from embedding_trainers.trainer import TrainingLog
+from feast_embeddings.artifact import Entity
 from feast_embeddings.times import from_microseconds
 
 if TYPE_CHECKING:
@@ -89,6 +92,34 @@ class Interactions:
             matrix = first + second
         matrix.sort_indices()
         return matrix
+
+    def training_log(self, attributes: Mapping[Entity, pa.Table | None] | None = None) -> TrainingLog:
+        """The rows in the order of their times, numbered as in `to_csr`.
+
+        Args:
+            attributes: of the users and items, in the order of their ids.
+        """
+        of = attributes or {}
+        rows = self.user_numbers, self.item_numbers, self.weights, self.timestamps
+        return TrainingLog(*rows, of.get("user"), of.get("item")).by_time()
+
+    def attributes_of(
+        self, part: Interactions, attributes: Mapping[Entity, pa.Table | None] | None
+    ) -> dict[Entity, pa.Table | None]:
+        """Attributes of the users and items of a part of this log, in the order of its ids.
+
+        Args:
+            part: some of the rows, see `where`.
+            attributes: of the users and items of this log, in the order of their ids.
+        """
+        ids: dict[Entity, tuple[pa.Array, pa.Array]] = {
+            "user": (part.users, self.users),
+            "item": (part.items, self.items),
+        }
+        return {
+            entity: None if table is None else table.take(pc.index_in(ids[entity][0], value_set=ids[entity][1]))
+            for entity, table in (attributes or {}).items()
+        }
 
     def summary(self) -> LogSummary:
         """What a version says of the log, so that its rows need not stay in memory."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedding_trainers.extra import import_extra
+from embedding_trainers.interactions.log import Interactions
+from embedding_trainers.trainer import TrainingLog
+from feast_embeddings.artifact import Entity
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -59,6 +63,7 @@ class Split:
         method: how it was split, in words.
         held_back: which rows of the log are not in the training part; None if the test came from elsewhere.
         include_seen: repeats count: pairs of `train` may be in `test`, and rankings have them.
+        log: what `train` sums up, for trainers that read it; None unless `with_log` added it.
     """
 
     train: csr_matrix
@@ -69,6 +74,7 @@ class Split:
     method: str
     held_back: _Mask | None = None
     include_seen: bool = False
+    log: TrainingLog | None = None
 
     @property
     def masked(self) -> csr_matrix:
@@ -79,6 +85,16 @@ class Split:
     def n_test_users(self) -> int:
         """How many users have a test pair."""
         return int((np.diff(self.test.indptr) > 0).sum())
+
+    def with_log(self, log: Interactions, attributes: Mapping[Entity, pa.Table | None] | None = None) -> Split:
+        """The same with the interactions of the training part, and none of those that are held back.
+
+        Args:
+            log: what was split; what is tested on may come from elsewhere.
+            attributes: of its users and items, in the order of its ids.
+        """
+        part = log if self.held_back is None else log.where(~self.held_back)
+        return replace(self, log=part.training_log(log.attributes_of(part, attributes)))
 
 
 def assemble(

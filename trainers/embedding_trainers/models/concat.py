@@ -142,7 +142,8 @@ def train_concat(user_items: csr_matrix, config: ConcatConfig, options: RunOptio
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
         config: hyper-parameters.
-        options: given to each part, so that a device that one of them cannot use is refused.
+        options: given to each part, so that a device that one of them cannot use is refused; the log to those that read
+            it.
 
     Raises:
         InputError: a part cannot be trained, or two have a bias.
@@ -155,7 +156,7 @@ def train_concat(user_items: csr_matrix, config: ConcatConfig, options: RunOptio
     biased, scales, start = "", list(config.scales), 0
     options = replace(options, watch=None)
     for number, (trainer, own) in enumerate(config.trainers()):
-        factors = trainer.train(user_items, own, options)
+        factors = trainer.fit(user_items, own, options, options.log)
         if factors.item_bias.any():
             if biased:
                 raise InputError(
@@ -242,4 +243,8 @@ def _parts(known: KnownSide, config: ConcatConfig) -> Iterator[_Part]:
         yield _Part(trainer.fold_in, own, KnownSide(known.entity, factors, bias, known.degrees), of_users, of_items)
 
 
-CONCAT = Trainer(ConcatConfig, train_concat, fold_in_concat, derive=with_settings)
+def _reads_log(config: ConcatConfig) -> bool:
+    return any(trainer.needs_log(own) for trainer, own in config.trainers())
+
+
+CONCAT = Trainer(ConcatConfig, train_concat, fold_in_concat, derive=with_settings, reads_log=_reads_log)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from embedding_trainers.evaluation import K, evaluate
 from embedding_trainers.interactions import Interactions, Split, split_interactions
 from embedding_trainers.trainer import Factors, RunOptions, Trainer, TrainerConfig
+from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import InputError
 
 __all__ = ["EarlyStop", "find_iterations"]
@@ -40,7 +42,13 @@ class EarlyStop:
 
 
 def find_iterations(
-    trainer: Trainer[Any], config: TrainerConfig, log: Interactions, options: RunOptions, *, patience: int
+    trainer: Trainer[Any],
+    config: TrainerConfig,
+    log: Interactions,
+    options: RunOptions,
+    *,
+    patience: int,
+    attributes: Mapping[Entity, pa.Table | None] | None = None,
 ) -> EarlyStop:
     """Train without a part of the log, and see after which iteration that was predicted best.
 
@@ -55,6 +63,7 @@ def find_iterations(
         log: what may be looked at; nothing of a test set belongs here.
         options: of the run.
         patience: checks without a gain before it stops, at least 1.
+        attributes: of the users and items of the log, for a trainer that reads them.
 
     Raises:
         InputError: the trainer has no iterations, or the log is too small to hold anything back.
@@ -68,7 +77,9 @@ def find_iterations(
     if not split.n_test_users:
         raise InputError("early stop: no user has 5 items, so none can be held back; leave --patience out")
     watch = _Watch(split, options.seed, total, patience)
-    trainer.train(split.train, config, replace(options, watch=watch))
+    if trainer.needs_log(config):
+        split = split.with_log(log, attributes)
+    trainer.fit(split.train, config, replace(options, watch=watch), split.log)
     if not watch.best:
         raise InputError("early stop: the trainer never said how far it is; leave --patience out")
     return EarlyStop(config.model_copy(update={"iterations": watch.best}), watch.last, watch.score)

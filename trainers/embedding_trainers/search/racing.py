@@ -16,7 +16,15 @@ from embedding_trainers.evaluation.metrics import PerUser
 from embedding_trainers.evaluation.report import HEADLINE, score_users
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import Split
-from embedding_trainers.trainer import LogShape, RaceEntry, RunOptions, Trainer, TrainerConfig, find_trainer
+from embedding_trainers.trainer import (
+    LogShape,
+    RaceEntry,
+    RunOptions,
+    Trainer,
+    TrainerConfig,
+    TrainingLog,
+    find_trainer,
+)
 from embedding_trainers.trainer import known_trainers as installed_trainers
 from feast_embeddings.errors import EmbeddingsError, InputError
 
@@ -168,7 +176,7 @@ def race(
 
     Args:
         racers: see `find_racers`.
-        split: a training part, and the pairs to predict.
+        split: a training part, with its log if a candidate reads it, and the pairs to predict.
         options: seed, threads, device and progress.
         shape: of the log that hyper-parameters are derived from, if the training part is to be treated as that log.
         incumbent: the trainer of the version that the new one follows on.
@@ -177,7 +185,7 @@ def race(
         EmbeddingsError: all candidates failed; an InputError if each failed with one.
     """
     sampled = split.train.nnz > 2 * _SAMPLE
-    train, test = _sample(split, options.seed) if sampled else (split.train, split.test)
+    train, test, log = _sample(split, options.seed) if sampled else (split.train, split.test, split.log)
     n_users = int(np.count_nonzero(np.diff(test.indptr)))
     if n_users < MIN_RACE_USERS:
         kept = next((racer for racer in racers if racer.name == incumbent), None)
@@ -200,7 +208,7 @@ def race(
         try:
             config = racer.trainer.configure({**racer.config.model_dump(), **racer.entry.parameters})
             configs[racer.name] = config = racer.trainer.complete(config, shape)
-            factors = racer.trainer.train(train, config, run)
+            factors = racer.trainer.fit(train, config, run, log)
             with import_extra("threadpoolctl").threadpool_limits(options.threads or None):
                 values[racer.name] = score_users(factors, masked, test)
         except Exception as error:  # of one trainer, which may be anyone's: the others go on
@@ -277,7 +285,7 @@ def _folds(n_users: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(n_users) % _FOLDS
 
 
-def _sample(split: Split, seed: int) -> tuple[csr_matrix, csr_matrix]:
+def _sample(split: Split, seed: int) -> tuple[csr_matrix, csr_matrix, TrainingLog | None]:
     """Return both parts for a random sample of the users, and the items that these have."""
     n_users = split.train.shape[0]
     n_drawn = max(1, round(n_users * _SAMPLE / split.train.nnz))
@@ -287,7 +295,7 @@ def _sample(split: Split, seed: int) -> tuple[csr_matrix, csr_matrix]:
     train, test = train[:, items], test[:, items]
     for part in (train, test):
         part.sort_indices()
-    return train, test
+    return train, test, None if split.log is None else split.log.of(drawn, items)
 
 
 def _words(error: Exception) -> str:

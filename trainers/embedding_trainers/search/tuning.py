@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from embedding_trainers.evaluation import K, evaluate
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions import split_interactions
 from embedding_trainers.trainer import LogShape, RunOptions, Trainer, TrainerConfig
+from feast_embeddings.artifact import Entity
 from feast_embeddings.errors import EmbeddingsError, InputError
 
 if TYPE_CHECKING:
@@ -96,7 +98,12 @@ class Tuning:
 
 
 def tune(
-    trainer: Trainer[Any], parameters: Mapping[str, Any], log: Interactions, options: RunOptions, search: Search
+    trainer: Trainer[Any],
+    parameters: Mapping[str, Any],
+    log: Interactions,
+    options: RunOptions,
+    search: Search,
+    attributes: Mapping[Entity, pa.Table | None] | None = None,
 ) -> Tuning:
     """Train with one setting after the other on a part of the log, and take the one that ranks the rest best.
 
@@ -111,6 +118,7 @@ def tune(
         log: what may be looked at; nothing of a test set belongs here.
         options: seed and threads of the search and of each training.
         search: how long.
+        attributes: of the users and items of the log, for a trainer that reads them.
 
     Raises:
         MissingExtraError: Optuna is not installed.
@@ -125,6 +133,8 @@ def tune(
     if not split.n_test_users:
         raise InputError("too few interactions to hold any back from the search; leave out --tune")
     given = trainer.complete(trainer.configure(parameters), LogShape.of(split.train))
+    if trainer.reads_log:
+        split = split.with_log(log, attributes)
 
     trials: list[Trial] = []
     best: tuple[float, TrainerConfig] | None = None
@@ -204,7 +214,7 @@ def _score(
     trainer: Trainer[Any], config: TrainerConfig, split: Any, run: RunOptions
 ) -> tuple[float | None, InputError | None]:
     try:
-        factors = trainer.train(split.train, config, run)
+        factors = trainer.fit(split.train, config, run, split.log)
     except InputError as error:  # such as divergence
         return None, error
     return evaluate(factors, split.train, split.test)[OBJECTIVE], None

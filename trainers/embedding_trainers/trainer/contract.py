@@ -1,27 +1,18 @@
-"""What a trainer is, and how to find one by name.
-
-A trainer is a config (its hyper-parameters), one function from a matrix of interactions to factors, and one that
-folds in: a vector for a new user or item, with the other side as it is. Other packages add theirs under the entry-point
-group ``embedding_trainers``::
-
-    [project.entry-points.embedding_trainers]
-    mine = "my_package:MINE"          # MINE = Trainer(MyConfig, train_mine, fold_in_mine)
-"""
+"""What a trainer is: its config, what it gets, and what it gives."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from embedding_trainers import AUTO
-from feast_embeddings.errors import EmbeddingsError, InputError
+from embedding_trainers.trainer.log import LogShape, TrainingLog
+from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -32,16 +23,12 @@ __all__ = [
     "Factors",
     "Folded",
     "KnownSide",
-    "LogShape",
     "RaceEntry",
     "RunOptions",
     "Trainer",
     "TrainerConfig",
-    "find_trainer",
-    "known_trainers",
 ]
 
-_GROUP = "embedding_trainers"
 IMPORTED = "import"
 """The trainer in the manifest of vectors that were made elsewhere."""
 
@@ -77,6 +64,7 @@ class RunOptions:
             cannot use one refuses ``gpu``.
         watch: called after each iteration with its number, from 1, and a function that gives the factors so far.
             Training ends with that iteration if it returns True. Trainers without iterations do not call it.
+        log: what the matrix sums up, for a trainer that says `reads_log`; None for others.
     """
 
     seed: int = 0
@@ -84,28 +72,7 @@ class RunOptions:
     progress: bool = False
     device: Device = "auto"
     watch: Callable[[int, Callable[[], Factors]], bool] | None = None
-
-
-@dataclass(frozen=True)
-class LogShape:
-    """What a default may depend on.
-
-    Attributes:
-        n_users, n_items: those with an interaction.
-        n_pairs: of a user and an item with an interaction.
-        weight: summed, of all interactions.
-    """
-
-    n_users: int
-    n_items: int
-    n_pairs: int
-    weight: float
-
-    @classmethod
-    def of(cls, user_items: csr_matrix) -> LogShape:
-        """Take it from a matrix as trainers get it."""
-        n_users, n_items = user_items.shape
-        return cls(n_users, n_items, user_items.nnz, float(user_items.data.sum(dtype=np.float64)))
+    log: TrainingLog | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +205,10 @@ class Trainer(Generic[C]):
 
     `race` makes it a candidate of ``auto``, see `search.racing`; None for one that has to be named.
 
+    A trainer that `reads_log` finds each interaction in `RunOptions.log`, in order and with its time, and the
+    attributes of users and items; one that does so with some hyper-parameters only gives a function of the config.
+    For others the log is not kept.
+
     Stability: stable, see docs/compatibility.md.
     """
 
@@ -248,10 +219,34 @@ class Trainer(Generic[C]):
     derive: Callable[[LogShape, C], C] | None = None
     race: RaceEntry | None = None
     parts: Callable[[csr_matrix, KnownSide, C], npt.NDArray[np.float32]] | None = None
+    reads_log: bool | Callable[[C], bool] = False
 
     def complete(self, config: C, log: LogShape) -> C:
         """Return the config with nothing left to derive from the log, as a manifest keeps it."""
         return config if self.derive is None else self.derive(log, config)
+
+    def needs_log(self, config: C) -> bool:
+        """Whether training with this config reads the log."""
+        return self.reads_log if isinstance(self.reads_log, bool) else self.reads_log(config)
+
+    def fit(self, user_items: csr_matrix, config: C, options: RunOptions, log: TrainingLog | None) -> Factors:
+        """Train, with the log if this trainer reads it.
+
+        Args:
+            user_items, config, options: see `train`.
+            log: what the matrix sums up.
+
+        Raises:
+            InputError: the trainer reads the log, and there is none.
+        """
+        if not self.needs_log(config):
+            return self.train(user_items, config, options)
+        if log is None:
+            raise InputError(
+                f"{self.config.__name__}: this trainer reads the single interactions, and here are only their sums; "
+                "take another trainer"
+            )
+        return self.train(user_items, config, replace(options, log=log))
 
     def configure(self, parameters: Mapping[str, Any]) -> C:
         """Make the config; text is converted to the type of the parameter.
@@ -271,38 +266,3 @@ class Trainer(Generic[C]):
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "config"
             raise InputError(f"parameter {name}={first['input']!r}: {first['msg']}") from None
-
-
-def known_trainers() -> list[str]:
-    """Names of the installed trainers, sorted. None of them is imported."""
-    return sorted({entry.name for entry in entry_points(group=_GROUP)})
-
-
-def find_trainer(name: str) -> Trainer[Any]:
-    """Load a trainer by name; other trainers are not imported, so a broken one does no harm.
-
-    Raises:
-        InputError: there is no trainer of this name, or two packages bring one.
-        EmbeddingsError: it is there and cannot be loaded.
-    """
-    if name == AUTO:
-        raise InputError(
-            f"{AUTO!r} is no trainer: train and evaluate choose one by it; name one of {', '.join(known_trainers())}"
-        )
-    found = {entry.value: entry for entry in entry_points(group=_GROUP, name=name)}
-    if not found:
-        raise InputError(f"no trainer {name!r}; installed are {', '.join(known_trainers()) or 'none'}")
-    if len(found) > 1:
-        raise InputError(f"several packages bring a trainer {name!r} ({', '.join(found)}); uninstall all but one")
-    [entry] = found.values()
-    try:
-        trainer = entry.load()
-    except EmbeddingsError:
-        raise
-    except Exception as error:
-        raise EmbeddingsError(
-            f"the trainer {name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(trainer, Trainer):
-        raise EmbeddingsError(f"{entry.value} is not a Trainer, but {type(trainer).__name__}")
-    return trainer
