@@ -1,1 +1,1 @@
-"""The trainers that come with the project: als, bpr, softmax and svd."""
+"""The trainers that come with the project: als, bpr, concat, graph, softmax and svd."""
