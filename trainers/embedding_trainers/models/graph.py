@@ -40,14 +40,14 @@ class GraphConfig(SoftmaxConfig):
     """Hyper-parameters of `train_graph`: those of `softmax`, and of the propagation."""
 
     layers: int = Field(
-        default=1,  # two are as good on sparse logs and worse on dense ones (`tests.benchmarks.one_parameter`)
+        default=1,
         ge=1,
         le=8,
         description="how many times items take over from the items of their users",
         json_schema_extra={"search": {"low": 1, "high": 4}},
     )
     layer_weight: float = Field(
-        default=10,
+        default=3,  # more is better on some logs and worse on others (`tests.benchmarks.one_parameter`)
         gt=0,
         le=100,
         description="of each layer next to the one before; 1 is the equal weights of LightGCN",
@@ -58,10 +58,8 @@ class GraphConfig(SoftmaxConfig):
 class Propagation:
     """The linear propagation of LightGCN (He et al., SIGIR 2020, arXiv:2002.02126), from items to items.
 
-    With R the weights, D those of users and items summed, and Ã = D_u^-½ R D_i^-½, it is Σ_k weight^k · S^k over the
-    layers, from 0, where S = ÃᵀÃ - q qᵀ. q is the root of the weight of each item, scaled to length 1: the eigenvector
-    of ÃᵀÃ with the eigenvalue 1, whoever has which item. It says how popular an item is, as the bias does already; on a
-    dense log it would drown the rest.
+    With R the weights, D those of users and items summed, and Ã = D_u^-½ R D_i^-½, it is Σ_k weight^k · (ÃᵀÃ)^k over
+    the layers, from 0.
 
     Args:
         user_items: shape (n_users, n_items); see `Trainer`.
@@ -75,15 +73,13 @@ class Propagation:
         shares = (user_items.data / np.sqrt(rows * of_items[user_items.indices])).astype(np.float32)
         self._to_users = type(user_items)((shares, user_items.indices, user_items.indptr), shape=user_items.shape)
         self._to_items = self._to_users.T.tocsr()
-        self._leading = np.sqrt(of_items / of_items.sum()).astype(np.float32)[:, None]
         self._layers, self._weight = layers, np.float32(weight)
 
     def apply(self, vectors: _Floats) -> _Floats:
         """Propagate vectors of items, shape (n_items, dim); as the matrix is symmetric, gradients go back alike."""
         total, layer = vectors.copy(), vectors
         for _ in range(self._layers):
-            layer = self._to_items @ (self._to_users @ layer) - self._leading @ (self._leading.T @ layer)
-            layer *= self._weight
+            layer = self._weight * (self._to_items @ (self._to_users @ layer))
             total += layer
         return total
 
