@@ -47,7 +47,7 @@ class GraphConfig(SoftmaxConfig):
         json_schema_extra={"search": {"low": 1, "high": 4}},
     )
     layer_weight: float = Field(
-        default=3,  # more is better on some logs and worse on others (`tests.benchmarks.one_parameter`)
+        default=3,  # sparse logs take more, dense ones less (`tests.benchmarks.one_parameter`)
         gt=0,
         le=100,
         description="of each layer next to the one before; 1 is the equal weights of LightGCN",
