@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.one_parameter bpr regularization 0.005 0.01 0.02 0.03 0.04 0.06 --logs *.parquet
     python -m tests.benchmarks.one_parameter softmax iterations 5 10 20 --logs *.parquet
+    python -m tests.benchmarks.one_parameter graph layer_weight 1 5 10 --logs *.parquet
     python -m tests.benchmarks.one_parameter concat weights 1,0.25 1,0.5 1,1 1,2 --logs *.parquet
     python -m tests.benchmarks.one_parameter --generate FOLDER
 

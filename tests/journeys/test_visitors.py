@@ -32,7 +32,7 @@ from feast_embeddings.publish.versions import prune_versions
 from feast_embeddings.query import visitors
 from feast_embeddings.query.store import EmbeddingStore
 
-NAMES = ["als", "bpr", "item2vec", "softmax", "svd"]
+NAMES = ["als", "bpr", "graph", "item2vec", "softmax", "svd"]
 # A manifest has what training derived from the log.
 DERIVED: dict[str, dict[str, float]] = {"als": {"alpha": 40}, "bpr": {"regularization": 0.01}}
 TRAINERS = {name: TrainerInfo(name=name, config={"factors": 8, **DERIVED.get(name, {})}) for name in NAMES}
@@ -373,7 +373,7 @@ def test_what_cannot_fold_in_says_how_to_mend_it(service: Asking, shop: Shop, mo
         assert service.post(f"/v1/models/{model}/rank", {"user_id": "u-1"}).status_code == 200
         return str(answer.json()["detail"])
 
-    assert "no trainer 'random'; installed are als, bpr, concat, item2vec, softmax, svd" in refusal("shop")
+    assert "no trainer 'random'; installed are als, bpr, concat, graph, item2vec, softmax, svd" in refusal("shop")
     with monkeypatch.context() as patch:
         patch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda _: replace(ALS, fold_in=None))
         assert "the trainer 'als' cannot fold in" in refusal("als")

@@ -37,7 +37,7 @@ from feast_embeddings.errors import InputError
 Floats = npt.NDArray[np.float32]
 Side = Literal["user", "item"]
 ONE_THREAD = RunOptions(seed=3, threads=1)
-NAMES = ["als", "bpr", "softmax", "svd"]
+NAMES = ["als", "bpr", "graph", "softmax", "svd"]
 
 
 def sparse(rng: np.random.Generator, shape: tuple[int, int], density: float = 0.2) -> csr_matrix:
@@ -150,7 +150,7 @@ def test_many_rows_are_solved_as_few(rng: np.random.Generator) -> None:
     assert one.tobytes() == two.tobytes()
 
 
-@pytest.mark.parametrize("name", ["als", "softmax", "svd"])
+@pytest.mark.parametrize("name", ["als", "graph", "softmax", "svd"])
 def test_users_of_the_training_get_their_vectors(rng: np.random.Generator, name: str) -> None:
     """A user's own row gives what training gave, also after the space was rotated."""
     trainer = find_trainer(name)

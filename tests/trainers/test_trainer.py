@@ -46,7 +46,7 @@ def test_bpr_is_found() -> None:
 def test_third_party() -> None:
     """Trainers of other packages are found by name, and broken ones among them disturb nobody."""
     theirs = ["absent", "bpr-of-two", "broken", "good", "number"]
-    assert known_trainers() == sorted([*theirs, "als", "bpr", "concat", "item2vec", "softmax", "svd"])
+    assert known_trainers() == sorted([*theirs, "als", "bpr", "concat", "graph", "item2vec", "softmax", "svd"])
     assert find_trainer("good") is BPR
     assert find_trainer("bpr") is BPR
 
@@ -61,7 +61,7 @@ def test_third_party() -> None:
         ("bpr-of-two", r"several packages bring a trainer 'bpr-of-two' \(.*\); uninstall all but one"),
         (
             "brp",
-            r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, concat, good, item2vec, number, "
+            r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, concat, good, graph, item2vec, number, "
             "softmax, svd",
         ),
     ],

@@ -139,7 +139,7 @@ def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> No
         (["--interactions", "LOG", "--trainers", "als,,svd"], "--trainers 'als,,svd': expected names with commas"),
         (
             ["--interactions", "LOG", "--trainers", "sdv"],
-            "no trainer 'sdv'; installed are als, bpr, concat, item2vec, softmax, svd",
+            "no trainer 'sdv'; installed are als, bpr, concat, graph, item2vec, softmax, svd",
         ),
         (
             ["--interactions", "LOG", "--trainers", "auto"],

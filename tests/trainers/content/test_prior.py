@@ -42,7 +42,7 @@ def fitted(trainer: str, decided: Decided) -> tuple[ContentModel, Trained, Calla
     return ContentModel.fitted(decided.table[:WARM], COLUMNS, trained, fold_in, seed=1), trained, fold_in
 
 
-@pytest.mark.parametrize("trainer", ["als", "bpr", "softmax", "svd"])
+@pytest.mark.parametrize("trainer", ["als", "bpr", "graph", "softmax", "svd"])
 def test_cold_items_are_found(trainer: str, decided: Decided) -> None:
     """Where content decides, each user ranks all cold items of the group they like before all others."""
     model, trained, _ = fitted(trainer, decided)

@@ -24,7 +24,7 @@ from feast_embeddings.artifact import Artifact, embedding_matrix, load_artifact
 from feast_embeddings.errors import ArtifactError, InputError
 
 WARM = ITEMS * 9 // 10
-TRAINERS = ["als", "bpr", "concat", "item2vec", "softmax", "svd"]
+TRAINERS = ["als", "bpr", "concat", "graph", "item2vec", "softmax", "svd"]
 
 
 @pytest.fixture

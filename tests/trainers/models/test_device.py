@@ -75,7 +75,7 @@ def test_gpu_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, cuda: Callable
         use_gpu(RunOptions(device="gpu"))
 
 
-@pytest.mark.parametrize("name", ["item2vec", "softmax", "svd"])
+@pytest.mark.parametrize("name", ["graph", "item2vec", "softmax", "svd"])
 def test_trainer_without_gpu(checkerboard: csr_matrix, name: str) -> None:
     """A trainer that has no GPU code says so."""
     trainer = find_trainer(name)

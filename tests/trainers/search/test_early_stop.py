@@ -70,7 +70,7 @@ def test_it_may_run_to_the_end(halves: Interactions) -> None:
     assert stop.ran == 60
 
 
-@pytest.mark.parametrize("name", ["als", "bpr", "softmax"])
+@pytest.mark.parametrize("name", ["als", "bpr", "graph", "softmax"])
 def test_trainers_can_be_stopped(checkerboard: csr_matrix, name: str) -> None:
     """A watcher sees each iteration, and what it saw last when it stops is the result."""
     trainer = find_trainer(name)

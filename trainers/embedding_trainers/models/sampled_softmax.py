@@ -17,7 +17,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Sample", "Sampler", "gradients", "history_gradients", "unit"]
+__all__ = ["Sample", "Sampler", "batch_gradient", "gradients", "history_gradients", "unit"]
 
 _Floats = npt.NDArray[np.float32]
 
@@ -147,6 +147,33 @@ def history_gradients(
     of_users -= np.bincount(rows, shrunk, len(sums)).astype(np.float32)[:, None] * sums
     of_candidates = np.asarray(pull.T @ sums + histories.T @ of_users, np.float32)
     return of_candidates, np.asarray(of_negatives.T @ users, np.float32)
+
+
+def batch_gradient(
+    items: _Floats, histories: csr_matrix, totals: _Floats, sample: Sample, temperature: float
+) -> tuple[npt.NDArray[np.int64], _Floats]:
+    """The gradient of the loss of some users, see `history_gradients`, by the items that it depends on.
+
+    Args:
+        items: unit vectors, shape (n_items, dim).
+        histories: weights of the users' items, csr, shape (b, n_items), no empty row.
+        totals: the sum of each row of `histories`, shape (b,): a user counts as the root of it.
+        sample: the negatives.
+        temperature: see above.
+
+    Returns:
+        The rows of these items, distinct, ascending, shape (t,), and the gradient, float32, shape (t, dim).
+    """
+    touched, places = np.unique(np.concatenate([sample.rows, histories.indices]), return_inverse=True)
+    drawn, columns = places[: len(sample.rows)], places[len(sample.rows) :]
+    weights = histories.data / np.sqrt(np.repeat(totals, np.diff(histories.indptr)))
+    histories = type(histories)((histories.data, columns, histories.indptr), shape=(len(totals), len(touched)))
+    candidates = items[touched]
+    gradient, of_negatives = history_gradients(
+        histories, weights, candidates, candidates[drawn], sample.log_weights, temperature
+    )
+    gradient[drawn] += of_negatives
+    return touched, gradient
 
 
 _LEAST_LENGTH = np.float32(1e-3)  # of a sum: below, its direction is rounding

@@ -14,13 +14,21 @@ from embedding_trainers.extra import import_extra
 from embedding_trainers.models.adam import Directions
 from embedding_trainers.models.als import ALSConfig, train_als
 from embedding_trainers.models.device import refuse_gpu
-from embedding_trainers.models.sampled_softmax import Sample, Sampler, gradients, history_gradients, unit
+from embedding_trainers.models.sampled_softmax import Sample, Sampler, batch_gradient, gradients, unit
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RaceEntry, RunOptions, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["SOFTMAX", "SoftmaxConfig", "fold_in_softmax", "train_softmax"]
+__all__ = [
+    "SOFTMAX",
+    "SoftmaxConfig",
+    "fold_in_softmax",
+    "popularity_bias",
+    "start_of_items",
+    "sum_directions",
+    "train_softmax",
+]
 
 _START_ITERATIONS = 4  # of als
 _NEGATIVES = 4096  # items drawn for the denominator of a batch
@@ -89,13 +97,15 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
     n_users, n_items = user_items.shape
     rng = np.random.default_rng(options.seed)
     degrees = np.bincount(user_items.indices, minlength=n_items)
-    items = Directions(_start_of_items(user_items, config, options, rng))
+    items = Directions(start_of_items(user_items, config, options, rng))
     totals = np.asarray(user_items.sum(axis=1), np.float32).ravel()
     sampler = Sampler(degrees, _NEGATIVES)
     batch_size = int(np.clip(n_users // _BATCHES, _SMALLEST_BATCH, _LARGEST_BATCH))
 
     def result() -> Factors:
-        return Factors(_users(user_items, items.vectors), items.vectors.copy(), _bias(degrees, config))
+        return Factors(
+            sum_directions(user_items, items.vectors), items.vectors.copy(), popularity_bias(degrees, config)
+        )
 
     with import_extra("threadpoolctl").threadpool_limits(options.threads or None, "blas"):
         for iteration in tqdm(range(1, config.iterations + 1), "softmax", disable=not options.progress):
@@ -103,13 +113,16 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
             order = rng.permutation(n_users)
             for start in range(0, n_users, batch_size):
                 batch = np.sort(order[start : start + batch_size])
-                _descend(items, user_items[batch], totals[batch], sampler.draw(rng), config.temperature, learning_rate)
+                touched, gradient = batch_gradient(
+                    items.vectors, user_items[batch], totals[batch], sampler.draw(rng), config.temperature
+                )
+                items.descend(touched, gradient, learning_rate)
             if options.watch and options.watch(iteration, result):
                 break
     return result()
 
 
-def _start_of_items(
+def start_of_items(
     user_items: csr_matrix, config: SoftmaxConfig, options: RunOptions, rng: np.random.Generator
 ) -> _Floats:
     """Directions of the items of `als`, at random where it has none."""
@@ -118,34 +131,14 @@ def _start_of_items(
     return unit(factors, unit(rng.standard_normal(factors.shape, dtype=np.float32)))
 
 
-def _users(user_items: csr_matrix, items: _Floats) -> _Floats:
-    """The direction of the sum of each user's items; if they cancel out there is none, and any is as good."""
-    return unit(np.asarray(user_items @ items, np.float32), 1 / np.sqrt(items.shape[1]))
+def sum_directions(interactions: csr_matrix, vectors: _Floats) -> _Floats:
+    """The direction of the sum of each row's vectors; if they cancel out there is none, and any is as good."""
+    return unit(np.asarray(interactions @ vectors, np.float32), 1 / np.sqrt(vectors.shape[1]))
 
 
-def _bias(degrees: npt.NDArray[np.integer], config: SoftmaxConfig) -> _Floats:
+def popularity_bias(degrees: npt.NDArray[np.integer], config: SoftmaxConfig) -> _Floats:
+    """What a cosine cannot say: popularity · temperature · log(1 + degree), shape (len(degrees),)."""
     return np.asarray(config.popularity * config.temperature * np.log1p(degrees), np.float32)
-
-
-def _descend(
-    items: Directions,
-    histories: csr_matrix,
-    totals: _Floats,
-    sample: Sample,
-    temperature: float,
-    learning_rate: float,
-) -> None:
-    """Take a step for the items of some users and for the drawn ones (the negatives)."""
-    touched, places = np.unique(np.concatenate([sample.rows, histories.indices]), return_inverse=True)
-    drawn, columns = places[: len(sample.rows)], places[len(sample.rows) :]
-    weights = histories.data / np.sqrt(np.repeat(totals, np.diff(histories.indptr)))
-    histories = type(histories)((histories.data, columns, histories.indptr), shape=(len(totals), len(touched)))
-    candidates = items.vectors[touched]
-    gradient, of_negatives = history_gradients(
-        histories, weights, candidates, candidates[drawn], sample.log_weights, temperature
-    )
-    gradient[drawn] += of_negatives
-    items.descend(touched, gradient, learning_rate)
 
 
 def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxConfig, options: RunOptions) -> Folded:
@@ -162,7 +155,7 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
         options: seed of the draws.
     """
     if known.entity == "item":
-        folded = _users(interactions, known.factors)
+        folded = sum_directions(interactions, known.factors)
         return Folded(folded, np.zeros(len(folded), np.float32))
 
     def draw() -> Sample:
@@ -174,7 +167,7 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
     for start in range(0, len(folded), _LARGEST_BATCH):
         rows = slice(start, start + _LARGEST_BATCH)
         positives = interactions[rows]
-        items = Directions(_users(positives, known.factors))
+        items = Directions(sum_directions(positives, known.factors))
         for step in range(_FOLD_STEPS):
             of_negatives, of_positives = gradients(
                 items.vectors, positives, known.factors, negatives, sample.log_weights, config.temperature
@@ -182,7 +175,7 @@ def fold_in_softmax(interactions: csr_matrix, known: KnownSide, config: SoftmaxC
             gradient = of_negatives @ negatives + of_positives @ known.factors
             items.descend(slice(None), gradient, _FOLD_LEARNING_RATE * (1 - step / _FOLD_STEPS))
         folded[rows] = items.vectors
-    return Folded(folded, _bias(np.diff(interactions.indptr), config))
+    return Folded(folded, popularity_bias(np.diff(interactions.indptr), config))
 
 
 # A few passes rank about as well as all, but for the best on large logs.
