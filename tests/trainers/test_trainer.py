@@ -61,8 +61,8 @@ def test_third_party() -> None:
         ("bpr-of-two", r"several packages bring a trainer 'bpr-of-two' \(.*\); uninstall all but one"),
         (
             "brp",
-            r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, concat, good, graph, item2vec, number, "
-            "softmax, svd",
+            r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, concat, good, graph, item2vec, "
+            "number, softmax, svd",
         ),
     ],
 )
