@@ -121,6 +121,14 @@ def test_every_measure_by_the_slow_way(served: Shop, monkeypatch: pytest.MonkeyP
     assert {measure.name for measure in found.beyond} == {"unknown_items", "popularity_shift"}
 
 
+@pytest.mark.parametrize(("n", "again"), [(1, False), (9, False), (30, True)])
+def test_a_few_interactions_are_no_shift(shop: Shop, n: int, again: bool) -> None:
+    """However rare or unknown their items are."""
+    shop.publish()
+    found = drift_of(shop, log_of(*[(f"u-{row % N_USERS}", "sku-0") for row in range(n)]))
+    assert ("popularity_shift" in {measure.name for measure in found.beyond}) == again
+
+
 def push(shop: Shop, table: pa.Table) -> None:
     """Write rows of items into the live collection, as fold-in does."""
     store = EmbeddingStore(shop.feature_store, "shop")

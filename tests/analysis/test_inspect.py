@@ -36,6 +36,18 @@ def test_the_items_of_a_user(command: Command, common_shop: Shop) -> None:
     assert (found["seen"], found["seen_known"]) == (2, 2)
 
 
+def test_who_is_hidden(command: Command, common_shop: Shop) -> None:
+    """Says so, until it is shown again."""
+    store, ask = EmbeddingStore(common_shop.feature_store, "shop"), ("inspect", "sku-4", "--entity", "item", "--repo")
+    store.hide(items=["sku-4"])
+    try:
+        assert "answers leave it out until unhide" in command(*ask, common_shop.repo.path).out
+        assert json.loads(command(*ask, common_shop.repo.path, "--json").out)["hidden"]
+    finally:
+        store.unhide(items=["sku-4"])
+    assert "unhide" not in command(*ask, common_shop.repo.path).out
+
+
 def test_an_unknown_id(command: Command, common_shop: Shop) -> None:
     ran = command("inspect", "nothing", "--entity", "item", "--repo", common_shop.repo.path)
     assert (ran.code, ran.out, "item 'nothing' has no embedding" in ran.err) == (2, "", True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,27 @@ def test_groups() -> None:
     """All values, the most common first; or the first nineteen and the rest."""
     names, numbers = group_names(["b", None, "a", "b"])
     assert (names, numbers.tolist()) == (["b", "a", "none"], [0, 2, 1, 0])
-    names, numbers = group_names([0, *range(25)])
+    names, numbers = group_names([f"{n}" for n in [0, *range(25)]])
     assert (len(names), names[0], names[-1], numbers.tolist().count(19)) == (20, "0", OTHER, 6)
+
+
+def test_groups_of_numbers_times_and_lists() -> None:
+    """Ranges with as many rows each, months or years, and the value of each list that most rows have."""
+    prices = np.random.default_rng(0).permutation(800) / 4
+    names, numbers = group_names([*prices.tolist(), None])
+    bounds = [tuple(map(float, name.split(" to "))) for name in names[:-1]]
+    assert names[-1] == "none"
+    assert bounds == [(25 * i, 25 * (i + 1) - 0.25) for i in range(8)]
+    assert numbers.tolist() == [int(price // 25) for price in prices] + [8]
+    assert group_names([5.0] * 30 + [float(n) for n in range(25)])[0][0].startswith("0 to")
+    assert group_names([1, 2, True])[0] == ["1", "2", "True"]
+    days = [datetime(2024 + n // 12, n % 12 + 1, 5, tzinfo=UTC) for n in range(4)]
+    assert group_names([*reversed(days), None])[0] == ["2024-01", "2024-02", "2024-03", "2024-04", "none"]
+    days = [datetime(2024 + n // 12, n % 12 + 1, 5, tzinfo=UTC) for n in range(30)]
+    names, numbers = group_names(days)
+    assert (names, numbers.tolist()) == (["2024", "2025", "2026"], [n // 12 for n in range(30)])
+    names, numbers = group_names([["a", "b"], ["b"], [], None, ["c", "b"], ["c"]])
+    assert (names, numbers.tolist()) == (["b", "none", "c"], [0, 0, 1, 1, 0, 2])
 
 
 def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Inspection:
             that was folded in or pushed.
         age_days: from the newest data it was learned from to the live version's newest; negative for a later write.
         attributes_known: of `n_attributes`, those that have a value.
+        hidden: whether answers leave it out, see `EmbeddingStore.hide`.
         seen_known: of the `seen` items of a user, those that the live version knows; None for items.
         doubts: why not to trust it; empty if nothing is wrong.
     """
@@ -53,6 +54,7 @@ class Inspection:
     row_version: str
     event_timestamp: datetime
     age_days: float
+    hidden: bool
     attributes: dict[str, Any]
     attributes_known: int
     n_attributes: int
@@ -99,6 +101,7 @@ def inspect_member(store: EmbeddingStore, entity: Entity, id: Id, *, k: int = 5,
         row_version=row_version,
         event_timestamp=values["event_timestamp"],
         age_days=age,
+        hidden=values[members.id_name] in store.hidden(entity),
         attributes={name: values[name] for name in names},
         attributes_known=sum(values[name] is not None for name in names),
         n_attributes=len(names),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,13 @@ def places_of(members: Members, *, previous: Mapping[Any, tuple[float, float]] |
         negative_gradient_method="fft" if len(members) > _FEW else "bh",
         **options,
     )
-    return np.asarray(method.fit(members.unit), np.float64)
+    log = logging.getLogger("openTSNE.tsne")
+    if not fresh:  # it warns of a start that is spread out, as an earlier map is
+        log.setLevel(logging.ERROR)
+    try:
+        return np.asarray(method.fit(members.unit), np.float64)
+    finally:
+        log.setLevel(logging.NOTSET)
 
 
 def _start(members: Members, old: Floats, has_place: npt.NDArray[np.bool_]) -> Floats:

@@ -163,7 +163,7 @@ def measure_drift(
         measures += _of_quality(quality, manifest.metrics, limits.min_recall_ratio)
     if "item" in rows:
         shift = popularity_shift(trained["item"], new.ids["item"].to_pandas(), seed=seed)
-        measures += _of_shift(shift, limits.max_popularity_shift)
+        measures += _of_shift(shift, limits.max_popularity_shift, judged=len(new) >= FEWEST)
     return Drift(
         version=manifest.version,
         as_of=manifest.as_of,
@@ -209,11 +209,11 @@ def _of_quality(quality: Quality | None, own: dict[str, float], least: float) ->
     return [*measures, Measure("recall_ratio", value, least, "least", low_for_all, low, high)]
 
 
-def _of_shift(shift: PopularityShift | None, limit: float) -> list[Measure]:
+def _of_shift(shift: PopularityShift | None, limit: float, *, judged: bool) -> list[Measure]:
     if shift is None:
         return [Measure("popularity_shift", None, limit), Measure("popularity_shift_by_chance", None)]
     # Few interactions are far from any shares.
-    beyond = shift.distance > max(limit, shift.chance)
+    beyond = judged and shift.distance > max(limit, shift.chance)
     return [
         Measure("popularity_shift", shift.distance, limit, beyond=beyond),
         Measure("popularity_shift_by_chance", shift.chance),

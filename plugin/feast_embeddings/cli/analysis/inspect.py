@@ -49,6 +49,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ("data until", f"{found.event_timestamp.isoformat()}{_age(found.age_days)}"),
         ("attributes", f"{found.attributes_known} of {found.n_attributes} known"),
     ]
+    if found.hidden:
+        facts.append(("hidden", "answers leave it out until unhide"))
     if found.seen is not None:
         facts.append(("seen items", f"{found.seen_known} of {found.seen} known"))
     facts += [(name, str(value)) for name, value in found.attributes.items() if value is not None]
