@@ -104,6 +104,13 @@ def test_a_trained_user_folded_in_is_the_same(log: TrainingLog) -> None:
     np.testing.assert_allclose(parts.sum(axis=0), folded.factors[3], atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [{"window": 10**12}, {"negatives": 10**11}, {"window": 0}])
+def test_too_large_numbers(given: dict[str, int]) -> None:
+    """gensim's threads would die of them, and its main thread wait for ever."""
+    with pytest.raises(InputError, match="Input should be"):
+        ITEM2VEC.configure(given)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sessions_decide_who_is_near(seed: int) -> None:
     """All users have all items, so only the times say which are alike: those of the same session."""

@@ -39,6 +39,7 @@ def _split(value: Any) -> Any:
 
 _Split = BeforeValidator(_split)
 _Positive = Annotated[float, Field(gt=0)]
+_Weight = Annotated[float, Field(ge=1e-4, le=1e4)]  # float32 scores still tell one part from the other
 
 
 class ConcatConfig(TrainerConfig):
@@ -57,7 +58,7 @@ class ConcatConfig(TrainerConfig):
     dims: Annotated[tuple[int, ...], _Split] = Field(
         default=(), description="length of the vectors of each part, in place of equal shares of factors"
     )
-    weights: Annotated[tuple[_Positive, ...], _Split] = Field(
+    weights: Annotated[tuple[_Weight, ...], _Split] = Field(
         default=(),
         description="of the scores of each part, whose spreads are made equal first; 1 for the first part and 0.35 "
         "for each other if not given",
@@ -78,7 +79,9 @@ class ConcatConfig(TrainerConfig):
             raise InputError(f"parameter parts={', '.join(self.parts)}: expected two or more other trainers, each once")
         for name in ("dims", "weights", "scales"):
             if (given := getattr(self, name)) and len(given) != n:
-                raise InputError(f"parameter {name} has {len(given)} values for the {n} parts {', '.join(self.parts)}")
+                raise InputError(
+                    f"parameter {name}: expected {n} values, one for each of {', '.join(self.parts)}; got {len(given)}"
+                )
         if not self.dims:
             if self.factors < n:
                 raise InputError(f"parameter factors={self.factors}: expected at least 1 for each of {n} parts")

@@ -50,6 +50,7 @@ class Item2VecConfig(TrainerConfig):
     window: int = Field(
         default=20,
         ge=1,
+        le=_LONGEST,
         description="how many places before and after an item its neighbours are, at most",
         json_schema_extra={"search": {"low": 2, "high": 50, "log": True}},
     )
@@ -61,6 +62,7 @@ class Item2VecConfig(TrainerConfig):
     negatives: int = Field(
         default=5,
         ge=1,
+        le=1000,
         description="items drawn for each pair of neighbours",
         json_schema_extra={"search": {"low": 2, "high": 20, "log": True}},
     )
