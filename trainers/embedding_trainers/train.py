@@ -17,14 +17,7 @@ from embedding_trainers.content.catalogue import Catalogue
 from embedding_trainers.content.features import what_is_read
 from embedding_trainers.content.fitting import ContentFitting
 from embedding_trainers.evaluation import measured, score_users
-from embedding_trainers.interactions import (
-    Columns,
-    Preparation,
-    Reading,
-    Split,
-    read_log,
-    split_interactions,
-)
+from embedding_trainers.interactions import Columns, Preparation, Reading, Split, read_log, split_interactions
 from embedding_trainers.interactions.checks import check_weights, log_warnings
 from embedding_trainers.interactions.memory import release_freed_memory
 from embedding_trainers.interactions.seen import latest_times

@@ -5,7 +5,7 @@ The plugin finds it by the entry-point group ``feast_embeddings.fold_in``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from embedding_trainers.content.model import ContentModel
 from embedding_trainers.content.spec import Kind
 from feast_embeddings.artifact import Artifact
 from feast_embeddings.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 __all__ = ["TextEncoder"]
 
@@ -52,6 +55,7 @@ class TextEncoder:
         self._kinds = {c.name: e.kind for c, e in zip(features.columns, features.encoders, strict=True)}
         self.columns = [name for name, kind in self._kinds.items() if kind == "text"]
         self._nothing = features.of(self._row(None))
+        self._of_nothing = self._of(self._nothing)
 
     def vectors(self, text: str) -> tuple[_Vector, _Vector] | None:
         """The vectors of an item whose only content is this text, in all text columns, and of one without content.
@@ -61,8 +65,10 @@ class TextEncoder:
         features = self._model.features.of(self._row(text))
         if not (features != self._nothing).nnz:
             return None
-        said, nothing = (self._model.prior.of(each).factors[0] for each in (features, self._nothing))
-        return said, nothing
+        return self._of(features), self._of_nothing
+
+    def _of(self, features: csr_matrix) -> _Vector:
+        return np.asarray(self._model.prior.of(features).factors[0])
 
     def _row(self, text: str | None) -> pa.Table:
         def column(kind: Kind) -> Any:
