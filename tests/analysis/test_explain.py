@@ -84,7 +84,7 @@ def test_a_trainer_that_cannot_split(
 ) -> None:
     """What an item adds is the score of all seen items less that without it, for a trainer of others."""
     als = find_trainer("als")
-    monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, parts=None))
+    monkeypatch.setattr("embedding_trainers.fold_in.loaded.find_trainer", lambda name: replace(als, parts=None))
     where = ("--repo", trained.feature_store.repo_path)
     found = json.loads(command("explain", "--user", "both", "--item", "sku-5", "--json", *where).out)
 
@@ -157,7 +157,7 @@ def test_a_visitor_is_told_too(trained: EmbeddingStore) -> None:
 def test_rank_is_refused_where_the_trainer_cannot(trained: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the name of the option; no item is left out in turn, as that takes a fold-in for each."""
     als = find_trainer("als")
-    monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, parts=None))
+    monkeypatch.setattr("embedding_trainers.fold_in.loaded.find_trainer", lambda name: replace(als, parts=None))
     fresh = EmbeddingStore(trained.feature_store, "shop")
     with pytest.raises(OptionError, match="as als and svd can") as refused:
         fresh.rank("stranger", explain=True)

@@ -375,7 +375,7 @@ def test_what_cannot_fold_in_says_how_to_mend_it(service: Asking, shop: Shop, mo
 
     assert "no trainer 'random'; installed are als, bpr, concat, graph, item2vec, softmax, svd" in refusal("shop")
     with monkeypatch.context() as patch:
-        patch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda _: replace(ALS, fold_in=None))
+        patch.setattr("embedding_trainers.fold_in.loaded.find_trainer", lambda _: replace(ALS, fold_in=None))
         assert "the trainer 'als' cannot fold in" in refusal("als")
     with monkeypatch.context() as patch:
         patch.setattr("feast_embeddings.model.from_trainers.entry_points", lambda **_: ())

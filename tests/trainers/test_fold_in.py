@@ -418,7 +418,7 @@ def test_logs_that_do_not_fit(artifact: Artifact, users: list[Any], items: list[
 def test_a_trainer_that_cannot(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer without fold-in is an error that says to train."""
     als = find_trainer("als")
-    monkeypatch.setattr("embedding_trainers.fold_in.from_log.find_trainer", lambda name: replace(als, fold_in=None))
+    monkeypatch.setattr("embedding_trainers.fold_in.loaded.find_trainer", lambda name: replace(als, fold_in=None))
     with pytest.raises(InputError, match="the trainer 'als' cannot fold in; train a new version"):
         fold_in(artifact, "user", read_interactions(pa.table({"user_id": ["x"], "item_id": [10]})))
 

@@ -160,7 +160,7 @@ class TrainerTests:
         factors = self._train(board, options)
         for entity in ("item", "user"):
             history = board if entity == "item" else board.T.tocsr()
-            known = _known(factors, board, entity)
+            known = replace(_known(factors, board, entity), network=factors.network)
             before = history.copy()
             folded = self._fold_in(history, known, options, factors.config)
             if folded is None:
@@ -175,7 +175,7 @@ class TrainerTests:
         """One thread and the same seed repeat to the byte."""
         board, options = checkerboard(), RunOptions(seed=1, threads=1)
         factors = self._train(board, options)
-        known = _known(factors, board, "item")
+        known = replace(_known(factors, board, "item"), network=factors.network)
         first, second = (self._fold_in(board[:3], known, options, factors.config) for _ in range(2))
         assert (first and first.factors.tobytes()) == (second and second.factors.tobytes()), "folding in differs"
 
@@ -197,14 +197,19 @@ class TrainerTests:
             np.testing.assert_allclose(parts.sum(axis=0), folded.factors[0], rtol=1e-4, atol=1e-5)
 
     def test_log(self) -> None:
-        """One that reads the log leaves it as it is, and does without times, weights and attributes."""
+        """One that reads the log leaves it as it is, needs no weights or attributes, and may refuse no times."""
         board = checkerboard()
         if not self.trainer.needs_log(self._config()):
             return
         log, again = _log(board), _log(board)
-        plain = replace(log, weights=None, times=None, user_attributes=None, item_attributes=None)
-        for each in (log, plain):
-            scores = _scores(self._train(board, RunOptions(seed=1, threads=1), each))
+        plain = replace(log, weights=None, user_attributes=None, item_attributes=None)
+        for each in (log, plain, replace(plain, times=None)):
+            try:
+                scores = _scores(self._train(board, RunOptions(seed=1, threads=1), each))
+            except InputError:
+                if each.times is None:
+                    continue
+                raise
             _check(scores, board.shape, "the scores")
         for name in ("user_rows", "item_columns", "weights", "times"):
             np.testing.assert_array_equal(getattr(log, name), getattr(again, name), f"the log was changed: {name}")
@@ -220,6 +225,8 @@ class TrainerTests:
     ) -> Folded | None:
         fold_in = self.trainer.fold_in
         config = found or self.trainer.complete(self._config(), LogShape.of(checkerboard()))
+        if self.trainer.fold_in_reads_log:
+            options = replace(options, log=_log(history))
         return None if fold_in is None else fold_in(history, known, config, options)
 
 

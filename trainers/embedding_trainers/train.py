@@ -118,6 +118,11 @@ def train_model(
             {"user": user_content, "item": content},
         )
         warnings += unused
+        if run.method.fold_in_reads_log and "user" in catalogues:
+            raise InputError(
+                f"the trainer {run.trainer!r} makes users of the order of their items, and cannot add content to them; "
+                "leave out --user-content, or take another trainer"
+            )
         named: dict[Entity, str | None] = {"user": run.columns.user, "item": run.columns.item}
         probes = {name: located(where, Path.cwd()) for name, where in (probes or {}).items()}
         for name, where in probes.items():
@@ -215,6 +220,7 @@ def train_model(
             race=raced,
             tuning=tuning,
             content=content_files,
+            network=factors.network,
             history=history,
             probes=probes,
         )

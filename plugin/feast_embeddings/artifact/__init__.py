@@ -7,6 +7,7 @@
       users.parquet    user_id, embedding, n_interactions, seen_items, …, version, space
       items.parquet    item_id, embedding, bias, n_interactions, …, version, space, + attributes
       content.parquet  how vectors are made of content, if they are; only the trainers read it
+      network.parquet  what makes users of their histories, for trainers that have a network
 
 An artifact is written to a temporary sibling and renamed, so it exists completely or not at all. Afterwards only
 `forgetting` changes it. Versions of one model are siblings; together they are the offline history. A table of more
@@ -22,6 +23,7 @@ from __future__ import annotations
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS, normalise_attributes
 from feast_embeddings.artifact.manifest import FORMAT_VERSION, Alignment, Manifest, TrainerInfo
 from feast_embeddings.artifact.model_folder import trained_models, validate_model_name, version_folders
+from feast_embeddings.artifact.network import Network
 from feast_embeddings.artifact.new_version import ContentFile, check_schemas, write_artifact
 from feast_embeddings.artifact.table import (
     ENTITIES,
@@ -54,6 +56,7 @@ __all__ = [
     "Entity",
     "FoldedIn",
     "Manifest",
+    "Network",
     "TrainerInfo",
     "check_schemas",
     "check_table",

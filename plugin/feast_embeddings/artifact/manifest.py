@@ -123,7 +123,8 @@ class Manifest(_Frozen):
     """What was removed since; see `feast_embeddings.artifact.forgetting`."""
     files: dict[str, FileInfo]
     """Rows and checksum of each file, by name: ``users.parquet``, or parts ``users-00000.parquet`` and so on; and
-    ``content.parquet`` and ``user_content.parquet``, if there is `content` and `user_content`."""
+    ``content.parquet`` and ``user_content.parquet``, if there is `content` and `user_content`; and ``network.parquet``,
+    for a trainer that has a network."""
     checksum: str = ""
     """SHA-256 of the file's bytes with this field empty."""
 

@@ -29,6 +29,7 @@ from feast_embeddings.artifact.model_folder import (
     version_written_whole,
     writing,
 )
+from feast_embeddings.artifact.network import NETWORK_FILE, Network
 from feast_embeddings.artifact.table import EmbeddingTable, Entity, check_table, to_arrow
 from feast_embeddings.artifact.table_files import fsync, part_slices, sha256_of, write_durably, write_parts
 from feast_embeddings.artifact.versions import CONTENT_FILES, Artifact
@@ -80,6 +81,7 @@ def write_artifact(
     interactions: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
     content: Mapping[Entity, ContentFile] | None = None,
+    network: Network | None = None,
     history: int | None = None,
     probes: Mapping[str, str] | None = None,
 ) -> Artifact:
@@ -94,6 +96,7 @@ def write_artifact(
         space: the space of vectors that were not rotated; by default a new one.
         new_space_reason: why a new space starts.
         content: how vectors of a side are made of content.
+        network: what makes users of their histories.
         history: how many items of each user are in `users` as seen, at most; None for all.
         probes: see `Manifest.probes`.
 
@@ -127,9 +130,12 @@ def write_artifact(
                 parts = (map(part, repeat(entity), groups) for groups in part_slices(len(table.ids)))
                 files |= write_parts(temporary, f"{entity}s", parts)
             content = content or {}
-            for entity, made in content.items():
-                file = temporary / CONTENT_FILES[entity]
-                made.save(file)
+            saved = {CONTENT_FILES[entity]: made.save for entity, made in content.items()}
+            if network is not None:
+                saved[NETWORK_FILE] = network.save
+            for name, save in saved.items():
+                file = temporary / name
+                save(file)
                 fsync(file)
                 files[file.name] = FileInfo(rows=pq.read_metadata(file).num_rows, sha256=sha256_of(file))
             manifest = Manifest(

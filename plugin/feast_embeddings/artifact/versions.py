@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from feast_embeddings.artifact.history import refresh_history
 from feast_embeddings.artifact.manifest import FileInfo, Manifest, read_manifest
 from feast_embeddings.artifact.model_folder import trained_models, validate_model_name, version_folders, writing
+from feast_embeddings.artifact.network import NETWORK_FILE, Network
 from feast_embeddings.artifact.table import Entity
 from feast_embeddings.artifact.table_files import TableFiles, sha256_of, table_files
 from feast_embeddings.errors import ArtifactError, InputError, MissingSideError
@@ -70,6 +71,15 @@ class Artifact:
         if (expected := self.manifest.files.get(name)) is None:
             raise ArtifactError(f"{self.path} has no {name}; restore it or train a new version")
         return self._verified(name, expected)
+
+    def network(self) -> Network | None:
+        """Return the network that makes users of their histories, verified; None if the version has none.
+
+        Raises:
+            ArtifactError: its file is missing, or was changed.
+        """
+        expected = self.manifest.files.get(NETWORK_FILE)
+        return None if expected is None else Network.load(self._verified(NETWORK_FILE, expected))
 
     def verified_file(self, name: str) -> Path:
         """Return one of the files of the manifest, verified.

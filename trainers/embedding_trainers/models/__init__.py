@@ -1,1 +1,1 @@
-"""The trainers that come with the project: als, bpr, concat, graph, item2vec, softmax and svd."""
+"""The trainers that come with the project: als, bpr, concat, graph, item2vec, sasrec, softmax and svd."""

@@ -108,6 +108,8 @@ class ConcatConfig(TrainerConfig):
         found = []
         for name, dim in zip(self.parts, self.dims, strict=True):
             trainer, settings = find_trainer(name), self.settings.get(name, {})
+            if trainer.fold_in_reads_log:
+                raise InputError(f"parameter parts: {name!r} reads the order of items, and cannot be a part")
             if "factors" in settings:
                 raise InputError(f"parameter settings.{name}.factors: write it as one of dims")
             try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import warnings
 from types import ModuleType
+from typing import Any
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import RunOptions
 from feast_embeddings.errors import InputError
 
-__all__ = ["refuse_gpu", "use_gpu"]
+__all__ = ["refuse_gpu", "torch_device", "use_gpu"]
 
 
 def use_gpu(options: RunOptions) -> bool:
@@ -41,6 +42,19 @@ def _why_not(gpu: ModuleType) -> str:
     except RuntimeError as error:
         return f"it found no CUDA device or driver that it can use ({error})"
     return "it found no CUDA device when it was imported"
+
+
+def torch_device(torch: Any, options: RunOptions) -> Any:
+    """Where torch trains, by the same rules as `use_gpu`.
+
+    Raises:
+        InputError: a GPU is asked for, and torch finds none.
+    """
+    can = torch.cuda.is_available()
+    if options.device == "gpu" and not can:
+        raise InputError("device gpu: torch finds no CUDA device that it can use; take --device cpu")
+    wanted = options.device == "gpu" or (options.device == "auto" and options.threads != 1)
+    return torch.device("cuda" if wanted and can else "cpu")
 
 
 def refuse_gpu(options: RunOptions, trainer: str) -> None:

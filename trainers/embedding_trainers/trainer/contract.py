@@ -85,6 +85,8 @@ class Factors:
         item_bias: float32, shape (n_items,).
         config: the hyper-parameters with what the training found and folding in needs, for the manifest; None for
             those that it was given.
+        network: float32 arrays of any shape, by name, kept with the version: what folding in needs besides the
+            other side, such as the weights of a network that reads a history. None for most.
 
     Raises:
         InputError: a value is NaN or infinite, for example after a too large learning rate.
@@ -94,12 +96,13 @@ class Factors:
     item_factors: npt.NDArray[np.float32]
     item_bias: npt.NDArray[np.float32]
     config: TrainerConfig | None = field(default=None, kw_only=True)
+    network: Mapping[str, npt.NDArray[np.float32]] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # Least and greatest show both, and take no memory, as a mask of all values does.
         ends = [
             end
-            for a in (self.user_factors, self.item_factors, self.item_bias)
+            for a in (self.user_factors, self.item_factors, self.item_bias, *(self.network or {}).values())
             for end in (a.min(initial=0), a.max(initial=0))
         ]
         if not np.isfinite(ends).all():
@@ -118,12 +121,14 @@ class KnownSide:
         bias: float32, shape (n_known,): the item bias; zeros for users.
         degrees: int64, shape (n_known,): with how many of the other side training saw each. 0 for one whose vector
             was made of content: new rows may have it, but those without it did not pass it over.
+        network: of the version, see `Factors`. With one the factors are as they were trained, not rotated.
     """
 
     entity: Literal["user", "item"]
     factors: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     degrees: npt.NDArray[np.int64]
+    network: Mapping[str, npt.NDArray[np.float32]] | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -207,7 +212,8 @@ class Trainer(Generic[C]):
 
     A trainer that `reads_log` finds each interaction in `RunOptions.log`, in order and with its time, and the
     attributes of users and items; one that does so with some hyper-parameters only gives a function of the config.
-    For others the log is not kept.
+    For others the log is not kept. One with `fold_in_reads_log` makes a user of more than the sums, such as the order:
+    `fold_in` finds the interactions of new users in `RunOptions.log` too, their rows numbered as those of its matrix.
 
     Stability: stable, see docs/compatibility.md.
     """
@@ -220,6 +226,7 @@ class Trainer(Generic[C]):
     race: RaceEntry | None = None
     parts: Callable[[csr_matrix, KnownSide, C], npt.NDArray[np.float32]] | None = None
     reads_log: bool | Callable[[C], bool] = False
+    fold_in_reads_log: bool = False
 
     def complete(self, config: C, log: LogShape) -> C:
         """Return the config with nothing left to derive from the log, as a manifest keeps it."""
