@@ -179,6 +179,7 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
             browser.open(page.as_uri())
             browser.wait("document.querySelector('.said').textContent === '300 of 300'")
             browser.screenshot(tmp_path / f"{width}-{scheme}.png")
+        browser.click("summary")
         assert browser.text("h1") == f"Map of {HOSTILE}"
         assert {text.strip() for text in browser.texts(".legend label")} == {"Group 0", "Group 1", HOSTILE}
         assert browser.texts(".names span") == [HOSTILE, "second", "third"]

@@ -486,8 +486,8 @@ def test_it_is_accessible(page: Browser, shop: Shop, address: str) -> None:
         assert page.violations() == []
         page.click("#view label:has([value=user])")
         page.wait("document.querySelector('.said')?.textContent.includes(' of ')")
-        page.run("document.querySelector('.search').focus()")
-        page.press("u-3", "Enter")
+        page.run("document.querySelector('.map canvas').focus()")
+        page.press("/", "u-3", "Enter")
         page.wait("!document.querySelector('.near').hidden")
         assert page.violations() == []
     page.log()  # of the refusals, and of how Chromium draws without a graphics card

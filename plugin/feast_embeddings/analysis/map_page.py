@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import Counter
 from datetime import datetime
 from html import escape
@@ -20,6 +21,7 @@ __all__ = ["OTHER", "drawn_map", "group_names", "map_page"]
 
 OTHER, _NONE = "other", "none"
 _MOST_GROUPS, _RANGES = 20, 8
+_SCRIPTS = ("colours.js", "painter.js", "map.js")
 
 
 def group_names(values: list[Any]) -> tuple[list[str], npt.NDArray[np.uint8]]:
@@ -106,7 +108,9 @@ def map_page(members: Members, drawn: SavedMap, heading: str, hidden: list[int])
     # In a script element, "</script>" and "<!--" would end or change it; U+003C is the same character to JSON.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     own = files("feast_embeddings.analysis")
-    style, script = (own.joinpath("drawing", name).read_text("utf-8") for name in ("map.css", "map.js"))
+    style, *scripts = (own.joinpath("drawing", name).read_text("utf-8") for name in ("map.css", *_SCRIPTS))
+    # One script has no need to import its parts.
+    script = re.sub(r"^import .*\n", "", "\n".join(scripts), flags=re.MULTILINE)
     page = own.joinpath("map.html").read_text("utf-8").replace("/*STYLE*/", style).replace("/*DRAWING*/", script)
     before, after = page.split("/*DATA*/")
     return before.replace("HEADING", escape(heading)) + text + after

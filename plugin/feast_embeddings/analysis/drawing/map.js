@@ -1,17 +1,13 @@
 /**
  * Draw a map, with search, a legend, a lasso and neighbours: for the page of the service, and for the file that
- * `feast-embeddings map` writes, into which this is copied. So it imports nothing, and parses no text as HTML.
+ * `feast-embeddings map` writes, into which the files of this folder are copied. So they import only each other, and
+ * parse no text as HTML.
  */
 
-const VERTEX = `attribute vec2 place; attribute vec3 tint; attribute float strength; uniform vec2 scale, middle; uniform float size; varying vec4 colour;
-  void main() { gl_Position = vec4((place - middle) * scale, 0., 1.); gl_PointSize = size * (strength > 1.5 ? 2. : 1.); colour = vec4(tint, strength > 1.5 ? 1. : .8 * strength); if (strength == 0.) gl_Position = vec4(9., 9., 9., 1.); }`;
-const FRAGMENT = `precision mediump float; varying vec4 colour;
-  void main() { if (length(gl_PointCoord - .5) > .5) discard; gl_FragColor = colour; }`;
-const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+import { colourOf } from "./colours.js";
+import { painter } from "./painter.js";
 
-const hue = (g) => (g * 137.508 + 210) % 360;
-const colour = (g) => `hsl(${hue(g)} 65% ${g % 2 ? 42 : 55}%)`;
-const rgb = (g) => { const l = g % 2 ? .42 : .55, a = .65 * Math.min(l, 1 - l); return [0, 8, 4].map((k) => { const m = (k + hue(g) / 30) % 12; return l - a * Math.max(-1, Math.min(m - 3, 9 - m, 1)); }); };
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 function made(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -31,37 +27,6 @@ function fitted({ x, y }) {
   const places = new Float32Array(2 * x.length);
   for (let i = 0; i < x.length; i++) places.set(fit(x[i], y[i]), 2 * i);
   return { places, fit };
-}
-
-/** What draws the points, or null without WebGL; `strength` of a point is 0 if it is not shown, above 1 if it is chosen. */
-function painter(canvas, places, numbers, nGroups, strength) {
-  const gl = canvas.getContext("webgl", { antialias: true, premultipliedAlpha: false, preserveDrawingBuffer: true });
-  if (!gl) return null;
-  const n = numbers.length, program = gl.createProgram(), at = {};
-  for (const [type, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-    const shader = gl.createShader(type);
-    gl.shaderSource(shader, source); gl.compileShader(shader); gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program); gl.useProgram(program);
-  const tints = new Float32Array(n * 3), each = Array.from({ length: nGroups }, (_, g) => rgb(g));
-  for (let i = 0; i < n; i++) tints.set(each[numbers[i]], 3 * i);
-  const fill = (name, size, values) => { const b = gl.createBuffer(), a = gl.getAttribLocation(program, name); gl.bindBuffer(gl.ARRAY_BUFFER, b); gl.bufferData(gl.ARRAY_BUFFER, values, gl.DYNAMIC_DRAW); gl.enableVertexAttribArray(a); gl.vertexAttribPointer(a, size, gl.FLOAT, false, 0, 0); return b; };
-  fill("place", 2, places); fill("tint", 3, tints);
-  const strengths = fill("strength", 1, strength);
-  for (const name of ["scale", "middle", "size"]) at[name] = gl.getUniformLocation(program, name);
-  gl.enable(gl.BLEND); gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE);
-  return {
-    choose() { gl.bindBuffer(gl.ARRAY_BUFFER, strengths); gl.bufferSubData(gl.ARRAY_BUFFER, 0, strength); },
-    paint(view, scale) {
-      const ratio = devicePixelRatio || 1;
-      canvas.width = canvas.clientWidth * ratio; canvas.height = canvas.clientHeight * ratio;
-      gl.viewport(0, 0, canvas.width, canvas.height); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT);
-      gl.uniform2fv(at.scale, scale); gl.uniform2f(at.middle, view.x, view.y);
-      gl.uniform1f(at.size, ratio * Math.min(12, Math.max(2.5, 160 / Math.sqrt(n)) * Math.sqrt(view.zoom)));
-      gl.drawArrays(gl.POINTS, 0, n);
-    },
-    end() { gl.getExtension("WEBGL_lose_context")?.loseContext(); },
-  };
 }
 
 /** Save rows of text as a CSV file (RFC 4180, with newlines of Unix). */
@@ -105,8 +70,10 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const legend = made("div", { className: "legend" });
   const tools = made("div", { className: "tools" }, select, save, naming);
   const tip = made("div", { className: "tip", role: "tooltip", hidden: true });
+  // On a phone it would cover the map, so there it begins closed, as a bar at the bottom.
+  const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, legend);
   place.classList.add("map");
-  place.replaceChildren(canvas, loop, names, made("div", { className: "panel" }, made(level, {}, heading), search, said, tools, nearest, legend), tip);
+  place.replaceChildren(canvas, loop, names, made("div", { className: "panel" }, controls, said), tip);
 
   const labels = data.labels.map(({ name, x, y }) => {
     const span = made("span", {}, name);
@@ -115,12 +82,17 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   });
   data.groups.forEach((name, g) => {
     const box = made("input", { type: "checkbox", checked: true }), dot = made("i");
-    dot.style.background = colour(g);
     box.onchange = () => { shown[g] = box.checked; choose(); };
     legend.append(made("label", {}, box, dot, name));
   });
 
-  const points = painter(canvas, places, numbers, data.groups.length, strength);
+  const points = painter(canvas, places, strength), dark = matchMedia("(prefers-color-scheme: dark)");
+  function tint() {
+    const colours = data.groups.map((_, g) => colourOf(g, dark.matches ? "dark" : "light"));
+    legend.querySelectorAll("i").forEach((dot, g) => { dot.style.background = `rgb(${colours[g].map((c) => Math.round(255 * c)).join()})`; });
+    points?.tint(numbers, colours);
+    later();
+  }
   const size = () => [Math.max(1, canvas.clientWidth), Math.max(1, canvas.clientHeight)];
   const scale = () => { const [w, h] = size(), least = Math.min(w, h); return [view.zoom * least / w, view.zoom * least / h]; };
   function draw() {
@@ -259,7 +231,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
       return;
     }
     if (e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.key === "/") search.focus();
+    if (e.key === "/") { controls.open = true; search.focus(); }
     else if (e.key === "+" || e.key === "=") zoom(1.4);
     else if (e.key === "-") zoom(1 / 1.4);
     else if (e.key === "Escape") pick(null);
@@ -270,6 +242,8 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   }, { signal });
   const watching = new ResizeObserver(later);
   watching.observe(place);
+  dark.addEventListener("change", tint, { signal });
+  tint();
   choose();
   return () => { ending.abort(); watching.disconnect(); points?.end(); place.replaceChildren(); };
 }
