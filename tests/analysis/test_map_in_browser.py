@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -125,3 +124,61 @@ def test_a_finger_taps_and_drags(browser: Browser, address: str) -> None:
     touch(to(195, 350 + 46), down, up)
     browser.wait("document.querySelector('.said').textContent === '11 of 20'")
     assert browser.run("return document.querySelector('.near button').title") == "i06"
+
+
+def test_dots_are_reached_by_keyboard(browser: Browser, address: str) -> None:
+    """Shift and arrows go to the nearest dot there, n and p in order; each is ringed, told and announced."""
+    look(browser, address)
+    browser.run("document.querySelector('canvas').focus()")
+    assert "Shift and an arrow" in browser.run("return document.getElementById('map-help').textContent")
+
+    def step(key: str, *, shift: bool = False) -> str:
+        browser.run(
+            "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', "
+            "{ key: arguments[0], shiftKey: arguments[1], bubbles: true, cancelable: true }))",
+            key,
+            shift,
+        )
+        told = browser.text(".spoken")
+        assert (browser.text(".tip") == told) if told else browser.run("return document.querySelector('.tip').hidden")
+        return told
+
+    walk = [step(f"Arrow{way}", shift=True) for way in ("Up", "Right", "Down", "Left", "Left", "Up")]
+    # The first is the one nearest to the middle.
+    assert walk == [f"Title {row} (i{row:02}) – group {row:02}" for row in (7, 8, 3, 2, 1, 6)]
+    assert browser.run("return document.querySelector('.spoken').role") == "status"  # announced, politely
+    # The ring is around the dot: a step of the grid is 0.475 of half of the map's height.
+    box = browser.wait(
+        "(() => { const b = document.querySelector('.ring').getBoundingClientRect();"
+        "const at = [b.x + b.width / 2, b.y + b.height / 2]; return Math.abs(at[0] - 283.75) < 2 && at })()"
+    )
+    assert box[1] == pytest.approx(350 + 0.475 * 350 / 2, abs=2)
+    assert [step(key) for key in "nnp"] == [f"Title {row} (i{row:02}) – group {row:02}" for row in (7, 8, 7)]
+    step("Enter")
+    browser.wait("document.querySelector('.said').textContent === '11 of 20'")
+    near = browser.run("return [...document.querySelectorAll('.near button')].map((each) => each.title)")
+    assert near[0] == "i07"
+    found = [step("n") for _ in range(11)]  # now among the neighbours alone
+    assert {text.split("(")[1].split(")")[0] for text in found} == set(near)
+    assert step("Escape") == ""
+    assert browser.run("return document.querySelector('.ring').hidden")
+    # A dot that is out of view comes into it.
+    for key in "++++++":
+        step(key)
+    step("ArrowUp", shift=True)
+    browser.press("Escape")
+    for _ in range(8):
+        step("p")
+    inside = "const b = document.querySelector('.ring').getBoundingClientRect(); return b.x > 0 && b.y > 0"
+    browser.wait("document.querySelector('.ring').style.transform")
+    assert browser.run(f"{inside} && b.right < innerWidth && b.bottom < innerHeight")
+
+
+def test_it_is_accessible_with_a_dot_in_focus(browser: Browser, address: str) -> None:
+    """axe finds nothing, in light and dark, wide and narrow."""
+    for width, scheme in [(900, "light"), (390, "dark")]:
+        look(browser, address, width=width, scheme=scheme)
+        browser.run("document.querySelector('canvas').focus()")
+        browser.press("n")
+        browser.wait("!document.querySelector('.ring').hidden")
+        assert browser.violations() == []

@@ -21,7 +21,7 @@ __all__ = ["OTHER", "drawn_map", "group_names", "map_page"]
 
 OTHER, _NONE = "other", "none"
 _MOST_GROUPS, _RANGES = 20, 8
-_SCRIPTS = ("colours.js", "painter.js", "map.js")
+_SCRIPTS = ("colours.js", "painter.js", "stepping.js", "map.js")
 
 
 def group_names(values: list[Any]) -> tuple[list[str], npt.NDArray[np.uint8]]:

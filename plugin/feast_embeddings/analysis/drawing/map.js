@@ -6,7 +6,9 @@
 
 import { colourOf } from "./colours.js";
 import { painter } from "./painter.js";
+import { nextInOrder, nextToward } from "./stepping.js";
 
+const HELP = "Arrows move, + and − zoom, 0 shows all. Shift and an arrow go to the next dot there, n and p through all or those that were found, Enter lists the neighbours of a dot, / searches, Escape clears.";
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 function made(tag, properties = {}, ...children) {
@@ -55,9 +57,12 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const words = titles.map((title, i) => (title + "\n" + ids[i]).toLowerCase());
   const hidden = new Set(data.hidden), shown = data.groups.map(() => true), strength = new Float32Array(n).fill(1);
   const ending = new AbortController(), { signal } = ending;
-  let picked = null, lasso = null, view = { x: 0, y: 0, zoom: 1 }, waiting = false, asked = 0;
+  let picked = null, lasso = null, view = { x: 0, y: 0, zoom: 1 }, waiting = false, asked = 0, at = -1;
 
-  const canvas = made("canvas", { tabIndex: 0, label: "Map: arrows move, plus and minus zoom, 0 shows all" });
+  const canvas = made("canvas", { tabIndex: 0, label: "Map" });
+  const help = made("p", { className: "help", id: "map-help" }, HELP);
+  const ring = made("div", { className: "ring", ariaHidden: "true", hidden: true });
+  const spoken = made("p", { className: "spoken", role: "status", label: "Dot" });
   const loop = made("div", { className: "lasso", ariaHidden: "true", hidden: true });
   const names = made("div", { className: "names", ariaHidden: "true" });
   const search = made("input", { className: "search", type: "search", placeholder: "Search titles and ids ( / )", label: "Search" });
@@ -71,9 +76,10 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const tools = made("div", { className: "tools" }, select, save, naming);
   const tip = made("div", { className: "tip", role: "tooltip", hidden: true });
   // On a phone it would cover the map, so there it begins closed, as a bar at the bottom.
-  const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, legend);
+  const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, legend, help);
+  canvas.setAttribute("aria-describedby", help.id);
   place.classList.add("map");
-  place.replaceChildren(canvas, loop, names, made("div", { className: "panel" }, controls, said), tip);
+  place.replaceChildren(canvas, loop, names, ring, made("div", { className: "panel" }, controls, said), tip, spoken);
 
   const labels = data.labels.map(({ name, x, y }) => {
     const span = made("span", {}, name);
@@ -98,12 +104,12 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   function draw() {
     waiting = false;
     if (!points || signal.aborted) return;
-    const [a, b] = scale(), [w, h] = size();
-    points.paint(view, [a, b]);
-    for (const [span, x, y] of labels) {
-      span.style.transform = `translate(-50%, -50%) translate(${((x - view.x) * a + 1) * w / 2}px, ${(1 - (y - view.y) * b) * h / 2}px)`;
+    points.paint(view, scale());
+    for (const [span, x, y] of at < 0 ? labels : [...labels, [ring, places[2 * at], places[2 * at + 1]]]) {
+      span.style.transform = `translate(-50%, -50%) translate(${onScreen(x, y).map((each) => `${each}px`).join()})`;
     }
   }
+  const onScreen = (x, y) => { const [a, b] = scale(), [w, h] = size(); return [((x - view.x) * a + 1) * w / 2, (1 - (y - view.y) * b) * h / 2]; };
   const later = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } };
   const local = (e) => { const box = canvas.getBoundingClientRect(); return [e.clientX - box.left, e.clientY - box.top]; };
   const spot = (x, y) => { const [a, b] = scale(), [w, h] = size(); return [view.x + (2 * x / w - 1) / a, view.y - (2 * y / h - 1) / b]; };
@@ -123,13 +129,26 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     }
     return best;
   }
+  const told = (i) => `${titles[i]} (${ids[i]}) – ${data.groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
   function tell(i, x, y) {
     tip.hidden = i < 0;
     if (i < 0) return;
     const [w, h] = size();
-    tip.textContent = `${titles[i]} (${ids[i]}) – ${data.groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
+    tip.textContent = told(i);
     tip.style.left = Math.max(0, Math.min(x + 12, w - tip.offsetWidth - 8)) + "px";
     tip.style.top = Math.max(0, Math.min(y + 12, h - tip.offsetHeight - 8)) + "px";
+  }
+  /** Put the keyboard's ring around a point, bring it into view, and say what it is; -1 for none. */
+  function step(i) {
+    at = i;
+    ring.hidden = at < 0;
+    spoken.textContent = at < 0 ? "" : told(at);
+    if (at >= 0) {
+      const [w, h] = size(), [x, y] = onScreen(places[2 * at], places[2 * at + 1]);
+      if (x < 0 || y < 0 || x > w || y > h) [view.x, view.y] = [places[2 * at], places[2 * at + 1]];
+      tell(at, ...onScreen(places[2 * at], places[2 * at + 1]));
+    } else tell(-1);
+    later();
   }
   function choose() {
     const wanted = search.value.trim().toLowerCase();
@@ -213,6 +232,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   };
   canvas.onpointermove = (e) => {
     const was = down.get(e.pointerId), now = local(e);
+    if (at >= 0 && was) step(-1); // the pointer took over
     if (!was) return tell(under(...now), ...now);
     moved += Math.hypot(now[0] - was[0], now[1] - was[1]);
     if (lasso && down.size === 1) { lasso.push(now); outline(lasso); }
@@ -230,11 +250,14 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
       if (e.key === "Enter") { const i = strength.findIndex((each) => each > 1); if (i >= 0) go(i); }
       return;
     }
-    if (e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.key === "/") { controls.open = true; search.focus(); }
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches?.("select")) return;
+    const next = e.shiftKey && STEPS[e.key] ? nextToward(places, strength, at, [view.x, view.y], STEPS[e.key]) : e.key === "n" || e.key === "p" ? nextInOrder(strength, at, e.key === "n" ? 1 : -1) : null;
+    if (next !== null) { if (next >= 0) step(next); }
+    else if (e.key === "Enter" && e.target === canvas && at >= 0) about(at);
+    else if (e.key === "/") { controls.open = true; search.focus(); }
     else if (e.key === "+" || e.key === "=") zoom(1.4);
     else if (e.key === "-") zoom(1 / 1.4);
-    else if (e.key === "Escape") pick(null);
+    else if (e.key === "Escape") { step(-1); pick(null); }
     else if (e.key === "0") { view = { x: 0, y: 0, zoom: 1 }; later(); }
     else if (STEPS[e.key]) { view.x += STEPS[e.key][0] * .2 / view.zoom; view.y += STEPS[e.key][1] * .2 / view.zoom; later(); }
     else return;
