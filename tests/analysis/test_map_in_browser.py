@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 from tests.support.browser import Browser, browsing
 
-from feast_embeddings.analysis.map_page import drawn_map, group_names, map_page
+from feast_embeddings.analysis.group_names import group_names
+from feast_embeddings.analysis.map_page import drawn_map, map_page
 from feast_embeddings.analysis.members import Members
+from feast_embeddings.artifact.saved_map import Colouring
 
 # Rows of five, ten apart.
 PLACES = np.array([(10.0 * (row % 5), 10.0 * (row // 5)) for row in range(20)])
@@ -29,8 +31,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     unit = np.eye(20, dtype=np.float32)
     ids = pa.array([f"i{row:02}" for row in range(20)])
     members = Members("item", "item_id", ids, np.ones(20, np.float32), unit, pa.table({"item_id": ids}), "v", "")
-    groups = group_names([f"group {row:02}" for row in range(20)])
-    drawn = drawn_map(members, PLACES, [f"Title {row}" for row in range(20)], groups)
+    groups, numbers = group_names([f"group {row:02}" for row in range(20)])
+    colourings = [
+        Colouring("group", groups, numbers),
+        Colouring("half", ["first", "<b>second</b>"], np.arange(20, dtype=np.uint8) // 10),
+    ]
+    drawn = drawn_map(members, PLACES, [f"Title {row}" for row in range(20)], colourings)
     page = tmp_path_factory.mktemp("page") / "map.html"
     page.write_text(map_page(members, drawn, "Map of 20 items", []))
     return page.as_uri()
@@ -182,3 +188,30 @@ def test_it_is_accessible_with_a_dot_in_focus(browser: Browser, address: str) ->
         browser.press("n")
         browser.wait("!document.querySelector('.ring').hidden")
         assert browser.violations() == []
+
+
+def test_the_colours_may_be_of_something_else(browser: Browser, address: str) -> None:
+    """The legend, what is shown and the tooltip follow; a group that was hidden is shown again."""
+    look(browser, address)
+    assert browser.texts(".coloring option") == ["group", "half"]
+    browser.click(".legend label")
+    browser.wait("document.querySelector('.said').textContent === '19 of 20'")
+    choose = (
+        "const s = document.querySelector('.coloring'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))"
+    )
+    browser.run(choose, "half")
+    assert browser.text(".said") == "20 of 20"
+    assert [text.strip() for text in browser.texts(".legend label")] == ["first", "<b>second</b>"]
+    browser.run("document.querySelector('canvas').focus()")
+    browser.press("pp")  # the last but one
+    assert browser.text(".tip") == "Title 18 (i18) – <b>second</b>"
+    browser.click(".legend label")
+    assert browser.text(".said") == "10 of 20"
+    pixel = (
+        "(() => { const c = document.querySelector('.map canvas'), gl = c.getContext('webgl'), at = new Uint8Array(4);"
+        "gl.readPixels(c.width / 2, c.height / 2 - 0.475 * 350 / 2, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, at);"
+        "return at[3] })()"
+    )
+    browser.wait(f"{pixel} === 0")  # row 7 is of the first half, below the middle
+    browser.run(choose, "group")
+    browser.wait(f"{pixel} > 0")

@@ -45,7 +45,8 @@ def test_the_live_version_has_its_own_map(shop: Shop, command: Command) -> None:
     assert np.abs(np.array([found["x"], found["y"]]).T - saved.places).max() <= 0.0005
     titles = {f"sku-{row}": f"Item {row}" for row in range(40)}
     assert found["titles"] == [titles[id] for id in found["ids"]]
-    names = [found["groups"][number] for number in found["numbers"]]
+    (coloring,) = found["colorings"]
+    names = [coloring["groups"][number] for number in coloring["numbers"]]
     assert names == ["Books" if int(id[4:]) % 3 else "Toys" for id in found["ids"]]
     assert service.get("/v1/models/shop/map/user").status_code == 404
     assert service.get("/v1/models/shop/map/shoe").status_code == 422

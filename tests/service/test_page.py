@@ -589,6 +589,7 @@ def test_it_draws_the_saved_map(page: Browser, shop: Shop, store: EmbeddingStore
     assert page.text(".map h2") == f"{n} items of shop, version {shop.artifact.manifest.version}"
     assert page.texts(".names span") == ["<i>segment</i>"]
     assert [text.strip() for text in page.texts(".legend label")] == ["even", "odd"]
+    assert page.texts(".coloring option") == ["parity", "segment"]
     assert not page.run("return document.querySelector('#results').checkVisibility()")
 
     page.run("document.querySelector('.map canvas').focus()")

@@ -43,8 +43,8 @@ export function downloadTable(name, rows) {
 /**
  * Fill `place`, an element with a size, with a map.
  *
- * data: `id`, the name of the ids; `ids`, `titles`, `x`, `y` and `numbers` of each point; `groups`, by number; `labels`,
- * each with a `name`, `x` and `y`; and `hidden`, the numbers of the points that answers leave out.
+ * data: `id`, the name of the ids; `ids`, `titles`, `x` and `y` of each point; `colorings`, each with a `name`, `groups`, and
+ * the `numbers` of the groups of each point; `labels`, each with a `name`, `x` and `y`; and `hidden`, the numbers of the points that answers leave out.
  * near: gets the number of a point; returns, or promises, the nearest: each with an `id`, a `score`, and `at`, the number
  * of its point, or undefined.
  * open: what to do with a point that is asked for; without it, none can be.
@@ -52,11 +52,12 @@ export function downloadTable(name, rows) {
  * Returns a function that ends it.
  */
 export function drawMap(place, data, { near, open, heading, level = "h2", keys = place, fail = (error) => { throw error; } }) {
-  const n = data.ids.length, { numbers, titles } = data, ids = data.ids.map(String);
+  const n = data.ids.length, { titles } = data, ids = data.ids.map(String);
   const { places, fit } = fitted(data);
   const words = titles.map((title, i) => (title + "\n" + ids[i]).toLowerCase());
-  const hidden = new Set(data.hidden), shown = data.groups.map(() => true), strength = new Float32Array(n).fill(1);
+  const hidden = new Set(data.hidden), strength = new Float32Array(n).fill(1);
   const ending = new AbortController(), { signal } = ending;
+  let { groups, numbers } = data.colorings[0], shown = [];
   let picked = null, lasso = null, view = { x: 0, y: 0, zoom: 1 }, waiting = false, asked = 0, at = -1;
 
   const canvas = made("canvas", { tabIndex: 0, label: "Map" });
@@ -72,11 +73,13 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const named = made("input", { type: "checkbox", checked: true });
   const naming = made("label", { hidden: !data.labels.length }, named, "Names");
   const nearest = made("ol", { className: "near", label: "Nearest", hidden: true });
-  const legend = made("div", { className: "legend" });
+  const legend = made("div", { className: "legend", role: "group", label: "Groups to show" });
+  const colouring = made("select", { className: "coloring" }, ...data.colorings.map(({ name }) => made("option", {}, name)));
+  const colourings = made("label", { hidden: data.colorings.length < 2 }, "Colour by", colouring);
   const tools = made("div", { className: "tools" }, select, save, naming);
   const tip = made("div", { className: "tip", role: "tooltip", hidden: true });
   // On a phone it would cover the map, so there it begins closed, as a bar at the bottom.
-  const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, legend, help);
+  const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, colourings, legend, help);
   canvas.setAttribute("aria-describedby", help.id);
   place.classList.add("map");
   place.replaceChildren(canvas, loop, names, ring, made("div", { className: "panel" }, controls, said), tip, spoken);
@@ -86,15 +89,21 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     names.append(span);
     return [span, ...fit(x, y)];
   });
-  data.groups.forEach((name, g) => {
-    const box = made("input", { type: "checkbox", checked: true }), dot = made("i");
-    box.onchange = () => { shown[g] = box.checked; choose(); };
-    legend.append(made("label", {}, box, dot, name));
-  });
-
   const points = painter(canvas, places, strength), dark = matchMedia("(prefers-color-scheme: dark)");
+  /** Colour by another way; all groups are shown. */
+  function colour() {
+    ({ groups, numbers } = data.colorings[colouring.selectedIndex]);
+    shown = groups.map(() => true);
+    legend.replaceChildren(...groups.map((name, g) => {
+      const box = made("input", { type: "checkbox", checked: true });
+      box.onchange = () => { shown[g] = box.checked; choose(); };
+      return made("label", {}, box, made("i"), name);
+    }));
+    tint();
+    choose();
+  }
   function tint() {
-    const colours = data.groups.map((_, g) => colourOf(g, dark.matches ? "dark" : "light"));
+    const colours = groups.map((_, g) => colourOf(g, dark.matches ? "dark" : "light"));
     legend.querySelectorAll("i").forEach((dot, g) => { dot.style.background = `rgb(${colours[g].map((c) => Math.round(255 * c)).join()})`; });
     points?.tint(numbers, colours);
     later();
@@ -129,7 +138,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     }
     return best;
   }
-  const told = (i) => `${titles[i]} (${ids[i]}) – ${data.groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
+  const told = (i) => `${titles[i]} (${ids[i]}) – ${groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
   function tell(i, x, y) {
     tip.hidden = i < 0;
     if (i < 0) return;
@@ -266,7 +275,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const watching = new ResizeObserver(later);
   watching.observe(place);
   dark.addEventListener("change", tint, { signal });
-  tint();
-  choose();
+  colouring.onchange = colour;
+  colour();
   return () => { ending.abort(); watching.disconnect(); points?.end(); place.replaceChildren(); };
 }
