@@ -136,6 +136,7 @@ def test_dots_are_reached_by_keyboard(browser: Browser, address: str) -> None:
     """Shift and arrows go to the nearest dot there, n and p in order; each is ringed, told and announced."""
     look(browser, address)
     browser.run("document.querySelector('canvas').focus()")
+    assert browser.run("return document.querySelector('.audience')") is None  # that needs a service
     assert "Shift and an arrow" in browser.run("return document.getElementById('map-help').textContent")
 
     def step(key: str, *, shift: bool = False) -> str:

@@ -16,7 +16,7 @@ from feast_embeddings.artifact.saved_map import Colouring, Label, SavedMap
 
 __all__ = ["drawn_map", "map_page"]
 
-_SCRIPTS = ("colours.js", "painter.js", "stepping.js", "map.js")
+_SCRIPTS = ("elements.js", "audience.js", "colours.js", "painter.js", "stepping.js", "map.js")
 
 
 def drawn_map(

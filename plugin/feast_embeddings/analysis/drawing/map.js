@@ -4,21 +4,14 @@
  * parse no text as HTML.
  */
 
+import { audienceForm } from "./audience.js";
 import { colourOf } from "./colours.js";
+import { downloadTable, made } from "./elements.js";
 import { painter } from "./painter.js";
 import { nextInOrder, nextToward } from "./stepping.js";
 
 const HELP = "Arrows move, + and − zoom, 0 shows all. Shift and an arrow go to the next dot there, n and p through all or those that were found, Enter lists the neighbours of a dot, / searches, Escape clears.";
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-
-function made(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  const { label, ...others } = properties;
-  Object.assign(element, others);
-  if (label) element.setAttribute("aria-label", label);
-  element.append(...children);
-  return element;
-}
 
 /** Places as pairs between -0.95 and 0.95, of one scale, and how to bring others there. */
 function fitted({ x, y }) {
@@ -31,15 +24,6 @@ function fitted({ x, y }) {
   return { places, fit };
 }
 
-/** Save rows of text as a CSV file (RFC 4180, with newlines of Unix). */
-export function downloadTable(name, rows) {
-  const cell = (text) => /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  const lines = rows.map((row) => row.map(cell).join(",") + "\n"), link = made("a", { download: name });
-  link.href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-
 /**
  * Fill `place`, an element with a size, with a map.
  *
@@ -48,10 +32,12 @@ export function downloadTable(name, rows) {
  * near: gets the number of a point; returns, or promises, the nearest: each with an `id`, a `score`, and `at`, the number
  * of its point, or undefined.
  * open: what to do with a point that is asked for; without it, none can be.
+ * audience: `label`, and `ask`, which gets the numbers of the chosen points and how many others like them to find, and
+ * promises these as `near` does, the best first; without it, their ids can only be downloaded.
  * keys: where keys are listened to.
  * Returns a function that ends it.
  */
-export function drawMap(place, data, { near, open, heading, level = "h2", keys = place, fail = (error) => { throw error; } }) {
+export function drawMap(place, data, { near, open, audience, heading, level = "h2", keys = place, fail = (error) => { throw error; } }) {
   const n = data.ids.length, { titles } = data, ids = data.ids.map(String);
   const { places, fit } = fitted(data);
   const words = titles.map((title, i) => (title + "\n" + ids[i]).toLowerCase());
@@ -77,6 +63,8 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const colouring = made("select", { className: "coloring" }, ...data.colorings.map(({ name }) => made("option", {}, name)));
   const colourings = made("label", { hidden: data.colorings.length < 2 }, "Colour by", colouring);
   const tools = made("div", { className: "tools" }, select, save, naming);
+  const like = audience && audienceForm(audience.label, data.id, (size) => { const seeds = chosen(); return list(seeds, () => audience.ask(seeds, size)); });
+  if (like) tools.append(like);
   const tip = made("div", { className: "tip", role: "tooltip", hidden: true });
   // On a phone it would cover the map, so there it begins closed, as a bar at the bottom.
   const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, colourings, legend, help);
@@ -169,6 +157,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     }
     said.textContent = points ? `${found} of ${n}` : "This browser has no WebGL, which draws the map.";
     save.hidden = !wanted && !picked;
+    if (like) like.hidden = save.hidden;
     points?.choose();
     later();
   }
@@ -179,26 +168,30 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     choose();
   }
   function go(i) { [view.x, view.y] = [places[2 * i], places[2 * i + 1]]; about(i); }
-  async function about(i) {
-    pick([i]);
+  /** Choose points, and list what the answer to a question about them has, if no other was asked meanwhile. */
+  async function list(chosen, answer, first = []) {
+    pick(chosen);
     const question = asked;
     try {
-      const found = await near(i);
+      const found = await answer();
       if (question !== asked || signal.aborted) return;
-      pick([i, ...found.map(({ at }) => at).filter((at) => at !== undefined)]);
-      nearest.replaceChildren(...[{ id: ids[i], at: i }, ...found].map(({ id, score, at }, rank) => {
-        const title = at === undefined ? String(id) : titles[at];
+      pick([...first.map(({ at }) => at), ...found.map(({ at }) => at).filter((at) => at !== undefined)]);
+      nearest.replaceChildren(...[...first, ...found].map(({ id, score, at }, place) => {
+        const title = at === undefined ? String(id) : titles[at], rank = place + 1 - first.length;
         const button = made("button", { type: "button", title: String(id), disabled: at === undefined }, rank ? `${title} ${score.toFixed(3)}` : title);
         button.onclick = () => go(at);
         const row = made("li", { value: rank }, button);
-        if (open && !rank) row.append(" ", made("button", { type: "button", className: "open", onclick: () => open(i) }, "Open"));
+        if (open && !rank) row.append(" ", made("button", { type: "button", className: "open", onclick: () => open(at) }, "Open"));
         return row;
       }));
       nearest.hidden = false;
+      return found;
     } catch (error) {
       if (question === asked) fail(error);
     }
   }
+  const about = (i) => list([i], () => near(i), [{ id: ids[i], at: i }]);
+  const chosen = () => Array.from(strength.keys()).filter((i) => strength[i] > 1);
   function within(polygon) {
     const corners = polygon.map(([x, y]) => spot(x, y)), found = [];
     for (let i = 0; i < n; i++) {
@@ -221,7 +214,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   named.onchange = () => { names.hidden = !named.checked; };
   select.onclick = () => { select.ariaPressed = String(select.ariaPressed !== "true"); };
   save.onclick = () => {
-    downloadTable(`${data.id}s.csv`, [data.id, ...ids.filter((_, i) => strength[i] > 1)].map((id) => [id]));
+    downloadTable(`${data.id}s.csv`, [data.id, ...chosen().map((i) => ids[i])].map((id) => [id]));
   };
   search.oninput = () => pick(null);
   const down = new Map();
