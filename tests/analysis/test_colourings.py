@@ -11,7 +11,7 @@ import pytest
 from tests.support.shop import AS_OF, alignment_to, write_version
 
 from feast_embeddings.analysis.colourings import chosen_colourings, given_colourings, wanted_names
-from feast_embeddings.analysis.earlier_version import earlier_version
+from feast_embeddings.analysis.earlier_version import earlier_versions
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
 from feast_embeddings.artifact import Artifact, embedding_matrix
@@ -53,10 +53,22 @@ def versions(tmp_path: Path) -> list[Artifact]:
     return [first, second, third]
 
 
-def test_the_earlier_version_is_of_the_same_space(versions: list[Artifact], tmp_path: Path) -> None:
-    names = [each.manifest.version for each in versions]
-    found = [earlier_version(tmp_path, "shop", name) for name in [*names, "20200101T000000000Z"]]
-    assert [each and each.manifest.version for each in found] == [None, names[0], None, None]
+def test_earlier_versions_are_of_the_same_space(versions: list[Artifact], tmp_path: Path) -> None:
+    """The newest first; none before one that is not there."""
+    first, second, third = (each.manifest.version for each in versions)
+    fourth = write_version(tmp_path, seed=3, as_of=AS_OF + timedelta(days=3), alignment=alignment_to(versions[1]))
+    found = {
+        name: [each.manifest.version for each in earlier_versions(tmp_path, "shop", name)]
+        for name in (first, second, third, fourth.manifest.version, "29990101T000000000Z")
+    }
+    expected = {
+        first: [],
+        second: [first],
+        third: [],
+        fourth.manifest.version: [second, first],
+        "29990101T000000000Z": [],
+    }
+    assert found == expected
 
 
 def test_change_is_the_cosine_distance(versions: list[Artifact]) -> None:

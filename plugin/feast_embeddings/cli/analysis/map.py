@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 )
 @click.option("--title", metavar="ATTRIBUTE", help="What to show of a point; by default title or name.")
 @click.option("--previous", metavar="FILE", help="A .parquet file that this command wrote: start from that map.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="With --save, do not start from the map saved with the version before of the same space.",
+)
 @click.option("--names/--no-names", default=True, help="Whether a page names the segments that it shows.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
 @filter_option
@@ -53,6 +58,7 @@ def map(
     color: str | None,
     title: str | None,
     previous: str | None,
+    fresh: bool,
     names: bool,
     seed: int,
     filter: str | None,
@@ -63,13 +69,21 @@ def map(
     """Draw the live users or items as a map, on which like vectors are near."""
     if output is None and not save:
         raise InputError("map: say where to: a file with --output, or the page of the service with --save")
+    if save and filter is not None:
+        raise InputError(
+            "map: --save keeps a map of all, which one of those that pass --filter would replace; use --output"
+        )
+    if fresh and (previous is not None or not save):
+        raise InputError(
+            "map: --fresh is for --save without --previous; without --save a map starts from --previous alone"
+        )
     target = None if output is None else output_path("--output", output, ".html", ".png", ".parquet")
     store, data = open_store(repo, model), Repo.open(repo).data
 
     from feast_embeddings.analysis.colourings import SEGMENT, chosen_colourings, given_colourings, wanted_names
-    from feast_embeddings.analysis.earlier_version import earlier_version
+    from feast_embeddings.analysis.earlier_version import earlier_versions
     from feast_embeddings.analysis.map_page import drawn_map
-    from feast_embeddings.analysis.map_saving import save_map, version_folder
+    from feast_embeddings.analysis.map_saving import save_map, saved_before, version_folder
     from feast_embeddings.analysis.maps import places_of
     from feast_embeddings.analysis.members import read_members
 
@@ -79,18 +93,20 @@ def map(
     wanted = None if color is None else wanted_names(color, members)
     known = members.table.column_names
     titles = _column(members, "--title", title or next((name for name in ("title", "name") if name in known), None))
-    earlier = None if previous is None else _read(previous, members)
+    before = earlier_versions(data, store.model, members.version)
+    start = saved_before(before, entity) if save and previous is None and not fresh else None
+    earlier = _read(previous, members) if previous is not None else None if start is None else start[1]
     places = places_of(members, previous=earlier, seed=seed)
     ids = members.ids.to_pylist()
     texts = [str(id if text is None else text) for id, text in zip(ids, titles or ids, strict=True)]
     on_page = save or (target is not None and target.suffix == ".html")
     has_segments = on_page if wanted is None else SEGMENT in wanted or (names and on_page)
     segments = _segments(members, seed) if has_segments else None
-    before = earlier_version(data, store.model, members.version)
+    last = before[0] if before else None
     if wanted is None:
-        colourings = chosen_colourings(members, segments, before)
+        colourings = chosen_colourings(members, segments, last)
     else:
-        colourings = given_colourings(members, wanted, segments, before)
+        colourings = given_colourings(members, wanted, segments, last)
     drawn = drawn_map(members, places, texts, colourings, _named(segments) if names and on_page else None)
     saved = save_map(store, data, members, drawn) if save else None
     if target is not None:
@@ -107,11 +123,13 @@ def map(
                 "rows": len(members),
                 "output": output,
                 "saved": None if saved is None else str(saved),
+                "started_from": None if start is None else start[0],
             }
         )
         return
     if saved is not None:
-        click.echo(f"saved {len(members):,} {entity}s of version {members.version}, for the page of the service")
+        like = "" if start is None else f", starting from the map of version {start[0]}"
+        click.echo(f"saved {len(members):,} {entity}s of version {members.version}, for the page of the service{like}")
     if target is not None:
         click.echo(f"wrote {len(members):,} {entity}s to {target}")
 
