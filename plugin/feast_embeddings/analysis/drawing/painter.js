@@ -10,7 +10,7 @@ const FRAGMENT = `precision mediump float; varying vec4 colour;
 
 /** What draws the points, or null without WebGL; `strength` of a point is 0 if it is not shown, above 1 if it is chosen. */
 export function painter(canvas, places, strength) {
-  const gl = canvas.getContext("webgl", { antialias: true, preserveDrawingBuffer: true });
+  const gl = canvas.getContext("webgl", { antialias: false, preserveDrawingBuffer: true });
   if (!gl) return null;
   const n = strength.length, program = gl.createProgram(), at = {};
   for (const [type, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
@@ -33,7 +33,8 @@ export function painter(canvas, places, strength) {
     choose() { gl.bindBuffer(gl.ARRAY_BUFFER, strengths); gl.bufferSubData(gl.ARRAY_BUFFER, 0, strength); },
     paint(view, scale) {
       const ratio = devicePixelRatio || 1;
-      canvas.width = canvas.clientWidth * ratio; canvas.height = canvas.clientHeight * ratio;
+      const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+      if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height]; // takes new memory
       gl.viewport(0, 0, canvas.width, canvas.height); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT);
       gl.uniform2fv(at.scale, scale); gl.uniform2f(at.middle, view.x, view.y);
       gl.uniform1f(at.size, ratio * Math.min(12, Math.max(2.5, 160 / Math.sqrt(n)) * Math.sqrt(view.zoom)));
