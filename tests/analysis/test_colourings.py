@@ -11,7 +11,7 @@ import pytest
 from tests.support.shop import AS_OF, alignment_to, write_version
 
 from feast_embeddings.analysis.colourings import chosen_colourings, given_colourings, wanted_names
-from feast_embeddings.analysis.earlier_version import earlier_versions
+from feast_embeddings.analysis.map_saving import earlier_versions
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
 from feast_embeddings.artifact import Artifact, embedding_matrix

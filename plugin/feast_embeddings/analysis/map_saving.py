@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.analysis.members import Members
-from feast_embeddings.artifact import Artifact, Entity
+from feast_embeddings.artifact import Artifact, Entity, list_artifacts
 from feast_embeddings.artifact.saved_map import SavedMap, read_map, write_map
 from feast_embeddings.errors import InputError
 from feast_embeddings.events import event_log_of
 from feast_embeddings.query.store import EmbeddingStore
 
-__all__ = ["save_map", "saved_before", "version_folder"]
+__all__ = ["earlier_versions", "save_map", "saved_before", "version_folder"]
 
 
 def version_folder(data: Path, model: str, version: str) -> Path:
@@ -31,6 +31,18 @@ def version_folder(data: Path, model: str, version: str) -> Path:
             f"--save: version {version} is live, but its files are not in {data / model}; run map where they are"
         )
     return folder
+
+
+def earlier_versions(data: Path, model: str, version: str) -> list[Artifact]:
+    """Return the versions on disk that are older than this one and of the same space, the newest first.
+
+    None if this one is not there, as no one knows its space.
+    """
+    found = {each.manifest.version: each for each in list_artifacts(data, model)}
+    if version not in found:
+        return []
+    space = found[version].manifest.space_id
+    return [each for name, each in reversed(found.items()) if name < version and each.manifest.space_id == space]
 
 
 def saved_before(earlier: list[Artifact], entity: Entity) -> tuple[str, dict[Any, tuple[float, float]]] | None:

@@ -81,9 +81,8 @@ def map(
     store, data = open_store(repo, model), Repo.open(repo).data
 
     from feast_embeddings.analysis.colourings import SEGMENT, chosen_colourings, given_colourings, wanted_names
-    from feast_embeddings.analysis.earlier_version import earlier_versions
     from feast_embeddings.analysis.map_page import drawn_map
-    from feast_embeddings.analysis.map_saving import save_map, saved_before, version_folder
+    from feast_embeddings.analysis.map_saving import earlier_versions, save_map, saved_before, version_folder
     from feast_embeddings.analysis.maps import places_of
     from feast_embeddings.analysis.members import read_members
 
