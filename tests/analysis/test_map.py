@@ -16,9 +16,11 @@ from tests.conftest import Command
 from tests.support.browser import browsing
 from tests.support.shop import Shop
 
-from feast_embeddings.analysis.map_page import OTHER, drawn_map, group_names, map_page
+from feast_embeddings.analysis.group_names import OTHER, group_names
+from feast_embeddings.analysis.map_page import drawn_map, map_page
 from feast_embeddings.analysis.maps import places_of
 from feast_embeddings.analysis.members import Members
+from feast_embeddings.artifact.saved_map import Colouring
 from feast_embeddings.query.store import EmbeddingStore
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><!--<script>"
@@ -118,7 +120,9 @@ def test_a_table_says_who_is_hidden(
 def test_the_page_says_who_is_hidden(tmp_path: Path, rng: np.random.Generator) -> None:
     """Where one is pointed at."""
     members, groups = members_of(rng.normal(0, 1, (30, 3))), group_names(["all"] * 30)
-    drawn = drawn_map(members, rng.normal(0, 1, (30, 2)), [f"Title {row}" for row in range(30)], groups)
+    drawn = drawn_map(
+        members, rng.normal(0, 1, (30, 2)), [f"Title {row}" for row in range(30)], [Colouring("group", *groups)]
+    )
     page = tmp_path / "map.html"
     page.write_text(map_page(members, drawn, "Map of 30 items", drawn.rows_of({"i007", "i900"})))
     with browsing(tmp_path) as browser:
@@ -147,7 +151,7 @@ def test_the_page_is_accessible(tmp_path: Path, rng: np.random.Generator) -> Non
     titles, groups = [f"Title {row}" for row in range(30)], group_names([f"Group {number}" for number in numbers])
     segments = numbers + 1, {1: "first", 2: "second"}
     page = tmp_path / "map.html"
-    drawn = drawn_map(members, rng.normal(0, 1, (30, 2)), titles, groups, segments)
+    drawn = drawn_map(members, rng.normal(0, 1, (30, 2)), titles, [Colouring("group", *groups)], segments)
     page.write_text(map_page(members, drawn, "Map of 30 items", []))
     with browsing(tmp_path) as browser:
         for width, scheme in [(1200, "light"), (380, "dark")]:
@@ -172,13 +176,21 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
     page = tmp_path / "map.html"
     members = members_of(np.eye(3)[labels] + rng.normal(0, 0.3, (300, 3)))
     segments = labels + 1, {1: HOSTILE, 2: "second", 3: "third"}
-    page.write_text(map_page(members, drawn_map(members, places, titles, groups, segments), f"Map of {HOSTILE}", []))
+    page.write_text(
+        map_page(
+            members,
+            drawn_map(members, places, titles, [Colouring("group", *groups)], segments),
+            f"Map of {HOSTILE}",
+            [],
+        )
+    )
     with browsing(tmp_path) as browser:
         for width, scheme in [(1200, "light"), (1200, "dark"), (380, "light")]:
             browser.appearance(width=width, height=700, scheme=scheme)
             browser.open(page.as_uri())
             browser.wait("document.querySelector('.said').textContent === '300 of 300'")
             browser.screenshot(tmp_path / f"{width}-{scheme}.png")
+        browser.click("summary")
         assert browser.text("h1") == f"Map of {HOSTILE}"
         assert {text.strip() for text in browser.texts(".legend label")} == {"Group 0", "Group 1", HOSTILE}
         assert browser.texts(".names span") == [HOSTILE, "second", "third"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.support.maps import save_any_map
 from tests.support.shop import write_version
@@ -30,14 +31,15 @@ def read(artifact: Artifact, entity: str = "item") -> SavedMap:
 def test_it_is_read_as_written(artifact: Artifact) -> None:
     """All but what was never saved."""
     written, found = save_any_map(artifact, "item", ["<b>", "second"]), read(artifact)
-    assert (found.ids, found.titles, found.groups, found.labels) == (
+    assert (found.ids, found.titles, found.labels) == (
         written.ids,
         written.titles,
-        written.groups,
         [(0.0, 1.0, "<b>"), (1.0, 1.0, "second")],
     )
     assert (found.places == written.places).all()
-    assert (found.numbers == written.numbers).all()
+    for one, other in zip(found.colourings, written.colourings, strict=True):
+        assert (one.name, one.groups, one.of_segments) == (other.name, other.groups, other.of_segments)
+        assert (one.numbers == other.numbers).all()
     assert read_map(artifact.path, "user") is None
 
 
@@ -49,8 +51,9 @@ def test_those_who_are_forgotten_leave_it(artifact: Artifact, tmp_path: Path) ->
     after = read(artifact)
     assert after.ids.to_pylist() == [f"sku-{row}" for row in range(0, 9, 2)]
     assert (after.places == before.places[::2]).all()
-    assert (after.titles, after.groups, after.labels) == (before.titles[::2], ["even"], [])
-    assert not after.numbers.any()
+    assert (after.titles, after.labels) == (before.titles[::2], [])
+    assert [each.groups for each in after.colourings] == [["even"], ["segment 1"]]
+    assert not any(each.numbers.any() for each in after.colourings)
 
 
 def test_segments_of_users_may_be_named_by_an_item(artifact: Artifact, tmp_path: Path) -> None:
@@ -58,8 +61,10 @@ def test_segments_of_users_may_be_named_by_an_item(artifact: Artifact, tmp_path:
     before = save_any_map(artifact, "user", ["sku-1"])
     forget_on_disk(tmp_path, "shop", {"user": pa.array(["no-one"])})
     assert read(artifact, "user").labels == before.labels
+    assert read(artifact, "user").colourings[1].groups == ["all", "sku-1"]
     forget_on_disk(tmp_path, "shop", {"item": pa.array(["sku-1"])})
     assert read(artifact, "user").labels == []
+    assert [each.groups for each in read(artifact, "user").colourings] == [["even", "odd"], ["segment 1", "segment 2"]]
     assert read(artifact, "user").ids == before.ids
 
 
@@ -86,3 +91,17 @@ def test_only_all(artifact: Artifact) -> None:
     """Of no change, names stay."""
     drawn = save_any_map(artifact, "item", ["a name"])
     assert drawn.only(np.ones(9, np.bool_)) is drawn
+
+
+def test_one_of_before_there_were_several_colourings(artifact: Artifact) -> None:
+    """It had one, in the same column."""
+    ids = pa.array(["sku-1", "sku-2"])
+    table = pa.table(
+        {"item_id": ids, "x": [1.0, 2.0], "y": [0.0, 0.0], "title": ["a", "b"], "group": pa.array([1, 0], pa.uint8())}
+    )
+    about = {"groups": '["even", "odd"]', "labels": '[[1.0, 0.0, "a name"]]'}
+    pq.write_table(table.replace_schema_metadata(about), map_path(artifact.path, "item"))
+    found = read(artifact)
+    (only,) = found.colourings
+    assert (only.name, only.groups, only.numbers.tolist()) == ("group", ["even", "odd"], [1, 0])
+    assert found.labels == [(1.0, 0.0, "a name")]

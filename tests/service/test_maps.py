@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.conftest import Command
 from tests.support.asking import Asking
 from tests.support.publishing import publish_any
 from tests.support.serving import service_of
-from tests.support.shop import AS_OF, Shop, served_shop, write_version
+from tests.support.shop import AS_OF, Shop, alignment_to, served_shop, write_version
 
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.artifact.saved_map import map_path, read_map
@@ -45,7 +46,8 @@ def test_the_live_version_has_its_own_map(shop: Shop, command: Command) -> None:
     assert np.abs(np.array([found["x"], found["y"]]).T - saved.places).max() <= 0.0005
     titles = {f"sku-{row}": f"Item {row}" for row in range(40)}
     assert found["titles"] == [titles[id] for id in found["ids"]]
-    names = [found["groups"][number] for number in found["numbers"]]
+    (coloring,) = found["colorings"]
+    names = [coloring["groups"][number] for number in coloring["numbers"]]
     assert names == ["Books" if int(id[4:]) % 3 else "Toys" for id in found["ids"]]
     assert service.get("/v1/models/shop/map/user").status_code == 404
     assert service.get("/v1/models/shop/map/shoe").status_code == 422
@@ -79,6 +81,48 @@ def test_what_the_command_refuses(shop: Shop, command: Command) -> None:
     ran = command(*where, "--save")
     assert (ran.code, "is live, but its files are not in" in ran.err) == (2, True), ran.err
     assert list(shop.repo.path.rglob("map-*")) == []
+
+
+def test_it_starts_from_the_map_before(shop: Shop, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same space, and unless told otherwise; a version without one is passed over."""
+    starts: list[object] = []
+
+    def drawn(members: Members, *, previous: object, **_: object) -> npt.NDArray[np.float64]:
+        starts.append(previous)
+        return np.arange(2.0 * len(members)).reshape(-1, 2)
+
+    monkeypatch.setattr("feast_embeddings.analysis.maps.places_of", drawn)
+    where = ("map", "--entity", "item", "--save", "--repo", shop.repo.path)
+    assert command(*where).code == 0
+    saved = read_map(shop.artifact.path, "item")
+    assert saved is not None
+    places = dict(zip(saved.ids.to_pylist(), map(tuple, saved.places.tolist()), strict=True))
+    aligned = alignment_to(shop.artifact)
+    for days in (1, 2):
+        newest = write_version(shop.repo.data, seed=days, as_of=AS_OF + timedelta(days=days), alignment=aligned)
+    publish_any(shop.feature_store, newest)
+    ran = command(*where)
+    assert f"starting from the map of version {shop.artifact.manifest.version}\n" in ran.out, ran.err
+    assert command(*where, "--fresh").code == 0
+    publish_any(shop.feature_store, write_version(shop.repo.data, seed=3, as_of=AS_OF + timedelta(days=3)))
+    assert json.loads(command(*where, "--json").out)["started_from"] is None  # of another space
+    assert starts == [None, places, None, None]
+
+
+def test_a_part_does_not_replace_the_map_of_all(shop: Shop, command: Command, tmp_path: Path) -> None:
+    """It goes to a file; and what says nothing is refused."""
+    where = ("map", "--entity", "item", "--repo", shop.repo.path)
+    assert command(*where, "--save").code == 0
+    before = map_path(shop.artifact.path, "item").read_bytes()
+    for options, problem in [
+        (("--save", "--filter", "category = 'Books'"), "--save keeps a map of all"),
+        (("--save", "--fresh", "--previous", "map.parquet"), "--fresh is for --save without --previous"),
+        (("--fresh", "--output", tmp_path / "map.parquet"), "--fresh is for --save without --previous"),
+    ]:
+        ran = command(*where, *options)
+        assert (ran.code, problem in ran.err) == (2, True), ran.err
+    assert map_path(shop.artifact.path, "item").read_bytes() == before
+    assert not (tmp_path / "map.parquet").exists()
 
 
 def test_saved_and_forgotten_meanwhile(shop: Shop, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

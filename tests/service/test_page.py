@@ -486,8 +486,8 @@ def test_it_is_accessible(page: Browser, shop: Shop, address: str) -> None:
         assert page.violations() == []
         page.click("#view label:has([value=user])")
         page.wait("document.querySelector('.said')?.textContent.includes(' of ')")
-        page.run("document.querySelector('.search').focus()")
-        page.press("u-3", "Enter")
+        page.run("document.querySelector('.map canvas').focus()")
+        page.press("/", "u-3", "Enter")
         page.wait("!document.querySelector('.near').hidden")
         assert page.violations() == []
     page.log()  # of the refusals, and of how Chromium draws without a graphics card
@@ -589,6 +589,7 @@ def test_it_draws_the_saved_map(page: Browser, shop: Shop, store: EmbeddingStore
     assert page.text(".map h2") == f"{n} items of shop, version {shop.artifact.manifest.version}"
     assert page.texts(".names span") == ["<i>segment</i>"]
     assert [text.strip() for text in page.texts(".legend label")] == ["even", "odd"]
+    assert page.texts(".coloring option") == ["parity", "segment"]
     assert not page.run("return document.querySelector('#results').checkVisibility()")
 
     page.run("document.querySelector('.map canvas').focus()")
@@ -625,9 +626,48 @@ def test_it_draws_the_saved_map(page: Browser, shop: Shop, store: EmbeddingStore
     saved = page.saved().splitlines()
     assert len(saved) == chosen + 1
     assert set(saved) <= {"item_id", *(f'"{id.replace(chr(34), chr(34) * 2)}"' for id in ids), *ids}
+    # Others like those inside become the list.
+    assert page.text(".audience button") == "Find items like these"
+    inside = list(csv.reader(io.StringIO(page.saved())))[1:]
+    page.run(
+        "document.querySelector('.audience select').value = '10'; document.querySelector('.audience').requestSubmit()"
+    )
+    page.wait("!document.querySelector('.save-audience').hidden")
+    like = store.similar_items(positive=[id for (id,) in inside], k=10)
+    assert page.run("return [...document.querySelectorAll('.near button')].map((each) => each.title)") == like.ids
+    header, *rows = csv.reader(io.StringIO(page.saved(".save-audience")))
+    assert (header, [id for id, _ in rows]) == (["item_id", "score"], like.ids)
+    assert [float(score) for _, score in rows] == pytest.approx(like.scores.tolist(), abs=1e-6)
     assert page.run("return document.querySelectorAll('main :is(img, script, b, u)').length") == 0
     # Without a graphics card, Chromium says that it draws by itself.
     assert [message for message in page.log() if "WebGL" not in message] == []
+
+
+def test_users_within_a_line_make_an_audience(page: Browser, shop: Shop, store: EmbeddingStore, address: str) -> None:
+    """Those most like them, without them, to download."""
+    drawn = save_any_map(shop.artifact, "user")
+    page.open(f"{address}#model=shop&entity=user&view=map")
+    page.do("refresh", {})
+    page.wait("document.querySelector('.said')?.textContent === '20 of 20'")
+    assert page.run("return document.querySelector('.audience').hidden")
+    page.click(".select")
+    box = page.run(
+        "const b = document.querySelector('.map').getBoundingClientRect(); return [b.x, b.y, b.right, b.bottom]"
+    )
+    left, top, right, bottom = (round(value) + inward for value, inward in zip(box, (300, 20, -20, -20), strict=True))
+    middle = (left + right) // 2
+    page.drag([(middle, top), (right, top), (right, bottom), (middle, bottom), (middle, top)])
+    page.wait("!document.querySelector('.audience').hidden")
+    inside = [id for (id,) in csv.reader(io.StringIO(page.saved()))][1:]
+    assert 0 < len(inside) < len(drawn.ids)
+    assert page.text(".audience button") == "Make an audience"
+    page.click(".audience button")
+    page.wait("!document.querySelector('.save-audience').hidden")
+    found = store.lookalike_users(inside, 100)
+    header, *rows = csv.reader(io.StringIO(page.saved(".save-audience")))
+    assert (header, [id for id, _ in rows]) == (["user_id", "score"], found.ids)
+    assert not {id for id, _ in rows} & set(inside)
+    page.log()  # of how Chromium draws without a graphics card
 
 
 def test_another_version_goes_live(page: Browser, shop: Shop, store: EmbeddingStore) -> None:

@@ -177,14 +177,22 @@ export interface MapAnswer {
   x: number[];
   /** In the order of `ids`. */
   y: number[];
-  /** The colours. */
-  groups: string[];
-  /** Each one's place in `groups`, from 0, in the order of `ids`. */
-  numbers: number[];
+  /** The ways to colour them, one at least. */
+  colorings: MapColoring[];
   /** The segments that have a name. */
   labels: MapLabel[];
   /** The places in `ids`, from 0, of those that other answers leave out. */
   hidden: number[];
+}
+
+/** A way to colour the points. */
+export interface MapColoring {
+  /** What the colours say, such as an attribute. */
+  name: string;
+  /** Those with one colour. */
+  groups: string[];
+  /** Each point's place in `groups`, from 0, in the order of `ids`. */
+  numbers: number[];
 }
 
 /** The name of a segment, and a place in its midst. */

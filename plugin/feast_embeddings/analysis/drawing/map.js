@@ -1,26 +1,17 @@
 /**
  * Draw a map, with search, a legend, a lasso and neighbours: for the page of the service, and for the file that
- * `feast-embeddings map` writes, into which this is copied. So it imports nothing, and parses no text as HTML.
+ * `feast-embeddings map` writes, into which the files of this folder are copied. So they import only each other, and
+ * parse no text as HTML.
  */
 
-const VERTEX = `attribute vec2 place; attribute vec3 tint; attribute float strength; uniform vec2 scale, middle; uniform float size; varying vec4 colour;
-  void main() { gl_Position = vec4((place - middle) * scale, 0., 1.); gl_PointSize = size * (strength > 1.5 ? 2. : 1.); colour = vec4(tint, strength > 1.5 ? 1. : .8 * strength); if (strength == 0.) gl_Position = vec4(9., 9., 9., 1.); }`;
-const FRAGMENT = `precision mediump float; varying vec4 colour;
-  void main() { if (length(gl_PointCoord - .5) > .5) discard; gl_FragColor = colour; }`;
+import { audienceForm } from "./audience.js";
+import { colourOf } from "./colours.js";
+import { downloadTable, made } from "./elements.js";
+import { painter } from "./painter.js";
+import { nextInOrder, nextToward } from "./stepping.js";
+
+const HELP = "Arrows move, + and − zoom, 0 shows all. Shift and an arrow go to the next dot there, n and p through all or those that were found, Enter lists the neighbours of a dot, / searches, Escape clears.";
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-
-const hue = (g) => (g * 137.508 + 210) % 360;
-const colour = (g) => `hsl(${hue(g)} 65% ${g % 2 ? 42 : 55}%)`;
-const rgb = (g) => { const l = g % 2 ? .42 : .55, a = .65 * Math.min(l, 1 - l); return [0, 8, 4].map((k) => { const m = (k + hue(g) / 30) % 12; return l - a * Math.max(-1, Math.min(m - 3, 9 - m, 1)); }); };
-
-function made(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  const { label, ...others } = properties;
-  Object.assign(element, others);
-  if (label) element.setAttribute("aria-label", label);
-  element.append(...children);
-  return element;
-}
 
 /** Places as pairs between -0.95 and 0.95, of one scale, and how to bring others there. */
 function fitted({ x, y }) {
@@ -33,66 +24,32 @@ function fitted({ x, y }) {
   return { places, fit };
 }
 
-/** What draws the points, or null without WebGL; `strength` of a point is 0 if it is not shown, above 1 if it is chosen. */
-function painter(canvas, places, numbers, nGroups, strength) {
-  const gl = canvas.getContext("webgl", { antialias: true, premultipliedAlpha: false, preserveDrawingBuffer: true });
-  if (!gl) return null;
-  const n = numbers.length, program = gl.createProgram(), at = {};
-  for (const [type, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-    const shader = gl.createShader(type);
-    gl.shaderSource(shader, source); gl.compileShader(shader); gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program); gl.useProgram(program);
-  const tints = new Float32Array(n * 3), each = Array.from({ length: nGroups }, (_, g) => rgb(g));
-  for (let i = 0; i < n; i++) tints.set(each[numbers[i]], 3 * i);
-  const fill = (name, size, values) => { const b = gl.createBuffer(), a = gl.getAttribLocation(program, name); gl.bindBuffer(gl.ARRAY_BUFFER, b); gl.bufferData(gl.ARRAY_BUFFER, values, gl.DYNAMIC_DRAW); gl.enableVertexAttribArray(a); gl.vertexAttribPointer(a, size, gl.FLOAT, false, 0, 0); return b; };
-  fill("place", 2, places); fill("tint", 3, tints);
-  const strengths = fill("strength", 1, strength);
-  for (const name of ["scale", "middle", "size"]) at[name] = gl.getUniformLocation(program, name);
-  gl.enable(gl.BLEND); gl.blendFuncSeparate(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE);
-  return {
-    choose() { gl.bindBuffer(gl.ARRAY_BUFFER, strengths); gl.bufferSubData(gl.ARRAY_BUFFER, 0, strength); },
-    paint(view, scale) {
-      const ratio = devicePixelRatio || 1;
-      canvas.width = canvas.clientWidth * ratio; canvas.height = canvas.clientHeight * ratio;
-      gl.viewport(0, 0, canvas.width, canvas.height); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT);
-      gl.uniform2fv(at.scale, scale); gl.uniform2f(at.middle, view.x, view.y);
-      gl.uniform1f(at.size, ratio * Math.min(12, Math.max(2.5, 160 / Math.sqrt(n)) * Math.sqrt(view.zoom)));
-      gl.drawArrays(gl.POINTS, 0, n);
-    },
-    end() { gl.getExtension("WEBGL_lose_context")?.loseContext(); },
-  };
-}
-
-/** Save rows of text as a CSV file (RFC 4180, with newlines of Unix). */
-export function downloadTable(name, rows) {
-  const cell = (text) => /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  const lines = rows.map((row) => row.map(cell).join(",") + "\n"), link = made("a", { download: name });
-  link.href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-
 /**
  * Fill `place`, an element with a size, with a map.
  *
- * data: `id`, the name of the ids; `ids`, `titles`, `x`, `y` and `numbers` of each point; `groups`, by number; `labels`,
- * each with a `name`, `x` and `y`; and `hidden`, the numbers of the points that answers leave out.
+ * data: `id`, the name of the ids; `ids`, `titles`, `x` and `y` of each point; `colorings`, each with a `name`, `groups`, and
+ * the `numbers` of the groups of each point; `labels`, each with a `name`, `x` and `y`; and `hidden`, the numbers of the points that answers leave out.
  * near: gets the number of a point; returns, or promises, the nearest: each with an `id`, a `score`, and `at`, the number
  * of its point, or undefined.
  * open: what to do with a point that is asked for; without it, none can be.
+ * audience: `label`, and `ask`, which gets the numbers of the chosen points and how many others like them to find, and
+ * promises these as `near` does, the best first; without it, their ids can only be downloaded.
  * keys: where keys are listened to.
  * Returns a function that ends it.
  */
-export function drawMap(place, data, { near, open, heading, level = "h2", keys = place, fail = (error) => { throw error; } }) {
-  const n = data.ids.length, { numbers, titles } = data, ids = data.ids.map(String);
+export function drawMap(place, data, { near, open, audience, heading, level = "h2", keys = place, fail = (error) => { throw error; } }) {
+  const n = data.ids.length, { titles } = data, ids = data.ids.map(String);
   const { places, fit } = fitted(data);
   const words = titles.map((title, i) => (title + "\n" + ids[i]).toLowerCase());
-  const hidden = new Set(data.hidden), shown = data.groups.map(() => true), strength = new Float32Array(n).fill(1);
+  const hidden = new Set(data.hidden), strength = new Float32Array(n).fill(1);
   const ending = new AbortController(), { signal } = ending;
-  let picked = null, lasso = null, view = { x: 0, y: 0, zoom: 1 }, waiting = false, asked = 0;
+  let { groups, numbers } = data.colorings[0], shown = [];
+  let picked = null, lasso = null, view = { x: 0, y: 0, zoom: 1 }, waiting = false, asked = 0, at = -1;
 
-  const canvas = made("canvas", { tabIndex: 0, label: "Map: arrows move, plus and minus zoom, 0 shows all" });
+  const canvas = made("canvas", { tabIndex: 0, label: "Map" });
+  const help = made("p", { className: "help", id: "map-help" }, HELP);
+  const ring = made("div", { className: "ring", ariaHidden: "true", hidden: true });
+  const spoken = made("p", { className: "spoken", role: "status", label: "Dot" });
   const loop = made("div", { className: "lasso", ariaHidden: "true", hidden: true });
   const names = made("div", { className: "names", ariaHidden: "true" });
   const search = made("input", { className: "search", type: "search", placeholder: "Search titles and ids ( / )", label: "Search" });
@@ -102,36 +59,54 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   const named = made("input", { type: "checkbox", checked: true });
   const naming = made("label", { hidden: !data.labels.length }, named, "Names");
   const nearest = made("ol", { className: "near", label: "Nearest", hidden: true });
-  const legend = made("div", { className: "legend" });
+  const legend = made("div", { className: "legend", role: "group", label: "Groups to show" });
+  const colouring = made("select", { className: "coloring" }, ...data.colorings.map(({ name }) => made("option", {}, name)));
+  const colourings = made("label", { hidden: data.colorings.length < 2 }, "Colour by", colouring);
   const tools = made("div", { className: "tools" }, select, save, naming);
+  const like = audience && audienceForm(audience.label, data.id, (size) => { const seeds = chosen(); return list(seeds, () => audience.ask(seeds, size)); });
+  if (like) tools.append(like);
   const tip = made("div", { className: "tip", role: "tooltip", hidden: true });
+  // On a phone it would cover the map, so there it begins closed, as a bar at the bottom.
+  const controls = made("details", { open: !matchMedia("(max-width: 600px)").matches }, made("summary", {}, made(level, {}, heading)), search, tools, nearest, colourings, legend, help);
+  canvas.setAttribute("aria-describedby", help.id);
   place.classList.add("map");
-  place.replaceChildren(canvas, loop, names, made("div", { className: "panel" }, made(level, {}, heading), search, said, tools, nearest, legend), tip);
+  place.replaceChildren(canvas, loop, names, ring, made("div", { className: "panel" }, controls, said), tip, spoken);
 
   const labels = data.labels.map(({ name, x, y }) => {
     const span = made("span", {}, name);
     names.append(span);
     return [span, ...fit(x, y)];
   });
-  data.groups.forEach((name, g) => {
-    const box = made("input", { type: "checkbox", checked: true }), dot = made("i");
-    dot.style.background = colour(g);
-    box.onchange = () => { shown[g] = box.checked; choose(); };
-    legend.append(made("label", {}, box, dot, name));
-  });
-
-  const points = painter(canvas, places, numbers, data.groups.length, strength);
+  const points = painter(canvas, places, strength), dark = matchMedia("(prefers-color-scheme: dark)");
+  /** Colour by another way; all groups are shown. */
+  function colour() {
+    ({ groups, numbers } = data.colorings[colouring.selectedIndex]);
+    shown = groups.map(() => true);
+    legend.replaceChildren(...groups.map((name, g) => {
+      const box = made("input", { type: "checkbox", checked: true });
+      box.onchange = () => { shown[g] = box.checked; choose(); };
+      return made("label", {}, box, made("i"), name);
+    }));
+    tint();
+    choose();
+  }
+  function tint() {
+    const colours = groups.map((_, g) => colourOf(g, dark.matches ? "dark" : "light"));
+    legend.querySelectorAll("i").forEach((dot, g) => { dot.style.background = `rgb(${colours[g].map((c) => Math.round(255 * c)).join()})`; });
+    points?.tint(numbers, colours);
+    later();
+  }
   const size = () => [Math.max(1, canvas.clientWidth), Math.max(1, canvas.clientHeight)];
   const scale = () => { const [w, h] = size(), least = Math.min(w, h); return [view.zoom * least / w, view.zoom * least / h]; };
   function draw() {
     waiting = false;
     if (!points || signal.aborted) return;
-    const [a, b] = scale(), [w, h] = size();
-    points.paint(view, [a, b]);
-    for (const [span, x, y] of labels) {
-      span.style.transform = `translate(-50%, -50%) translate(${((x - view.x) * a + 1) * w / 2}px, ${(1 - (y - view.y) * b) * h / 2}px)`;
+    points.paint(view, scale());
+    for (const [span, x, y] of at < 0 ? labels : [...labels, [ring, places[2 * at], places[2 * at + 1]]]) {
+      span.style.transform = `translate(-50%, -50%) translate(${onScreen(x, y).map((each) => `${each}px`).join()})`;
     }
   }
+  const onScreen = (x, y) => { const [a, b] = scale(), [w, h] = size(); return [((x - view.x) * a + 1) * w / 2, (1 - (y - view.y) * b) * h / 2]; };
   const later = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } };
   const local = (e) => { const box = canvas.getBoundingClientRect(); return [e.clientX - box.left, e.clientY - box.top]; };
   const spot = (x, y) => { const [a, b] = scale(), [w, h] = size(); return [view.x + (2 * x / w - 1) / a, view.y - (2 * y / h - 1) / b]; };
@@ -151,13 +126,26 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     }
     return best;
   }
+  const told = (i) => `${titles[i]} (${ids[i]}) – ${groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
   function tell(i, x, y) {
     tip.hidden = i < 0;
     if (i < 0) return;
     const [w, h] = size();
-    tip.textContent = `${titles[i]} (${ids[i]}) – ${data.groups[numbers[i]]}${hidden.has(i) ? ", hidden" : ""}`;
+    tip.textContent = told(i);
     tip.style.left = Math.max(0, Math.min(x + 12, w - tip.offsetWidth - 8)) + "px";
     tip.style.top = Math.max(0, Math.min(y + 12, h - tip.offsetHeight - 8)) + "px";
+  }
+  /** Put the keyboard's ring around a point, bring it into view, and say what it is; -1 for none. */
+  function step(i) {
+    at = i;
+    ring.hidden = at < 0;
+    spoken.textContent = at < 0 ? "" : told(at);
+    if (at >= 0) {
+      const [w, h] = size(), [x, y] = onScreen(places[2 * at], places[2 * at + 1]);
+      if (x < 0 || y < 0 || x > w || y > h) [view.x, view.y] = [places[2 * at], places[2 * at + 1]];
+      tell(at, ...onScreen(places[2 * at], places[2 * at + 1]));
+    } else tell(-1);
+    later();
   }
   function choose() {
     const wanted = search.value.trim().toLowerCase();
@@ -169,6 +157,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     }
     said.textContent = points ? `${found} of ${n}` : "This browser has no WebGL, which draws the map.";
     save.hidden = !wanted && !picked;
+    if (like) like.hidden = save.hidden;
     points?.choose();
     later();
   }
@@ -179,26 +168,30 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
     choose();
   }
   function go(i) { [view.x, view.y] = [places[2 * i], places[2 * i + 1]]; about(i); }
-  async function about(i) {
-    pick([i]);
+  /** Choose points, and list what the answer to a question about them has, if no other was asked meanwhile. */
+  async function list(chosen, answer, first = []) {
+    pick(chosen);
     const question = asked;
     try {
-      const found = await near(i);
+      const found = await answer();
       if (question !== asked || signal.aborted) return;
-      pick([i, ...found.map(({ at }) => at).filter((at) => at !== undefined)]);
-      nearest.replaceChildren(...[{ id: ids[i], at: i }, ...found].map(({ id, score, at }, rank) => {
-        const title = at === undefined ? String(id) : titles[at];
+      pick([...first.map(({ at }) => at), ...found.map(({ at }) => at).filter((at) => at !== undefined)]);
+      nearest.replaceChildren(...[...first, ...found].map(({ id, score, at }, place) => {
+        const title = at === undefined ? String(id) : titles[at], rank = place + 1 - first.length;
         const button = made("button", { type: "button", title: String(id), disabled: at === undefined }, rank ? `${title} ${score.toFixed(3)}` : title);
         button.onclick = () => go(at);
         const row = made("li", { value: rank }, button);
-        if (open && !rank) row.append(" ", made("button", { type: "button", className: "open", onclick: () => open(i) }, "Open"));
+        if (open && !rank) row.append(" ", made("button", { type: "button", className: "open", onclick: () => open(at) }, "Open"));
         return row;
       }));
       nearest.hidden = false;
+      return found;
     } catch (error) {
       if (question === asked) fail(error);
     }
   }
+  const about = (i) => list([i], () => near(i), [{ id: ids[i], at: i }]);
+  const chosen = () => Array.from(strength.keys()).filter((i) => strength[i] > 1);
   function within(polygon) {
     const corners = polygon.map(([x, y]) => spot(x, y)), found = [];
     for (let i = 0; i < n; i++) {
@@ -221,7 +214,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   named.onchange = () => { names.hidden = !named.checked; };
   select.onclick = () => { select.ariaPressed = String(select.ariaPressed !== "true"); };
   save.onclick = () => {
-    downloadTable(`${data.id}s.csv`, [data.id, ...ids.filter((_, i) => strength[i] > 1)].map((id) => [id]));
+    downloadTable(`${data.id}s.csv`, [data.id, ...chosen().map((i) => ids[i])].map((id) => [id]));
   };
   search.oninput = () => pick(null);
   const down = new Map();
@@ -241,6 +234,7 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   };
   canvas.onpointermove = (e) => {
     const was = down.get(e.pointerId), now = local(e);
+    if (at >= 0 && was) step(-1); // the pointer took over
     if (!was) return tell(under(...now), ...now);
     moved += Math.hypot(now[0] - was[0], now[1] - was[1]);
     if (lasso && down.size === 1) { lasso.push(now); outline(lasso); }
@@ -258,11 +252,14 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
       if (e.key === "Enter") { const i = strength.findIndex((each) => each > 1); if (i >= 0) go(i); }
       return;
     }
-    if (e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.key === "/") search.focus();
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches?.("select")) return;
+    const next = e.shiftKey && STEPS[e.key] ? nextToward(places, strength, at, [view.x, view.y], STEPS[e.key]) : e.key === "n" || e.key === "p" ? nextInOrder(strength, at, e.key === "n" ? 1 : -1) : null;
+    if (next !== null) { if (next >= 0) step(next); }
+    else if (e.key === "Enter" && e.target === canvas && at >= 0) about(at);
+    else if (e.key === "/") { controls.open = true; search.focus(); }
     else if (e.key === "+" || e.key === "=") zoom(1.4);
     else if (e.key === "-") zoom(1 / 1.4);
-    else if (e.key === "Escape") pick(null);
+    else if (e.key === "Escape") { step(-1); pick(null); }
     else if (e.key === "0") { view = { x: 0, y: 0, zoom: 1 }; later(); }
     else if (STEPS[e.key]) { view.x += STEPS[e.key][0] * .2 / view.zoom; view.y += STEPS[e.key][1] * .2 / view.zoom; later(); }
     else return;
@@ -270,6 +267,8 @@ export function drawMap(place, data, { near, open, heading, level = "h2", keys =
   }, { signal });
   const watching = new ResizeObserver(later);
   watching.observe(place);
-  choose();
+  dark.addEventListener("change", tint, { signal });
+  colouring.onchange = colour;
+  colour();
   return () => { ending.abort(); watching.disconnect(); points?.end(); place.replaceChildren(); };
 }

@@ -5,6 +5,11 @@ import { drawMap } from "./drawing/map.js";
 import { element } from "./dom.js";
 
 const SIMILAR = { item: "similarItems", user: "similarUsers" };
+// What finds others like several: the endpoint, how it takes them, and what the button says.
+const LIKE_SEVERAL = {
+  item: { method: "similarItems", seeds: "positive", label: "Find items like these" },
+  user: { method: "usersForItem", seeds: "userIds", label: "Make an audience" },
+};
 const NEAREST = 10;
 // A map of a million points takes longer than other answers.
 const TIMEOUT = 120_000;
@@ -55,17 +60,21 @@ export class MapView {
   #draw(client, map, signal) {
     const { model, entity, version, ids } = map;
     const numbers = new Map(ids.map((id, i) => [id, i]));
-    const near = async (i) => {
-      const request = { modelName: model, [`${entity}Id`]: ids[i], limit: NEAREST };
-      const answer = await client[SIMILAR[entity]](request, { signal });
+    const answered = async (method, request) => {
+      const answer = await client[method]({ modelName: model, ...request }, { signal });
       if (answer.version !== version) {
         this.show(client, model, entity).catch(this.#fail); // another version went live
         return [];
       }
       return answer.results.map(({ id, score }) => ({ id, score, at: numbers.get(id) }));
     };
+    const { method, seeds, label } = LIKE_SEVERAL[entity];
     this.#end = drawMap(this.#place, { ...map, id: `${entity}_id` }, {
-      near,
+      near: (i) => answered(SIMILAR[entity], { [`${entity}Id`]: ids[i], limit: NEAREST }),
+      audience: {
+        label,
+        ask: (chosen, size) => answered(method, { [seeds]: chosen.map((i) => ids[i]), limit: size }),
+      },
       open: (i) => this.#open(entity, ids[i]),
       heading: `${ids.length.toLocaleString("en")} ${entity}s of ${model}, version ${version}`,
       fail: this.#fail,

@@ -3,7 +3,7 @@
 import { Columns } from "./columns.js";
 import { movesFrom, movesTo } from "./comparison.js";
 import { byId, element, firstStop } from "./dom.js";
-import { downloadTable } from "./drawing/map.js";
+import { downloadTable } from "./drawing/elements.js";
 import { attributesOf, cell, clamped, nameOf } from "./values.js";
 
 /** Make a button that picks a user or an item, with its name, if it has one, and its id. */

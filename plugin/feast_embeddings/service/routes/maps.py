@@ -28,6 +28,14 @@ class MapLabel(BaseModel):
     y: float
 
 
+class MapColoring(BaseModel):
+    """A way to colour the points."""
+
+    name: str = Field(description="What the colours say, such as an attribute.")
+    groups: list[str] = Field(description="Those with one colour.")
+    numbers: list[int] = Field(description="Each point's place in `groups`, from 0, in the order of `ids`.")
+
+
 class MapAnswer(BaseModel):
     """A map: users or items in the plane, those with like vectors near each other."""
 
@@ -38,8 +46,7 @@ class MapAnswer(BaseModel):
     titles: list[str] = Field(description="What to say of each, in the order of `ids`.")
     x: list[float] = Field(description="In the order of `ids`.")
     y: list[float] = Field(description="In the order of `ids`.")
-    groups: list[str] = Field(description="The colours.")
-    numbers: list[int] = Field(description="Each one's place in `groups`, from 0, in the order of `ids`.")
+    colorings: list[MapColoring] = Field(description="The ways to colour them, one at least.")
     labels: list[MapLabel] = Field(description="The segments that have a name.")
     hidden: list[int] = Field(description="The places in `ids`, from 0, of those that other answers leave out.")
 
@@ -70,8 +77,10 @@ def add_map_routes(router: GuardedRouter, calls: Calls, settings: ServiceSetting
                 # To a thousandth: a map is some hundred units wide.
                 "x": found.places[:, 0].round(3).tolist(),
                 "y": found.places[:, 1].round(3).tolist(),
-                "groups": found.groups,
-                "numbers": found.numbers.tolist(),
+                "colorings": [
+                    {"name": each.name, "groups": each.groups, "numbers": each.numbers.tolist()}
+                    for each in found.colourings
+                ],
                 "labels": [{"name": name, "x": x, "y": y} for x, y, name in found.labels],
                 "hidden": found.rows_of(store.hidden(entity)),
             }
