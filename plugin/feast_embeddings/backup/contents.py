@@ -15,6 +15,7 @@ from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import InputError
 
 __all__ = [
+    "ADDED",
     "EVENTS",
     "FORMAT_VERSION",
     "HIDDEN",
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-MANIFEST, REGISTRY, EVENTS, HIDDEN = "manifest.json", "registry.pb", "events.sqlite", "hidden.json"
+MANIFEST, REGISTRY, EVENTS = "manifest.json", "registry.pb", "events.sqlite"
+HIDDEN, ADDED = "hidden.json", "attributes.json"
 # No other file is read: a name from elsewhere must not lead out of the folder.
 _NAME = re.compile(
     r"registry\.pb|collections/\d+\.parquet|"
