@@ -35,7 +35,8 @@ HIDDEN, ADDED = "hidden.json", "attributes.json"
 # No other file is read: a name from elsewhere must not lead out of the folder.
 _NAME = re.compile(
     r"registry\.pb|collections/\d+\.parquet|"
-    r"models/[a-z][a-z0-9_]{0,39}/(events\.sqlite|hidden\.json|versions/\d{8}T\d{9}Z/[A-Za-z0-9_][A-Za-z0-9_.-]*)"
+    r"models/[a-z][a-z0-9_]{0,39}/"
+    r"(events\.sqlite|(hidden|attributes)\.json|versions/\d{8}T\d{9}Z/[A-Za-z0-9_][A-Za-z0-9_.-]*)"
 )
 
 
