@@ -17,6 +17,7 @@ from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
 from feast_embeddings.analysis.traits import Values, seen_values, traits_of
 from feast_embeddings.artifact import EmbeddingTable
+from feast_embeddings.cli import table
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import init_repo
 
@@ -226,6 +227,15 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
     assert command("segments", "--entity", "item", "-k", "few", *where).code == 2
     ran = command("segments", "--entity", "item", "--filter", "category = 'none'", *where)
     assert (ran.code, "no item of model 'shop' has a vector" in ran.err) == (2, True)
+
+
+def test_a_terminal_gets_tables_that_fit(command: Command, common_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("segments", "-k", 3, "--entity", "item", "--repo", common_shop.repo.path)
+    whole = command(*asked).out.splitlines()
+    monkeypatch.setattr(table, "_terminal_width", lambda: 70)
+    lines = command(*asked).out.splitlines()
+    assert max(map(len, lines)) <= 70 < max(map(len, whole))
+    assert len(lines) == len(whole)
 
 
 def test_saved_segments_are_an_attribute(command: Command, planted: npt.NDArray[np.int64], tmp_path: Path) -> None:

@@ -10,14 +10,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from feast_embeddings.errors import InputError, MissingExtraError
+from feast_embeddings.errors import InputError, MissingExtraError, import_extra
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from sklearn.utils.validation import check_is_fitted, validate_data
-    from threadpoolctl import threadpool_limits
 except ImportError:
     raise MissingExtraError("EmbeddingColumns", "analysis", "scikit-learn") from None
 
@@ -76,7 +75,8 @@ class EmbeddingColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
             raise InputError(f"centroids={self.centroids} takes as many distinct vectors, got {distinct}")
         self.mean_, self.components_ = np.zeros(x.shape[1]), np.empty((0, x.shape[1]))
         self.centroids_ = np.empty((0, x.shape[1]))
-        with threadpool_limits(1):  # sums in one order
+        threads = import_extra("threadpoolctl", "EmbeddingColumns", "analysis")
+        with threads.threadpool_limits(1):  # sums in one order
             if self.pca:
                 found = PCA(self.pca, svd_solver="full").fit(x)
                 self.mean_, self.components_ = found.mean_, found.components_

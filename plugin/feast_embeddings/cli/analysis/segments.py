@@ -18,6 +18,7 @@ from feast_embeddings.cli.options import (
     repo_option,
 )
 from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.cli.table import fitting
 from feast_embeddings.errors import InputError, MissingSideError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _print(members: Members, found: Segments) -> None:
         }
         for each in found.segments
     ]
-    click.echo(pd.DataFrame(rows).to_string(index=False))
+    click.echo(fitting(pd.DataFrame(rows)))
     if found.without:
         click.echo(f"{found.without:,} {members.entity}s are in no segment")
     if found.moved is not None and found.kept is not None:
