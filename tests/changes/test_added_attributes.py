@@ -50,13 +50,13 @@ def test_a_dictionary_is_what_is_served(shop: Shop) -> None:
         numbers = {
             id: int(n) for id, n in zip(ITEMS, rng.integers(1, 4, len(ITEMS)), strict=True) if rng.random() < 0.6
         }
-        done = store.set_attributes({id: {"segment": n} for id, n in numbers.items()}, new={"segment": "int"})
+        done = store.set_attributes({id: {"segment": n} for id, n in numbers.items()}, add={"segment": "int"})
         assert done.items == len(numbers)
         for id, number in numbers.items():
             model.setdefault(id, {})["segment"] = number
         if step == 1:
             values = {"note": "Füß", "rank": 0.1 + 0.2, "is_new": True, "seen_at": "2026-03-01", "words": ["a", "b"]}
-            store.set_attributes({"sku-1": values}, new=NEW)
+            store.set_attributes({"sku-1": values}, add=NEW)
             model.setdefault("sku-1", {}).update(values | {"seen_at": datetime(2026, 3, 1, tzinfo=UTC)})
         if step == 2:
             # The data of its training are newer than the values, which are in no training.
@@ -85,7 +85,7 @@ def test_a_dictionary_is_what_is_served(shop: Shop) -> None:
 
 def test_a_pushed_row_keeps_them(shop: Shop) -> None:
     store = store_of(shop)
-    store.set_attributes({id: {"segment": 3} for id in ITEMS}, new={"segment": "int"})
+    store.set_attributes({id: {"segment": 3} for id in ITEMS}, add={"segment": "int"})
     exported = store.export("item").read_all().drop_columns(["segment"]).to_pandas().head(2)
     exported["event_timestamp"] = LATER
     exported["created_timestamp"] = LATER
@@ -105,7 +105,7 @@ def test_a_training_that_has_it_takes_over(shop: Shop) -> None:
     publish_any(shop.feature_store, without)
     with pytest.raises(InputError, match="no attribute 'stock' to set"):
         store.set_attributes(given)
-    store.set_attributes(given, new={"stock": "int"})
+    store.set_attributes(given, add={"stock": "int"})
     assert store.page("item", filter="stock = 5").ids == ["sku-1"]
     having = version(shop.repo.data, 2)
     shop.feature_store.apply(list(views(shop)))
@@ -137,9 +137,9 @@ def test_what_cannot_be_added(common_shop_here: Shop, new: dict[str, str], messa
     shop = common_shop_here
     (name,) = new
     with pytest.raises(InputError, match=message):
-        store_of(shop).set_attributes({"sku-1": {name: 1}}, new=new)
+        store_of(shop).set_attributes({"sku-1": {name: 1}}, add=new)
     with pytest.raises(InputError, match="has to be a whole number"):
-        store_of(shop).set_attributes({"sku-1": {"segment": "one"}}, new={"segment": "int"})
+        store_of(shop).set_attributes({"sku-1": {"segment": "one"}}, add={"segment": "int"})
     assert served(shop) == rows(0)
     assert not (shop.repo.data / "shop.attributes.json").exists()
 
@@ -151,7 +151,7 @@ def add_and_die(_: Any, repo: str, id: str, number: int) -> None:
     from feast_embeddings.engines.embedded.engine import EmbeddedEngine
 
     EmbeddedEngine.set_payload = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
-    EmbeddingStore(FeatureStore(repo), "shop").set_attributes({id: {"segment": number}}, new={"segment": "int"})
+    EmbeddingStore(FeatureStore(repo), "shop").set_attributes({id: {"segment": number}}, add={"segment": "int"})
 
 
 @pytest.mark.parametrize("request_param", ["embedded"])
@@ -182,8 +182,8 @@ def test_the_command(shop: Shop, command: Command, tmp_path: Path) -> None:
     refused = command(*asked)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "items have no attribute 'segment' to set" in refused.err
-    assert "NAME:TYPE" in command(*asked, "--new", "segment").err
-    assert command(*asked, "--new", "segment:int", "--new", "words:texts").code == 0
+    assert "NAME:TYPE" in command(*asked, "--add", "segment").err
+    assert command(*asked, "--add", "segment:int", "--add", "words:texts").code == 0
     assert added(store_of(shop)) == {"sku-1": {"segment": 3, "words": ["a"]}}
     assert served(shop) == rows(0)
     assert command("doctor", "--repo", shop.repo.path, "--max-age", 100_000).code == 0

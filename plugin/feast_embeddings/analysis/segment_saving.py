@@ -56,9 +56,9 @@ def save_segments(store: EmbeddingStore, members: Members, found: Segments, name
     values = {
         id: {name: number or None} for id, number in zip(members.ids.to_pylist(), found.numbers.tolist(), strict=True)
     }
-    new = {name: "int"}
+    add = {name: "int"}
     return (
-        store.set_attributes(users=values, new=new)
+        store.set_attributes(users=values, add=add)
         if members.entity == "user"
-        else store.set_attributes(items=values, new=new)
+        else store.set_attributes(items=values, add=add)
     )

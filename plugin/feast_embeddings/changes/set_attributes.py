@@ -63,15 +63,15 @@ def set_attributes(
     *,
     items: Given | None = None,
     users: Given | None = None,
-    new: Mapping[str, str] | None = None,
+    add: Mapping[str, str] | None = None,
 ) -> AttributesSet:
     """Set attributes of users and items of the live version; None sets a null. Everything else stays as it is.
 
     Vectors, event timestamps and other attributes do not change. Ids that the version does not have are left out.
 
     Args:
-        new: attributes to add to the sides for which values are given, and the names of their types, see `named_type`.
-            One that is there already stays.
+        add: attributes that are new to the sides for which values are given, and the names of their types, see
+            `named_type`. One that is there already stays.
 
     Raises:
         InputError: nothing is given, an attribute is not one of the model, or an id or value is not of its type;
@@ -87,7 +87,7 @@ def set_attributes(
         if entity not in sides:
             raise missing_side(model, entity)
         computed = _computed(data, model, entity)
-        added[entity] = new_types(sides[entity], new or {}, computed)
+        added[entity] = new_types(sides[entity], add or {}, computed)
         values[entity] = _checked(sides[entity], given, added[entity], computed)
     if not any(values.values()):
         raise InputError("set_attributes: expected users or items with attributes to set, got none")
@@ -190,7 +190,7 @@ def _checked(
                 there = ", ".join(f"{known} ({expected_kind(kind)})" for known, kind in types.items()) or "none"
                 raise InputError(
                     f"{side.entity}s have no attribute {str(name)!r:.80} to set; there are {there}; to add one, name "
-                    "it and its type as new"
+                    "it and its type with add"
                 )
             where = f"{side.entity} {id!r:.80}: attribute {name!r}"
             checked.setdefault(id, {})[name] = types[name].name, checked_value(value, types[name], where)
