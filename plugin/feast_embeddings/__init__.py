@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from feast_embeddings.artifact import trained_models
     from feast_embeddings.errors import EmbeddingsError
+    from feast_embeddings.features.embedding_columns import EmbeddingColumns
     from feast_embeddings.features.embedding_features import EmbeddingFeatures
     from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
@@ -22,6 +23,7 @@ __all__ = [
     "ArrowComputeEngine",
     "ArrowComputeEngineConfig",
     "AtomicFileRegistryStore",
+    "EmbeddingColumns",
     "EmbeddingFeatures",
     "EmbeddingStore",
     "EmbeddingsError",
@@ -40,6 +42,7 @@ _HOME = {
     "ArrowComputeEngine": "online.compute_engine",
     "ArrowComputeEngineConfig": "online.compute_engine",
     "AtomicFileRegistryStore": "online.registry_store",
+    "EmbeddingColumns": "features.embedding_columns",
     "EmbeddingFeatures": "features.embedding_features",
     "EmbeddingStore": "query.store",
     "EmbeddingsError": "errors",

@@ -17,6 +17,7 @@ from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
 from feast_embeddings.analysis.traits import Values, seen_values, traits_of
 from feast_embeddings.artifact import EmbeddingTable
+from feast_embeddings.cli import table
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import init_repo
 
@@ -226,3 +227,62 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
     assert command("segments", "--entity", "item", "-k", "few", *where).code == 2
     ran = command("segments", "--entity", "item", "--filter", "category = 'none'", *where)
     assert (ran.code, "no item of model 'shop' has a vector" in ran.err) == (2, True)
+
+
+def test_a_terminal_gets_tables_that_fit(command: Command, common_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("segments", "-k", 3, "--entity", "item", "--repo", common_shop.repo.path)
+    whole = command(*asked).out.splitlines()
+    monkeypatch.setattr(table, "_terminal_width", lambda: 70)
+    lines = command(*asked).out.splitlines()
+    assert max(map(len, lines)) <= 70 < max(map(len, whole))
+    assert len(lines) == len(whole)
+
+
+def test_saved_segments_are_an_attribute(command: Command, planted: npt.NDArray[np.int64], tmp_path: Path) -> None:
+    """Filters find who is in a segment, and the next version's segments have the numbers of the one before."""
+    repo = init_repo(tmp_path / "repo")
+    members = members_of(planted)
+
+    def publish(seed: int) -> None:
+        noise = np.random.default_rng(seed).normal(0, 0.01, members.unit.shape)
+        items = EmbeddingTable(
+            members.ids,
+            (members.unit + noise).astype(np.float32),
+            np.ones(len(members), np.int64),
+            attributes=members.table.select(["category"]),
+        )
+        write_tables(repo.data, None, items, seed=seed)
+        if seed == 0:
+            apply(repo)
+        assert command("publish", "--repo", repo.path, "--allow-new-space").code == 0
+
+    def numbers() -> dict[str, int]:
+        listed = json.loads(command("list", "--repo", repo.path, "--entity", "item", "-k", 1000, "--json").out)
+        return {row["item_id"]: row["segment"] for row in listed["items"]}
+
+    publish(0)
+    asked = "segments", "--repo", repo.path, "--entity", "item", "--save-as", "segment"
+    for name, message in (("category", "not of segments"), ("space", "in use"), ("a b", "expected letters")):
+        refused = command(*asked[:-1], name)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert message in refused.err
+    done = command(*asked, "-k", 4)
+    assert (done.code, done.out.splitlines()[-1]) == (
+        0,
+        f"saved as the attribute 'segment' of {len(members)} items: --filter 'segment = 1'",
+    )
+    assert numbers() == dict(zip(members.ids.to_pylist(), (planted + 1).tolist(), strict=True))
+    found = command("list", "--repo", repo.path, "--entity", "item", "--filter", "segment = 2", "-k", 1000, "--json")
+    assert len(json.loads(found.out)["items"]) == SIZES[1]
+    before = numbers()
+    publish(1)
+    assert numbers() == before
+    # By another seed and number: those who stay keep the number, and a new segment has a new one.
+    again = json.loads(command(*asked, "-k", 5, "--seed", 3, "--json").out)
+    assert again["saved_as"] == "segment"
+    after = numbers()
+    assert again["moved"] == sum(after[id] != before[id] for id in before) < SIZES[0]
+    assert set(after.values()) == {1, 2, 3, 4, 5}
+    # A filter divides some, and leaves the others as they are.
+    command(*asked, "-k", 2, "--filter", "segment IN (1, 2)")
+    assert {id: n for id, n in numbers().items() if after[id] > 2} == {id: n for id, n in after.items() if n > 2}

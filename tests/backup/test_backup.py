@@ -77,6 +77,7 @@ class Shop:
         store.fold_in_users(new, push=True)
         store.add_interactions([CLICK, {"user_id": "u-2", "item_id": "sku-3"}])
         store.set_attributes(items={"sku-4": {"price": 99.5}, "sku-5": {"price": None}})
+        store.set_attributes(items={"sku-5": {"segment": 3}}, add={"segment": "int"})
         store.hide(items=["sku-6"], users=["u-3"])
         save_any_map(versions[1], "item")
         self.versions = [version.manifest.version for version in versions]
@@ -245,7 +246,7 @@ def test_replaces_what_came_since(shop: Shop, copy: Repo, backup: Path) -> None:
     feature_store = copy.feature_store()
     store = EmbeddingStore(feature_store, "shop")
     store.add_interactions([{"user_id": "u-1", "item_id": "sku-7"}])
-    store.set_attributes(items={"sku-4": {"price": 1.5}})
+    store.set_attributes(items={"sku-4": {"price": 1.5, "note": "since"}}, add={"note": "text"})
     store.hide(items=["sku-8"])
     publish_any(feature_store, train(copy, 2))
     damaged = copy.data / "shop" / shop.versions[1] / "users.parquet"

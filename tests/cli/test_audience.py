@@ -16,7 +16,7 @@ from tests.conftest import Command
 from tests.support.publishing import publish_any
 from tests.support.shop import AS_OF, Shop, apply, item_table, user_table, write_tables
 
-from feast_embeddings.cli.asking import answers
+from feast_embeddings.cli import table
 from feast_embeddings.query.answers import Neighbours
 from feast_embeddings.query.store import EmbeddingStore
 from feast_embeddings.repo import init_repo
@@ -168,7 +168,7 @@ def test_a_terminal_gets_lines_that_fit(command: Command, odd: str, monkeypatch:
     """Long texts are cut on a terminal; a pipe gets them whole."""
     asked = ("list", "--entity", "item", "--repo", odd, "--columns", "item_id,title")
     assert "long " * 59 in command(*asked).out
-    monkeypatch.setattr(answers, "_terminal_width", lambda: 60)
+    monkeypatch.setattr(table, "_terminal_width", lambda: 60)
     lines = command(*asked).out.splitlines()
     assert max(map(len, lines)) <= 60
     assert len(lines) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feast_embeddings.analysis.members import attribute_names, read_members
+from feast_embeddings.analysis.dimensions import Dimension, carrying
+from feast_embeddings.analysis.members import Members, attribute_names, read_members
+from feast_embeddings.analysis.traits import Values, seen_values
 from feast_embeddings.errors import InputError, MissingSideError, UnknownIdError
 from feast_embeddings.query.events.histories import history_now
 from feast_embeddings.query.searching.reasons import known_items, score_parts
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Nearness", "ScoreParts", "explain_nearness", "explain_score"]
 
+_DIMENSIONS = 3
+
 
 @dataclass(frozen=True)
 class Nearness:
@@ -32,6 +38,7 @@ class Nearness:
         shared_attributes: equal values; of lists, the common ones.
         with_first, with_second, with_both: users of each item, or items of each user; None if the model has no users.
         lift: how many times more often both come together than by chance; None if one has no interactions.
+        dimensions: those that carry most of the cosine after a varimax rotation, at most 3; all sum to the cosine.
     """
 
     version: str
@@ -42,6 +49,7 @@ class Nearness:
     with_second: int | None
     with_both: int | None
     lift: float | None
+    dimensions: list[Dimension]
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,15 @@ def explain_nearness(store: EmbeddingStore, entity: Entity, first: Id, second: I
         with_second=n_second,
         with_both=both,
         lift=both * n / (n_first * n_second) if both is not None and n_first and n_second else None,
+        dimensions=carrying(members, a, b, _DIMENSIONS, list(_seen(store, members))),
     )
+
+
+def _seen(store: EmbeddingStore, members: Members) -> Iterator[Values]:
+    """Yield what users have seen."""
+    if members.entity == "user":
+        with suppress(MissingSideError):  # users alone
+            yield from seen_values(members, read_members(store, "item"))
 
 
 def explain_score(store: EmbeddingStore, user: Id, item: Id) -> ScoreParts:

@@ -8,6 +8,7 @@
     models/<model>/versions/<version>/<file>     the files of a version
     models/<model>/events.sqlite                 interactions and attributes that came after the training
     models/<model>/hidden.json                   who is hidden
+    models/<model>/attributes.json               attributes that were added without a training
 
 What people write is not in it: feature_store.yaml, which may hold passwords, embeddings.toml and definitions.
 """

@@ -15,6 +15,7 @@ from feast_embeddings.engines.engine import CollectionSpec
 from feast_embeddings.errors import InputError
 
 __all__ = [
+    "ADDED",
     "EVENTS",
     "FORMAT_VERSION",
     "HIDDEN",
@@ -29,11 +30,13 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-MANIFEST, REGISTRY, EVENTS, HIDDEN = "manifest.json", "registry.pb", "events.sqlite", "hidden.json"
+MANIFEST, REGISTRY, EVENTS = "manifest.json", "registry.pb", "events.sqlite"
+HIDDEN, ADDED = "hidden.json", "attributes.json"
 # No other file is read: a name from elsewhere must not lead out of the folder.
 _NAME = re.compile(
     r"registry\.pb|collections/\d+\.parquet|"
-    r"models/[a-z][a-z0-9_]{0,39}/(events\.sqlite|hidden\.json|versions/\d{8}T\d{9}Z/[A-Za-z0-9_][A-Za-z0-9_.-]*)"
+    r"models/[a-z][a-z0-9_]{0,39}/"
+    r"(events\.sqlite|(hidden|attributes)\.json|versions/\d{8}T\d{9}Z/[A-Za-z0-9_][A-Za-z0-9_.-]*)"
 )
 
 

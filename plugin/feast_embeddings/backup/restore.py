@@ -22,13 +22,13 @@ from feast_embeddings.artifact.history import refresh_history
 from feast_embeddings.artifact.model_folder import writing
 from feast_embeddings.artifact.table_files import sha256_of
 from feast_embeddings.backup.container import check_room, opened, scratch_folder
-from feast_embeddings.backup.contents import EVENTS, HIDDEN, REGISTRY, Contents, read_contents, verify_files
+from feast_embeddings.backup.contents import ADDED, EVENTS, HIDDEN, REGISTRY, Contents, read_contents, verify_files
 from feast_embeddings.backup.points import read_points
 from feast_embeddings.backup.write import Progress, models_of
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.engines.room import room_for
 from feast_embeddings.errors import EngineError, InputError
-from feast_embeddings.events import event_log_of, hidden_of
+from feast_embeddings.events import added_attributes_of, event_log_of, hidden_of
 from feast_embeddings.files import writer_lock, written_whole
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.table_names import collection_name
@@ -233,15 +233,16 @@ def _replaced_files(
 
 
 def _replace_model_files(data: Path, model: str, source: Path, scratch: Path, undo: contextlib.ExitStack) -> None:
-    log, hidden = event_log_of(data, model), hidden_of(data, model)
+    log = event_log_of(data, model)
     before = scratch / f"{model}.before"
     with log.changing():
         if log.path.exists():
             log.copy_to(before)
         undo.callback(log.replace_by, before if before.exists() else None)
         log.replace_by(source / EVENTS if (source / EVENTS).is_file() else None)
-    undo.callback(hidden.replace_by, hidden.all())
-    hidden.replace_by(json.loads((source / HIDDEN).read_bytes()) if (source / HIDDEN).is_file() else {})
+    for name, file in ((HIDDEN, hidden_of(data, model)), (ADDED, added_attributes_of(data, model))):
+        undo.callback(file.replace_by, file.read())
+        file.replace_by(json.loads((source / name).read_bytes()) if (source / name).is_file() else {})
 
 
 def _registry_file(feature_store: FeatureStore, repo: Path) -> Path | None:

@@ -19,6 +19,7 @@ from feast_embeddings.artifact.model_folder import writing
 from feast_embeddings.artifact.table_files import sha256_of
 from feast_embeddings.backup.container import new_backup
 from feast_embeddings.backup.contents import (
+    ADDED,
     EVENTS,
     FORMAT_VERSION,
     HIDDEN,
@@ -31,7 +32,7 @@ from feast_embeddings.backup.contents import (
 from feast_embeddings.backup.points import write_points
 from feast_embeddings.engines.engine import CollectionSpec, Engine
 from feast_embeddings.errors import EngineError
-from feast_embeddings.events import event_log_of, hidden_of
+from feast_embeddings.events import added_attributes_of, event_log_of, hidden_of
 from feast_embeddings.model.sides import qdrant_store
 from feast_embeddings.online.view_tables import tables_of
 
@@ -118,9 +119,9 @@ def _write_model(data: Path, model: str, target: Path) -> None:
     log = event_log_of(data, model)
     if log.path.exists():
         log.copy_to(target / EVENTS)
-    hidden = hidden_of(data, model)
-    if hidden.path.exists():
-        (target / HIDDEN).write_text(json.dumps(hidden.all(), ensure_ascii=False))
+    for name, watched in ((HIDDEN, hidden_of(data, model)), (ADDED, added_attributes_of(data, model))):
+        if watched.path.exists():
+            (target / name).write_text(json.dumps(watched.read(), ensure_ascii=False))
     if not version_folders(data, model):
         return
     with writing(data / model):  # nothing is deleted or forgotten meanwhile

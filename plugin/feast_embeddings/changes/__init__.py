@@ -5,6 +5,6 @@ from __future__ import annotations
 
 from feast_embeddings.changes.forget import Forgotten, forget
 from feast_embeddings.changes.hide import Visibility, set_hidden
-from feast_embeddings.changes.set_attributes import AttributesSet, Given, set_attributes
+from feast_embeddings.changes.set_attributes import AttributesSet, Given, new_types, set_attributes
 
-__all__ = ["AttributesSet", "Forgotten", "Given", "Visibility", "forget", "set_attributes", "set_hidden"]
+__all__ = ["AttributesSet", "Forgotten", "Given", "Visibility", "forget", "new_types", "set_attributes", "set_hidden"]

@@ -6,29 +6,32 @@ call writes them; the next publish writes all that are newer than its training.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureStore
+from feast import FeatureStore, ValueType
 
 from feast_embeddings.arguments import Id, id_list
 from feast_embeddings.artifact import Entity, load_artifact
-from feast_embeddings.artifact.attributes import SOURCE
-from feast_embeddings.codec.attribute_values import checked_value, expected_kind
+from feast_embeddings.artifact.attributes import RESERVED_COLUMNS, SOURCE
+from feast_embeddings.codec.attribute_values import checked_value, expected_kind, named_type
 from feast_embeddings.engines.dropped import ask_live
 from feast_embeddings.engines.engine import Engine
 from feast_embeddings.errors import ArtifactError, InputError, NotPublishedError
-from feast_embeddings.events import SetAttributes, SetValue, set_attributes_of
+from feast_embeddings.events import SetAttributes, SetValue, added_attributes_of, set_attributes_of
 from feast_embeddings.model.sides import Side, missing_side, qdrant_store, sides_of
 from feast_embeddings.online.set_attributes import apply_set_attributes, attribute_types, row_times
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["AttributesSet", "Given", "set_attributes"]
+__all__ = ["AttributesSet", "Given", "new_types", "set_attributes"]
 
 _NAMED = 10
+# What a filter can name without quotes, and Qdrant's paths can express.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 # Id -> attribute -> value.
 Given = Mapping[Any, Mapping[str, Any]]
@@ -54,27 +57,45 @@ class AttributesSet:
 
 
 def set_attributes(
-    feature_store: FeatureStore, data: Path, model: str, *, items: Given | None = None, users: Given | None = None
+    feature_store: FeatureStore,
+    data: Path,
+    model: str,
+    *,
+    items: Given | None = None,
+    users: Given | None = None,
+    add: Mapping[str, str] | None = None,
 ) -> AttributesSet:
     """Set attributes of users and items of the live version; None sets a null. Everything else stays as it is.
 
     Vectors, event timestamps and other attributes do not change. Ids that the version does not have are left out.
 
+    Args:
+        add: attributes that are new to the sides for which values are given, and the names of their types, see
+            `named_type`. One that is there already stays.
+
     Raises:
         InputError: nothing is given, an attribute is not one of the model, or an id or value is not of its type;
-            nothing is changed.
+            nothing is changed. Or a new attribute has the name of something else, or is there with another type.
         MissingSideError: the model has no such side.
         NotPublishedError: no version is live.
         EngineError: Qdrant failed; the values are on disk, and the next call or publish writes them.
     """
     engine, sides = qdrant_store(feature_store).engine(feature_store.config), sides_of(feature_store, model)
     values: dict[Entity, dict[Id, dict[str, tuple[str, Any]]]] = {}
+    added: dict[Entity, dict[str, ValueType]] = {}
     for entity, given in _given(users, items):
         if entity not in sides:
             raise missing_side(model, entity)
-        values[entity] = _checked(sides[entity], given, _computed(data, model, entity))
+        computed = _computed(data, model, entity)
+        added[entity] = new_types(sides[entity], add or {}, computed)
+        values[entity] = _checked(sides[entity], given, added[entity], computed)
     if not any(values.values()):
         raise InputError("set_attributes: expected users or items with attributes to set, got none")
+    if any(added.values()):
+        # Before the values: an attribute without values is null for all.
+        for entity, types in added.items():
+            added_attributes_of(data, model).add(entity, {name: kind.name for name, kind in types.items()})
+        sides = sides_of(feature_store, model)
     kept = set_attributes_of(data, model)
     with kept.changing():
         counts, unknown, versions = dict.fromkeys(values, 0), list[Id](), set[str]()
@@ -122,9 +143,40 @@ def _computed(data: Path, model: str, entity: Entity) -> frozenset[str]:
     return frozenset({SOURCE} if made_of_content else ())
 
 
-def _checked(side: Side, given: Given, computed: frozenset[str]) -> dict[Id, dict[str, tuple[str, Any]]]:
+def new_types(side: Side, new: Mapping[str, str], computed: frozenset[str] = frozenset()) -> dict[str, ValueType]:
+    """Return the types of those attributes that a side does not have yet.
+
+    Args:
+        new: the names of the types.
+        computed: attributes that are the training's own.
+
+    Raises:
+        InputError: a name is in use, cannot be one, or is there with another type.
+    """
+    found: dict[str, ValueType] = {}
+    types = attribute_types(side.codec)
+    for name, type_name in new.items():
+        what = f"the new {side.entity} attribute {str(name)!r:.80}"
+        kind = named_type(type_name, what)
+        if name in types and name not in computed:
+            if types[name] != kind:
+                raise InputError(f"{what}: there is one, which is {expected_kind(types[name])}; choose another name")
+            continue
+        names = side.codec.types.keys() | RESERVED_COLUMNS | {SOURCE}
+        taken = next((other for other in names if other.casefold() == str(name).casefold()), None)
+        if taken is not None:
+            raise InputError(f"{what}: {taken!r} is in use; choose another name")
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+            raise InputError(f"{what}: expected letters, digits and _, the first a letter, at most 63; rename it")
+        found[name] = kind
+    return found
+
+
+def _checked(
+    side: Side, given: Given, added: Mapping[str, ValueType], computed: frozenset[str]
+) -> dict[Id, dict[str, tuple[str, Any]]]:
     """Return id -> attribute -> the name of its type, and the value as it is kept."""
-    types = {name: kind for name, kind in attribute_types(side.codec).items() if name not in computed}
+    types = {name: kind for name, kind in attribute_types(side.codec).items() if name not in computed} | dict(added)
     ids = id_list(given, f"{side.entity}s")
     side.point_ids(ids)  # raises for an id of another type
     checked: dict[Id, dict[str, tuple[str, Any]]] = {}
@@ -136,7 +188,10 @@ def _checked(side: Side, given: Given, computed: frozenset[str]) -> dict[Id, dic
         for name, value in attributes.items():
             if name not in types:
                 there = ", ".join(f"{known} ({expected_kind(kind)})" for known, kind in types.items()) or "none"
-                raise InputError(f"{side.entity}s have no attribute {str(name)!r:.80} to set; there are {there}")
+                raise InputError(
+                    f"{side.entity}s have no attribute {str(name)!r:.80} to set; there are {there}; to add one, name "
+                    "it and its type with add"
+                )
             where = f"{side.entity} {id!r:.80}: attribute {name!r}"
             checked.setdefault(id, {})[name] = types[name].name, checked_value(value, types[name], where)
     return checked

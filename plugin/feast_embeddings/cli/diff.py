@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.table import fitting
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
@@ -135,7 +136,7 @@ def _print_segments(moves: SegmentMoves) -> None:
             for each in moves.segments
         ]
     )
-    click.echo(shown.to_string(index=False))
+    click.echo(fitting(shown))
     if moves.without:
         click.echo(f"{moves.without:,} {moves.entity}s are in no group")
 
@@ -162,7 +163,7 @@ def _print(found: VersionDiff) -> None:
         click.echo("moved most:")
         rows = [{**dataclasses.asdict(moved), **moved.attributes} for moved in found.worst_moved]
         shown = pd.DataFrame(rows).drop(columns="attributes").dropna(axis=1, how="all")
-        click.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
+        click.echo(fitting(shown, decimals=2))
 
 
 def _side(side: SideDiff, k: int) -> str:

@@ -21,7 +21,7 @@ from feast import ValueType
 from feast_embeddings.errors import InputError
 from feast_embeddings.times import to_microseconds
 
-__all__ = ["as_type", "attribute_column", "checked_value", "expected_kind", "parsed_text"]
+__all__ = ["as_type", "attribute_column", "checked_value", "expected_kind", "named_type", "parsed_text"]
 
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
@@ -84,6 +84,17 @@ def _list_of(element: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     return check
 
 
+# The names of types of added attributes, as those of `--attribute-types`, and lists.
+_NAMES = {
+    "text": ValueType.STRING,
+    "int": ValueType.INT64,
+    "float": ValueType.DOUBLE,
+    "bool": ValueType.BOOL,
+    "time": ValueType.UNIX_TIMESTAMP,
+    "texts": ValueType.STRING_LIST,
+    "ints": ValueType.INT64_LIST,
+}
+
 # Feast value type -> what a value is called in errors, its check, and the column of such values.
 _KINDS: dict[ValueType, tuple[str, Callable[[Any], Any], pa.DataType]] = {
     ValueType.STRING: ("text", _text, pa.string()),
@@ -94,6 +105,17 @@ _KINDS: dict[ValueType, tuple[str, Callable[[Any], Any], pa.DataType]] = {
     ValueType.STRING_LIST: ("a list of text", _list_of(_text), pa.list_(pa.string())),
     ValueType.INT64_LIST: ("a list of whole numbers of 64 bits", _list_of(_whole), pa.list_(pa.int64())),
 }
+
+
+def named_type(name: Any, what: str) -> ValueType:
+    """Return a type of attributes by its name: ``text``, ``int``, ``float``, ``bool``, ``time``, ``texts``, ``ints``.
+
+    Raises:
+        InputError: there is no such type; the message begins with `what`.
+    """
+    if not isinstance(name, str) or name not in _NAMES:
+        raise InputError(f"{what}: the type must be one of {', '.join(_NAMES)}, got {name!r:.80}")
+    return _NAMES[name]
 
 
 def expected_kind(value_type: ValueType) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "UNINDEXED_TAG",
     "UNLINKED_TAG",
     "VectorField",
+    "added_indexes",
     "collection_spec",
     "parse_metric",
     "same_join_keys",
@@ -155,12 +156,19 @@ def _is_indexed(field: Field) -> bool:
     return field.dtype.to_value_type() in _INDEXES and not set(field.name) & set('"\\')
 
 
+def added_indexes(added: Mapping[str, ValueType]) -> dict[str, IndexType]:
+    """Return the payload indexes of added attributes, without edges in the graphs: a live graph has none for them."""
+    kinds = {name: _INDEXES[value_type] for name, value_type in sorted(added.items())}
+    return {name: "unlinked" if kind == "integer" else kind for name, kind in kinds.items()}
+
+
 def collection_spec(
     view: FeatureView,
     alias: str,
     fields: Mapping[str, VectorField],
     dims: Mapping[str, int],
     *,
+    added: Mapping[str, ValueType] | None = None,
     version: str = "",
     space: str = "",
     as_of: str = "",
@@ -170,6 +178,7 @@ def collection_spec(
     Args:
         fields: from `vector_fields`.
         dims: length of each field's vectors; a field without a value so far may be absent.
+        added: see `PointCodec`.
     """
     join_keys = set(view.join_keys)
     unindexed, unlinked = (
@@ -200,7 +209,8 @@ def collection_spec(
             field.name: index(field.name, field.dtype.to_value_type())
             for field in sorted([*view.entity_columns, *view.features], key=lambda field: field.name)
             if _is_indexed(field) and field.name not in unindexed
-        },
+        }
+        | added_indexes(added or {}),
         version=version,
         space=space,
         as_of=as_of,

@@ -105,12 +105,25 @@ def hashed_ids(entity_keys: Sequence[bytes]) -> list[PointId]:
 
 
 class PointCodec:
-    """Decodes the rows of one feature view; `feast_embeddings.codec.columns` encodes them."""
+    """Decodes the rows of one feature view; `feast_embeddings.codec.columns` encodes them.
 
-    def __init__(self, view: FeatureView, fields: dict[str, VectorField]) -> None:
+    Args:
+        fields: from `vector_fields`.
+        added: types of attributes that points may have without the view; those that it has are left out.
+
+    Attributes:
+        features: of the view.
+        types: of the join keys, the features and the added attributes.
+    """
+
+    def __init__(
+        self, view: FeatureView, fields: dict[str, VectorField], added: Mapping[str, ValueType] | None = None
+    ) -> None:
         self.view = view
         self.fields = fields
-        self.types = value_types(view)
+        own = value_types(view)
+        self.added = {name: value_type for name, value_type in (added or {}).items() if name not in own}
+        self.types = own | self.added
         self.features = [field.name for field in view.features]
         # Precomputed, because every value that is read needs it.
         self._exact_keys = {name: EXACT + name for name in self.types}

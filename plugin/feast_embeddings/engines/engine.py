@@ -186,6 +186,10 @@ class Engine(Protocol):
         """Replace the spec of a collection; its vectors and indexes must be the same."""
         ...
 
+    def add_indexes(self, collection: str, indexes: Mapping[str, IndexType]) -> None:
+        """Add payload indexes to a collection and its spec; the embedded engine builds one for the first filter."""
+        ...
+
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         """Write points into an existing collection; a stored point with a newer event timestamp stays.
 

@@ -378,3 +378,25 @@ class EngineTests:
             only = models.Filter(must=[match])
             (found,) = [p.id for page in engine.scroll(name, payload=[], vectors=[], filter=only) for p in page]
             assert found == expected
+
+    def test_an_added_index_changes_no_answer(
+        self, engine: Engine, new_alias: NewAlias, rng: np.random.Generator
+    ) -> None:
+        """A key that the collection was made without is in the spec, and filters on it find what they found."""
+        alias = new_alias()
+        name, spec, batch = f"{alias}__1", make_spec(alias), make_batch(random_vectors(rng, 30))
+        engine.create(name, spec, [batch])
+        engine.set_payload(name, {id: {"segment": i % 3} for i, id in enumerate(batch.ids)})
+        only = models.Filter(must=[models.FieldCondition(key="segment", match=models.MatchValue(value=2))])
+
+        def found() -> set[PointId]:
+            return {p.id for page in engine.scroll(name, payload=[], vectors=[], filter=only) for p in page}
+
+        assert found() == set(batch.ids[2::3])
+        for _ in range(2):
+            engine.add_indexes(name, {"segment": "unlinked"})
+            indexes = {**spec.payload_indexes, "segment": "unlinked"}
+            assert engine.describe(name) == spec.model_copy(update={"payload_indexes": indexes})
+            assert (found(), engine.count(name)) == (set(batch.ids[2::3]), 30)
+        hits = engine.query(name, "v__cosine", batch.vectors["v__cosine"][0][0], limit=30, filter=only)
+        assert {hit.id for hit in hits} == set(batch.ids[2::3])

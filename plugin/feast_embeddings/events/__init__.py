@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from feast_embeddings.events.added import AddedAttributes, added_attributes_of
 from feast_embeddings.events.attributes import SetAttributes, SetValue, set_attributes_of
 from feast_embeddings.events.event import OLDEST, WEIGHTS, Event, to_events
 from feast_embeddings.events.hidden import Hidden, hidden_of
@@ -11,6 +12,7 @@ __all__ = [
     "OLDEST",
     "WEIGHTS",
     "Added",
+    "AddedAttributes",
     "Backlog",
     "Event",
     "EventLog",
@@ -20,6 +22,7 @@ __all__ = [
     "SetAttributes",
     "SetValue",
     "Since",
+    "added_attributes_of",
     "event_log_of",
     "hidden_of",
     "set_attributes_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,9 +57,11 @@ class SetAttributes(ModelFile):
         """Return the values that may not be in Qdrant yet."""
         return self._select("entity = ? AND pending", (entity,))
 
-    def since(self, entity: str, moment: int) -> Iterator[list[SetValue]]:
-        """Return the values set after a time, in microseconds since 1970."""
-        return self._select("entity = ? AND set_at > ?", (entity, moment))
+    def since(self, entity: str, moment: int, always: Collection[str] = ()) -> Iterator[list[SetValue]]:
+        """Return the values set after a time, in microseconds since 1970, and whenever set those of some attributes."""
+        yield from self._select("entity = ? AND set_at > ?", (entity, moment))
+        for name in always:
+            yield from self._select("entity = ? AND name = ? AND set_at <= ?", (entity, name, moment))
 
     def _select(self, condition: str, asked: tuple[Any, ...]) -> Iterator[list[SetValue]]:
         if not self.path.exists():

@@ -26,7 +26,7 @@ from feast_embeddings.artifact.seen import NEXT_TO_SEEN
 from feast_embeddings.codec.collection import BIAS_TAG, SCANNED_TAG, UNINDEXED_TAG, UNLINKED_TAG
 from feast_embeddings.errors import InputError
 from feast_embeddings.model.entities import entity_for
-from feast_embeddings.online.view_tables import MODEL_TAG
+from feast_embeddings.online.view_tables import ENTITY_TAG, MODEL_TAG
 
 __all__ = [
     "ENTITY_TAG",
@@ -39,7 +39,6 @@ __all__ = [
     "view_name",
 ]
 
-ENTITY_TAG = "feast_embeddings.entity"
 # Of views whose source the repo gave: publishing writes their history there. Its value is the source's name.
 HISTORY_TAG = "feast_embeddings.history"
 

@@ -16,6 +16,7 @@ from feast import ValueType
 from feast_embeddings.artifact import Entity
 from feast_embeddings.artifact.attributes import RESERVED_COLUMNS
 from feast_embeddings.codec.attribute_values import as_type, attribute_column
+from feast_embeddings.codec.collection import added_indexes
 from feast_embeddings.codec.columns import payload_values
 from feast_embeddings.codec.rows import PointCodec
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, Engine, PointId
@@ -28,7 +29,7 @@ _POINTS = 1_000
 
 
 def attribute_types(codec: PointCodec) -> dict[str, ValueType]:
-    """Return the attributes given at training, in the order of the view, and their types."""
+    """Return the attributes given at training, in the order of the view, then the added ones, and their types."""
     keys = codec.view.join_keys
     return {name: kind for name, kind in codec.types.items() if name not in keys and name not in RESERVED_COLUMNS}
 
@@ -36,7 +37,9 @@ def attribute_types(codec: PointCodec) -> dict[str, ValueType]:
 def carry_set_attributes(
     engine: Engine, codec: PointCodec, entity: Entity, collection: str, kept: SetAttributes
 ) -> tuple[int, list[str]]:
-    """Write the attributes set after the training of a version into its collection. Safe to repeat.
+    """Write the attributes set after the training of a version, and all added ones, into its collection.
+
+    Safe to repeat.
 
     Returns:
         How many values were written, and the attributes with values that do not fit the version.
@@ -46,7 +49,7 @@ def carry_set_attributes(
     as_of = engine.describe(collection).as_of
     after = to_microseconds(datetime.fromisoformat(as_of)) if as_of else 0
     with kept.changing():
-        found = [value for page in kept.since(entity, after) for value in page]
+        found = [value for page in kept.since(entity, after, codec.added) for value in page]
         written, unfit = apply_set_attributes(engine, codec, collection, found)
     return written, sorted(unfit)
 
@@ -54,7 +57,10 @@ def carry_set_attributes(
 def apply_set_attributes(
     engine: Engine, codec: PointCodec, collection: str, values: Iterable[SetValue]
 ) -> tuple[int, set[str]]:
-    """Write values into the points that are older; returns how many, and the attributes with values that do not fit."""
+    """Write values into the points that are older; returns how many, and the attributes with values that do not fit.
+
+    An added attribute is in no row of a version, so its values are written however new the row is.
+    """
     types, unfit = attribute_types(codec), set[str]()
     fitting: dict[str, dict[Any, tuple[SetValue, Any]]] = defaultdict(dict)
     for value in values:
@@ -69,7 +75,9 @@ def apply_set_attributes(
     written = 0
     for name, by_id in fitting.items():
         late = [
-            (times[id][0], plain) for id, (value, plain) in by_id.items() if id in times and value.set_at > times[id][1]
+            (times[id][0], plain)
+            for id, (value, plain) in by_id.items()
+            if id in times and (name in codec.added or value.set_at > times[id][1])
         ]
         keys = payload_values(codec, name, attribute_column([plain for _, plain in late], types[name])) if late else []
         written += len(late)
@@ -77,8 +85,17 @@ def apply_set_attributes(
             payloads[point] |= changed
     # A write copies the embedded engine's collection, so do not start one for nothing.
     if changed_payloads := _differing(engine, collection, payloads):
+        _index(engine, codec, collection, fitting)
         engine.set_payload(collection, changed_payloads)
     return written, unfit
+
+
+def _index(engine: Engine, codec: PointCodec, collection: str, names: Iterable[str]) -> None:
+    """Index added attributes that a collection was made without."""
+    there = engine.describe(collection).payload_indexes
+    indexes = added_indexes({name: codec.added[name] for name in names if name in codec.added})
+    if missing := {name: kind for name, kind in indexes.items() if name not in there}:
+        engine.add_indexes(collection, missing)
 
 
 def row_times(engine: Engine, codec: PointCodec, collection: str, ids: Sequence[Any]) -> dict[Any, tuple[PointId, int]]:

@@ -40,7 +40,7 @@ from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.reads import KeyRead, ReadRow, read_live, read_live_on_loop, reading_live
 from feast_embeddings.online.settings import OnlineStoreSettings
 from feast_embeddings.online.table_names import rename_tables, table_id
-from feast_embeddings.online.view_tables import drop_tables, refuse_one_name_for_two, valid_from
+from feast_embeddings.online.view_tables import added_attributes, drop_tables, refuse_one_name_for_two, valid_from
 from feast_embeddings.online.writes import write_live, write_live_on_loop
 
 __all__ = ["Progress", "QdrantEmbeddingOnlineStore", "QdrantEmbeddingOnlineStoreConfig"]
@@ -92,7 +92,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
     def codec(self, config: RepoConfig, view: FeatureView) -> PointCodec:
         """Return the codec of a view's rows under the repo's configuration."""
         metric = config.online_store.similarity or "cosine"
-        return PointCodec(view, vector_fields(view, metric))
+        return PointCodec(view, vector_fields(view, metric), added_attributes(config, view))
 
     def online_write_batch(
         self,

@@ -60,6 +60,7 @@ def write_live(
         return
     batches = chain([first], batches)
     if live is not None and spec is not None:
+        batches = _with_added(engine, codec, live, batches)
         engine.upsert(live, _checked(codec, spec, batches), wait_for_indexes=False)
         if codec.versioned and (now := engine.aliases().get(alias, live)) != live:
             # Another version went live meanwhile, perhaps after its publish had carried over late rows.
@@ -79,13 +80,14 @@ async def write_live_on_loop(
     """`write_live` of one batch, on an event loop.
 
     Rare cases run in a thread: the first write, which creates the collection; rows of older versions, which are
-    checked against all kept ones; and carrying rows over if another version goes live meanwhile.
+    checked against all kept ones; rows of a view with added attributes, which are read first; and carrying rows over if
+    another version goes live meanwhile.
     """
     live, spec = (await server.aliases()).get(alias), None
     if live is not None:
         with contextlib.suppress(EngineError):  # it may have just been dropped; `write_live` looks again
             spec = await server.describe(live)
-    if live is None or spec is None or _some_older(codec, spec.version, versions):
+    if live is None or spec is None or codec.added or _some_older(codec, spec.version, versions):
         await asyncio.to_thread(write_live, engine, codec, alias, [batch], versions)
         return
     if codec.versioned:
@@ -125,6 +127,18 @@ def _served(batches: Iterable[PointBatch], after: Mapping[str, int]) -> Iterator
         oldest = np.array([after.get(str(payload.get("version", "")), _NEVER) for payload in batch.payloads])
         is_served = batch.timestamps > oldest
         yield batch if is_served.all() else batch.take(np.flatnonzero(is_served))
+
+
+def _with_added(
+    engine: Engine, codec: PointCodec, collection: str, batches: Iterable[PointBatch]
+) -> Iterator[PointBatch]:
+    """Yield the batches with the added attributes that their points have, as a write replaces the whole payload."""
+    keys = [key for name in codec.added for key in codec.payload_keys(name)]
+    for batch in batches:
+        stored = engine.retrieve(collection, batch.ids, vectors=[], payload=keys) if keys else []
+        for payload, point in zip(batch.payloads, stored, strict=bool(keys)):
+            payload |= {} if point is None else point.payload
+        yield batch
 
 
 def _learn_dims(codec: PointCodec, batches: Iterator[PointBatch]) -> tuple[dict[str, int], Iterator[PointBatch]]:

@@ -88,6 +88,7 @@ def plan_publish(
             side.alias,
             side.codec.fields,
             dict.fromkeys(side.codec.fields, manifest.dim),
+            added=side.codec.added,
             version=manifest.version,
             space=manifest.space_id,
             as_of=manifest.as_of.isoformat(),
@@ -164,8 +165,9 @@ def superseded(collections: dict[str, CollectionSpec], live: str, version: str, 
 def schema_difference(side: Side, columns: Sequence[str], dim: int) -> str:
     """Describe how a registered view differs from a version's table; empty if they fit."""
     codec, columns = side.codec, side.names(columns)
-    missing = [name for name in codec.types if name not in columns]
-    extra = set(columns) - set(codec.types) - {*NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
+    own = codec.types.keys() - codec.added.keys()
+    missing = own - set(columns)
+    extra = set(columns) - own - {*NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
     registered = codec.fields["embedding"].dim
     if not (missing or extra or registered != dim):
         return ""

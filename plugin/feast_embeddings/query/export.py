@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import pyarrow as pa
-from feast.types import from_feast_to_pyarrow_type
+from feast.types import from_feast_to_pyarrow_type, from_value_type
 
 from feast_embeddings.artifact.attributes import TIMESTAMP
 from feast_embeddings.engines.engine import TIMESTAMP_KEY, StoredPoint
@@ -22,7 +22,7 @@ def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchRe
 
     The first page is read at once, so that bad arguments raise here; the others are read on demand.
     """
-    schema = _schema(live)
+    schema = _schema(live, added=True)
     name = live.side.field.name
     pages = live.scroll(live.side.translate(filter))
     first = next(pages)
@@ -42,10 +42,16 @@ def export_side(live: LiveCollection, filter: Filter | None) -> pa.RecordBatchRe
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _schema(live: LiveCollection) -> pa.Schema:
-    """Derive the schema from the feature view, not from values: a column may have only nulls."""
+def _schema(live: LiveCollection, *, added: bool) -> pa.Schema:
+    """Derive the schema from the feature view, not from values: a column may have only nulls.
+
+    Args:
+        added: with the attributes that were added without a training, which the view does not have.
+    """
     view, spec = live.side.codec.view, live.spec
     types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in [*view.entity_columns, *view.features]}
+    more = live.side.codec.added if added else {}
+    types |= {name: from_feast_to_pyarrow_type(from_value_type(value_type)) for name, value_type in more.items()}
     types |= dict.fromkeys(live.side.codec.fields, pa.list_(pa.float32(), live.dim))
     types["event_timestamp"] = TIMESTAMP
     # In the schema, so that an export without rows has its version too.
@@ -53,8 +59,8 @@ def _schema(live: LiveCollection) -> pa.Schema:
 
 
 def rows_of(live: LiveCollection, points: Sequence[StoredPoint]) -> pa.RecordBatch:
-    """Return the rows of points with all their data, with the columns of `export_side`."""
-    return _batch(live, _schema(live), points)
+    """Return the rows of points as Feast writes them: the columns of `export_side` that are of the feature view."""
+    return _batch(live, _schema(live, added=False), points)
 
 
 def _batch(live: LiveCollection, schema: pa.Schema, points: Sequence[StoredPoint]) -> pa.RecordBatch:

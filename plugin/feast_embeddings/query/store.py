@@ -495,12 +495,16 @@ class EmbeddingStore:
         data = self._watch.versions.data
         return forget(self.feature_store, data, self.model, users=user_ids, items=item_ids, dry_run=dry_run)
 
-    def set_attributes(self, items: Given | None = None, users: Given | None = None) -> AttributesSet:
+    def set_attributes(
+        self, items: Given | None = None, users: Given | None = None, *, add: Mapping[str, str] | None = None
+    ) -> AttributesSet:
         """Set attributes of live users and items, e.g. ``items={"sku-1": {"price": 9.5}}``; None sets a null.
 
         The next answer has them, and the next publish keeps them; see `feast_embeddings.changes.set_attributes`.
+        ``add={"segment": "int"}`` adds an attribute that the training did not have.
         """
-        return set_attributes(self.feature_store, self._watch.versions.data, self.model, items=items, users=users)
+        data = self._watch.versions.data
+        return set_attributes(self.feature_store, data, self.model, items=items, users=users, add=add)
 
     def hide(self, *, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> Visibility:
         """Leave users and items out of all answers until `unhide`, whatever is published.

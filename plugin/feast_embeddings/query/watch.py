@@ -22,7 +22,7 @@ from feast_embeddings.errors import (
     OptionError,
     TextSearchError,
 )
-from feast_embeddings.events import event_log_of, hidden_of
+from feast_embeddings.events import added_attributes_of, event_log_of, hidden_of
 from feast_embeddings.model.sides import Side, qdrant_store, sides_of
 from feast_embeddings.model.versions import versions_of
 from feast_embeddings.query.collection import LiveCollection
@@ -64,6 +64,8 @@ class LiveWatch:
         self.versions = versions_of(feature_store, model)
         self.events = event_log_of(self.versions.data, model)
         self.hidden = hidden_of(self.versions.data, model)
+        self._added = added_attributes_of(self.versions.data, model)
+        self._types = self._added.now()
         self.sides = sides_of(self._feature_store, self._model)
         self._live: LiveModel | None = None
         self._kept: tuple[Visitors, VersionText] | None = None
@@ -79,11 +81,20 @@ class LiveWatch:
         Raises:
             OptionError: the version is not loaded.
         """
+        self._learn_added()
         failures = EngineError, FoldInError, TextSearchError
         if version not in (None, "live"):
             version = self._name_of(version) if version in (LATEST, PREVIOUS) else version
             return ask_live(lambda: self._names_of(version), lambda named: ask(self._version(version, named)), failures)
         return ask_live(self._engine.aliases, lambda aliases: ask(self._live_at(aliases)), failures)
+
+    def _learn_added(self) -> None:
+        """Make the sides again if attributes were added to the model."""
+        if (types := self._added.now()) is self._types:
+            return
+        with self._guard:
+            if self._look_again():
+                self._types, self._live, self._versions = types, None, {}
 
     def _name_of(self, word: str) -> str:
         """Return the name of the version that a word stands for."""

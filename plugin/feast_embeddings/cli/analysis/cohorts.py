@@ -17,6 +17,7 @@ from feast_embeddings.cli.options import (
     repo_option,
 )
 from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.cli.table import fitting
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError, MissingSideError
 
@@ -105,7 +106,7 @@ def _print(members: Members, found: Cohorts) -> None:
         if each.moved is not None:
             row["moved"] = f"{each.moved:.3f}"
         rows.append(row | {"set apart by": ", ".join(f"{trait} ×{trait.lift:.1f}" for trait in each.traits[:4])})
-    click.echo(pd.DataFrame(rows).fillna("").to_string(index=False))
+    click.echo(fitting(pd.DataFrame(rows).fillna("")))
     if found.without:
         click.echo(f"{found.without:,} {members.entity}s are in no cohort of two or more")
 

@@ -64,3 +64,5 @@ def explain(
     if found.with_both is not None:
         lift = "" if found.lift is None else f", {found.lift:.1f} times as many as by chance"
         click.echo(f"{'users' if entity == 'item' else 'items'} in common: {found.with_both:,}{lift}")
+    for part in found.dimensions:
+        click.echo(f"{part.adds:+.4f} of the cosine  dimension {part.number}: {part.name}")

@@ -18,6 +18,7 @@ from feast_embeddings.cli.options import (
     repo_option,
 )
 from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.cli.table import fitting
 from feast_embeddings.errors import InputError, MissingSideError
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class _Count(click.ParamType[Any, Any]):
 @click.option(
     "--previous", metavar="FILE", help="A .parquet file that this command wrote: segments keep their numbers."
 )
+@click.option(
+    "--save-as",
+    metavar="NAME",
+    help="Set the number of each as an attribute of this name, for filters to use at once; saved again, segments keep "
+    "their numbers.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
 @filter_option
 @json_option
@@ -72,6 +79,7 @@ def segments(
     method: str,
     output: str | None,
     previous: str | None,
+    save_as: str | None,
     seed: int,
     filter: str | None,
     as_json: bool,
@@ -86,11 +94,16 @@ def segments(
     store = open_store(repo, model)
 
     from feast_embeddings.analysis.members import read_members
+    from feast_embeddings.analysis.segment_saving import check_name, save_segments, saved_segments
     from feast_embeddings.analysis.segments import segment
     from feast_embeddings.analysis.traits import seen_values
 
+    if save_as is not None:
+        check_name(store, entity, save_as)
     members = read_members(store, entity, filter)
     earlier = None if previous is None else _read(previous, members)
+    if earlier is None and save_as is not None:
+        earlier = saved_segments(store, entity, save_as)
     seen = None
     if entity == "user":
         with suppress(MissingSideError):  # users alone
@@ -98,14 +111,19 @@ def segments(
     found = segment(members, k, methods=_METHODS[method], seed=seed, previous=earlier, seen=seen)
     if target is not None:
         _write(target, members, found)
+    if save_as is not None:
+        save_segments(store, members, found, save_as)
     if as_json:
         print_json(
             {"version": members.version, "entity": entity, **_report(found), "output": output, "rows": len(members)}
+            | {"saved_as": save_as}
         )
         return
     _print(members, found)
     if target is not None:
         click.echo(f"wrote {target}")
+    if save_as is not None:
+        click.echo(f"saved as the attribute {save_as!r} of {len(members):,} {entity}s: --filter '{save_as} = 1'")
 
 
 def _report(found: Segments) -> dict[str, Any]:
@@ -135,7 +153,7 @@ def _print(members: Members, found: Segments) -> None:
         }
         for each in found.segments
     ]
-    click.echo(pd.DataFrame(rows).to_string(index=False))
+    click.echo(fitting(pd.DataFrame(rows)))
     if found.without:
         click.echo(f"{found.without:,} {members.entity}s are in no segment")
     if found.moved is not None and found.kept is not None:

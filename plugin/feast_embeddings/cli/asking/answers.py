@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +13,13 @@ import click
 
 from feast_embeddings.cli.options import json_option, print_json
 from feast_embeddings.cli.output_file import new_file, output_path
+from feast_embeddings.cli.table import fitting
 from feast_embeddings.errors import InputError, import_extra
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from feast_embeddings.query.answers import Found, Neighbours
 
 __all__ = ["Shown", "shown_options"]
-
-# A text narrower than this says nothing, so a table of very many columns gets wider than the terminal.
-_NARROWEST = 12
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class Shown:
         else:
             import pandas as pd
 
-            click.echo(_fitting(pd.DataFrame(rows, columns=columns)))
+            click.echo(fitting(pd.DataFrame(rows, columns=columns)))
 
 
 def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
@@ -118,36 +112,6 @@ def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
     options = {"strings_to_formulas": False, "strings_to_urls": False}
     with new_file(path) as file, pd.ExcelWriter(file, "xlsxwriter", engine_kwargs={"options": options}) as book:
         frame.to_excel(book, index=False)
-
-
-def _fitting(frame: pd.DataFrame) -> str:
-    """Return the frame as text; for a terminal, with long texts cut so that each row fits one line."""
-    if (width := _terminal_width()) is None:
-        return _text(frame)
-    cells = {
-        name: ["" if value is None else " ".join(str(value).split()) for value in frame[name]]
-        for name in frame.columns
-        if frame[name].map(lambda value: isinstance(value, str | list)).any()
-    }
-    limits = {name: max(map(len, texts)) for name, texts in cells.items()}
-    while True:
-        cut = {
-            name: [text if len(text) <= limits[name] else text[: limits[name] - 1] + "…" for text in texts]
-            for name, texts in cells.items()
-        }
-        shown = _text(frame.assign(**cut))
-        widest = max(limits, key=lambda name: limits[name], default=None)
-        if len(shown.partition("\n")[0]) <= width or widest is None or limits[widest] <= _NARROWEST:
-            return shown
-        limits[widest] = max(_NARROWEST, limits[widest] - 8)
-
-
-def _terminal_width() -> int | None:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _text(frame: pd.DataFrame) -> str:
-    return str(frame.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
 
 
 def shown_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,21 +19,32 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--items", metavar="FILE", help="A table of items: their ids, and the attributes to set.")
 @click.option("--users", metavar="FILE", help="A table of users: their ids, and the attributes to set.")
+@click.option(
+    "--add",
+    metavar="NAME:TYPE",
+    multiple=True,
+    help="A column of FILE that is an attribute of its own, which the training did not have; TYPE is text, int, float, "
+    "bool, time, texts or ints. Repeatable.",
+)
 @repo_option
 @model_option
 @json_option
-def set_attributes(items: str | None, users: str | None, repo: str, model: str | None, as_json: bool) -> None:
+def set_attributes(
+    items: str | None, users: str | None, add: tuple[str, ...], repo: str, model: str | None, as_json: bool
+) -> None:
     """Set attributes of live users and items, such as price and stock, without a training.
 
     FILE is CSV, Parquet or JSON, with a column item_id or user_id. Each other column is an attribute; an empty value
     sets a null. Attributes that FILE does not have stay as they are.
     """
+    added = dict(_added(text) for text in add)
     if items is None and users is None:
         raise InputError("name a file of --items, of --users, or both")
     store = open_store(repo, model)
     done = store.set_attributes(
-        items=None if items is None else _read(store, "item", items),
-        users=None if users is None else _read(store, "user", users),
+        items=None if items is None else _read(store, "item", items, added),
+        users=None if users is None else _read(store, "user", users, added),
+        add=added,
     )
     if as_json:
         print_json(dataclasses.asdict(done))
@@ -46,14 +57,23 @@ def set_attributes(items: str | None, users: str | None, repo: str, model: str |
         click.echo(f"{_count(done.n_unknown, 'id')} not in that version, and left out: {named}{more}")
 
 
-def _read(store: EmbeddingStore, entity: Entity, file: str) -> dict[Id, dict[str, Any]]:
+def _added(text: str) -> tuple[str, str]:
+    name, colon, type_name = text.rpartition(":")
+    if not colon:
+        raise InputError(f"--add {text!r:.80}: expected NAME:TYPE, as segment:int")
+    return name, type_name
+
+
+def _read(store: EmbeddingStore, entity: Entity, file: str, added: dict[str, str]) -> dict[Id, dict[str, Any]]:
     from feast_embeddings.artifact.id_column import id_column_in
-    from feast_embeddings.codec.attribute_values import parsed_text
+    from feast_embeddings.codec.attribute_values import named_type, parsed_text
     from feast_embeddings.online.set_attributes import attribute_types
     from feast_embeddings.reading import missing_column, read_table
 
     side = store.side(entity)
-    types, names = attribute_types(side.codec), tuple(dict.fromkeys((f"{entity}_id", side.id_name)))
+    types = {name: named_type(type_name, f"--add {name}") for name, type_name in added.items()}
+    types |= attribute_types(side.codec)
+    names = tuple(dict.fromkeys((f"{entity}_id", side.id_name)))
     table = read_table(file, ids=names, as_text=list(types))
     key = id_column_in(table.column_names, names, file)
     if key is None:

@@ -39,6 +39,7 @@ from feast_embeddings.engines.engine import (
     ACORN_SELECTIVITY,
     CollectionSpec,
     Hnsw,
+    IndexType,
     Page,
     PointBatch,
     PointId,
@@ -255,6 +256,12 @@ class EmbeddedEngine:
         with self._folder.writing() as pointer:
             changed = pointer.collection(collection).model_copy(update={"spec": spec})
             self._folder.replace(pointer.with_collection(collection, changed))
+
+    def add_indexes(self, collection: str, indexes: Mapping[str, IndexType]) -> None:
+        with self._folder.writing() as pointer:
+            current = pointer.collection(collection)
+            spec = current.spec.model_copy(update={"payload_indexes": {**current.spec.payload_indexes, **indexes}})
+            self._folder.replace(pointer.with_collection(collection, current.model_copy(update={"spec": spec})))
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         def change(shard: edge.EdgeShard) -> None:

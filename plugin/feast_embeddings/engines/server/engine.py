@@ -14,6 +14,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from feast_embeddings.engines.engine import (
     CollectionSpec,
     Hnsw,
+    IndexType,
     Page,
     PointBatch,
     PointId,
@@ -32,7 +33,13 @@ from feast_embeddings.engines.server.describer import Describer
 from feast_embeddings.engines.server.failures import Caller
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.engines.server.requests import chunks, guarded_upserts, payload_updates, upload, wanted
-from feast_embeddings.engines.server.storage import Storage, add_indexes, create_collection, search_parameters
+from feast_embeddings.engines.server.storage import (
+    Storage,
+    add_indexes,
+    create_collection,
+    create_indexes,
+    search_parameters,
+)
 from feast_embeddings.errors import EngineError
 
 __all__ = ["ServerEngine"]
@@ -165,6 +172,11 @@ class ServerEngine:
         metadata = metadata_of(spec)
         self._ask(f"describe {collection!r}", self._client.update_collection, collection, metadata=metadata)
         self._catalog.forget(collection)
+
+    def add_indexes(self, collection: str, indexes: Mapping[str, IndexType]) -> None:
+        create_indexes(self._caller, self._client, collection, indexes)
+        spec = self.describe(collection)
+        self.annotate(collection, spec.model_copy(update={"payload_indexes": {**spec.payload_indexes, **indexes}}))
 
     def upsert(self, collection: str, batches: Iterable[PointBatch], *, wait_for_indexes: bool = True) -> None:
         for batch in batches:

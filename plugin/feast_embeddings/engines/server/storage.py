@@ -13,7 +13,7 @@ from feast_embeddings.engines.payload import payload_key
 from feast_embeddings.engines.server.catalog import birth_mark, metadata_of
 from feast_embeddings.engines.server.failures import Caller, engine_errors
 
-__all__ = ["Storage", "add_indexes", "create_collection", "search_parameters"]
+__all__ = ["Storage", "add_indexes", "create_collection", "create_indexes", "search_parameters"]
 
 # Late rows are found by these: a server in strict mode filters only on indexed keys.
 _ALWAYS_INDEXED: dict[str, IndexType] = {TIMESTAMP_KEY: "unlinked"}
@@ -87,10 +87,10 @@ def create_collection(
     mark = models.CreateAlias(collection_name=collection, alias_name=birth_mark())
     caller.ask(creating, client.update_collection_aliases, [models.CreateAliasOperation(create_alias=mark)])
     # Before the points, so that the graph is built for these filters.
-    _create_indexes(caller, client, collection, _ALWAYS_INDEXED | spec.payload_indexes)
+    create_indexes(caller, client, collection, _ALWAYS_INDEXED | spec.payload_indexes)
 
 
-def _create_indexes(caller: Caller, client: QdrantClient, collection: str, indexes: Mapping[str, IndexType]) -> None:
+def create_indexes(caller: Caller, client: QdrantClient, collection: str, indexes: Mapping[str, IndexType]) -> None:
     for name, index in indexes.items():
         schema = _index_schema(index)
         caller.ask(f"index {collection!r}", client.create_payload_index, collection, payload_key(name), schema)
@@ -99,7 +99,7 @@ def _create_indexes(caller: Caller, client: QdrantClient, collection: str, index
 def add_indexes(caller: Caller, client: QdrantClient, collection: str, info: models.CollectionInfo) -> bool:
     """Make the indexes that a collection of an older release lacks; False if it lacks none."""
     missing = {name: index for name, index in _ALWAYS_INDEXED.items() if name not in info.payload_schema}
-    _create_indexes(caller, client, collection, missing)
+    create_indexes(caller, client, collection, missing)
     return bool(missing)
 
 

@@ -76,7 +76,8 @@ def add_event_routes(router: GuardedRouter, calls: Calls) -> None:
             changes = dict(given)
             if len(changes) < len(given):
                 raise InputError(f"{field} has an id twice; send each id once")
-            return dataclasses.asdict(store.set_attributes(**{field: changes}))
+            items, users = (changes, None) if field == "items" else (None, changes)
+            return dataclasses.asdict(store.set_attributes(items, users))
 
         return answers.json_response(await calls.write(model, change))
 
