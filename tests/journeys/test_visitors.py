@@ -373,7 +373,9 @@ def test_what_cannot_fold_in_says_how_to_mend_it(service: Asking, shop: Shop, mo
         assert service.post(f"/v1/models/{model}/rank", {"user_id": "u-1"}).status_code == 200
         return str(answer.json()["detail"])
 
-    assert "no trainer 'random'; installed are als, bpr, concat, graph, item2vec, softmax, svd" in refusal("shop")
+    assert "no trainer 'random'; installed are als, bpr, concat, graph, item2vec, sasrec, softmax, svd" in refusal(
+        "shop"
+    )
     with monkeypatch.context() as patch:
         patch.setattr("embedding_trainers.fold_in.loaded.find_trainer", lambda _: replace(ALS, fold_in=None))
         assert "the trainer 'als' cannot fold in" in refusal("als")

@@ -168,7 +168,7 @@ def test_as_of_without_times(repo: Path, log: Path) -> None:
     ("changes", "message"),
     [
         ({"model": "My Model"}, "model name 'My Model'"),
-        ({"trainer": "brp"}, "no trainer 'brp'; installed are als, bpr, concat, graph, item2vec, softmax, svd"),
+        ({"trainer": "brp"}, "no trainer 'brp'; installed are als, bpr, concat, graph, item2vec, sasrec, softmax, svd"),
         ({"parameters": {"factor": 3}}, "no parameter 'factor'; there are factors"),
         ({"parameters": {"learning_rate": 1e9}}, "lower the learning rate"),
         ({"interactions": Path("nowhere.parquet")}, "nowhere.parquet does not exist"),

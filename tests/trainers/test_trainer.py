@@ -46,7 +46,9 @@ def test_bpr_is_found() -> None:
 def test_third_party() -> None:
     """Trainers of other packages are found by name, and broken ones among them disturb nobody."""
     theirs = ["absent", "bpr-of-two", "broken", "good", "number"]
-    assert known_trainers() == sorted([*theirs, "als", "bpr", "concat", "graph", "item2vec", "softmax", "svd"])
+    assert known_trainers() == sorted(
+        [*theirs, "als", "bpr", "concat", "graph", "item2vec", "sasrec", "softmax", "svd"]
+    )
     assert find_trainer("good") is BPR
     assert find_trainer("bpr") is BPR
 
@@ -62,7 +64,7 @@ def test_third_party() -> None:
         (
             "brp",
             r"no trainer 'brp'; installed are absent, als, bpr, bpr-of-two, broken, concat, good, graph, item2vec, "
-            "number, softmax, svd",
+            "number, sasrec, softmax, svd",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> No
         (["--interactions", "LOG", "--trainers", "als,,svd"], "--trainers 'als,,svd': expected names with commas"),
         (
             ["--interactions", "LOG", "--trainers", "sdv"],
-            "no trainer 'sdv'; installed are als, bpr, concat, graph, item2vec, softmax, svd",
+            "no trainer 'sdv'; installed are als, bpr, concat, graph, item2vec, sasrec, softmax, svd",
         ),
         (
             ["--interactions", "LOG", "--trainers", "auto"],
@@ -186,3 +186,31 @@ def test_help_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_trainers_that_cannot_train_here_are_left_out(
+    shop: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that nobody named: their log has no times, or a package is missing. Named ones fail."""
+    monkeypatch.setattr("embedding_trainers.trainer.known_trainers", lambda: ["sasrec", "svd"])
+    (tmp_path / "torch.py").write_text("raise ImportError('broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    log = pq.read_table(shop / "interactions.parquet")
+    pq.write_table(log.drop_columns("timestamp"), untimed := tmp_path / "log.parquet")
+    for path, reason in (
+        (untimed, "the log has no times"),
+        (shop / "interactions.parquet", "needs the package 'torch'"),
+    ):
+        answer = command("compare", "--interactions", path, *ONE, "--quiet", "--json")
+        assert answer.code == 0
+        assert answer.err.startswith("left out: sasrec: ")
+        assert reason in answer.err
+        found = json.loads(answer.out)
+        assert [row["name"] for row in found["compared"]] == ["svd"]
+        assert list(found["left_out"]) == ["sasrec"]
+        assert found["failed"] == {}
+
+        named = command("compare", "--interactions", path, "--trainers", "svd,sasrec", *ONE, "--quiet", "--json")
+        assert named.code == 1
+        assert "1 of 2 trainers failed: sasrec: " in named.err
+        assert list(json.loads(named.out)["failed"]) == ["sasrec"]

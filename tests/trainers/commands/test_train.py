@@ -230,7 +230,10 @@ def test_tuned(repo: Path, log: Path) -> None:
         (["--param", "rate=1"], "no parameter 'rate'; there are factors, iterations, learning_rate"),
         (["--param", "regularization=much"], "parameter regularization='much': Input should be a valid number"),
         (["--factors", "0"], "parameter factors=0: Input should be greater than or equal to 1"),
-        (["--trainer", "magic"], "no trainer 'magic'; installed are als, bpr, concat, graph, item2vec, softmax, svd"),
+        (
+            ["--trainer", "magic"],
+            "no trainer 'magic'; installed are als, bpr, concat, graph, item2vec, sasrec, softmax, svd",
+        ),
         (["--until", "soon"], "'soon' is not a time"),
         (["--tune-time", "1h"], "--tune-time has no effect without --tune"),
         (["--tune", "2", "--tune-time", "soon"], "'soon' is not a duration"),

@@ -35,7 +35,10 @@ _ONLY_WITH_TRAINERS = ("query", "split", "split_at", "trainers", "configs", "dev
 
 @dataclasses.dataclass(frozen=True)
 class _Comparison:
-    """What was compared: trainers or versions, on what, and how it ended; and why others failed, by name."""
+    """What was compared: trainers or versions, on what, and how it ended; and why others failed, by name.
+
+    Trainers that nobody named and that cannot train here, or on this log, are left out, which is no failure.
+    """
 
     kind: str
     method: str
@@ -45,6 +48,7 @@ class _Comparison:
     logs: dict[str, LogReport]
     rows: list[Row]
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -62,7 +66,9 @@ class _Comparison:
         facts = {name: getattr(self, name) for name in ("method", "n_users", "n_ranked", "n_pairs")}
         rows = {log: dataclasses.asdict(became) for log, became in self.logs.items()}
         compared = [dataclasses.asdict(row) for row in self.rows]
-        return json.dumps(facts | {"compared": compared, "failed": self.failed, "rows": rows})
+        return json.dumps(
+            facts | {"compared": compared, "failed": self.failed, "left_out": self.left_out, "rows": rows}
+        )
 
 
 @click.command(cls=ConfiguredCommand)
@@ -70,7 +76,8 @@ class _Comparison:
 @click.option(
     "--trainers",
     metavar="NAME,…",
-    help="Trainers to compare, each with its defaults.  [default: all that are installed, unless there is a --config]",
+    help="Trainers to compare, each with its defaults.  [default: all that can train on this log, unless there is a "
+    "--config]",
 )
 @click.option(
     "--config",
@@ -131,7 +138,8 @@ def compare(
                 ("model",), "works only with --versions, or with --like, which is then a version of that model"
             )
         source = dataclasses.replace(source_of(interactions), query=query, repo=repo)
-        found = _trainers(source, test, _contenders(trainers, configs), options)
+        named = trainers is not None or bool(configs)
+        found = _trainers(source, test, _contenders(trainers, configs), options, named=named)
     else:
         refuse_typed(_ONLY_WITH_TRAINERS, "has no effect with --versions, as nothing is trained")
         if test.file is None:
@@ -143,6 +151,8 @@ def compare(
     click.echo(found.json() if as_json else found.text())
     if target is not None and not as_json:
         click.echo(f"wrote {output}")
+    for why in found.left_out.values():
+        click.echo(f"left out: {why}", err=True)
     if found.failed:
         raise EmbeddingsError(_failures(found.failed, len(found.rows)))
 
@@ -205,10 +215,15 @@ def _contenders(trainers: str | None, configs: Sequence[Path]) -> list[Contender
 
 
 def _trainers(
-    source: InteractionSource, test: SplitChoice, contenders: Sequence[Contender], options: RunOptions
+    source: InteractionSource,
+    test: SplitChoice,
+    contenders: Sequence[Contender],
+    options: RunOptions,
+    *,
+    named: bool,
 ) -> _Comparison:
     from embedding_trainers.comparison.paired import compare
-    from embedding_trainers.comparison.runs import train_each
+    from embedding_trainers.comparison.runs import NotInstalledError, train_each
     from embedding_trainers.trainer import find_trainer
 
     uses_weights = any(find_trainer(each.trainer).uses_weights for each in contenders)
@@ -223,8 +238,13 @@ def _trainers(
         kind = InputError if all(isinstance(error, InputError) for error in errors.values()) else EmbeddingsError
         raise kind(_failures(failed, 0))
     rows = compare(scored, seed=options.seed)
+    cannot = {name for name, error in errors.items() if isinstance(error, InputError | NotInstalledError)}
+    left_out = {} if named else {name: why for name, why in failed.items() if name in cannot}
+    n_pairs = int(parts.test.nnz)
     return _Comparison(
-        "trainer", parts.method, parts.n_test_users, len(scored[0].values), int(parts.test.nnz), logs, rows, failed
+        *("trainer", parts.method, parts.n_test_users, len(scored[0].values), n_pairs, logs, rows),
+        failed={name: why for name, why in failed.items() if name not in left_out},
+        left_out=left_out,
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from embedding_trainers.evaluation.report import score_users
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import RunOptions, TrainingLog, find_trainer
-from feast_embeddings.errors import EmbeddingsError
+from feast_embeddings.errors import EmbeddingsError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -46,7 +46,8 @@ def main() -> None:
     try:
         answer = _run(folder, name)
     except EmbeddingsError as error:
-        answer = {"error": str(error), "exit_code": error.exit_code}
+        cannot = isinstance(error, InputError | MissingExtraError)
+        answer = {"error": str(error), "exit_code": error.exit_code, "cannot": cannot}
     except Exception as error:  # of a trainer, which may be anyone's
         answer = {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
     (folder / f"{name}.answer.json").write_text(json.dumps(answer), "utf-8")

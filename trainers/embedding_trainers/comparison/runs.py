@@ -58,6 +58,10 @@ class Contender:
         return trainer.needs_log(trainer.configure(self.parameters))
 
 
+class NotInstalledError(EmbeddingsError):
+    """A contender needs a package that is not installed."""
+
+
 def train_each(
     contenders: Sequence[Contender], split: Split, options: RunOptions
 ) -> tuple[list[Scored], dict[str, EmbeddingsError]]:
@@ -68,7 +72,7 @@ def train_each(
 
     Returns:
         Those that were trained; and why the others were not, by name: an `InputError` where a contender cannot be
-        trained with its hyper-parameters on this log.
+        trained with its hyper-parameters on this log, a `NotInstalledError` where a package is missing.
     """
     sparse = import_extra("scipy.sparse")
     scored = []
@@ -106,6 +110,8 @@ def _train(
         raise EmbeddingsError(f"the training of {contender.name} ended with {how}{hint}") from None
     if "error" in answer:
         kind = InputError if answer["exit_code"] == InputError.exit_code else EmbeddingsError
+        if kind is EmbeddingsError and answer.get("cannot"):
+            kind = NotInstalledError
         raise kind(f"{contender.name}: {answer['error']}")
     values = np.load(folder / f"{name}.npy", allow_pickle=False)
     return Scored(contender.name, values, contender.trainer, config, answer["cpu_seconds"], answer["memory"] / 2**20)

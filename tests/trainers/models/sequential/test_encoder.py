@@ -1,4 +1,4 @@
-"""The transformer in NumPy against loops over places, one history at a time; and against torch where it is installed."""
+"""The transformer in NumPy against loops, a history at a time; and against torch where it is installed."""
 
 from __future__ import annotations
 

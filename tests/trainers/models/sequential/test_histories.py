@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -37,7 +38,7 @@ def listed(row: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
 
 @given(ROWS, st.integers(1, 8), st.integers(1, 3))
 def test_newest(rows: list[tuple[int, int, int]], length: int, most: int) -> None:
-    found = {}
+    found: dict[int, list[int]] = {}
     for users, items in histories(rows).newest(length, most):
         assert len(users) <= most
         found |= dict(zip(users.tolist(), map(listed, items), strict=True))
@@ -52,6 +53,6 @@ def test_pieces(rows: list[tuple[int, int, int]], length: int, size: int, seed: 
         assert len(batch) <= size
         for piece in map(listed, batch):
             assert 2 <= len(piece) <= length + 1
-            found.update(zip(piece, piece[1:], strict=False))
-    wanted = Counter(step for items in expected(rows).values() for step in zip(items, items[1:], strict=False))
+            found.update(pairwise(piece))
+    wanted = Counter(step for items in expected(rows).values() for step in pairwise(items))
     assert found == wanted
