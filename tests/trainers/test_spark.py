@@ -163,18 +163,39 @@ def test_same_artifact(local: Training, trained: Training) -> None:
         assert here.schema == there.schema
         for name in ("event_timestamp", f"{entity}_id", "n_interactions"):
             assert here[name].equals(there[name])
-    assert (
-        local.artifact.table("user")["seen_items"].to_pylist()
-        == trained.artifact.table("user")["seen_items"].to_pylist()
-    )
+    for name in ("seen_items", "seen_times"):
+        assert local.artifact.table("user")[name].to_pylist() == trained.artifact.table("user")[name].to_pylist()
     one, other = local.artifact.manifest.model_dump(), trained.artifact.manifest.model_dump()
     assert one.keys() == other.keys()
     # The second version is read with the types of the first.
     for manifest in (one, other):
         manifest["interactions"]["reading"] |= {"user_ids": "text", "item_ids": "int"}
+        manifest["interactions"].pop("request")  # for --if-changed, which Spark does not have
     same = ("trainer", "as_of", "n_users", "n_items", "n_interactions", "dim", "interactions", "evaluated_on")
     assert {name: one[name] for name in same} == {name: other[name] for name in same}
     assert trained.log == local.log
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_what_users_have_seen(log: Log, session: Any, tmp_path: Path, timed: bool) -> None:
+    """Weights, times and the newest of it, as a local training keeps them."""
+    (tmp_path / "feature_store.yaml").touch()
+    rng = np.random.default_rng(1)
+    table = pq.read_table(log.path).slice(0, 3000)
+    table = table.append_column("weight", pa.array(rng.choice([0.5, 1, 4], len(table)), pa.float32()))
+    pq.write_table(table if timed else table.drop_columns("timestamp"), path := tmp_path / "log.parquet")
+    same: Any = {"columns": Columns(weight="weight"), "parameters": {"factors": 4}, "evaluation": False}
+    history = 3 if timed else None
+    here = train_model(tmp_path, "m", path, trainer="als", history=history, **same).artifact
+    there = train_on_spark(tmp_path, "m", path, session=session, history=history, **same).artifact
+    names = ["user_id", "seen_items", "seen_weights", *(["seen_times"] if timed else [])]
+    assert here.table("user", names).to_pylist() == there.table("user", names).to_pylist()
+    assert here.manifest.history == there.manifest.history == history
+    if not timed:
+        with pytest.raises(
+            InputError, match="--history 3 keeps the newest items of each user, but the log has no column"
+        ):
+            train_on_spark(tmp_path, "m", path, session=session, history=3, **same)
 
 
 def test_users_are_what_fold_in_gives(log: Log, trained: Training) -> None:

@@ -97,18 +97,12 @@ def train_model(
         MissingExtraError: the extra ``trainers`` is not installed.
     """
     options = options or RunOptions()
-    if history is not None and history < 1:
-        raise InputError(f"history={history}: expected 1 or more, or None for all")
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
     seconds: dict[str, float] = {}
 
     with timed(seconds, "read"):
         log, report = read_log(interactions, run.columns, run.preparation, run.reading)
-        if history is not None and log.timestamps is None:
-            raise InputError(
-                f"--history {history} keeps the newest items of each user, but the log has no column "
-                f"{run.columns.times!r}; name its times (--timestamp-column), or leave --history out"
-            )
+        run.check_history(history, timed=log.timestamps is not None)
         ids: dict[Entity, pa.Array] = {"user": log.users, "item": log.items}
         warnings = run.warnings + log_warnings(log, run.columns, run.trainer, run.method)
         attributes, catalogues, unused = run.read_attributes(

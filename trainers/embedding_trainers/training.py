@@ -200,6 +200,22 @@ class Run:
         check_schemas(self.repo / "data", self.model, schemas)
         return schemas
 
+    def check_history(self, history: int | None, *, timed: bool) -> None:
+        """Refuse a number of seen items that cannot be kept.
+
+        Raises:
+            InputError: it is less than 1, or the log has no times.
+        """
+        if history is None:
+            return
+        if history < 1:
+            raise InputError(f"history={history}: expected 1 or more, or None for all")
+        if not timed:
+            raise InputError(
+                f"--history {history} keeps the newest items of each user, but the log has no column "
+                f"{self.columns.times!r}; name its times (--timestamp-column), or leave --history out"
+            )
+
     def refuse_too_few(self, shared: Mapping[Entity, int]) -> None:
         """Refuse a named version to align to that shares too few ids.
 

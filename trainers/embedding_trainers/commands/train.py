@@ -163,7 +163,6 @@ def train(
         without_effect = {
             "tune": tune,
             "patience": patience,
-            "history": history,
             "threads": choice.options.threads,
             "device": choice.options.device != "auto",
             "if_changed": if_changed,
@@ -182,6 +181,7 @@ def train(
         "item_attributes": source.table(items),
         "attribute_types": attribute_types,
         "evaluation": evaluate,
+        "history": history,
         "align_to": None if no_align else version_named(repo, model, align_to) if align_to else LATEST,
     }
     if on_spark:
@@ -200,7 +200,6 @@ def train(
             options=choice.options,
             search=search,
             patience=patience,
-            history=history,
             if_changed=if_changed,
             content=content,
             user_content=user_content,

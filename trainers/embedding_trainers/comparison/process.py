@@ -24,7 +24,7 @@ from feast_embeddings.errors import EmbeddingsError, InputError, MissingExtraErr
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["main", "peak_memory"]
+__all__ = ["cpu_seconds", "main", "peak_memory"]
 
 
 def peak_memory() -> int:
@@ -60,9 +60,9 @@ def _run(folder: Path, name: str) -> dict[str, Any]:
     options = RunOptions(**request["options"])
     train = _matrix(folder / "train.npz")
     log = TrainingLog.load(path) if (path := folder / "log.arrow").is_file() and trainer.needs_log(config) else None
-    before = _cpu_seconds()
+    before = cpu_seconds()
     factors = trainer.fit(train, config, options, log)
-    taken = _cpu_seconds() - before
+    taken = cpu_seconds() - before
     memory = peak_memory()
     test = _matrix(folder / "test.npz")
     masked = type(train)(train.shape, dtype=np.float32) if request["include_seen"] else train
@@ -72,7 +72,7 @@ def _run(folder: Path, name: str) -> dict[str, Any]:
     return {"cpu_seconds": taken, "memory": memory}
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """User and system time of this process, and of those that it started and that ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)

@@ -21,21 +21,32 @@ if TYPE_CHECKING:
 __all__ = ["Pairs", "SparkFactors", "factorize", "number_pairs", "shape_of"]
 
 _MOST_IDS = 2**31 - 1  # MLlib's ids are 32-bit
+_CHECKPOINTED = 4  # iterations, after which their lineage is cut: that of ten overflows a stack of 1 MB
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Users and items in the order of their ids, and the summed weights of each pair.
+    """Users and items in the order of their ids, and the summed weights of each pair with its latest time.
 
     Attributes:
         sides: of users and of items the columns ``id``, ``number`` (from 0, int) and ``n`` (rows).
         counts: how many users and items there are.
-        weights: the columns ``user``, ``item`` (numbers) and ``weight``.
+        weights: the columns ``user``, ``item`` (numbers), ``weight`` and, if the log has times, ``time``.
     """
 
     sides: dict[Entity, DataFrame]
     counts: dict[Entity, int]
     weights: DataFrame
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the log has them."""
+        return "time" in self.weights.columns
+
+    @property
+    def weigh(self) -> bool:
+        """Whether the weight of a pair is not 1."""
+        return not self.weights.where("weight <> 1").isEmpty()
 
     def release(self) -> None:
         """Free what Spark keeps of it."""
@@ -67,7 +78,8 @@ def number_pairs(rows: DataFrame) -> Pairs:
     F = functions()  # noqa: N806
     sides: dict[Entity, DataFrame] = {}
     counts: dict[Entity, int] = {}
-    pairs = rows.groupBy("user", "item").agg(F.sum("weight").cast("float").alias("weight"))
+    times = [F.max("time").alias("time")] if "time" in rows.columns else []
+    pairs = rows.groupBy("user", "item").agg(F.sum("weight").cast("float").alias("weight"), *times)
     for entity in ENTITIES:
         distinct = rows.groupBy(F.col(entity).alias("id")).agg(F.count("*").alias("n"))
         # Not by StringIndexer, which collects all ids on the driver.
@@ -79,7 +91,7 @@ def number_pairs(rows: DataFrame) -> Pairs:
         numbers = sides[entity].select(F.col("id").alias(entity), F.col("number").alias(f"{entity}_number"))
         pairs = pairs.join(numbers, entity)
     weights = pairs.select(
-        F.col("user_number").alias("user"), F.col("item_number").alias("item"), F.col("weight")
+        F.col("user_number").alias("user"), F.col("item_number").alias("item"), "weight", *(["time"] if times else [])
     ).persist()
     return Pairs(sides, counts, weights)
 
@@ -115,6 +127,7 @@ def factorize(pairs: Pairs, config: ALSConfig, seed: int) -> SparkFactors:
         itemCol="item",
         ratingCol="weight",
         seed=seed,
+        checkpointInterval=_CHECKPOINTED,
     )
     model = als.fit(pairs.weights)
     return SparkFactors({"user": model.userFactors, "item": model.itemFactors})

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from feast_embeddings.errors import EmbeddingsError, InputError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["functions", "open_session", "spark_errors", "spark_module"]
+__all__ = ["checkpoints", "functions", "open_session", "spark_errors", "spark_module"]
 
 _THIS_MACHINE = "local[*]"
 _LOCAL = re.compile(r"local(\[(\d+|\*)(,\s*\d+)?\])?")
@@ -27,6 +28,9 @@ _SECONDS = 5
 _ON_THIS_MACHINE = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 _DEFAULTS = {
     "spark.app.name": "feast-embeddings train",
+    # Where there are no checkpoints, the lineage of many iterations is deeper than a stack of 1 MB.
+    "spark.driver.extraJavaOptions": "-Xss8m",
+    "spark.executor.extraJavaOptions": "-Xss8m",
     "spark.log.level": "ERROR",
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.enabled": "false",
@@ -97,6 +101,22 @@ def open_session(session: SparkSession | None, master: str | None, conf: Mapping
         yield started
     finally:
         started.stop()
+
+
+@contextmanager
+def checkpoints(session: SparkSession) -> Iterator[None]:
+    """Give a session on this machine a folder for checkpoints, unless it has one; on a cluster only its owner can."""
+    context = session.sparkContext
+    if context.getCheckpointDir() is not None or not context.master.startswith("local"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="feast-embeddings-spark-") as folder:
+        context.setCheckpointDir(folder)
+        try:
+            yield
+        finally:
+            # Not by PySpark, which has no way back.
+            context._jsc.setCheckpointDir(None)
 
 
 @contextmanager

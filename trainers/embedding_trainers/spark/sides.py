@@ -10,6 +10,8 @@ import pyarrow as pa
 from embedding_trainers.spark.factorization import Pairs, SparkFactors
 from embedding_trainers.spark.session import functions
 from feast_embeddings.artifact import EmbeddingTable, Entity
+from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN_TIMES, SEEN_WEIGHTS
+from feast_embeddings.artifact.table import Lists
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,15 +21,28 @@ __all__ = ["collect", "side_frame"]
 _PART_ROWS = 250_000
 
 
-def side_frame(pairs: Pairs, factors: SparkFactors, entity: Entity) -> DataFrame:
-    """Join the ids of a side with their vectors: ``id``, ``number``, ``n``, ``features``, and of users ``seen``."""
+def side_frame(pairs: Pairs, factors: SparkFactors, entity: Entity, newest: int | None = None) -> DataFrame:
+    """Join the ids of a side with their vectors: ``id``, ``number``, ``n``, ``features``, and of users ``seen``.
+
+    Args:
+        newest: how many items a user has seen at most, the newest; None keeps all. It needs times.
+
+    Returns:
+        ``seen`` has structs of ``time`` if there are times, ``item`` and ``weight``: the newest last, and in the order
+        of their ids without times and at one time.
+    """
     F = functions()  # noqa: N806
     vectors = factors.sides[entity].withColumnRenamed("id", "number")
     side = pairs.sides[entity].join(vectors, "number")
     if entity == "user":
         items = pairs.sides["item"].select(F.col("number").alias("item"), F.col("id").alias("item_id"))
         seen = pairs.weights.join(items, "item").groupBy(F.col("user").alias("number"))
-        side = side.join(seen.agg(F.sort_array(F.collect_list("item_id")).alias("seen")), "number")
+        times = [F.col("time")] if pairs.has_times else []
+        lists = F.sort_array(F.collect_list(F.struct(*times, F.col("item_id").alias("item"), F.col("weight"))))
+        if newest is not None:
+            start = F.greatest(F.size(lists) - newest, F.lit(0))
+            lists = F.slice(lists, start + 1, F.lit(newest))
+        side = side.join(seen.agg(lists.alias("seen")), "number")
     # In order, so that Spark reads only the blocks of a part.
     return side.orderBy("number").persist()
 
@@ -39,6 +54,9 @@ def collect(
     id_type: pa.DataType,
     item_type: pa.DataType,
     attributes: pa.Table | None,
+    *,
+    weigh: bool,
+    timed: bool,
 ) -> EmbeddingTable:
     """Collect a side on the driver.
 
@@ -47,6 +65,8 @@ def collect(
         id_type: of its ids.
         item_type: of the ids of items.
         attributes: in the order of the ids, or None.
+        weigh: whether weights of pairs are kept.
+        timed: whether their times are.
     """
     ids, embedding, counts = [], [], []
     for start in range(0, n, _PART_ROWS):
@@ -55,16 +75,20 @@ def collect(
         embedding.append(table["features"].combine_chunks().flatten().to_numpy().reshape(len(table), -1))
         counts.append(table["n"].to_numpy())
 
-    def seen(rows: slice) -> pa.ChunkedArray:
-        return _rows(side, rows, "seen")["seen"].cast(pa.list_(item_type))
+    def seen(field: str, dtype: pa.DataType) -> Lists:
+        # They stay in Spark until a part is written.
+        return lambda rows: _rows(side, rows, f"seen.{field}")[field].cast(dtype)
+
+    is_user = entity == "user"
 
     return EmbeddingTable(
         ids=pa.concat_arrays(ids),
         embedding=np.concatenate(embedding),
         n_interactions=np.concatenate(counts),
         bias=np.zeros(n, np.float32) if entity == "item" else None,
-        # They stay in Spark until a part is written.
-        seen_items=seen if entity == "user" else None,
+        seen_items=seen("item", pa.list_(item_type)) if is_user else None,
+        seen_weights=seen("weight", NEXT_TO_SEEN[SEEN_WEIGHTS]) if is_user and weigh else None,
+        seen_times=seen("time", NEXT_TO_SEEN[SEEN_TIMES]) if is_user and timed else None,
         attributes=attributes,
     )
 

@@ -20,7 +20,7 @@ from embedding_trainers.interactions.tables import refuse_zeros
 from embedding_trainers.spark.factorization import Pairs, factorize, number_pairs, shape_of
 from embedding_trainers.spark.holdout import evaluate_on_spark
 from embedding_trainers.spark.rows import open_log, prepared_rows, refuse_settings, types_of_ids
-from embedding_trainers.spark.session import functions, open_session, spark_errors
+from embedding_trainers.spark.session import checkpoints, functions, open_session, spark_errors
 from embedding_trainers.spark.shared_ids import count_shared_on_spark, sums_of_shared
 from embedding_trainers.spark.sides import collect, side_frame
 from embedding_trainers.training import LATEST, Run, Training, open_run, timed
@@ -58,6 +58,7 @@ def train_on_spark(
     attribute_types: Mapping[str, ColumnType] | None = None,
     evaluation: bool = True,
     align_to: str | None = LATEST,
+    history: int | None = None,
 ) -> Training:
     """Train a new version of a model on Spark; see `embedding_trainers.train.train_model` for everything else.
 
@@ -81,9 +82,9 @@ def train_on_spark(
     run = open_run(repo, model, columns, preparation, reading, trainer, parameters, align_to)
     refuse_settings(run.preparation, run.reading)
     files: dict[Entity, Source | None] = {"user": user_attributes, "item": item_attributes}
-    with open_session(session, master, conf or {}) as spark, spark_errors():
+    with open_session(session, master, conf or {}) as spark, spark_errors(), checkpoints(spark):
         log, name = open_log(spark, interactions)
-        return _train(run, log, name, files, attribute_types, evaluation=evaluation, seed=seed)
+        return _train(run, log, name, files, attribute_types, evaluation=evaluation, seed=seed, history=history)
 
 
 def _train(
@@ -95,11 +96,13 @@ def _train(
     *,
     evaluation: bool,
     seed: int,
+    history: int | None,
 ) -> Training:
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
         rows, report = prepared_rows(log, name, run.columns, run.preparation, run.reading)
         rows = rows.persist()
+        run.check_history(history, timed="time" in rows.columns)
         pairs = number_pairs(rows)
         config = cast("ALSConfig", run.method.complete(run.config, shape_of(pairs)))
         types = types_of_ids(rows)
@@ -117,9 +120,12 @@ def _train(
             judged = evaluate_on_spark(rows, config, seed)
     with timed(seconds, "fit"):
         factors = factorize(pairs, config, seed)
-        sides = {entity: side_frame(pairs, factors, entity) for entity in ENTITIES}
+        sides = {entity: side_frame(pairs, factors, entity, history) for entity in ENTITIES}
+        kept = {"weigh": pairs.weigh, "timed": pairs.has_times}
         tables: dict[Entity, EmbeddingTable] = {
-            entity: collect(side, entity, pairs.counts[entity], types[entity], types["item"], attributes[entity])
+            entity: collect(
+                side, entity, pairs.counts[entity], types[entity], types["item"], attributes[entity], **kept
+            )
             for entity, side in sides.items()
         }
         refuse_zeros(tables)
@@ -138,6 +144,7 @@ def _train(
             evaluation=judged,
             report=report,
             schemas=schemas,
+            history=history,
         )
     for frame in (rows, *sides.values()):
         frame.unpersist()
