@@ -306,6 +306,14 @@ def test_the_command(command: Command, shop: Shop, tmp_path: Path) -> None:
     assert command(*place, *both, *loose).code == 0
     assert json.loads(command(*place, *both, "--since", "2100-01-01", "--json").out)["n_interactions"] == 0
 
+    lock = shop.repo.data / "shop.drift.lock"
+    lock.unlink()
+    lock.mkdir()  # so that the services cannot be told
+    ran = command(*place, "--since", "2100-01-01")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "no reason to train again")
+    assert [line.partition(":")[0] for line in ran.err.splitlines()] == ["warning"]
+    lock.rmdir()
+
     ran = command(*place, "--interactions", tmp_path / "gone.csv", "--textfile", metrics)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert 'drift_exit_code{model="shop"} 2.0\n' in metrics.read_text()

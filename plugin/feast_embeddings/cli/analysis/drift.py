@@ -103,6 +103,7 @@ def drift(
     try:
         found = _measured(repo, name, interactions, since, timedelta(days=max_age), limits, sample, seed)
         code = DRIFTED if found.beyond else 0
+        _tell_services(repo, name, found)
     except EmbeddingsError as error:
         code = error.exit_code
         raise
@@ -142,6 +143,20 @@ def _measured(
     else:
         new = recorded_interactions(event_log_of(opened.data, model), artifact, since)
     return measure_drift(live, artifact, new, Limits(max_age, **limits), sample=sample, seed=seed)
+
+
+def _tell_services(repo: str, model: str, found: Drift) -> None:
+    """Leave the numbers where the services of the repo find them."""
+    from feast_embeddings.events import MeasuredDrift, measured_drift_of
+
+    measures = [
+        {field: getattr(each, field) for field in ("name", "value", "limit", "beyond")} for each in found.measures
+    ]
+    drift = MeasuredDrift(found.version, datetime.now(UTC), found.n_interactions, measures)
+    try:
+        measured_drift_of(Repo.open(repo).data, model).write(drift)
+    except EmbeddingsError as error:  # such as a disk that is read-only: the answer is as good without
+        click.echo(f"warning: /metrics does not have this drift: {error}", err=True)
 
 
 def _print(model: str, found: Drift) -> None:
