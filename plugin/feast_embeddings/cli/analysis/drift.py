@@ -161,10 +161,10 @@ def _tell_services(repo: str, model: str, found: Drift) -> None:
 
 def _print(model: str, found: Drift) -> None:
     since = "" if found.since is None else f" since {found.since.isoformat()}"
-    click.echo(f"{model} {found.version}: {found.n_interactions:,} new interactions{since}")
-    for count, what in ((found.n_older, "older ones left out"), (found.n_bad, "rows that cannot be used left out")):
+    click.echo(f"{model} {found.version}: {_counted(found.n_interactions, 'new interaction')}{since}")
+    for count, what, more in ((found.n_older, "older one", ""), (found.n_bad, "row", " that cannot be used")):
         if count:
-            click.echo(f"{count:,} {what}")
+            click.echo(f"{_counted(count, what)}{more} left out")
     for measure in found.measures:
         click.echo(_line(measure, found))
     if not found.n_interactions:
@@ -177,17 +177,21 @@ def _line(measure: Measure, found: Drift) -> str:
     value = "not known" if measure.value is None else f"{measure.value:.3f}"
     notes = []
     if measure.low is not None:
-        notes.append(f"95 % interval {measure.low:.3f} to {measure.high:.3f}, {found.n_users:,} users")
+        notes.append(f"95 % interval {measure.low:.3f} to {measure.high:.3f}, {_counted(found.n_users, 'user')}")
     if measure.name in found.holdout:
         notes.append(f"{found.holdout[measure.name]:.3f} on its holdout")
     if measure.name.startswith("unknown_") and found.n_interactions:
         new_ids = found.n_new_ids["user" if measure.name == "unknown_users" else "item"]
-        notes.append(f"{new_ids:,} ids")
+        notes.append(_counted(new_ids, "id"))
     if measure.name == "neighbour_overlap":
-        notes.append(f"{found.n_items:,} items")
+        notes.append(_counted(found.n_items, "item"))
     limit = "" if measure.limit is None else f"at {measure.bound} {measure.limit:g}"
     mark = "!" if measure.beyond else " "
     return f"{mark} {measure.name:<26} {value:>9}  {limit:<13} {'; '.join(notes)}".rstrip()
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _write_metrics(path: Path, model: str, code: int, found: Drift | None) -> None:
