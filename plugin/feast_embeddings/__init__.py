@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from feast_embeddings.errors import EmbeddingsError
     from feast_embeddings.features.embedding_columns import EmbeddingColumns
     from feast_embeddings.features.embedding_features import EmbeddingFeatures
+    from feast_embeddings.model.interactions import interactions_view
     from feast_embeddings.model.views import embedding_views
     from feast_embeddings.online.compute_engine import ArrowComputeEngine, ArrowComputeEngineConfig
     from feast_embeddings.online.registry_store import AtomicFileRegistryStore
@@ -33,6 +34,7 @@ __all__ = [
     "RoutedOnlineStore",
     "RoutedOnlineStoreConfig",
     "embedding_views",
+    "interactions_view",
     "publish_artifact",
     "trained_models",
 ]
@@ -52,6 +54,7 @@ _HOME = {
     "RoutedOnlineStore": "online.routed_store",
     "RoutedOnlineStoreConfig": "online.routed_store",
     "embedding_views": "model.views",
+    "interactions_view": "model.interactions",
     "publish_artifact": "publish.run",
     "trained_models": "artifact",
 }

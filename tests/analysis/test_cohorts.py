@@ -102,13 +102,16 @@ def test_labels_by_columns() -> None:
         year=[2001, 2002, None],
         since=pa.array([0, 40 * 86_400_000_000, None], pa.timestamp("us", "UTC")),
         price=[1.5, 2.5, 3.5],
+        tags=[["new"], [], None],
     )
     assert labels_by(members, "flag").to_pylist() == ["true", None, "false"]
     assert labels_by(members, "year").to_pylist() == ["2001", "2002", None]
     assert labels_by(members, "since").to_pylist() == ["1970-01", "1970-02", None]
-    with pytest.raises(InputError, match="'price': values of type double are no cohorts"):
+    with pytest.raises(InputError, match="'price': numbers with a fraction are no cohorts"):
         labels_by(members, "price")
-    with pytest.raises(InputError, match="'land': users have the attributes flag, year, since, price"):
+    with pytest.raises(InputError, match="'tags': lists are no cohorts"):
+        labels_by(members, "tags")
+    with pytest.raises(InputError, match="'land': users have the attributes flag, year, since, price, tags"):
         labels_by(members, "land")
 
 

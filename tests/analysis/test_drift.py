@@ -295,6 +295,12 @@ def test_the_command(command: Command, shop: Shop, tmp_path: Path) -> None:
         log.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
     ran = command(*place, "--interactions", logs[0], "--min-recall-ratio", 0)
     assert ran.code == 0, ran.out
+    one = tmp_path / "one.csv"
+    one.write_text(f"user_id,item_id,timestamp\nu-1,new-1,{moment}\nu-1,sku-1,2026-01-01\n")
+    ran = command(*place, "--interactions", one)
+    heading, older, *lines = ran.out.splitlines()
+    assert (heading.partition(": ")[2].partition(" since")[0], older) == ("1 new interaction", "1 older one left out")
+    assert [line.split()[-2:] for line in lines if "unknown_" in line] == [["0", "ids"], ["1", "id"]]
     both = [argument for log in logs for argument in ("--interactions", log)]
     ran = command(*place, *both, "--min-recall-ratio", 0)
     marked = [line.split()[1] for line in ran.out.splitlines() if line.startswith("!")]
@@ -305,6 +311,14 @@ def test_the_command(command: Command, shop: Shop, tmp_path: Path) -> None:
     loose = ("--max-unknown-items", 0.5, "--max-popularity-shift", 1, "--min-recall-ratio", 0)
     assert command(*place, *both, *loose).code == 0
     assert json.loads(command(*place, *both, "--since", "2100-01-01", "--json").out)["n_interactions"] == 0
+
+    lock = shop.repo.data / "shop.drift.lock"
+    lock.unlink()
+    lock.mkdir()  # so that the services cannot be told
+    ran = command(*place, "--since", "2100-01-01")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "no reason to train again")
+    assert [line.partition(":")[0] for line in ran.err.splitlines()] == ["warning"]
+    lock.rmdir()
 
     ran = command(*place, "--interactions", tmp_path / "gone.csv", "--textfile", metrics)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)

@@ -32,6 +32,8 @@ def test_two_items(command: Command, common_shop: Shop) -> None:
     found = json.loads(command("explain", "u-1", "u-2", "--entity", "user", "--json", *where).out)
     assert (found["with_both"], found["lift"], found["shared_attributes"]) == (1, 10, {})
     assert "users in common: 1, 5.0 times" in command("explain", "sku-7", "sku-8", *where).out
+    ran = command("explain", "sku-7", "sku-7", *where)
+    assert (ran.code, ran.err) == (2, "error: 'sku-7' is named twice; name two different items\n")
 
 
 @pytest.fixture(scope="module")

@@ -231,7 +231,10 @@ def test_a_store_among_the_versions_is_refused(tmp_path: Path, inside: str) -> N
     with pytest.raises(InputError, match="name a folder next to it"):
         artifact_store_of(repo.feature_store())
     apply(repo)
-    assert "name a folder next to it" in str([f for f in examine(repo).findings if f.check == "stored"])
+    (finding,) = (found for found in examine(repo).findings if found.check == "stored")
+    assert "name a folder next to it" in finding.message
+    done = subprocess.run(shlex.split(finding.fix), check=True, capture_output=True, text=True)
+    assert "artifact_store" in done.stdout
 
 
 @pytest.mark.parametrize("url", ["../of all/ü%20#x/", "file://{parent}/of all"])

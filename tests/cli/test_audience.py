@@ -44,6 +44,11 @@ def test_audience_of_a_file(command: Command, repo: str, store: EmbeddingStore, 
     expected = store.lookalike_users(["u-1", "u-4", "nobody"], 5, filter="country = 'NL'")
     assert json.loads(ran.out) == {"version": expected.version, "missing": ["nobody"], "neighbours": rows(expected)}
     assert "1 of 3 users are not known: nobody" in command("audience", "--repo", repo, "--seeds", seeds).err
+    ran = command("audience", "--repo", repo, "--seeds", seeds, "--columns", "nosuch")
+    assert (ran.code, [line.partition(";")[0] for line in ran.err.splitlines()]) == (
+        2,
+        ["error: --columns: there is no 'nosuch'"],
+    )
     for text, problem in [
         ("user_id\nnobody\n", "none of the 1 users"),
         ("customer\nu-1\n", "expected a column user_id, there are customer"),

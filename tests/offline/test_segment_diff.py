@@ -114,7 +114,7 @@ def test_what_is_refused(repo: Repo, command: Command, tmp_path: Path) -> None:
     for options, problem in [
         (("--segment", "land"), "users have the attributes country; items have the attributes title"),
         (("--segment", "country", "--entity", "item"), "--segment 'country': items have the attributes title"),
-        (("--segment", "price"), "values of type double are no cohorts"),
+        (("--segment", "price"), "numbers with a fraction are no cohorts"),
         (("--segment", tmp_path / "no.csv"), "no.csv"),
         (("--entity", "item"), "--entity says whose groups --segment names"),
     ]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command
 from tests.support.asking import Asking
+from tests.support.publishing import publish_any
 from tests.support.serving import service_of
-from tests.support.shop import AS_OF, Shop, served_shop
+from tests.support.shop import AS_OF, Shop, served_shop, write_version
 
 from feast_embeddings.query.store import EmbeddingStore
 
@@ -61,8 +62,60 @@ def test_freshness_and_backlog(shop: Shop, caplog: pytest.LogCaptureFixture) -> 
         kept.rename(log)
 
 
-def test_the_dashboard_asks_for_what_there_is(shop: Shop) -> None:
+def drifts(service: Asking) -> dict[tuple[str, ...], float]:
+    """The metrics of drift: values by name and labels, without the prefix."""
+    prefix = "feast_embeddings_drift_"
+    families = text_string_to_metric_families(service.get("/metrics").text)
+    samples = [s for family in families for s in family.samples if s.name.startswith(prefix)]
+    labels = ("model", "version", "name")
+    return {
+        (s.name.removeprefix(prefix), *(s.labels[each] for each in labels if each in s.labels)): s.value
+        for s in samples
+    }
+
+
+def test_drift(shop: Shop, command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    """The service has the numbers of the command's JSON, until another version is live."""
+    service = Asking(service_of(shop))
+    assert drifts(service) == {}
+    drift = ("drift", "--repo", shop.repo.path, "--model", "shop", "--json")
+    before = datetime.now(UTC)
+    ran = command(*drift, "--max-age", 1)
+    told = json.loads(ran.out)
+    assert (ran.code, ran.err) == (3, "")
+    of = ("shop", shop.artifact.manifest.version)
+    expected: dict[tuple[str, ...], float] = {("interactions", *of): float(told["n_interactions"])}
+    for measure in told["measures"]:
+        expected |= {
+            (metric, *of, measure["name"]): float(measure[field])
+            for metric, field in (("measure", "value"), ("limit", "limit"), ("beyond", "beyond"))
+            if measure[field] is not None
+        }
+    assert expected["beyond", *of, "age_days"] == 1
+    found = drifts(service)
+    assert 0 <= found.pop(("age_seconds", *of)) <= (datetime.now(UTC) - before).total_seconds()
+    assert found == expected
+    assert command(*drift, "--max-age", 100_000).code == 0
+    assert drifts(service)["beyond", *of, "age_days"] == 0
+
+    file = shop.repo.data / "shop.drift.json"
+    file.write_text("{")
+    with caplog.at_level(logging.WARNING, "feast_embeddings.service"):
+        assert drifts(service) == {}
+        assert "feast_embeddings_live_version" in gauges(service)
+    assert {record.getMessage() for record in caplog.records} == {"drift metrics"}
+    file.unlink()
+
+    assert command(*drift, "--max-age", 1).code == 3
+    publish_any(shop.feature_store, write_version(shop.repo.data, seed=1))
+    assert drifts(service) == {}
+    publish_any(shop.feature_store, shop.artifact)
+    assert drifts(service)["beyond", *of, "age_days"] == 1
+
+
+def test_the_dashboard_asks_for_what_there_is(shop: Shop, command: Command) -> None:
     """Every metric and label in its queries is one that the service exports."""
+    command("drift", "--repo", shop.repo.path, "--model", "shop")
     EmbeddingStore(shop.feature_store, "shop").add_interactions([{"user_id": "u-1", "item_id": "sku-1"}])
     service = Asking(service_of(shop))
     service.post("/v1/models/shop/similar_items", {"item_id": "nothing"})

@@ -21,6 +21,7 @@ __all__ = [
     "EntityKeyProto",
     "ValueProto",
     "encode_entity_key",
+    "feature_store_with",
     "offline_rows",
     "online_store_of",
     "source_columns",
@@ -54,6 +55,14 @@ def online_store_of(feature_store: FeatureStore) -> OnlineStore:
     provider: Any = feature_store._get_provider()
     store: OnlineStore = provider.online_store
     return store
+
+
+def feature_store_with(config: RepoConfig, online: OnlineStore) -> FeatureStore:
+    """Return a feature store of a repo's configuration that shares an online store that is open."""
+    feature_store = FeatureStore(repo_path=str(config.repo_path or "."), config=config)
+    provider: Any = feature_store._get_provider()
+    provider._online_store = online
+    return feature_store
 
 
 def source_columns(view: FeatureView, entities: list[Entity]) -> tuple[list[str], list[str], str, str | None]:

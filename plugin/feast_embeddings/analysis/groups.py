@@ -30,7 +30,8 @@ def labels_of(column: pa.Array, option: str, name: str) -> pa.Array:
     if pa.types.is_timestamp(column.type):
         return pc.strftime(column, format="%Y-%m")
     if pa.types.is_list(column.type) or pa.types.is_floating(column.type):
-        raise InputError(f"{option} {name!r}: values of type {column.type} are no cohorts; give each id one in a file")
+        what = "lists" if pa.types.is_list(column.type) else "numbers with a fraction"
+        raise InputError(f"{option} {name!r}: {what} are no cohorts; give each id one in a file")
     return column.cast(pa.string())
 
 

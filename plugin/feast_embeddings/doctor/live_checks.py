@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,7 +135,7 @@ def stored(patient: Patient) -> Iterator[Finding]:
                 text = f"{store} has {len(there)} version{'s' * (len(there) != 1)}, the live one among them"
                 yield Finding("stored", "ok", text, model=found.model)
     except EmbeddingsError as error:
-        fix = patient.command("doctor")
+        fix = shlex.join(["grep", "-n", "artifact_store", str(patient.repo.path / "feature_store.yaml")])
         yield Finding("stored", "problem", f"{error}; services that start now cannot fold in", fix)
 
 

@@ -1,4 +1,4 @@
-"""What came after the training, kept in files of the repo: interactions, attributes, and who is hidden."""
+"""What came after the training, in files of the repo: interactions, attributes, who is hidden, and the last drift."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from feast_embeddings.events.attributes import SetAttributes, SetValue, set_attr
 from feast_embeddings.events.event import OLDEST, WEIGHTS, Event, to_events
 from feast_embeddings.events.hidden import Hidden, hidden_of
 from feast_embeddings.events.log import Added, Backlog, EventLog, Position, ReadFile, Since, event_log_of
+from feast_embeddings.events.measured import MeasuredDrift, measured_drift_of
 
 __all__ = [
     "OLDEST",
@@ -17,6 +18,7 @@ __all__ = [
     "Event",
     "EventLog",
     "Hidden",
+    "MeasuredDrift",
     "Position",
     "ReadFile",
     "SetAttributes",
@@ -25,6 +27,7 @@ __all__ = [
     "added_attributes_of",
     "event_log_of",
     "hidden_of",
+    "measured_drift_of",
     "set_attributes_of",
     "to_events",
 ]

@@ -33,6 +33,7 @@ __all__ = [
     "HISTORY_TAG",
     "MODEL_TAG",
     "EmbeddingViews",
+    "check_source",
     "embedding_views",
     "id_name",
     "reads_given_source",
@@ -154,7 +155,7 @@ def embedding_views(
         if source is None:
             source = _source(artifact, entity, subject.join_key, **about)
         else:
-            _check_source(f"{entity}_source of model {model!r}", source)
+            check_source(f"{entity}_source of model {model!r}", source)
             about["tags"] |= {HISTORY_TAG: source.name}
         view = FeatureView(
             name=view_name(model, entity),
@@ -204,7 +205,8 @@ def _table_of(source: DataSource) -> tuple[str, str]:
     return type(source).__name__, str(table).rstrip("/")
 
 
-def _check_source(where: str, source: DataSource) -> None:
+def check_source(where: str, source: DataSource) -> None:
+    """Raise `InputError` unless a source is a table of the offline store with a timestamp field."""
     if not isinstance(source, DataSource) or isinstance(
         source, PushSource | KafkaSource | KinesisSource | RequestSource
     ):

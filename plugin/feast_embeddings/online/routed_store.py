@@ -23,6 +23,7 @@ from feast_embeddings._feast.other_store import open_store, settings_of, with_se
 from feast_embeddings._feast.private import EntityKeyProto
 from feast_embeddings.codec.rows import FeastRow
 from feast_embeddings.errors import InputError
+from feast_embeddings.online.interactions import INTERACTIONS_TAG
 from feast_embeddings.online.reads import ReadRow, live_of_request, reading_live
 from feast_embeddings.online.store import Progress, QdrantEmbeddingOnlineStore, QdrantEmbeddingOnlineStoreConfig
 from feast_embeddings.online.view_tables import MODEL_TAG
@@ -74,7 +75,7 @@ class RoutedOnlineStore(QdrantEmbeddingOnlineStore):
         self._other: tuple[RepoConfig, OnlineStore, RepoConfig] | None = None
 
     def holds(self, view: FeatureView) -> bool:
-        return MODEL_TAG in view.tags
+        return MODEL_TAG in view.tags or INTERACTIONS_TAG in view.tags
 
     def _default(self, config: RepoConfig) -> tuple[OnlineStore, RepoConfig]:
         """Return the other store, and the configuration that it would have alone."""

@@ -36,6 +36,7 @@ from feast_embeddings.engines.server.engine import ServerEngine
 from feast_embeddings.engines.server.on_loop import AsyncServer
 from feast_embeddings.errors import InputError
 from feast_embeddings.online.documents import DocumentV1, DocumentV2, DocumentView, search_v1, search_v2
+from feast_embeddings.online.interactions import INTERACTIONS_TAG, PushedInteractions, refuse_read
 from feast_embeddings.online.open_engine import open_engine
 from feast_embeddings.online.reads import KeyRead, ReadRow, read_live, read_live_on_loop, reading_live
 from feast_embeddings.online.settings import OnlineStoreSettings
@@ -69,6 +70,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._engine: Engine | None = None
+        self._interactions = PushedInteractions(self)
 
     def engine(self, config: RepoConfig) -> Engine:
         """Return the engine that the repo's configuration names; opened on first use."""
@@ -106,17 +108,26 @@ class QdrantEmbeddingOnlineStore(RequestStore):
         A view whose rows carry a model version serves one version at a time. Rows of older versions are left out:
         the live version has superseded them. If nothing is live yet, the newest version in the rows goes live.
 
+        Rows of a view of `feast_embeddings.interactions_view` are recorded as interactions instead.
+
         Raises:
             VersionMismatchError: a row is of a newer version than the live one; publish that version instead.
-            InputError: a vector has the wrong length, or NaN or infinity in it. Nothing was written.
+            InputError: a vector has the wrong length, or NaN or infinity in it, or an interaction cannot be used.
+                Nothing was written.
         """
         if not data:
             return
+        if INTERACTIONS_TAG in table.tags:
+            self._interactions.record(config, table, data)
+        else:
+            self._write(config, table, data)
+        if progress:
+            progress(len(data))
+
+    def _write(self, config: RepoConfig, table: FeatureView, data: list[FeastRow]) -> None:
         codec = self.codec(config, table)
         batch, versions = _encoded(codec, data)
         write_live(self.engine(config), codec, table_id(config, table), [batch], versions)
-        if progress:
-            progress(len(data))
 
     def online_write_table(
         self,
@@ -167,6 +178,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
     def _key_read(
         self, config: RepoConfig, view: FeatureView, keys: list[EntityKeyProto], names: list[str] | None
     ) -> KeyRead:
+        refuse_read(view)
         return KeyRead(self.codec(config, view), keys, names, valid_from(config, view))
 
     def answer(self, config: RepoConfig, read: Callable[[], None]) -> None:
@@ -217,7 +229,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
     ) -> None:
         """`online_write_batch`, without blocking the event loop; `progress` may be called from another thread."""
         engine, server = await self._open(config)
-        if server is None:
+        if server is None or INTERACTIONS_TAG in table.tags:
             await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
         elif data:
             codec = self.codec(config, table)
@@ -303,6 +315,7 @@ class QdrantEmbeddingOnlineStore(RequestStore):
 
     async def close(self) -> None:
         """Release files and connections; the next call opens them again."""
+        self._interactions.close()
         with self._guard:
             engine, self._engine = self._engine, None
         if isinstance(engine, ServerEngine) and engine.on_loop is not None:

@@ -103,6 +103,7 @@ def drift(
     try:
         found = _measured(repo, name, interactions, since, timedelta(days=max_age), limits, sample, seed)
         code = DRIFTED if found.beyond else 0
+        _tell_services(repo, name, found)
     except EmbeddingsError as error:
         code = error.exit_code
         raise
@@ -144,12 +145,26 @@ def _measured(
     return measure_drift(live, artifact, new, Limits(max_age, **limits), sample=sample, seed=seed)
 
 
+def _tell_services(repo: str, model: str, found: Drift) -> None:
+    """Leave the numbers where the services of the repo find them."""
+    from feast_embeddings.events import MeasuredDrift, measured_drift_of
+
+    measures = [
+        {field: getattr(each, field) for field in ("name", "value", "limit", "beyond")} for each in found.measures
+    ]
+    drift = MeasuredDrift(found.version, datetime.now(UTC), found.n_interactions, measures)
+    try:
+        measured_drift_of(Repo.open(repo).data, model).write(drift)
+    except EmbeddingsError as error:  # such as a disk that is read-only: the answer is as good without
+        click.echo(f"warning: /metrics does not have this drift: {error}", err=True)
+
+
 def _print(model: str, found: Drift) -> None:
     since = "" if found.since is None else f" since {found.since.isoformat()}"
-    click.echo(f"{model} {found.version}: {found.n_interactions:,} new interactions{since}")
-    for count, what in ((found.n_older, "older ones left out"), (found.n_bad, "rows that cannot be used left out")):
+    click.echo(f"{model} {found.version}: {_counted(found.n_interactions, 'new interaction')}{since}")
+    for count, what, more in ((found.n_older, "older one", ""), (found.n_bad, "row", " that cannot be used")):
         if count:
-            click.echo(f"{count:,} {what}")
+            click.echo(f"{_counted(count, what)}{more} left out")
     for measure in found.measures:
         click.echo(_line(measure, found))
     if not found.n_interactions:
@@ -162,17 +177,21 @@ def _line(measure: Measure, found: Drift) -> str:
     value = "not known" if measure.value is None else f"{measure.value:.3f}"
     notes = []
     if measure.low is not None:
-        notes.append(f"95 % interval {measure.low:.3f} to {measure.high:.3f}, {found.n_users:,} users")
+        notes.append(f"95 % interval {measure.low:.3f} to {measure.high:.3f}, {_counted(found.n_users, 'user')}")
     if measure.name in found.holdout:
         notes.append(f"{found.holdout[measure.name]:.3f} on its holdout")
     if measure.name.startswith("unknown_") and found.n_interactions:
         new_ids = found.n_new_ids["user" if measure.name == "unknown_users" else "item"]
-        notes.append(f"{new_ids:,} ids")
+        notes.append(_counted(new_ids, "id"))
     if measure.name == "neighbour_overlap":
-        notes.append(f"{found.n_items:,} items")
+        notes.append(_counted(found.n_items, "item"))
     limit = "" if measure.limit is None else f"at {measure.bound} {measure.limit:g}"
     mark = "!" if measure.beyond else " "
     return f"{mark} {measure.name:<26} {value:>9}  {limit:<13} {'; '.join(notes)}".rstrip()
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _write_metrics(path: Path, model: str, code: int, found: Drift | None) -> None:

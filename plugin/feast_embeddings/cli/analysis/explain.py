@@ -54,6 +54,8 @@ def explain(
             click.echo(f"{value:+.4f}  {id}")
         return
     first, second = (store.parse_id(entity, id) for id in ids)
+    if first == second:
+        raise InputError(f"{ids[0]!r} is named twice; name two different {entity}s")
     found = explain_nearness(store, entity, first, second)
     if as_json:
         print_json({"entity": entity, "ids": [first, second], **dataclasses.asdict(found)})

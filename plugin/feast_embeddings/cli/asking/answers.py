@@ -35,8 +35,8 @@ class Shown:
     columns: Sequence[str] | None
     output: Path | None
 
-    def neighbours(self, found: Neighbours, **facts: Any) -> None:
-        """Show the answer to a query; JSON also has the `facts`."""
+    def neighbours(self, found: Neighbours, note: str = "", **facts: Any) -> None:
+        """Show the answer to a query, and a note if it is not empty; JSON has the `facts` instead."""
         names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
         rows = found.to_dicts()
         if found.because is not None:
@@ -44,26 +44,29 @@ class Shown:
             if self.output is None and not self.as_json:
                 for row, reasons in zip(rows, found.because, strict=True):
                     row["because"] = ", ".join(f"{reason.id} {reason.adds:+.4f}" for reason in reasons)
-        self.show(rows, names, key="neighbours", facts={"version": found.version, **facts})
+        self.show(rows, names, key="neighbours", facts={"version": found.version, **facts}, note=note)
 
-    def ranking(self, found: Neighbours, **facts: Any) -> None:
+    def ranking(self, found: Neighbours, note: str = "", **facts: Any) -> None:
         """Show items for someone, and say so if they are a fallback."""
-        if found.fallback is not None and not self.as_json:
-            click.echo(f"no vector in version {found.version}: {found.fallback} items instead", err=True)
-        self.neighbours(found, **facts, fallback=found.fallback)
+        if found.fallback is not None:
+            instead = f"no vector in version {found.version}: {found.fallback} items instead"
+            note = f"{note}\n{instead}" if note else instead
+        self.neighbours(found, note, **facts, fallback=found.fallback)
 
     def found(self, found: Found) -> None:
         """Show the answer to a search by text, and say so if its user is unknown."""
-        if found.missing and not self.as_json:
-            click.echo(f"user {found.missing[0]!r} has no embedding in version {found.version}", err=True)
-        self.neighbours(found, missing=found.missing)
+        note = f"user {found.missing[0]!r} has no embedding in version {found.version}" if found.missing else ""
+        self.neighbours(found, note, missing=found.missing)
 
-    def show(self, rows: list[dict[str, Any]], names: Sequence[str], *, key: str, facts: dict[str, Any]) -> None:
+    def show(
+        self, rows: list[dict[str, Any]], names: Sequence[str], *, key: str, facts: dict[str, Any], note: str = ""
+    ) -> None:
         """Show rows with columns of these names.
 
         Args:
             key: what JSON calls the rows.
             facts: what JSON says with them.
+            note: on standard error without JSON, unless an error is there instead.
 
         Raises:
             InputError: there is no such column, or the file cannot be written.
@@ -76,6 +79,9 @@ class Shown:
             rows = [{name: row.get(name) for name in columns} for row in rows]
         if self.output is not None:
             _write(self.output, rows, columns)
+        if note and not self.as_json:
+            click.echo(note, err=True)
+        if self.output is not None:
             facts = facts | {"rows": len(rows), "output": str(self.output)}
             if self.as_json:
                 print_json(facts)

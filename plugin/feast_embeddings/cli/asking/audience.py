@@ -50,9 +50,8 @@ def audience(
             if seeds is not None
             else f"no user passes --seed-filter {seed_filter!r}"
         )
-    if found.missing and not shown.as_json:
-        click.echo(f"{len(found.missing):,} of {len(set(ids)):,} users are not known: {_some(found.missing)}", err=True)
-    shown.neighbours(found, missing=found.missing)
+    note = f"{len(found.missing):,} of {len(set(ids)):,} users are not known: {_some(found.missing)}"
+    shown.neighbours(found, note if found.missing else "", missing=found.missing)
 
 
 @click.command()
@@ -102,9 +101,8 @@ def visitor(
     for id, weight in zip(ids, weights or [1.0] * len(ids), strict=True):
         history[id] += weight
     found = store.rank_visitor(history, k, **to_options(store, filter, include_seen, given))
-    if found.missing and not shown.as_json:
-        click.echo(f"not known to version {found.version}: {_some(found.missing)}", err=True)
-    shown.ranking(found, missing=found.missing)
+    note = f"not known to version {found.version}: {_some(found.missing)}" if found.missing else ""
+    shown.ranking(found, note, missing=found.missing)
 
 
 @click.command(name="list")

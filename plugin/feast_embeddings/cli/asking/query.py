@@ -64,9 +64,8 @@ def similar_items(
     if liked and set(liked) <= set(found.missing):
         named = ", ".join(map(str, liked))
         raise UnknownIdError(f"version {found.version} of model {store.model!r} knows none of {named}")
-    if found.missing and not shown.as_json:
-        click.echo(f"not known to version {found.version}: {', '.join(map(str, found.missing))}", err=True)
-    shown.neighbours(found, missing=found.missing)
+    note = f"not known to version {found.version}: {', '.join(map(str, found.missing))}" if found.missing else ""
+    shown.neighbours(found, note, missing=found.missing)
 
 
 @click.command()

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from feast_embeddings.errors import EmbeddingsError, NotPublishedError
 from feast_embeddings.service.models import Models
+from feast_embeddings.service.observing.drift import DriftMetrics
 from feast_embeddings.times import from_microseconds
 
 __all__ = ["MISSING", "count_request", "exposition"]
@@ -110,4 +111,5 @@ def exposition(models: Models) -> bytes:
         counted.register(_Summed())
     live = CollectorRegistry()
     live.register(_Live(models))
+    live.register(DriftMetrics(models))
     return generate_latest(counted) + generate_latest(live)
