@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from click import Context
+from configs.site.examples import examples_in
 from configs.site.troubleshooting import DOCTOR, troubleshooting_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -129,11 +130,13 @@ def python_page(name: str) -> str:
 
 
 def commands_page() -> str:
-    """The help of each command, as `--help` prints it."""
+    """The help of each command, as `--help` prints it, and examples with what they print."""
     parent = Context(main, info_name="feast-embeddings")
+    examples = examples_in([ROOT / "README.md", *sorted(DOCS.glob("*.md"))])
     page = ["# Commands"]
     for name in main.list_commands(parent):
         if command := main.get_command(parent, name):
             told = command.make_context(name, [], parent, resilient_parsing=True, terminal_width=110)
             page.append(f"## {name}\n\n```text\n{told.get_help()}\n```")
+            page += [f"```bash\n{one.code}```\n\n```text\n{one.output}```" for one in examples.get(name, [])]
     return "\n\n".join(page)
