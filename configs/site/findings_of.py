@@ -203,7 +203,7 @@ def _word(node: ast.expr) -> str:
     match node:
         case ast.Attribute(value=ast.Name(id="sys"), attr="executable"):
             return "python"
-        case ast.BinOp(left=value):
+        case ast.BinOp(left=value) | ast.BoolOp(values=[value, *_]):
             return _word(value)
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name.strip("_").upper()
