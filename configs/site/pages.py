@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 
 from click import Context
+from configs.site.examples import examples_in
+from configs.site.troubleshooting import DOCTOR, troubleshooting_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -50,6 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {f"notebooks/{path.stem}.md": notebook_page(path) for path in sorted(DOCS.glob("notebooks/*.ipynb"))}
     pages |= {f"reference/{name}.md": python_page(name) for name in REFERENCES}
     pages["reference/commands.md"] = commands_page()
+    pages["troubleshooting.md"] = troubleshooting_page()
     pages["assets/iframe-worker.js"] = (SITE / "iframe-worker.js").read_text()
     for uri, text in pages.items():
         files.append(File.generated(config, uri, content=text))
@@ -67,6 +70,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     on_the_site = {DOCS / file.src_uri: file.src_uri for file in files}
     on_the_site |= {ROOT / name: uri for name, uri in OF_THE_ROOT.items()}
     on_the_site |= {path: f"notebooks/{path.stem}.md" for path in DOCS.glob("notebooks/*.ipynb")}
+    on_the_site[DOCTOR] = "troubleshooting.md"
 
     def moved(link: re.Match[str]) -> str:
         target = Path(os.path.normpath(folder / link["path"]))
@@ -126,11 +130,13 @@ def python_page(name: str) -> str:
 
 
 def commands_page() -> str:
-    """The help of each command, as `--help` prints it."""
+    """The help of each command, as `--help` prints it, and examples with what they print."""
     parent = Context(main, info_name="feast-embeddings")
+    examples = examples_in([ROOT / "README.md", *sorted(DOCS.glob("*.md"))])
     page = ["# Commands"]
     for name in main.list_commands(parent):
         if command := main.get_command(parent, name):
             told = command.make_context(name, [], parent, resilient_parsing=True, terminal_width=110)
             page.append(f"## {name}\n\n```text\n{told.get_help()}\n```")
+            page += [f"```bash\n{one.code}```\n\n```text\n{one.output}```" for one in examples.get(name, [])]
     return "\n\n".join(page)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from configs.site.examples import BLOCK
 from tests.conftest import ROOT
 from tests.support.warm_programs import WARM_PYTHON, warm_programs
 
@@ -22,23 +23,36 @@ HALVES = (
     [README, *(page for page in DOCS if page.name < _SECOND_HALF)],
     [README, *(page for page in DOCS if page.name >= _SECOND_HALF)],
 )
-_BLOCK = re.compile(r"(?:<!-- (?P<why>not run: [^>]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
+# Of other trainings, and on other days.
+_VARYING = re.compile(r"[-+]?\d[\w.:+-]*")
 
 
 def run_pages(pages: Sequence[Path], folder: Path) -> None:
-    """Run every block that is not marked as not run, one after the other in one empty folder; each exits with 0."""
+    """Run every block that is not marked as not run, one after the other in one empty folder.
+
+    Each exits with 0. A block of text after it is what it prints, but for numbers, times and ids.
+    """
     text = "\n".join(page.read_text() for page in pages)
     every = [
-        (m["language"], m["code"]) for m in _BLOCK.finditer(text) if m["why"] is None and m["language"] != "mermaid"
+        (block["language"], block["code"], block["output"])
+        for block in BLOCK.finditer(text)
+        if block["why"] is None and block["language"] != "mermaid"
     ]
-    found = [(language, code) for language, code in every if shutil.which("curl") or "curl" not in code]
-    assert {language for language, _ in found} == {"bash", "python"}
+    found = [block for block in every if shutil.which("curl") or "curl" not in block[1]]
+    assert {language for language, _, _ in found} == {"bash", "python"}
     with tempfile.TemporaryDirectory() as warm, warm_programs(Path(warm)) as path:
-        for language, code in found:
+        for language, code, output in found:
             command = ["bash", "-euc", code] if language == "bash" else [f"{warm}/bin/{WARM_PYTHON}", "-c", code]
             environment = {**os.environ, "PATH": path}
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
+            if output is not None:
+                assert alike(done.stdout.replace(f"{folder.resolve()}/", "")) == alike(output), code
     if left_out := len(every) - len(found):
         pytest.skip(f"no curl on the PATH: {left_out} of {len(every)} blocks were left out, the others passed")
+
+
+def alike(output: str) -> list[list[str]]:
+    """The words of each line, with one word for all numbers, times and ids."""
+    return [_VARYING.sub("N", line).split() for line in output.strip().splitlines()]

@@ -6,13 +6,32 @@ import re
 from pathlib import Path
 
 import pytest
+from configs.site.examples import BLOCK, examples_in
 from tests.conftest import ROOT
-from tests.contracts.pages import DOCS, HALVES, README, run_pages
+from tests.contracts.pages import DOCS, HALVES, README, alike, run_pages
 
 
 def test_the_first_half_works_as_pasted(tmp_path: Path) -> None:
     """The README, and the pages before live.md; the others are in test_docs_second_half."""
     run_pages(HALVES[0], tmp_path)
+
+
+def test_outputs_are_compared() -> None:
+    """Words count, and how many lines; numbers, times, ids and the width of columns do not."""
+    printed = "sku-1  0.94  Red Hat\nas of 2026-10-31T23:58:28+00:00, +3.5%"
+    assert alike(printed) == alike("sku-200 -0.1 Red Hat\nas of 2027-01-02T00:00:00+00:00, -1%\n")
+    for other in (printed.replace("Red", "Blue"), printed.replace("as of", "as"), printed + "\nmore", "", "0.94"):
+        assert alike(printed) != alike(other)
+
+
+def test_main_commands_have_an_example() -> None:
+    """What they print stands on a page, once: right after the block of code that prints it."""
+    examples = examples_in([README, *DOCS])
+    assert {"similar-items", "rank", "list", "inspect", "segments", "explain", "doctor"} <= examples.keys()
+    outputs = sum(page.read_text().count("```text\n") for page in (README, *DOCS))
+    assert outputs == sum(len(some) for some in examples.values())
+    run = [block for page in (README, *DOCS) for block in BLOCK.finditer(page.read_text()) if block["output"]]
+    assert all(block["why"] is None for block in run)
 
 
 def test_every_command_is_in_the_readme() -> None:

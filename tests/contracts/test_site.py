@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click import Context
+from configs.site.examples import examples_in
 from tests.conftest import ROOT
 from tests.support.browser import browsing
 
@@ -114,6 +115,8 @@ def test_references_have_every_name(pages: dict[str, Seen]) -> None:
     for name in main.list_commands(context):
         assert f"Usage: feast-embeddings {name} " in commands
     assert "--diversity" in commands
+    for examples in examples_in([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]).values():
+        assert all(example.output.strip() in commands for example in examples)
     python = pages["reference/feast_embeddings.html"].text
     for name in feast_embeddings.__all__:
         said = (getattr(feast_embeddings, name).__doc__ or "").partition("\n")[0].partition("`")[0].strip()

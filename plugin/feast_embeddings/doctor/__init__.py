@@ -17,10 +17,10 @@ from feast_embeddings.doctor.setup_checks import configuration, definitions, ins
 from feast_embeddings.doctor.store_checks import leftovers, store, writer
 from feast_embeddings.repo import Repo
 
-__all__ = ["Finding", "Level", "Report", "examine"]
+__all__ = ["CHECKS", "Finding", "Level", "Report", "examine"]
 
 # In the order to look: a problem of an earlier check may be the cause of a later one.
-_CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check, ...] = (
     installation,
     configuration,
     definitions,
@@ -49,7 +49,7 @@ def examine(repo: Repo, *, key_file: Path | None = None, max_age: timedelta = ti
     """
     patient = Patient(repo, key_file, max_age)
     try:
-        return run_checks(_CHECKS, patient)
+        return run_checks(CHECKS, patient)
     finally:
         if patient.engine is not None:
             patient.engine.close()
