@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from tests.support.shop import AS_OF, alignment_to, write_version
 
-from feast_embeddings.analysis.colourings import chosen_colourings, given_colourings, wanted_names
-from feast_embeddings.analysis.map_saving import earlier_versions
+from feast_embeddings.analysis.maps.colourings import chosen_colourings, given_colourings, wanted_names
+from feast_embeddings.analysis.maps.saving import earlier_versions
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
 from feast_embeddings.artifact import Artifact, embedding_matrix

@@ -17,8 +17,8 @@ from tests.support.browser import browsing
 from tests.support.shop import Shop
 
 from feast_embeddings.analysis.group_names import OTHER, group_names
-from feast_embeddings.analysis.map_page import drawn_map, map_page
-from feast_embeddings.analysis.maps import places_of
+from feast_embeddings.analysis.maps.page import drawn_map, map_page
+from feast_embeddings.analysis.maps.places import places_of
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.artifact.saved_map import Colouring
 from feast_embeddings.query.store import EmbeddingStore

@@ -11,7 +11,7 @@ import pytest
 from tests.support.browser import Browser, browsing
 
 from feast_embeddings.analysis.group_names import group_names
-from feast_embeddings.analysis.map_page import drawn_map, map_page
+from feast_embeddings.analysis.maps.page import drawn_map, map_page
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.artifact.saved_map import Colouring
 

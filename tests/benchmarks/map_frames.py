@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from tests.support.browser import Browser, browsing
 
-from feast_embeddings.analysis.map_page import drawn_map, map_page
+from feast_embeddings.analysis.maps.page import drawn_map, map_page
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.artifact.saved_map import Colouring
 

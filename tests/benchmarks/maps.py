@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from embedding_trainers.interactions import read_interactions
 from embedding_trainers.trainer import RunOptions, find_trainer
-from feast_embeddings.analysis.maps import places_of
+from feast_embeddings.analysis.maps.places import places_of
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.demo import generate_shop
 

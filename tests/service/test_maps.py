@@ -91,7 +91,7 @@ def test_it_starts_from_the_map_before(shop: Shop, command: Command, monkeypatch
         starts.append(previous)
         return np.arange(2.0 * len(members)).reshape(-1, 2)
 
-    monkeypatch.setattr("feast_embeddings.analysis.maps.places_of", drawn)
+    monkeypatch.setattr("feast_embeddings.analysis.maps.places.places_of", drawn)
     where = ("map", "--entity", "item", "--save", "--repo", shop.repo.path)
     assert command(*where).code == 0
     saved = read_map(shop.artifact.path, "item")
@@ -135,7 +135,7 @@ def test_saved_and_forgotten_meanwhile(shop: Shop, command: Command, monkeypatch
             happens()
             return np.zeros((len(members), 2))
 
-        monkeypatch.setattr("feast_embeddings.analysis.maps.places_of", drawn)
+        monkeypatch.setattr("feast_embeddings.analysis.maps.places.places_of", drawn)
 
     drawing_while(lambda: store.forget(items=["sku-5"]))
     assert command(*where).code == 0

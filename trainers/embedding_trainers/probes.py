@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from embedding_trainers.extra import import_extra
 from embedding_trainers.interactions.attributes import read_attribute_file
 from feast_embeddings.artifact import ENTITIES, Artifact, Entity, embedding_matrix
-from feast_embeddings.artifact.id_column import id_names
+from feast_embeddings.artifact.ids import id_names
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Location, read_table
 

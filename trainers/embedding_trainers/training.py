@@ -41,7 +41,7 @@ from feast_embeddings.artifact import (
     validate_model_name,
     write_artifact,
 )
-from feast_embeddings.artifact.id_column import id_names
+from feast_embeddings.artifact.ids import id_names
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.reading import ColumnType, Source
 

@@ -1,7 +1,8 @@
-"""Convert a column of ids to the type of a model's ids."""
+"""The column of ids in tables that users bring: its name, and its values in the type of a model's ids."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,31 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_object_dtype, is_string_dtype
 
-from feast_embeddings.artifact.table import WHOLE_NUMBER
+from feast_embeddings.artifact.table import WHOLE_NUMBER, Entity
 from feast_embeddings.errors import InputError
 
-__all__ = ["typed_ids"]
+__all__ = ["id_column_in", "id_names", "typed_ids"]
+
+
+def id_names(entity: Entity, own_name: str | None, join_key: str | None = None) -> tuple[str, ...]:
+    """Return the names that the column may have: the users' own, if there is one, and the join key.
+
+    Without a join key that is ``user_id`` or ``item_id``.
+    """
+    join_key = join_key or f"{entity}_id"
+    return tuple(dict.fromkeys((own_name or join_key, join_key)))
+
+
+def id_column_in(columns: Collection[str], names: tuple[str, ...], where: str) -> str | None:
+    """Return the one of the names that is a column; None if there is none.
+
+    Raises:
+        InputError: both are; the message calls the table `where`.
+    """
+    found = [name for name in names if name in columns]
+    if len(found) > 1:
+        raise InputError(f"{where} has two columns of ids, {found[0]!r} and {found[1]!r}; drop one of them")
+    return found[0] if found else None
 
 
 def typed_ids(column: pd.Series[Any], is_text: bool, name: str) -> pa.Array:

@@ -16,8 +16,7 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from feast_embeddings.artifact import ENTITIES, Entity, list_artifacts, load_artifact
 from feast_embeddings.artifact.history import folder_of_source, history_folder
-from feast_embeddings.artifact.id_column import id_column_in, id_names
-from feast_embeddings.artifact.ids import typed_ids
+from feast_embeddings.artifact.ids import id_column_in, id_names, typed_ids
 from feast_embeddings.errors import ArtifactError, InputError, VersionMismatchError
 from feast_embeddings.model.sides import join_keys, missing_side, model_views
 from feast_embeddings.model.views import reads_given_source

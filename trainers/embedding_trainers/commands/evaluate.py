@@ -163,7 +163,7 @@ def _evaluate_cold(
     from embedding_trainers.interactions.checks import check_weights
     from embedding_trainers.search import race
     from embedding_trainers.trainer import find_trainer
-    from feast_embeddings.artifact.id_column import id_names
+    from feast_embeddings.artifact.ids import id_names
 
     log, rows = source.read()
     name, matrix = choice.name, log.to_csr()
@@ -231,7 +231,7 @@ def _racers(source: InteractionSource, choice: TrainerChoice) -> list[Racer]:
 
 def _from_file(table: Source | None, segments: tuple[str, ...], own_name: str, parts: Split) -> dict[str, pa.Array]:
     from embedding_trainers.interactions.attributes import read_attributes
-    from feast_embeddings.artifact.id_column import id_names
+    from feast_embeddings.artifact.ids import id_names
     from feast_embeddings.reading import source_name
 
     if (table is None) != (not segments):

@@ -62,7 +62,7 @@ def profile(
 
 def _guess(items: Source, own_name: str) -> Guess:
     from embedding_trainers.content.guess import guess_content
-    from feast_embeddings.artifact.id_column import id_names
+    from feast_embeddings.artifact.ids import id_names
     from feast_embeddings.reading import read_table
 
     table = read_table(items, ids=(names := id_names("item", own_name)))

@@ -26,7 +26,7 @@ from feast_embeddings.artifact import (
 )
 from feast_embeddings.artifact.attributes import BOTH, CONTENT, SOURCE
 from feast_embeddings.artifact.brute_force import unit
-from feast_embeddings.artifact.id_column import id_names
+from feast_embeddings.artifact.ids import id_names
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source

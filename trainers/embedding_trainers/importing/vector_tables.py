@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact import EmbeddingTable, Entity, normalise_attributes
-from feast_embeddings.artifact.id_column import id_column_in, id_names
+from feast_embeddings.artifact.ids import id_column_in, id_names
 from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, SEEN_WEIGHTS, misfit
 from feast_embeddings.artifact.table import WHOLE_NUMBER
 from feast_embeddings.errors import InputError

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.artifact import normalise_attributes
-from feast_embeddings.artifact.id_column import id_column_in
+from feast_embeddings.artifact.ids import id_column_in
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import ColumnType, Source, missing_column, read_table, source_name
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from embedding_trainers.interactions.log import Interactions, LogReport
 from embedding_trainers.interactions.preparation import Preparation, first_of_each
 from embedding_trainers.interactions.reading import Columns, Reading, read_raw
-from feast_embeddings.artifact.id_column import id_column_in, id_names
+from feast_embeddings.artifact.ids import id_column_in, id_names
 from feast_embeddings.reading import Source, missing_column, read_table, source_name
 from feast_embeddings.times import from_microseconds
 

@@ -80,10 +80,10 @@ def map(
     target = None if output is None else output_path("--output", output, ".html", ".png", ".parquet")
     store, data = open_store(repo, model), Repo.open(repo).data
 
-    from feast_embeddings.analysis.colourings import SEGMENT, chosen_colourings, given_colourings, wanted_names
-    from feast_embeddings.analysis.map_page import drawn_map
-    from feast_embeddings.analysis.map_saving import earlier_versions, save_map, saved_before, version_folder
-    from feast_embeddings.analysis.maps import places_of
+    from feast_embeddings.analysis.maps.colourings import SEGMENT, chosen_colourings, given_colourings, wanted_names
+    from feast_embeddings.analysis.maps.page import drawn_map
+    from feast_embeddings.analysis.maps.places import places_of
+    from feast_embeddings.analysis.maps.saving import earlier_versions, save_map, saved_before, version_folder
     from feast_embeddings.analysis.members import read_members
 
     members = read_members(store, entity, filter)
@@ -135,7 +135,7 @@ def map(
 
 def _write(members: Members, drawn: SavedMap, heading: str, hidden: list[int], ending: str, file: BinaryIO) -> None:
     if ending == ".html":
-        from feast_embeddings.analysis.map_page import map_page
+        from feast_embeddings.analysis.maps.page import map_page
 
         file.write(map_page(members, drawn, heading, hidden).encode("utf-8", "replace"))
     elif ending == ".png":

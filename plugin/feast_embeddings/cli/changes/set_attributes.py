@@ -65,7 +65,7 @@ def _added(text: str) -> tuple[str, str]:
 
 
 def _read(store: EmbeddingStore, entity: Entity, file: str, added: dict[str, str]) -> dict[Id, dict[str, Any]]:
-    from feast_embeddings.artifact.id_column import id_column_in
+    from feast_embeddings.artifact.ids import id_column_in
     from feast_embeddings.codec.attribute_values import named_type, parsed_text
     from feast_embeddings.online.set_attributes import attribute_types
     from feast_embeddings.reading import missing_column, read_table
