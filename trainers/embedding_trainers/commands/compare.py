@@ -37,7 +37,7 @@ _ONLY_WITH_TRAINERS = ("query", "split", "split_at", "trainers", "configs", "dev
 class _Comparison:
     """What was compared: trainers or versions, on what, and how it ended; and why others failed, by name.
 
-    Trainers that nobody named and that cannot train here, or on this log, are left out, which is no failure.
+    Trainers that no one named and that cannot train here, or on this log, are left out, which is no failure.
     """
 
     kind: str
