@@ -19,7 +19,6 @@ from tests.support.maps import save_any_map
 from tests.support.serving import service_of
 from tests.support.shop import Shop, served_shop
 
-NOTHING_TAKEN = ("z", "/metrics", "/models", "/versions", "/map/{entity}")
 KNOWN = {"model": "shop", "entity": "item"}
 _CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
