@@ -27,7 +27,7 @@ from embedding_trainers.trainer import (
     TrainingLog,
     finding,
 )
-from feast_embeddings.artifact import Artifact, embedding_matrix
+from feast_embeddings.artifact import Artifact, Network, embedding_matrix
 from feast_embeddings.errors import ArtifactError, InputError
 from feast_embeddings.query.store import EmbeddingStore
 
@@ -64,7 +64,7 @@ def train(user_items: csr_matrix, config: TrainerConfig, options: RunOptions) ->
     items = as_learned(np.random.default_rng(options.seed), user_items.shape[1])
     network = {"gain": np.linspace(1, 2, DIM, dtype=np.float32)}
     users = of_last(items, options.log.by_time(), network)
-    return Factors(users, items, np.zeros(len(items), np.float32), network=network)
+    return Factors(users, items, np.zeros(len(items), np.float32), network=Network(network))
 
 
 def fold(interactions: csr_matrix, known: KnownSide, config: TrainerConfig, options: RunOptions) -> Folded:
@@ -73,7 +73,7 @@ def fold(interactions: csr_matrix, known: KnownSide, config: TrainerConfig, opti
     if known.entity == "user":
         return Folded(np.asarray(interactions @ known.factors, np.float32), zeros)
     assert options.log is not None
-    return Folded(of_last(known.factors, options.log, known.network), zeros)
+    return Folded(of_last(known.factors, options.log, known.network.weights), zeros)
 
 
 ORDERED = Trainer(TrainerConfig, train, fold, uses_weights=False, reads_log=True, fold_in_reads_log=True)
@@ -133,6 +133,7 @@ def oracle(artifact: Artifact, walk: Sequence[int]) -> _Floats:
     """The vector of a walk in the space of the version, by a loop."""
     network = artifact.network()
     assert network is not None
+    assert network.rotation is not None
     items = embedding_matrix(artifact.table("item")).astype(np.float64) @ network.rotation.T
     vector = np.zeros(DIM)
     for item in walk:
@@ -146,6 +147,7 @@ def test_the_network_is_kept_and_turned(shop: Shop) -> None:
     artifact = shop.artifact
     network = artifact.network()
     assert network is not None
+    assert network.rotation is not None
     assert np.abs(network.rotation - np.eye(DIM)).max() > 0.1
     np.testing.assert_allclose(network.rotation @ network.rotation.T, np.eye(DIM), atol=1e-6)
     users = artifact.table("user")

@@ -48,7 +48,7 @@ class Aligned:
 
     Attributes:
         tables: users and items; rotated if `alignment` is there, else as they came.
-        rotation: by what, float64, shape (dim, dim); None if they were not.
+        rotation: by what, float32, shape (dim, dim); None if they were not.
         alignment: None if it was refused.
         refused: the reason why it was refused; empty if it was not.
     """
@@ -56,7 +56,7 @@ class Aligned:
     tables: Tables
     alignment: Alignment | None
     refused: str
-    rotation: _Matrix | None = None
+    rotation: npt.NDArray[np.float32] | None = None
 
 
 def align(previous: Artifact, tables: Tables, blocks: Sequence[int] = ()) -> Aligned:
@@ -85,7 +85,7 @@ def align_by(previous: Artifact, tables: Tables, sides: Mapping[Entity, Halves],
         entity: replace(table, embedding=(table.embedding.astype(np.float64) @ rotation).astype(np.float32))
         for entity, table in tables.items()
     }
-    return Aligned(rotated, alignment, "", rotation)
+    return Aligned(rotated, alignment, "", rotation.astype(np.float32))
 
 
 def residual_of(previous: Artifact, tables: Tables) -> float:

@@ -223,11 +223,10 @@ class TrainerTests:
     def _fold_in(
         self, history: Any, known: KnownSide, options: RunOptions, found: TrainerConfig | None = None
     ) -> Folded | None:
-        fold_in = self.trainer.fold_in
         config = found or self.trainer.complete(self._config(), LogShape.of(checkerboard()))
         if self.trainer.fold_in_reads_log:
             options = replace(options, log=_log(history))
-        return None if fold_in is None else fold_in(history, known, config, options)
+        return None if self.trainer.fold_in is None else self.trainer.fold(history, known, config, options)
 
 
 def _log(user_items: Any) -> TrainingLog:

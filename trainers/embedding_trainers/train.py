@@ -193,9 +193,10 @@ def train_model(
     refuse_zeros(tables)
     with timed(seconds, "align") if run.previous else nullcontext():
         aligned = run.aligned(tables, align)
+    network = factors.network and dataclasses.replace(factors.network, rotation=aligned.rotation)
     content_files: dict[Entity, ContentFile] = {}
     if content_fitting is not None:
-        content_fitting = dataclasses.replace(content_fitting, config=config)
+        content_fitting = dataclasses.replace(content_fitting, config=config, network=network)
         with timed(seconds, "content"):
             with_content, content_files = content_fitting.applied(aligned.tables, user_items, tail)
         aligned = dataclasses.replace(aligned, tables=with_content)
@@ -214,7 +215,7 @@ def train_model(
             race=raced,
             tuning=tuning,
             content=content_files,
-            network=factors.network,
+            network=network,
             history=history,
             probes=probes,
         )

@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
 
@@ -253,7 +251,7 @@ class Run:
         race: Race | None = None,
         tuning: Tuning | None = None,
         content: Mapping[Entity, ContentFile] | None = None,
-        network: Mapping[str, npt.NDArray[np.float32]] | None = None,
+        network: Network | None = None,
         history: int | None = None,
         probes: Mapping[str, str] | None = None,
     ) -> Artifact:
@@ -283,7 +281,7 @@ class Run:
             },
             tuning=searched or None,
             content=content,
-            network=None if network is None else Network(network, _float32(aligned.rotation, self.config.factors)),
+            network=network,
             history=history,
             probes=probes,
         )
@@ -329,10 +327,6 @@ def open_run(
         *(repo, model, columns, preparation, reading, trainer, method, config, racers),
         *(align_to, previous, new_space, newest, warnings),
     )
-
-
-def _float32(rotation: npt.NDArray[np.float64] | None, dim: int) -> npt.NDArray[np.float32]:
-    return (np.eye(dim) if rotation is None else rotation).astype(np.float32)
 
 
 def _schema(entity: Entity, id_type: pa.DataType, attributes: pa.Table | None) -> pa.Schema:

@@ -26,16 +26,18 @@ class Network:
 
     Attributes:
         weights: float32 arrays of any shape, by name, as learned; only the trainer understands them.
-        rotation: float32, orthogonal, shape (dim, dim): the vectors of the version are those that were learned times
-            this.
+        rotation: float32, orthogonal, shape (dim, dim): the vectors next to it are the learned ones times this. None if
+            they are as they were learned.
     """
 
     weights: Mapping[str, _Floats]
-    rotation: _Floats
+    rotation: _Floats | None = None
 
     def save(self, path: Path) -> None:
         """Write it, a row for each array."""
-        arrays = {_ROTATION: self.rotation} | {f"weights.{name}": values for name, values in self.weights.items()}
+        arrays = {f"weights.{name}": values for name, values in self.weights.items()}
+        if self.rotation is not None:
+            arrays[_ROTATION] = self.rotation
         rows = [{"name": name, "shape": values.shape, "values": values.ravel()} for name, values in arrays.items()]
         pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), path)
 
@@ -49,5 +51,5 @@ class Network:
                 table["name"].to_pylist(), table["shape"].to_pylist(), table["values"], strict=True
             )
         }
-        rotation = arrays.pop(_ROTATION)
+        rotation = arrays.pop(_ROTATION, None)
         return cls({name.removeprefix("weights."): values for name, values in arrays.items()}, rotation)

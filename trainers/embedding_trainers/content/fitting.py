@@ -18,7 +18,7 @@ from embedding_trainers.content.prior import Prior, Trained, fit_prior
 from embedding_trainers.content.trained_rows import choose_strength, with_prior
 from embedding_trainers.extra import import_extra
 from embedding_trainers.trainer import Factors, Folded, KnownSide, RunOptions, Trainer
-from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity
+from feast_embeddings.artifact import ContentFile, EmbeddingTable, Entity, Network
 from feast_embeddings.artifact.attributes import BOTH, SOURCE
 from feast_embeddings.artifact.brute_force import unit
 from feast_embeddings.artifact.table import Lists
@@ -42,6 +42,7 @@ class ContentFitting:
     method: Trainer[Any]
     config: Any
     options: RunOptions
+    network: Network | None = None
     _encoded: dict[Entity, tuple[Features, Any]] = field(default_factory=dict)
     # The choices of the part of the log that `tail_strength` was asked for: making them takes longer than all the rest.
     _chosen: dict[Entity, Prior] = field(default_factory=dict)
@@ -59,7 +60,8 @@ class ContentFitting:
         rows = catalogue.rows[pc.index_in(split.items, value_set=catalogue.ids).to_numpy()]
         if (rows < 0).all():  # a catalogue of new arrivals
             return None
-        model, numbers, trained = self._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
+        fitting = replace(self, network=factors.network)
+        model, numbers, trained = fitting._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
         said = model.prior.of(self._rows("item", rows[numbers]))
         return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])
 
@@ -114,7 +116,7 @@ class ContentFitting:
             sides[entity].factors[numbers],
             sides[entity].bias[numbers],
             interactions,
-            KnownSide(_OTHER[entity], known.factors, known.bias, degrees),
+            KnownSide(_OTHER[entity], known.factors, known.bias, degrees, self.network),
         )
         encoded = self._rows(entity, rows[numbers])
         features, fold_in = self._encoded[entity][0], self._fold_in if self.method.fold_in else None
@@ -132,9 +134,8 @@ class ContentFitting:
         return self._encoded[entity][1][rows]
 
     def _fold_in(self, rows: csr_matrix, known: KnownSide) -> Folded:
-        assert self.method.fold_in is not None  # noqa: S101 (else it is not called)
         with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
-            return self.method.fold_in(rows, known, self.config, self.options)
+            return self.method.fold(rows, known, self.config, self.options)
 
 
 def _of_factors(factors: Factors) -> dict[Entity, Folded]:

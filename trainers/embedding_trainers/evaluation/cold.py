@@ -122,10 +122,12 @@ def evaluate_cold(
         log: what `user_items` sums up, for a trainer that reads it; hidden rows are left out.
 
     Raises:
-        InputError: there is nothing to hide, or neither content nor a fold-in.
+        InputError: there is nothing to hide, neither content nor a fold-in, or users are made of an order.
     """
     if catalogue is None and trainer.fold_in is None:
         raise InputError("this trainer cannot fold in, so that without content there is nothing to evaluate")
+    if entity == "user" and trainer.fold_in_reads_log:
+        raise InputError("this trainer makes users of the order of their interactions, and here some are drawn of them")
     rng = np.random.default_rng(options.seed)
     side = (user_items.T if entity == "item" else user_items).tocsr()
     candidates = np.arange(side.shape[0]) if catalogue is None else np.flatnonzero(catalogue.rows >= 0)
@@ -166,8 +168,9 @@ def _train(
     config = trainer.complete(config, LogShape.of(train))
     factors = trainer.fit(train, config, options, log)
     degrees = [np.diff(matrix.indptr).astype(np.int64) for matrix in (train, train.T.tocsr())]
-    users = KnownSide("user", factors.user_factors, np.zeros(train.shape[0], np.float32), degrees[0])
-    items = KnownSide("item", factors.item_factors, factors.item_bias, degrees[1])
+    zeros = np.zeros(train.shape[0], np.float32)
+    users = KnownSide("user", factors.user_factors, zeros, degrees[0], factors.network)
+    items = KnownSide("item", factors.item_factors, factors.item_bias, degrees[1], factors.network)
     own, known = (items, users) if entity == "item" else (users, items)
     return Trained(own.factors, own.bias, seen, known), known, factors.config or config
 
@@ -198,9 +201,9 @@ def _fit_content(
 
 
 def _folding(trainer: Trainer[Any], config: Any) -> FoldIn | None:
-    if (fold := trainer.fold_in) is None:
+    if trainer.fold_in is None:
         return None
-    return lambda rows, known: fold(rows, known, config, RunOptions())
+    return lambda rows, known: trainer.fold(rows, known, config, RunOptions())
 
 
 def _rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from embedding_trainers.trainer import IMPORTED, Folded, KnownSide, RunOptions, 
 from feast_embeddings.artifact import (
     Artifact,
     Entity,
-    Network,
     embedding_matrix,
 )
 from feast_embeddings.artifact.seen import SEEN
@@ -55,7 +53,7 @@ class FoldIn:
         found = find_trainer(trainer.name)
         if found.fold_in is None:
             raise InputError(f"the trainer {trainer.name!r} cannot fold in; train a new version")
-        self._fold_in, self._parts, self._reads_log = found.fold_in, found.parts, found.fold_in_reads_log
+        self._trainer = found
         self._config = found.configure(trainer.config)
         self._csr_matrix: Any = import_extra("scipy.sparse").csr_matrix
         # To look for the libraries that have threads takes longer than to fold in a user.
@@ -65,9 +63,7 @@ class FoldIn:
         self._strength = float((artifact.manifest.content_of(entity) or {}).get("strength", 0))
         table = artifact.table(self.other)
         self._set_ids(table[f"{self.other}_id"].combine_chunks())
-        network = artifact.network()
-        self._rotation = None if network is None else network.rotation
-        self._known = _known_side(self.other, table, artifact, network)
+        self._known = _known_side(self.other, table, artifact)
 
     def numbers(self, ids: pa.Array) -> npt.NDArray[np.int64]:
         """The row of the other side that each id has, -1 where it is not known; shape (len(ids),)."""
@@ -104,13 +100,10 @@ class FoldIn:
         Args:
             log: the interactions that it sums up, in order, for a trainer that asks for them.
         """
-        options = RunOptions(seed=seed, log=log if self._reads_log else None)
+        options = RunOptions(seed=seed, log=log if self._trainer.fold_in_reads_log else None)
         # Many small problems: BLAS threads would wait for each other longer than they work.
         with self._threads.limit(limits=1, user_api="blas"):
-            folded = self._fold_in(matrix, self._known, self._config, options)
-        if self._rotation is None:
-            return folded
-        return replace(folded, factors=folded.factors @ self._rotation)
+            return self._trainer.fold(matrix, self._known, self._config, options)
 
     def folded(
         self,
@@ -144,7 +137,7 @@ class FoldIn:
     @property
     def has_parts(self) -> bool:
         """Whether the trainer's vectors of users are sums over their interactions, see `parts`."""
-        return self._parts is not None
+        return self._trainer.parts is not None
 
     def parts(self, ids: pa.Array, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What each interaction of a new user adds to the vector that `folded` gives, exactly.
@@ -159,11 +152,11 @@ class FoldIn:
         Raises:
             InputError: the trainer's vectors are no such sum.
         """
-        if self._parts is None:
+        if (parts_of := self._trainer.parts) is None:
             raise InputError("the trainer of this version cannot say what an interaction adds; one with parts can")
         columns = self.numbers(ids)
         with self._threads.limit(limits=1, user_api="blas"):
-            of_columns = self._parts(self.matrix(np.zeros_like(columns), columns, weights), self._known, self._config)
+            of_columns = parts_of(self.matrix(np.zeros_like(columns), columns, weights), self._known, self._config)
         parts = np.empty_like(of_columns)
         parts[np.argsort(columns)] = of_columns
         return parts
@@ -178,8 +171,6 @@ class FoldIn:
         """
         places, known, other = self.numbers(ids), self._known, copy.copy(self)
         new = np.flatnonzero(places < 0)
-        if self._rotation is not None:
-            factors = factors @ self._rotation.T
         grown = np.concatenate([known.factors, factors[new]])
         grown[places[places >= 0]] = factors[places >= 0]
         other._set_ids(pa.concat_arrays([self.ids, ids.take(pa.array(new))]))
@@ -209,14 +200,14 @@ def log_of(
     return TrainingLog(rows.astype(np.int32), columns.astype(np.int32), weights, times)
 
 
-def _known_side(entity: Entity, table: pa.Table, artifact: Artifact, network: Network | None) -> KnownSide:
-    has_bias, factors = "bias" in table.column_names, embedding_matrix(table)
+def _known_side(entity: Entity, table: pa.Table, artifact: Artifact) -> KnownSide:
+    has_bias = "bias" in table.column_names
     return KnownSide(
         entity=entity,
-        factors=factors if network is None else factors @ network.rotation.T,
+        factors=embedding_matrix(table),
         bias=table["bias"].to_numpy() if has_bias else np.zeros(table.num_rows, np.float32),
         degrees=_degrees(entity, table, artifact),
-        network=None if network is None else network.weights,
+        network=artifact.network(),
     )
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embedding_trainers.trainer.log import LogShape, TrainingLog
+from feast_embeddings.artifact import Network
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ class Factors:
         item_bias: float32, shape (n_items,).
         config: the hyper-parameters with what the training found and folding in needs, for the manifest; None for
             those that it was given.
-        network: float32 arrays of any shape, by name, kept with the version: what folding in needs besides the
-            other side, such as the weights of a network that reads a history. None for most.
+        network: what folding in needs besides the other side, kept with the version; None for most.
 
     Raises:
         InputError: a value is NaN or infinite, for example after a too large learning rate.
@@ -96,13 +96,14 @@ class Factors:
     item_factors: npt.NDArray[np.float32]
     item_bias: npt.NDArray[np.float32]
     config: TrainerConfig | None = field(default=None, kw_only=True)
-    network: Mapping[str, npt.NDArray[np.float32]] | None = field(default=None, kw_only=True)
+    network: Network | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        weights = () if self.network is None else self.network.weights.values()
         # Least and greatest show both, and take no memory, as a mask of all values does.
         ends = [
             end
-            for a in (self.user_factors, self.item_factors, self.item_bias, *(self.network or {}).values())
+            for a in (self.user_factors, self.item_factors, self.item_bias, *weights)
             for end in (a.min(initial=0), a.max(initial=0))
         ]
         if not np.isfinite(ends).all():
@@ -121,14 +122,14 @@ class KnownSide:
         bias: float32, shape (n_known,): the item bias; zeros for users.
         degrees: int64, shape (n_known,): with how many of the other side training saw each. 0 for one whose vector
             was made of content: new rows may have it, but those without it did not pass it over.
-        network: of the version, see `Factors`. With one the factors are as they were trained, not rotated.
+        network: of the version, see `Factors`.
     """
 
     entity: Literal["user", "item"]
     factors: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     degrees: npt.NDArray[np.int64]
-    network: Mapping[str, npt.NDArray[np.float32]] | None = None
+    network: Network | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -196,7 +197,7 @@ class Trainer(Generic[C]):
 
     `fold_in` gets the interactions of new users or items (csr, float32, shape (n_new, n_known), no empty row, sorted
     indices, positive weights) with the known side, which may have been rotated since it was trained; it returns a
-    vector per row. None for a trainer that cannot.
+    vector per row. None for a trainer that cannot. Call `fold`: a side with a network is turned back for it.
 
     `parts` gets the interactions of one new user (shape (1, n_items), as in `fold_in`) with the known items, and
     returns what each adds to the vector that `fold_in` gives: float32, shape (entries of the row, factors), in the
@@ -254,6 +255,26 @@ class Trainer(Generic[C]):
                 "take another trainer"
             )
         return self.train(user_items, config, replace(options, log=log))
+
+    def fold(self, interactions: csr_matrix, known: KnownSide, config: C, options: RunOptions) -> Folded:
+        """Fold in, by `fold_in`, in the space of the known side.
+
+        A network knows only the vectors that it learned with: where these were rotated since, they are turned back for
+        it, and what it gives is rotated.
+
+        Raises:
+            InputError: the trainer cannot fold in.
+        """
+        if self.fold_in is None:
+            raise InputError(f"{self.config.__name__}: this trainer cannot fold in")
+        if (network := known.network) is None or (rotation := network.rotation) is None:
+            return self.fold_in(interactions, known, config, options)
+
+        def as_learned() -> KnownSide:
+            return replace(known, factors=known.factors @ rotation.T, network=replace(network, rotation=None))
+
+        folded = self.fold_in(interactions, known.kept("as learned", as_learned), config, options)
+        return replace(folded, factors=folded.factors @ rotation)
 
     def configure(self, parameters: Mapping[str, Any]) -> C:
         """Make the config; text is converted to the type of the parameter.

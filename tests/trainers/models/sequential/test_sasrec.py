@@ -14,6 +14,7 @@ from embedding_trainers.models.sequential import SASREC, SASRecConfig
 from embedding_trainers.models.sequential.encoder import new_weights
 from embedding_trainers.testing import TrainerTests
 from embedding_trainers.trainer import Factors, KnownSide, LogShape, RunOptions, TrainingLog, find_trainer
+from feast_embeddings.artifact import Network
 from feast_embeddings.errors import InputError, MissingExtraError
 
 ONE_THREAD = RunOptions(seed=1, threads=1)
@@ -92,7 +93,7 @@ def test_a_training_user_folded_in_is_the_same(log: TrainingLog) -> None:
 def test_an_item_differs_as_its_users_do(rng: np.random.Generator) -> None:
     """The direction of mean less mean, at the length that is kept with the version; no torch is needed."""
     users = rng.normal(size=(6, 4)).astype(np.float32)
-    network = new_weights(rng, 4, 3, 1) | {"item_length": np.array([2], np.float32)}
+    network = Network(new_weights(rng, 4, 3, 1) | {"item_length": np.array([2], np.float32)})
     side = KnownSide("user", users, np.zeros(6, np.float32), np.ones(6, np.int64), network)
 
     assert SASREC.fold_in is not None
@@ -109,7 +110,7 @@ def test_what_it_refuses(log: TrainingLog, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match="single interactions"):
         SASREC.train(matrix, CONFIG, ONE_THREAD)
     assert SASREC.fold_in is not None
-    side = KnownSide("item", user, np.zeros(ITEMS, np.float32), np.ones(ITEMS, np.int64))
+    side = KnownSide("item", user, np.zeros(ITEMS, np.float32), np.ones(ITEMS, np.int64), Network({}))
     with pytest.raises(InputError, match="here are only their sums"):
         SASREC.fold_in(matrix, side, CONFIG, ONE_THREAD)
     with pytest.raises(InputError, match="'sasrec' reads the order of items, and cannot be a part"):

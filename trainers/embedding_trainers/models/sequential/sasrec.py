@@ -16,6 +16,7 @@ from embedding_trainers.models.sequential.encoder import Arrays, encode, mask_of
 from embedding_trainers.models.sequential.histories import Histories
 from embedding_trainers.models.sequential.loss import Learner, torch_run
 from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainerConfig
+from feast_embeddings.artifact import Network
 from feast_embeddings.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,11 +134,11 @@ def train_sasrec(user_items: csr_matrix, config: SASRecConfig, options: RunOptio
     )
 
     def result() -> Factors:
-        network = learner.learned
-        items = network.pop("items")
-        network[_ITEM_LENGTH] = np.median(np.linalg.norm(items, axis=1), keepdims=True)
-        users = _last_vectors(network, items, histories, n_users)
-        return Factors(users, items, np.zeros(n_items, np.float32), config=config, network=network)
+        weights = learner.learned
+        items = weights.pop("items")
+        weights[_ITEM_LENGTH] = np.median(np.linalg.norm(items, axis=1), keepdims=True)
+        users = _last_vectors(weights, items, histories, n_users)
+        return Factors(users, items, np.zeros(n_items, np.float32), config=config, network=Network(weights))
 
     with torch_run(torch, options.threads, options.seed, device):
         for iteration in tqdm(range(1, config.iterations + 1), "sasrec", disable=not options.progress):
@@ -148,12 +149,12 @@ def train_sasrec(user_items: csr_matrix, config: SASRecConfig, options: RunOptio
         return result()
 
 
-def _last_vectors(network: Mapping[str, _Floats], items: _Floats, histories: Histories, n_users: int) -> _Floats:
+def _last_vectors(weights: Mapping[str, _Floats], items: _Floats, histories: Histories, n_users: int) -> _Floats:
     softmax = import_extra("scipy.special").softmax
     users = np.empty((n_users, items.shape[1]), np.float32)
-    for rows, numbers in histories.newest(len(network["positions"]), _AT_A_TIME):
+    for rows, numbers in histories.newest(len(weights["positions"]), _AT_A_TIME):
         vectors = np.where(numbers[:, :, None] >= 0, items[numbers], np.float32(0))
-        users[rows] = encode(network, vectors, mask_of(numbers >= 0), Arrays(softmax))[:, -1]
+        users[rows] = encode(weights, vectors, mask_of(numbers >= 0), Arrays(softmax))[:, -1]
     return users
 
 
@@ -171,21 +172,22 @@ def fold_in_sasrec(interactions: csr_matrix, known: KnownSide, config: SASRecCon
         options: the log, which has the order of the interactions of new users.
 
     Raises:
-        InputError: the order of the interactions of new users is not known.
+        InputError: there is no network, or the order of the interactions of new users is not known.
     """
-    network = known.network or {}
-    n_new = interactions.shape[0]
+    if known.network is None:
+        raise InputError("sasrec folds in by its network, and here is none")
+    weights, n_new = known.network.weights, interactions.shape[0]
     if known.entity == "item":
         if options.log is None:
             raise InputError("sasrec makes a user of the order of their interactions, and here are only their sums")
-        users = _last_vectors(network, known.factors, Histories(options.log, n_new), n_new)
+        users = _last_vectors(weights, known.factors, Histories(options.log, n_new), n_new)
         return Folded(users, np.zeros(n_new, np.float32))
     users = known.factors
     mean = known.kept("mean", lambda: users.mean(axis=0))
     totals = np.asarray(interactions.sum(axis=1), np.float32)
     directions = np.asarray(interactions @ users, np.float32) / totals - mean
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    items = directions / np.maximum(lengths, np.finfo(np.float32).tiny) * network[_ITEM_LENGTH]
+    items = directions / np.maximum(lengths, np.finfo(np.float32).tiny) * weights[_ITEM_LENGTH]
     return Folded(items, np.zeros(n_new, np.float32))
 
 
