@@ -106,7 +106,7 @@ def train_graph(user_items: csr_matrix, config: GraphConfig, options: RunOptions
     rng = np.random.default_rng(options.seed)
     degrees = np.bincount(user_items.indices, minlength=user_items.shape[1])
     propagation = Propagation(user_items, config.layers, config.layer_weight)
-    parameters = Directions(start_of_items(user_items, config, options, rng))
+    parameters = Directions(start_of_items(user_items, config.factors, options, rng))
     sampler = Sampler(degrees, _NEGATIVES)
 
     def result() -> Factors:

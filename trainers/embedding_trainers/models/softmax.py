@@ -97,7 +97,7 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
     n_users, n_items = user_items.shape
     rng = np.random.default_rng(options.seed)
     degrees = np.bincount(user_items.indices, minlength=n_items)
-    items = Directions(start_of_items(user_items, config, options, rng))
+    items = Directions(start_of_items(user_items, config.factors, options, rng))
     totals = np.asarray(user_items.sum(axis=1), np.float32).ravel()
     sampler = Sampler(degrees, _NEGATIVES)
     batch_size = int(np.clip(n_users // _BATCHES, _SMALLEST_BATCH, _LARGEST_BATCH))
@@ -122,13 +122,11 @@ def train_softmax(user_items: csr_matrix, config: SoftmaxConfig, options: RunOpt
     return result()
 
 
-def start_of_items(
-    user_items: csr_matrix, config: SoftmaxConfig, options: RunOptions, rng: np.random.Generator
-) -> _Floats:
-    """Directions of the items of `als`, at random where it has none."""
-    als = ALSConfig(factors=config.factors, iterations=_START_ITERATIONS)
-    factors = train_als(user_items, als, replace(options, device="cpu", watch=None)).item_factors
-    return unit(factors, unit(rng.standard_normal(factors.shape, dtype=np.float32)))
+def start_of_items(user_items: csr_matrix, factors: int, options: RunOptions, rng: np.random.Generator) -> _Floats:
+    """Directions of the items of `als`, at random where it has none; shape (n_items, factors)."""
+    als = ALSConfig(factors=factors, iterations=_START_ITERATIONS)
+    items = train_als(user_items, als, replace(options, device="cpu", watch=None)).item_factors
+    return unit(items, unit(rng.standard_normal(items.shape, dtype=np.float32)))
 
 
 def sum_directions(interactions: csr_matrix, vectors: _Floats) -> _Floats:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
 
 from embedding_trainers.models.sequential import SASREC, SASRecConfig
 from embedding_trainers.models.sequential.encoder import new_weights
 from embedding_trainers.testing import TrainerTests
+from embedding_trainers.train import train_model
 from embedding_trainers.trainer import Factors, KnownSide, LogShape, RunOptions, TrainingLog, find_trainer
 from feast_embeddings.artifact import Network
 from feast_embeddings.errors import InputError, MissingExtraError
@@ -88,6 +91,22 @@ def test_a_training_user_folded_in_is_the_same(log: TrainingLog) -> None:
     folded = SASREC.fold_in(summed(some), known(factors), CONFIG, replace(ONE_THREAD, log=some))
 
     np.testing.assert_allclose(folded.factors, factors.user_factors[5:40], rtol=1e-4, atol=1e-5)
+
+
+def test_another_seed_is_aligned(log: TrainingLog, repo: Path) -> None:
+    """Two trainings begin at the items of als, so that one can be turned into the space of the other."""
+    needs_torch()
+    assert log.times is not None
+    table = pa.table({"user_id": log.user_rows, "item_id": log.item_columns, "timestamp": log.times + 1_000_000_000})
+    parameters = CONFIG.model_dump(exclude={"negatives"})
+    for seed in (1, 2):
+        options = RunOptions(seed=seed, threads=1)
+        found = train_model(
+            repo, "m", table, trainer="sasrec", parameters=parameters, options=options, evaluation=False
+        )
+    residual = found.artifact.manifest.alignment_residual
+    assert residual is not None
+    assert residual < 0.6
 
 
 def test_an_item_differs_as_its_users_do(rng: np.random.Generator) -> None:

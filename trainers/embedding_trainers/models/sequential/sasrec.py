@@ -15,6 +15,7 @@ from embedding_trainers.models.device import torch_device
 from embedding_trainers.models.sequential.encoder import Arrays, encode, mask_of, new_weights
 from embedding_trainers.models.sequential.histories import Histories
 from embedding_trainers.models.sequential.loss import Learner, torch_run
+from embedding_trainers.models.softmax import start_of_items
 from embedding_trainers.trainer import Factors, Folded, KnownSide, LogShape, RunOptions, Trainer, TrainerConfig
 from feast_embeddings.artifact import Network
 from feast_embeddings.errors import InputError
@@ -26,7 +27,7 @@ __all__ = ["SASREC", "SASRecConfig", "fold_in_sasrec", "train_sasrec"]
 
 _WHOLE_CATALOGUE = 60_000  # items that all take part in the loss, unless asked otherwise
 _DRAWN = 4096  # items that do, of more
-_DEVIATION = 0.02  # of the first items
+_DEVIATION = 0.02  # of the numbers of the first items, as of the other weights
 _AT_A_TIME = 512  # histories that are encoded, which takes 70 MB
 _ITEM_LENGTH = "item_length"
 
@@ -97,7 +98,8 @@ def train_sasrec(user_items: csr_matrix, config: SASRecConfig, options: RunOptio
     A causal transformer turns the items up to each place of a history into a vector, whose dot products with the items
     are logits of the next one. The loss is the cross entropy over all items, which is what makes SASRec strong
     (Klenitskiy & Vasilev, RecSys 2023, arXiv:2309.07602), or over a sample of them where the catalogue is large. Adam
-    descends it (Kingma & Ba, ICLR 2015, arXiv:1412.6980).
+    descends it (Kingma & Ba, ICLR 2015, arXiv:1412.6980), from the directions of the items of `als`: a random start
+    takes more passes, and ends elsewhere each time, so that no version can be aligned to another.
 
     A user is the vector at the last of their newest `length` distinct items, each at its latest time. So the order
     counts, and weights do not. Longer histories are learned in pieces.
@@ -122,7 +124,8 @@ def train_sasrec(user_items: csr_matrix, config: SASRecConfig, options: RunOptio
     config = with_negatives(LogShape.of(user_items), config)
     n_users, n_items = user_items.shape
     histories, rng = Histories(options.log, n_users), np.random.default_rng(options.seed)
-    items = rng.normal(0, _DEVIATION, (n_items, config.factors)).astype(np.float32)
+    pairs = type(user_items)((np.ones_like(user_items.data), user_items.indices, user_items.indptr), user_items.shape)
+    items = start_of_items(pairs, config.factors, options, rng) * np.float32(_DEVIATION * config.factors**0.5)
     encoder = new_weights(rng, config.factors, config.length, config.layers)
     learner = Learner(
         torch,
