@@ -59,7 +59,12 @@ def map_page(members: Members, drawn: SavedMap, heading: str, hidden: list[int])
     style, *scripts = (own.joinpath("drawing", name).read_text("utf-8") for name in ("map.css", *_SCRIPTS))
     # One script has no need to import its parts.
     script = re.sub(r"^import .*\n", "", "\n".join(scripts), flags=re.MULTILINE)
-    page = own.joinpath("drawing", "map.html").read_text("utf-8").replace("/*STYLE*/", style).replace("/*DRAWING*/", script)
+    page = (
+        own.joinpath("drawing", "map.html")
+        .read_text("utf-8")
+        .replace("/*STYLE*/", style)
+        .replace("/*DRAWING*/", script)
+    )
     before, after = page.split("/*DATA*/")
     return before.replace("HEADING", escape(heading)) + text + after
 
