@@ -125,9 +125,8 @@ def segments(
     if target is not None:
         click.echo(f"wrote {target}")
     if save_as is not None:
-        click.echo(
-            f"saved as the attribute {save_as!r} of {len(members) - found.without:,} {entity}s: --filter '{save_as} = 1'"
-        )
+        count = len(members) - found.without
+        click.echo(f"saved as the attribute {save_as!r} of {count:,} {entity}s: --filter '{save_as} = 1'")
 
 
 def _report(found: Segments) -> dict[str, Any]:
