@@ -27,6 +27,10 @@ def test_two_items(command: Command, common_shop: Shop) -> None:
     vectors = EmbeddingStore(common_shop.feature_store, "shop").item_embeddings(["sku-7", "sku-8"]).vectors
     cosine = vectors[0] @ vectors[1] / np.prod(np.linalg.norm(vectors, axis=1))
     assert found["cosine"] == pytest.approx(cosine, abs=1e-6)
+    near = EmbeddingStore(common_shop.feature_store, "shop").similar_items("sku-7", k=100).ids
+    assert found["cosine_rank"] == pytest.approx(1 - near.index("sku-8") / (len(near) - 1))
+    nearest = json.loads(command("explain", "sku-7", near[0], "--json", *where).out)
+    assert nearest["cosine_rank"] == 1.0
     assert (found["with_first"], found["with_second"], found["with_both"], found["lift"]) == (2, 2, 1, 5)
     assert found["shared_attributes"] == {"category": "Books"}
     found = json.loads(command("explain", "u-1", "u-2", "--entity", "user", "--json", *where).out)

@@ -224,7 +224,8 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
     ran = command("segments", "--entity", "item", "-k", 3, "--previous", target, *where)
     assert (ran.code, "expected the columns item_id and segment" in ran.err) == (2, True)
     assert command("segments", "--entity", "item", "-k", 1, *where).code == 2
-    assert command("segments", "--entity", "item", "-k", "few", *where).code == 2
+    few = command("segments", "--entity", "item", "-k", "few", *where)
+    assert (few.code, "expected a whole number from 2, or auto, got 'few'" in few.err) == (2, True)
     ran = command("segments", "--entity", "item", "--filter", "category = 'none'", *where)
     assert (ran.code, "no item of model 'shop' has a vector" in ran.err) == (2, True)
 

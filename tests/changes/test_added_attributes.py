@@ -126,6 +126,8 @@ def test_a_training_that_has_it_takes_over(shop: Shop) -> None:
         ({"item_id": "text"}, "'item_id' is in use"),
         ({"version": "text"}, "'version' is in use"),
         ({"source": "text"}, "'source' is in use"),
+        ({"Score": "float"}, "'score' is in use"),
+        ({"because": "text"}, "'because' is in use"),
         ({"_event_timestamp": "int"}, "expected letters, digits and _"),
         ({"a b": "int"}, "expected letters, digits and _"),
         ({"": "int"}, "expected letters, digits and _"),
@@ -138,6 +140,8 @@ def test_what_cannot_be_added(common_shop_here: Shop, new: dict[str, str], messa
     (name,) = new
     with pytest.raises(InputError, match=message):
         store_of(shop).set_attributes({"sku-1": {name: 1}}, add=new)
+    with pytest.raises(InputError, match="add takes a dictionary of names with the name of a type each, got list"):
+        store_of(shop).set_attributes({"sku-1": {name: 1}}, add=[f"{name}:int"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="has to be a whole number"):
         store_of(shop).set_attributes({"sku-1": {"segment": "one"}}, add={"segment": "int"})
     assert served(shop) == rows(0)
@@ -183,6 +187,12 @@ def test_the_command(shop: Shop, command: Command, tmp_path: Path) -> None:
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "items have no attribute 'segment' to set" in refused.err
     assert "NAME:TYPE" in command(*asked, "--add", "segment").err
+    twice = command(*asked, "--add", "segment:int", "--add", "words:texts", "--add", "segment:float")
+    assert (twice.code, "names 'segment' with two types, int and float" in twice.err) == (2, True)
+    absent = command(*asked, "--add", "segment:int", "--add", "words:texts", "--add", "typo:int")
+    assert (absent.code, absent.err.count("\n")) == (2, 1)
+    assert "FILE has no column 'typo'; there are segment, words" in absent.err
+    assert not (shop.repo.data / "shop.attributes.json").exists()
     assert command(*asked, "--add", "segment:int", "--add", "words:texts").code == 0
     assert added(store_of(shop)) == {"sku-1": {"segment": 3, "words": ["a"]}}
     assert served(shop) == rows(0)

@@ -189,7 +189,13 @@ def test_awkward_attribute_names(tmp_path: Path, command: Command) -> None:
     for name in names:
         answer = command("rank", *place, "1", "--include-seen", "--filter", f'"{name}" > 1', "-k", 9, "--json")
         assert answer.code == 0, answer.err
-        assert {row["item_id"] for row in json.loads(answer.out)["neighbours"]} == {2, 3}, name
+        found = json.loads(answer.out)["neighbours"]
+        assert {row["item_id"] for row in found} == {2, 3}, name
+        # Of the answer, not the attribute of that name.
+        assert not {row["score"] for row in found} & {0.5, 1.5, 2.5}
+    table = tmp_path / "ranked.parquet"
+    assert command("rank", *place, "1", "--include-seen", "--output", table).code == 0
+    assert pq.read_schema(table).names == ["item_id", "score", *names[:-1], "source"]
     features = [f"m_item_embeddings:{name}" for name in names]
     online = feature_store.get_online_features(features, entity_rows=[{"item_id": 3}]).to_dict()
     assert {name: online[name] for name in names} == {name: [2.5] for name in names}

@@ -34,7 +34,7 @@ class Nearness:
     """What two users or items have in common.
 
     Attributes:
-        cosine_rank: share of the others that are less near to the first than the second is.
+        cosine_rank: share of all others, without the two, that are less near to the first than the second is.
         shared_attributes: equal values; of lists, the common ones.
         with_first, with_second, with_both: users of each item, or items of each user; None if the model has no users.
         lift: how many times more often both come together than by chance; None if one has no interactions.
@@ -93,12 +93,12 @@ def explain_nearness(store: EmbeddingStore, entity: Entity, first: Id, second: I
         counts = (len(seen[0]), len(seen[1]), in_both, _count_items(store)) if "seen_items" in rows[0] else None
     else:
         counts = _users_of(store, first, second)
-    others = np.arange(len(members)) != a
+    others = np.delete(cosines, [a, b])
     n_first, n_second, both, n = counts or (None, None, None, 0)
     return Nearness(
         version=members.version,
         cosine=float(cosines[b]),
-        cosine_rank=float((cosines[others] < cosines[b]).mean()),
+        cosine_rank=float((others < cosines[b]).mean()) if len(others) else 1.0,
         shared_attributes=shared,
         with_first=n_first,
         with_second=n_second,

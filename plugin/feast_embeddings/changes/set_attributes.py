@@ -33,6 +33,9 @@ _NAMED = 10
 # What a filter can name without quotes, and Qdrant's paths can express.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
+# What answers say of each result next to its attributes.
+_IN_ANSWERS = {"score", "because", "hidden", "places"}
+
 # Id -> attribute -> value.
 Given = Mapping[Any, Mapping[str, Any]]
 
@@ -80,6 +83,8 @@ def set_attributes(
         NotPublishedError: no version is live.
         EngineError: Qdrant failed; the values are on disk, and the next call or publish writes them.
     """
+    if not isinstance(add or {}, Mapping):
+        raise InputError(f"add takes a dictionary of names with the name of a type each, got {type(add).__name__}")
     engine, sides = qdrant_store(feature_store).engine(feature_store.config), sides_of(feature_store, model)
     values: dict[Entity, dict[Id, dict[str, tuple[str, Any]]]] = {}
     added: dict[Entity, dict[str, ValueType]] = {}
@@ -162,7 +167,7 @@ def new_types(side: Side, new: Mapping[str, str], computed: frozenset[str] = fro
             if types[name] != kind:
                 raise InputError(f"{what}: there is one, which is {expected_kind(types[name])}; choose another name")
             continue
-        names = side.codec.types.keys() | RESERVED_COLUMNS | {SOURCE}
+        names = side.codec.types.keys() | RESERVED_COLUMNS | _IN_ANSWERS | {SOURCE}
         taken = next((other for other in names if other.casefold() == str(name).casefold()), None)
         if taken is not None:
             raise InputError(f"{what}: {taken!r} is in use; choose another name")

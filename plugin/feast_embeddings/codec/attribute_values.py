@@ -129,7 +129,7 @@ def checked_value(value: Any, value_type: ValueType, where: str) -> Any:
     Raises:
         InputError: it is not of the type; the message calls it `where`.
     """
-    if value is None or (not isinstance(value, list | tuple | np.ndarray) and value != value):
+    if _is_missing(value):
         return None
     try:
         return _KINDS[value_type][1](value)
@@ -137,6 +137,13 @@ def checked_value(value: Any, value_type: ValueType, where: str) -> Any:
         raise InputError(
             f"{where} has to be {expected_kind(value_type)} or null, got {value!r:.80} ({type(value).__name__})"
         ) from None
+
+
+def _is_missing(value: Any) -> bool:
+    unequal = value != value
+    if isinstance(unequal, bool | np.bool_):
+        return value is None or bool(unequal)
+    return unequal is value  # pandas' NA; arrays compare to other arrays
 
 
 def parsed_text(text: str, value_type: ValueType, where: str) -> Any:

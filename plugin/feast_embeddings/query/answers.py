@@ -54,11 +54,13 @@ class Neighbours:
         return len(self.ids)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per neighbour: id, score, attributes, and `because` if it was asked for."""
-        rows = [
-            {self.id_name: id, "score": float(score), **attributes}
-            for id, score, attributes in zip(self.ids, self.scores, self.attributes, strict=True)
-        ]
+        """One dictionary per neighbour: id, score, attributes, and `because` if it was asked for.
+
+        An attribute of one of these names is in `attributes` only.
+        """
+        own = [{self.id_name: id, "score": float(score)} for id, score in zip(self.ids, self.scores, strict=True)]
+        # The first makes the order, the last wins.
+        rows = [each | attributes | each for each, attributes in zip(own, self.attributes, strict=True)]
         if self.because is None:
             return rows
         told = [[reason._asdict() for reason in reasons] for reasons in self.because]

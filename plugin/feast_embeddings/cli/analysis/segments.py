@@ -43,7 +43,9 @@ class _Count(click.ParamType[Any, Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value is None or value == AUTO:
             return None
-        return int(click.IntRange(min=2).convert(value, param, ctx))
+        if not str(value).isdecimal() or int(value) < 2:
+            self.fail(f"expected a whole number from 2, or {AUTO}, got {value!r:.80}", param, ctx)
+        return int(value)
 
 
 @click.command()
@@ -123,7 +125,8 @@ def segments(
     if target is not None:
         click.echo(f"wrote {target}")
     if save_as is not None:
-        click.echo(f"saved as the attribute {save_as!r} of {len(members):,} {entity}s: --filter '{save_as} = 1'")
+        count = len(members) - found.without
+        click.echo(f"saved as the attribute {save_as!r} of {count:,} {entity}s: --filter '{save_as} = 1'")
 
 
 def _report(found: Segments) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Shown:
 
     def neighbours(self, found: Neighbours, note: str = "", **facts: Any) -> None:
         """Show the answer to a query, and a note if it is not empty; JSON has the `facts` instead."""
-        names = [found.id_name, "score", *(found.attributes[0] if found.attributes else ())]
+        names = list(dict.fromkeys([found.id_name, "score", *(found.attributes[0] if found.attributes else ())]))
         rows = found.to_dicts()
         if found.because is not None:
             names = [*(name for name in names if name != "because"), "because"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,15 +38,17 @@ def set_attributes(
     FILE is CSV, Parquet or JSON, with a column item_id or user_id. Each other column is an attribute; an empty value
     sets a null. Attributes that FILE does not have stay as they are.
     """
-    added = dict(_added(text) for text in add)
+    added = _added(add)
     if items is None and users is None:
         raise InputError("name a file of --items, of --users, or both")
     store = open_store(repo, model)
-    done = store.set_attributes(
-        items=None if items is None else _read(store, "item", items, added),
-        users=None if users is None else _read(store, "user", users, added),
-        add=added,
-    )
+    item_rows = None if items is None else _read(store, "item", items, added)
+    user_rows = None if users is None else _read(store, "user", users, added)
+    there = {name for rows in (item_rows, user_rows) for row in islice((rows or {}).values(), 1) for name in row}
+    if there and (absent := [name for name in added if name not in there]):
+        # It would be an attribute for good.
+        raise InputError(f"--add: FILE has no column {absent[0]!r:.80}; there are {', '.join(sorted(there))}")
+    done = store.set_attributes(items=item_rows, users=user_rows, add=added)
     if as_json:
         print_json(dataclasses.asdict(done))
         return
@@ -57,11 +60,15 @@ def set_attributes(
         click.echo(f"{_count(done.n_unknown, 'id')} not in that version, and left out: {named}{more}")
 
 
-def _added(text: str) -> tuple[str, str]:
-    name, colon, type_name = text.rpartition(":")
-    if not colon:
-        raise InputError(f"--add {text!r:.80}: expected NAME:TYPE, as segment:int")
-    return name, type_name
+def _added(given: tuple[str, ...]) -> dict[str, str]:
+    added: dict[str, str] = {}
+    for text in given:
+        name, colon, type_name = text.rpartition(":")
+        if not colon:
+            raise InputError(f"--add {text!r:.80}: expected NAME:TYPE, as segment:int")
+        if added.setdefault(name, type_name) != type_name:
+            raise InputError(f"--add names {name!r:.80} with two types, {added[name]} and {type_name}; leave one")
+    return added
 
 
 def _read(store: EmbeddingStore, entity: Entity, file: str, added: dict[str, str]) -> dict[Id, dict[str, Any]]:
