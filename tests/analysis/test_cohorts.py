@@ -113,6 +113,8 @@ def test_labels_by_columns() -> None:
         labels_by(members, "tags")
     with pytest.raises(InputError, match="'land': users have the attributes flag, year, since, price, tags"):
         labels_by(members, "land")
+    with pytest.raises(InputError, match="'land': users have no attributes"):
+        labels_by(members_of(directions(3)), "land")
 
 
 @pytest.mark.parametrize("names", [["a", "a", "a"], ["a", "b", "c"], [f"c{i // 2}" for i in range(102)]])

@@ -83,8 +83,10 @@ def test_earlier_numbers_stay(planted: npt.NDArray[np.int64]) -> None:
 
 
 def test_too_few_vectors() -> None:
-    with pytest.raises(InputError, match="4 distinct vectors are needed, there are 3"):
+    with pytest.raises(InputError, match="4 distinct vectors are needed, got 3; name a smaller number with -k"):
         segment(members_of(np.array([0, 1, 2])), 4)
+    with pytest.raises(InputError, match=r"3 distinct vectors are needed, got 1$"):
+        segment(members_of(np.array([0])))
 
 
 def scattered(planted: npt.NDArray[np.int64], strays: int = 60) -> Members:

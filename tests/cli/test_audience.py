@@ -163,7 +163,7 @@ def test_files(command: Command, odd: str, tmp_path: Path) -> None:
     assert all(text in texts for text in ("<t>=1+1</t>", "<t>007</t>", "=HYPERLINK"))
     for options, problem in [
         (("--columns", "nothing"), "--columns: there is no 'nothing'; there are item_id, "),
-        (("--output", "x.txt"), "ends in .csv or .parquet or .xlsx"),
+        (("--output", "x.txt"), "ends in .csv, .parquet or .xlsx"),
     ]:
         ran = command(*asked, *options)
         assert (ran.code, problem in ran.err) == (2, True), ran.err

@@ -88,7 +88,8 @@ def labels_by(members: Members, name: str) -> pa.Array:
     """
     names = attribute_names(members)
     if name not in names:
-        raise InputError(f"--by {name!r}: {members.entity}s have the attributes {', '.join(names) or 'none'}")
+        there = f"the attributes {', '.join(names)}" if names else "no attributes"
+        raise InputError(f"--by {name!r}: {members.entity}s have {there}")
     return labels_of(members.table[name].combine_chunks(), "--by", name)
 
 

@@ -80,7 +80,8 @@ def segment(
     """
     distinct = len(np.unique(members.unit, axis=0))
     if distinct < (k or 3):
-        raise InputError(f"{k or 3} distinct vectors are needed, there are {distinct}; name a smaller number with -k")
+        advice = "; name a smaller number with -k" if distinct > 1 else ""
+        raise InputError(f"{k or 3} distinct vectors are needed, got {distinct}{advice}")
     if k is not None and "hdbscan" in methods:
         raise InputError("hdbscan finds the number of segments itself; leave -k out, or take k-means")
     compared = [] if k is not None else [each for way in methods for each in tried(members.unit, way, seed, distinct)]

@@ -22,9 +22,8 @@ def output_path(option: str, name: str, *endings: str) -> Path:
     path = Path(name)
     # Not Path.is_dir, which raises for a name that is too long.
     if path.suffix not in endings or os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise InputError(
-            f"{option} {name}: expected a file name that ends in {' or '.join(endings)}, in a folder that exists"
-        )
+        known = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise InputError(f"{option} {name}: expected a file name that ends in {known}, in a folder that exists")
     return path
 
 

@@ -149,7 +149,7 @@ def test_output(shop: Path, tmp_path: Path, command: Command, ending: str) -> No
         (["--interactions", "nowhere.csv", "--trainers", "svd"], "nowhere.csv does not exist"),
         (
             ["--interactions", "LOG", "--output", "x.pdf"],
-            "a file name that ends in .md or .json or .png, in a folder",
+            "a file name that ends in .md, .json or .png, in a folder",
         ),
         (
             ["--interactions", "LOG", "--test", "LOG", "--split", "time"],
