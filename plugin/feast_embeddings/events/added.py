@@ -15,11 +15,21 @@ __all__ = ["AddedAttributes", "added_attributes_of"]
 Types = Mapping[str, Mapping[str, str]]
 
 
+_TYPES = frozenset({"STRING", "INT64", "DOUBLE", "BOOL", "UNIX_TIMESTAMP", "STRING_LIST", "INT64_LIST"})
+
+
+def _types(read: dict[str, Any]) -> Types:
+    for entity, types in read.items():
+        if not isinstance(types, dict) or not set(map(str, types.values())) <= _TYPES:
+            raise ValueError(f"expected attributes and their types for {entity!r}, got {types!r:.80}")
+    return read
+
+
 class AddedAttributes(WatchedFile[Types]):
     """The attributes added to a model, whatever version is live; their values are in `SetAttributes`."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "added attributes", dict)
+        super().__init__(path, "added attributes", _types)
 
     def add(self, entity: str, types: Mapping[str, str]) -> None:
         """Add attributes; when it returns, the next query of any process knows them."""

@@ -32,7 +32,7 @@ class WatchedFile(Generic[Value]):
 
     Args:
         what: what it holds, for errors.
-        parsed: makes of the object what readers get.
+        parsed: makes of the object what readers get; a `ValueError` says why it cannot.
 
     Raises:
         EmbeddingsError: from every method: the file cannot be read or written.
@@ -57,7 +57,11 @@ class WatchedFile(Generic[Value]):
         kept = self._kept
         if kept is None or kept.state != state:
             # If the file is replaced in between, the next query reads it once more.
-            kept = self._kept = _Read(state, self._parsed(self.read()))
+            read = self.read()
+            try:
+                kept = self._kept = _Read(state, self._parsed(read))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise self._cannot(error) from error
         return kept.value
 
     def read(self) -> dict[str, Any]:
