@@ -48,7 +48,8 @@ def run_pages(pages: Sequence[Path], folder: Path) -> None:
             assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
             if output is not None:
-                assert alike(done.stdout.replace(f"{folder.resolve()}/", "")) == alike(output), code
+                printed = done.stdout.replace(f"{folder.resolve()}/", "")
+                assert alike(printed) == alike(output), f"{code}\n{printed}"
     if left_out := len(every) - len(found):
         pytest.skip(f"no curl on the PATH: {left_out} of {len(every)} blocks were left out, the others passed")
 

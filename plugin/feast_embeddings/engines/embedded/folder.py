@@ -32,6 +32,7 @@ from feast_embeddings.files import is_held, writer_lock, written_whole
 __all__ = ["Collection", "Pointer", "ShardFolder"]
 
 _YOUNG_SECONDS = 60
+_DELETIONS = 3
 
 
 class _Frozen(BaseModel):
@@ -155,7 +156,7 @@ class ShardFolder:
             except BaseException:
                 # The failure, or a Ctrl-C, may have come after the pointer moved to this shard.
                 if shard.name not in self.pointer().shards:
-                    shutil.rmtree(shard, ignore_errors=True)
+                    _delete(shard)
                 raise
             finally:
                 lock.unlink(missing_ok=True)
@@ -178,7 +179,7 @@ class ShardFolder:
                     if not young and not path.with_suffix("").exists() and not is_held(path):
                         path.unlink()
                 elif path.name not in referenced and not is_held(path.with_suffix(".building")):
-                    shutil.rmtree(path, ignore_errors=True)
+                    _delete(path)
                     path.with_suffix(".building").unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
@@ -191,6 +192,14 @@ class ShardFolder:
     def forget_locks(self) -> None:
         """Reset locks in a forked child: another thread of the parent may have held the guard."""
         self._guard = threading.Lock()
+
+
+def _delete(shard: Path) -> None:
+    """Delete a shard as far as possible: a reader that loads it may add a file while its folder is emptied."""
+    for _ in range(_DELETIONS):
+        shutil.rmtree(shard, ignore_errors=True)
+        if not shard.exists():
+            return
 
 
 def _copy_without_holes(source: str, target: str) -> None:
