@@ -119,8 +119,8 @@ def test_als_solves_with_a_cold_item(repo: Path, files: tuple[Path, Path]) -> No
     artifact = trained(repo, files, "title:text", parameters={"factors": 4, "alpha": 3, "regularization": 0.1})
     version = FoldIn(artifact, "user")
     items = embedding_matrix(artifact.table("item")).astype(np.float64)
-    matrix = version.matrix(np.zeros(2, np.int64), np.array([0, ITEMS - 1]), np.ones(2, np.float32))
-    found = version.fold(matrix).factors[0]
+    pairs = version.ids.take(pa.array([0, ITEMS - 1]))
+    found = version.folded(np.zeros(2, np.int64), pairs, np.ones(2, np.float32))[1].factors[0]
     assert found @ np.ones(4) != 0
     both, c = items[[0, ITEMS - 1]], 4.0
     left = items[:WARM].T @ items[:WARM] - np.outer(both[0], both[0]) + c * both.T @ both

@@ -45,11 +45,14 @@ def main() -> None:
     folder, name = Path(sys.argv[1]), sys.argv[2]
     try:
         answer = _run(folder, name)
+    except InputError as error:
+        answer = {"error": str(error), "kind": "input"}
+    except MissingExtraError as error:
+        answer = {"error": str(error), "kind": "missing"}
     except EmbeddingsError as error:
-        cannot = isinstance(error, InputError | MissingExtraError)
-        answer = {"error": str(error), "exit_code": error.exit_code, "cannot": cannot}
+        answer = {"error": str(error), "kind": "failure"}
     except Exception as error:  # of a trainer, which may be anyone's
-        answer = {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+        answer = {"error": f"{type(error).__name__}: {error}", "kind": "failure"}
     (folder / f"{name}.answer.json").write_text(json.dumps(answer), "utf-8")
 
 

@@ -109,10 +109,8 @@ def _train(
         hint = "; it may have run out of memory" if status == -signal.SIGKILL else ""
         raise EmbeddingsError(f"the training of {contender.name} ended with {how}{hint}") from None
     if "error" in answer:
-        kind = InputError if answer["exit_code"] == InputError.exit_code else EmbeddingsError
-        if kind is EmbeddingsError and answer.get("cannot"):
-            kind = NotInstalledError
-        raise kind(f"{contender.name}: {answer['error']}")
+        kinds = {"input": InputError, "missing": NotInstalledError, "failure": EmbeddingsError}
+        raise kinds[answer["kind"]](f"{contender.name}: {answer['error']}")
     values = np.load(folder / f"{name}.npy", allow_pickle=False)
     return Scored(contender.name, values, contender.trainer, config, answer["cpu_seconds"], answer["memory"] / 2**20)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +26,6 @@ from feast_embeddings.artifact.seen import NEXT_TO_SEEN, SEEN, SEEN_TIMES, SEEN_
 from feast_embeddings.artifact.table_files import TableFiles
 from feast_embeddings.errors import InputError
 from feast_embeddings.reading import Source
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["fold_in", "known_ids", "typed_ids"]
 
@@ -70,7 +66,9 @@ def fold_in(artifact: Artifact, entity: Entity, interactions: Interactions | Sou
     weights = np.ones(len(log), np.float32) if log.weights is None else log.weights
     matrix = version.matrix(rows, columns[is_known], weights[is_known])
     times = None if log.timestamps is None else log.timestamps[is_known]
-    folded = version.fold(matrix, log_of(rows, columns[is_known], weights[is_known], times).by_time(), seed=seed)
+    folded = version.fold(
+        matrix, lambda: log_of(rows, columns[is_known], weights[is_known], times).by_time(), seed=seed
+    )
     seen = SeenItems(matrix, version.ids, latest_times(matrix, rows, columns[is_known], times))
     learned = EmbeddingTable(
         ids=ids.take(pa.array(with_vector)),

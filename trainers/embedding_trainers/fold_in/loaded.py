@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,13 +95,13 @@ class FoldIn:
         matrix.sum_duplicates()
         return matrix
 
-    def fold(self, matrix: csr_matrix, log: TrainingLog | None = None, *, seed: int = 0) -> Folded:
+    def fold(self, matrix: csr_matrix, log: Callable[[], TrainingLog], *, seed: int = 0) -> Folded:
         """A vector for each row of `matrix`.
 
         Args:
-            log: the interactions that it sums up, in order, for a trainer that asks for them.
+            log: gives the interactions that it sums up, in order; called for a trainer that asks for them.
         """
-        options = RunOptions(seed=seed, log=log if self._trainer.fold_in_reads_log else None)
+        options = RunOptions(seed=seed, log=log() if self._trainer.fold_in_reads_log else None)
         # Many small problems: BLAS threads would wait for each other longer than they work.
         with self._threads.limit(limits=1, user_api="blas"):
             return self._trainer.fold(matrix, self._known, self._config, options)
@@ -132,7 +133,7 @@ class FoldIn:
             none = Folded(np.empty((0, self._known.factors.shape[1]), np.float32), np.empty(0, np.float32))
             return with_vector, none, is_known
         of_known = (places, columns[is_known], weights[is_known])
-        return with_vector, self.fold(self.matrix(*of_known), log_of(*of_known), seed=seed), is_known
+        return with_vector, self.fold(self.matrix(*of_known), lambda: log_of(*of_known), seed=seed), is_known
 
     @property
     def has_parts(self) -> bool:
@@ -197,6 +198,7 @@ def log_of(
     weights: npt.NDArray[np.float32],
     times: npt.NDArray[np.int64] | None = None,
 ) -> TrainingLog:
+    """Interactions as a trainer reads them, each shape (n,)."""
     return TrainingLog(rows.astype(np.int32), columns.astype(np.int32), weights, times)
 
 

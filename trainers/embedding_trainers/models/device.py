@@ -26,9 +26,7 @@ def use_gpu(options: RunOptions) -> bool:
         gpu = import_extra("implicit.gpu")
     if options.device == "gpu" and not gpu.HAS_CUDA:
         raise InputError(f"device gpu: implicit cannot use a GPU here: {_why_not(gpu)}. Or take --device cpu")
-    # One thread is for the same bytes everywhere, and bpr's threads on a GPU race.
-    wanted = options.device == "gpu" or (options.device == "auto" and options.threads != 1)
-    return wanted and bool(gpu.HAS_CUDA)
+    return _wants_gpu(options) and bool(gpu.HAS_CUDA)
 
 
 def _why_not(gpu: ModuleType) -> str:
@@ -53,8 +51,12 @@ def torch_device(torch: Any, options: RunOptions) -> Any:
     can = torch.cuda.is_available()
     if options.device == "gpu" and not can:
         raise InputError("device gpu: torch finds no CUDA device that it can use; take --device cpu")
-    wanted = options.device == "gpu" or (options.device == "auto" and options.threads != 1)
-    return torch.device("cuda" if wanted and can else "cpu")
+    return torch.device("cuda" if _wants_gpu(options) and can else "cpu")
+
+
+def _wants_gpu(options: RunOptions) -> bool:
+    # One thread is for the same bytes everywhere, and bpr's threads on a GPU race.
+    return options.device == "gpu" or (options.device == "auto" and options.threads != 1)
 
 
 def refuse_gpu(options: RunOptions, trainer: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "encode", "layers_of", "mask_of", "new_weights"]
+__all__ = ["DEVIATION", "Arrays", "encode", "layers_of", "mask_of", "new_weights"]
 
 _EPSILON = 1e-5
-_DEVIATION = 0.02  # of the first weights, as in GPT-2
+DEVIATION = 0.02  # of the first weights, as in GPT-2
 
 _Floats = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def new_weights(rng: np.random.Generator, dim: int, length: int, layers: int) ->
     weights = {}
     for name, shape in shapes.items():
         if len(shape) > 1:
-            weights[name] = rng.normal(0, _DEVIATION, shape).astype(np.float32)
+            weights[name] = rng.normal(0, DEVIATION, shape).astype(np.float32)
         else:
             weights[name] = np.full(shape, 1 if name.endswith("gain") else 0, np.float32)
     return weights

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from embedding_trainers.extra import import_extra
 from embedding_trainers.models.device import torch_device
-from embedding_trainers.models.sequential.encoder import Arrays, encode, mask_of, new_weights
+from embedding_trainers.models.sequential.encoder import DEVIATION, Arrays, encode, mask_of, new_weights
 from embedding_trainers.models.sequential.histories import Histories
 from embedding_trainers.models.sequential.loss import Learner, torch_run
 from embedding_trainers.models.softmax import start_of_items
@@ -27,7 +27,6 @@ __all__ = ["SASREC", "SASRecConfig", "fold_in_sasrec", "train_sasrec"]
 
 _WHOLE_CATALOGUE = 60_000  # items that all take part in the loss, unless asked otherwise
 _DRAWN = 4096  # items that do, of more
-_DEVIATION = 0.02  # of the numbers of the first items, as of the other weights
 _AT_A_TIME = 512  # histories that are encoded, which takes 70 MB
 _ITEM_LENGTH = "item_length"
 
@@ -125,7 +124,7 @@ def train_sasrec(user_items: csr_matrix, config: SASRecConfig, options: RunOptio
     n_users, n_items = user_items.shape
     histories, rng = Histories(options.log, n_users), np.random.default_rng(options.seed)
     pairs = type(user_items)((np.ones_like(user_items.data), user_items.indices, user_items.indptr), user_items.shape)
-    items = start_of_items(pairs, config.factors, options, rng) * np.float32(_DEVIATION * config.factors**0.5)
+    items = start_of_items(pairs, config.factors, options, rng) * np.float32(DEVIATION * config.factors**0.5)
     encoder = new_weights(rng, config.factors, config.length, config.layers)
     learner = Learner(
         torch,
