@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,9 +76,14 @@ def collect(
         embedding.append(table["features"].combine_chunks().flatten().to_numpy().reshape(len(table), -1))
         counts.append(table["n"].to_numpy())
 
+    @lru_cache(1)
+    def seen_of(start: int, stop: int) -> pa.Table:
+        fields = ["item", *(["weight"] if weigh else []), *(["time"] if timed else [])]
+        return _rows(side, slice(start, stop), *(f"seen.{field}" for field in fields))
+
     def seen(field: str, dtype: pa.DataType) -> Lists:
-        # They stay in Spark until a part is written.
-        return lambda rows: _rows(side, rows, f"seen.{field}")[field].cast(dtype)
+        # They stay in Spark until a part is written, which asks for each column of the same rows.
+        return lambda rows: seen_of(rows.start, rows.stop)[field].cast(dtype)
 
     is_user = entity == "user"
 
