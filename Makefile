@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/feast-embeddings quickstart
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.test  # a worker that died is not replaced: pytest-xdist could then wait for ever at the end
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

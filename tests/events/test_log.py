@@ -246,11 +246,11 @@ def test_a_file_of_an_earlier_release(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"item_id": "i"}, "user_id must be text or a whole number, got None"),
-        ({"user_id": 1.5, "item_id": "i"}, "user_id must be text or a whole number, got 1.5"),
+        ({"item_id": "i"}, "user_id must be a whole number or text that is not empty, got None"),
+        ({"user_id": 1.5, "item_id": "i"}, "user_id must be a whole number or text that is not empty, got 1.5"),
         ({"user_id": True, "item_id": "i"}, "user_id must be"),
-        ({"user_id": "", "item_id": "i"}, "user_id must be text or a whole number, got ''"),
-        ({"user_id": "u", "item_id": ""}, "item_id must be text or a whole number, got ''"),
+        ({"user_id": "", "item_id": "i"}, "user_id must be a whole number or text that is not empty, got ''"),
+        ({"user_id": "u", "item_id": ""}, "item_id must be a whole number or text that is not empty, got ''"),
         ({"user_id": "u", "item_id": "i", "weight": 0}, "weight must be a number from 1e-6 to 1e6, got 0"),
         ({"user_id": "u", "item_id": "i", "weight": "3"}, "weight must be"),
         ({"user_id": "u", "item_id": "i", "weight": float("inf")}, "weight must be"),

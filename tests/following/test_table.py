@@ -183,7 +183,7 @@ def test_a_bad_row(clicks: Clicks, log: EventLog) -> None:
     clicks.insert(["c"])
     for _ in range(2):
         with pytest.raises(
-            InputError, match=rf"{clicks.name}, row 2: user_id must be text or a whole number, got None"
+            InputError, match=rf"{clicks.name}, row 2: user_id must be a whole number or text that is not empty, got None"
         ):
             read(clicks.followed(), log)
         assert (items(log), log.position(clicks.full_name)) == (["a"], 1)

@@ -98,7 +98,7 @@ def _weighed(where: str, event: Event, kind: Any, event_weights: Mapping[str, fl
 def _id(where: str, given: Mapping[str, Any], name: str) -> Id:
     id = _plain(given.get(name))
     if isinstance(id, bool) or not isinstance(id, str | int) or id == "":  # a training takes no empty id
-        raise InputError(f"{where}: {name} must be text or a whole number, got {id!r:.80}")
+        raise InputError(f"{where}: {name} must be a whole number or text that is not empty, got {id!r:.80}")
     return id
 
 

@@ -79,7 +79,7 @@ def _type(given: Mapping[str, Any], form: Form) -> str | None:
 
 def _id(given: object, name: str, wanted: IdType | None) -> Id:
     if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
-        raise InputError(f"{name} must be text or a whole number, got {given!r:.80}")
+        raise InputError(f"{name} must be a whole number or text that is not empty, got {given!r:.80}")
     if wanted == "text":
         return str(given)
     if wanted == "int" and isinstance(given, str):

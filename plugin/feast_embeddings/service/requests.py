@@ -39,11 +39,15 @@ __all__ = [
     "Shaped",
     "SimilarItemsRequest",
     "SimilarUsersRequest",
+    "StoredId",
     "UserEmbeddingRequest",
     "history",
 ]
 
-Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+_Number = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+Id = Annotated[StrictStr, Field(max_length=1024)] | _Number
+# An id that is stored: a training takes no empty one.
+StoredId = Annotated[StrictStr, Field(min_length=1, max_length=1024)] | _Number
 # Stops at the first invalid id: an error for each would be longer than the request.
 Ids = Annotated[list[Id], Field(fail_fast=True)]
 SomeIds = Annotated[list[Id], Field(fail_fast=True, min_length=1)]

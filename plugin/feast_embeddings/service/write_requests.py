@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, ConfigDict, Field, StrictStr
 from pydantic.json_schema import SkipJsonSchema
 
-from feast_embeddings.service.requests import Closed, ItemId, Request, SomeIds, UserId
+from feast_embeddings.service.requests import Closed, ItemId, Request, SomeIds, StoredId, UserId
 
 __all__ = [
     "ChangedItem",
@@ -27,8 +27,8 @@ __all__ = [
 class UserEvent(Closed):
     """What a user did."""
 
-    user_id: UserId
-    item_id: ItemId
+    user_id: Annotated[StoredId, Field(examples=["u-7"])]
+    item_id: Annotated[StoredId, Field(examples=["sku-1"])]
     weight: Annotated[float, Field(strict=True, ge=1e-6, le=1e6, description="Weight on the scale of training.")] = 1.0
     timestamp: Annotated[
         AwareDatetime | None,
