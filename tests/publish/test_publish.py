@@ -163,7 +163,7 @@ def test_another_schema_must_be_applied_first(shop: Shop) -> None:
     """A version with another dimension is refused until `feast apply` has told Feast of it, and then works."""
     shop.publish()
     newer = write_version(shop.repo.data, seed=1, dim=4)
-    with pytest.raises(InputError, match=r"registered dimension 8, artifact 4.*run feast apply"):
+    with pytest.raises(InputError, match=r"\(registered dimension 8, artifact 4\); run feast apply"):
         publish_any(shop.feature_store, newer)
     feature_store = apply(shop.repo)
     publish_any(feature_store, newer)

@@ -97,6 +97,8 @@ def test_configure() -> None:
         ({"iterations": "1.5"}, "parameter iterations='1.5': Input should be a valid integer"),
         ({"learning_rate": "0"}, "parameter learning_rate='0': Input should be greater than 0"),
         ({"learning_rate": "nan"}, "parameter learning_rate='nan': Input should be a finite number"),
+        ({"regularization": False}, "parameter regularization=False: expected no truth value"),
+        ({"iterations": True}, "parameter iterations=True: expected no truth value"),
         ({"regularization": -1}, "parameter regularization=-1: Input should be greater than or equal to 0"),
     ],
 )

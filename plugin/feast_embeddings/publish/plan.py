@@ -169,12 +169,10 @@ def schema_difference(side: Side, columns: Sequence[str], dim: int) -> str:
     missing = own - set(columns)
     extra = set(columns) - own - {*NEXT_TO_SEEN, "event_timestamp", "created_timestamp"}
     registered = codec.fields["embedding"].dim
-    if not (missing or extra or registered != dim):
-        return ""
-    return (
-        f"registered dimension {registered}, artifact {dim}; columns only in the view: {sorted(missing) or 'none'}, "
-        f"only in the artifact: {sorted(extra) or 'none'}"
-    )
+    found = [f"registered dimension {registered}, artifact {dim}"] if registered != dim else []
+    for where, names in (("view", missing), ("artifact", extra)):
+        found += [f"columns only in the {where}: {', '.join(sorted(names))}"] if names else []
+    return "; ".join(found)
 
 
 def _check_schema(side: Side, columns: list[str], manifest: Manifest) -> None:

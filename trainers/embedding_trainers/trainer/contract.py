@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -282,12 +282,15 @@ class Trainer(Generic[C]):
         Raises:
             InputError: an unknown name or a value that is not allowed.
         """
-        known = list(self.config.model_fields)
-        for name in parameters:
+        known = self.config.model_fields
+        for name, value in parameters.items():
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 guess = f"; did you mean {close[0]!r}?" if close else ""
                 raise InputError(f"no parameter {name!r}; there are {', '.join(known)}{guess}")
+            kind = known[name].annotation
+            if isinstance(value, bool) and bool not in (kind, *get_args(kind)):  # pydantic takes it for 0 or 1
+                raise InputError(f"parameter {name}={value}: expected no truth value")
         try:
             return self.config.model_validate(dict(parameters))
         except ValidationError as error:
