@@ -35,8 +35,6 @@ class Cost:
 
 _SCALE = "python -m tests.benchmarks.scale"
 _PUBLISH = "python -m tests.benchmarks.publish --rows 1000000"
-# These two were not taken from the script yet.
-_TRIAL = "(for now a rough number of an early trial)"
 _POINT = "python -m tests.benchmarks.point_cost"
 COSTS = {
     "train_base": Cost(0.45, "GiB", f"{_SCALE} --users 300000: the rest, without rows and ids"),
@@ -49,8 +47,8 @@ COSTS = {
     "judge": Cost(7.0e-11, "s of CPU a test user, item and dimension", f"{_SCALE} --users 1000000: evaluate"),
     "artifact_row": Cost(1.9, "bytes a row", f"{_SCALE}: artifact"),
     "artifact_id": Cost(16, "bytes a user or item, more than 4 a dimension", f"{_SCALE}: artifact"),
-    "spark_cpu": Cost(30, "times the CPU of one machine", f"{_SCALE} --spark {_TRIAL}"),
-    "spark_row": Cost(200, "bytes of memory a row, over all executors", f"{_SCALE} --spark {_TRIAL}"),
+    "spark_cpu": Cost(14, "times the CPU of one machine", f"{_SCALE} --spark --users 300000"),
+    "spark_row": Cost(200, "bytes of memory a row, over all executors", f"{_SCALE} --spark (an early trial)"),
     "load_point": Cost(34e-6, "s of CPU a point", _PUBLISH),
     "index_point": Cost(474e-6, "s of CPU a point of 64 dimensions", _PUBLISH),
     "disk_point": Cost(700, "bytes of disk a point, more than 8 a dimension", _POINT),

@@ -51,10 +51,11 @@ def _split(rows: DataFrame, seed: int) -> tuple[DataFrame, DataFrame, str]:
     F = functions()  # noqa: N806
     has_times = "time" in rows.columns
     if has_times:
-        n = rows.count()
-        # The row that NumPy's method "lower" takes; half a row aside, so that no rounding picks its neighbour.
-        place = (math.floor((1 - TIME_SHARE) * (n - 1)) + 0.5) / n
-        cut = rows.approxQuantile("time", [place], 0.0)[0]
+        # The row that NumPy's method "lower" takes. Not by approxQuantile, which holds all rows in memory to be exact.
+        place = math.floor((1 - TIME_SHARE) * (rows.count() - 1))
+        found = rows.select("time").orderBy("time").zipWithIndex("place").where(F.col("place") == place).first()
+        assert found is not None  # noqa: S101 (there is a row at each place)
+        cut = found["time"]
         train = rows.where(F.col("time") <= cut)
         test = _predictable(train, rows.where(F.col("time") > cut).select("user", "item").distinct())
         if test.select("user").distinct().count() >= MIN_TEST_USERS:

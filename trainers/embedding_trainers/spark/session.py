@@ -24,8 +24,13 @@ _THIS_MACHINE = "local[*]"
 _LOCAL = re.compile(r"local(\[(\d+|\*)(,\s*\d+)?\])?")
 _STANDALONE = re.compile(r"spark://([^,\s/:]+:\d+)(,[^,\s/:]+:\d+)*")
 _SECONDS = 5
-# Spark itself listens to everyone by default.
-_ON_THIS_MACHINE = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+_ON_THIS_MACHINE = {
+    # Spark itself listens to everyone by default,
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    # and does all its work in 1 GiB. This is half of the memory, in MiB.
+    "spark.driver.memory": f"{max(1024, os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**21)}m",
+}
 _DEFAULTS = {
     "spark.app.name": "feast-embeddings train",
     # Where there are no checkpoints, the lineage of many iterations is deeper than a stack of 1 MB.
