@@ -162,11 +162,15 @@ def test_no_times(tmp_path: Path, text: str) -> None:
         ("202402290000", "%Y%m%d%H%M"),
         ("20240229000000", "%Y%m%d%H%M%S"),
         ("29.02.2024", "%d.%m.%Y"),
+        ("2/29/24", "%m/%d/%y"),
+        ("29/02/2024 12:00 AM", "%d/%m/%Y %I:%M %p"),
+        ("Thu, 29 Feb 2024 00:00:00", "%a, %d %b %Y %H:%M:%S"),
+        ("february 29, 2024", "%B %d, %Y"),
     ],
 )
-def test_dates_in_digits_need_a_form(tmp_path: Path, text: str, form: str) -> None:
-    """As numbers since 1970 they would be another time; the form says what they are."""
-    with pytest.raises(InputError, match="row 1"):
+def test_dates_of_other_forms_need_a_form(tmp_path: Path, text: str, form: str) -> None:
+    """In digits they could be numbers since 1970, and days could be months; the form says what they are."""
+    with pytest.raises(InputError, match=r"give its format with --time-format.* \(row 1 "):
         of_text(tmp_path, [text])
     assert of_text(tmp_path, [text], time_format=form) == [MIDNIGHT_US]
     if text.isdecimal():

@@ -34,6 +34,11 @@ LAST_TIME = 253_402_300_799_999_999
 # Dates and times in digits only would be milliseconds of the years 2600 to 2635.
 IN_DIGITS = (19_900_101_000_000, 21_001_231_235_959)
 _DIGITS = "(19|20)[0-9]{6}([0-9]{4}([0-9]{2})?)?"
+# Dates as people write them: 31.01.2026, 1/31/26 10:13 PM, Sat, 31 Jan 2026.
+_LOCAL = (
+    "(?i)[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}([^0-9].*)?"
+    "|.*(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .,/-].*[0-9]{2}.*"
+)
 # The end of a time in capitals: a zone that means the same everywhere, or an offset that some clock has.
 _ZONE = "[0-9. ](UTC|GMT|[A-Z]+/[A-Z0-9_/+-]+)$|[ T][0-9:.]+[+-](0?[0-9]|1[0-4])(:?[0-5][0-9]){0,2}$"
 # In addition to DuckDB's own cast, which reads most of ISO 8601 with or without a zone.
@@ -185,13 +190,17 @@ def time_expression(column: Column, form: str | None, latest: int | None) -> Exp
         )
     of_form = "" if form is None else f" of the form {form}"
     absent = f"{text} IS NULL OR {text} = {quoted('nan' if base in ('FLOAT', 'DOUBLE') else '')}"
-    in_digits = f"whose {column.name} is a date in digits (give its format with --time-format, e.g. %Y%m%d)"
+    in_digits, in_words = (
+        f"whose {column.name} is a date {how} (give its format with --time-format, e.g. {example})"
+        for how, example in (("in digits", "%Y%m%d"), ("of another form than ISO 8601", "'%d.%m.%Y %H:%M'"))
+    )
     last = min(LAST_TIME, LAST_TIME if latest is None else latest)
     why = "after the year 9999" if last == LAST_TIME else "in the future (--allow-future keeps them)"
     future = f"{result} > {last}"
     fault = _faults(
         (f"{result} IS NULL AND ({absent})", _absent(column)),
         (f"{result} IS NULL AND {form is None} AND regexp_full_match({text}, '{_DIGITS}')", _fault(in_digits, text)),
+        (f"{result} IS NULL AND {form is None} AND regexp_full_match({text}, '{_LOCAL}')", _fault(in_words, text)),
         (f"{result} IS NULL", _fault(f"whose {column.name} is not a time{of_form}", text)),
         (f"{result} <= 0", _fault(f"whose {column.name} is 1970-01-01 or before", text)),
         (future, _fault(f"whose {column.name} is {why}", text)),
