@@ -171,6 +171,7 @@ class Run:
             unused.difference_update(file.columns.column_names)
             if cut := file.cut_times():
                 warnings.append(f"{file.name}: the times of {', '.join(cut)} are cut to whole seconds, as in Feast")
+            warnings += file.doubts
             rows = file.rows_of(ids[entity])
             catalogue, why_not = catalogue_of(file, entity, ids[entity], rows, content[entity])
             if catalogue is not None:

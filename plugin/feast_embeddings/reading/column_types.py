@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +25,7 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "bool": pa.bool_(),
     "time": pa.timestamp("us", "UTC"),
 }
+_FEW_WORDS = 2  # next to numbers; more are a code, as a size of clothes
 _NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "time": "a time in ISO 8601"}
 
 # The spelling that makes a column of text numbers: only the canonical one, so that a zip code, an article code such as
@@ -62,6 +65,25 @@ def plainest(connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray) -> 
     connection.register("column", pa.table({"x": values}))
     found = connection.execute(f'SELECT bool_and(({iso_time("x")}) IS NOT NULL) FROM "column"').fetchall()  # noqa: S608
     return "time" if found[0][0] else "text"
+
+
+def not_quite_numbers(column: pa.ChunkedArray) -> int | None:
+    """Return the first row because of which a column of numbers is text: a word, as ``N/A``, or a decimal comma.
+
+    None if no value is a number, if there are many words, or a value is neither, as in a column of codes.
+    """
+    values = column.fill_null("")
+
+    def matching(pattern: str) -> npt.NDArray[np.bool_]:
+        return np.asarray(pc.match_substring_regex(values, pattern))
+
+    numbers, commas, empty = matching(_REAL), matching(r"^-?([0-9]{1,3}(\.[0-9]{3})*|[0-9]+),[0-9]+$"), matching("^$")
+    words = ~empty & ~matching("[0-9]")
+    if not (numbers | commas).any() or not (numbers | commas | empty | words).all():
+        return None
+    odd = np.flatnonzero(commas | words)
+    few = pc.count_distinct(values.filter(pa.array(words))).as_py() <= _FEW_WORDS
+    return int(odd[0]) if few and len(odd) else None
 
 
 def converted(

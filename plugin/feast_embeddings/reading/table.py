@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feast_embeddings.errors import InputError
-from feast_embeddings.reading.column_types import ColumnType, converted, plainest
+from feast_embeddings.reading.column_types import ColumnType, converted, not_quite_numbers, plainest
 from feast_embeddings.reading.expressions import NULL, Column, id_expression, id_kind
 from feast_embeddings.reading.faults import Faults, first_line
 from feast_embeddings.reading.files import DataFile
@@ -49,6 +49,7 @@ def read_table(
     as_text: Collection[str] = (),
     vectors: Collection[str] = (),
     types: Mapping[str, ColumnType] | None = None,
+    doubts: list[str] | None = None,
 ) -> pa.Table:
     """Read a whole table.
 
@@ -62,6 +63,7 @@ def read_table(
         vectors: columns of lists of real numbers; text such as ``[0.1, -2]`` is read as one. A null is returned for a
             value that is not such a list, and for an element that is not a number.
         types: the types of columns; None if they cannot be given.
+        doubts: gets a sentence about each column that is text because of a few values among numbers.
 
     Raises:
         InputError: the source or a row cannot be read, or a value does not fit the type in `types`.
@@ -93,6 +95,13 @@ def read_table(
                 typed = converted(connection, table[column], wanted, f"{name}: column {column!r}")
             elif column in plain and pa.types.is_string(table[column].type):
                 plain_type = plainest(connection, table[column])
+                row = not_quite_numbers(table[column]) if doubts is not None and plain_type == "text" else None
+                if doubts is not None and row is not None:
+                    doubts.append(
+                        f"{name}: {column!r} is text, as row {row + 1} has {table[column][row].as_py()!r} next to "
+                        "numbers elsewhere; leave such values empty and write decimals with a point, or say "
+                        f"--attribute-types {column}=text"
+                    )
                 typed = converted(connection, table[column], plain_type, f"{name}: column {column!r}")
             else:
                 continue

@@ -86,3 +86,33 @@ def test_times_are_cut_to_whole_seconds(tmp_path: Path) -> None:
     assert file.cut_times() == ["added"]
     added = file.served()["added"].to_pylist()
     assert added == [datetime(2024, 1, 1, second=1, tzinfo=UTC), None]
+
+
+@pytest.mark.parametrize(
+    ("values", "odd"),
+    [
+        (["1", "2.5", "N/A"], (3, "N/A")),
+        (["nan", "", "7"], (1, "nan")),
+        (["1,5", "2", "1.234,5"], (1, "1,5")),
+        (["1", "-", "?", "2"], (2, "-")),
+        (["1", "S", "M", "L"], None),  # sizes of clothes
+        (["1", "12A"], None),
+        (["01234", "10115"], None),
+        (["4E3", "17"], None),
+        (["N/A", "none"], None),
+        (["1,2,3", "4"], None),
+        (["12345678901234567890", "1"], None),
+        (["", ""], None),
+    ],
+)
+def test_numbers_that_are_text_because_of_a_few_values(
+    tmp_path: Path, values: list[str], odd: tuple[int, str] | None
+) -> None:
+    """The first of these is named; codes, and a column whose type is given, are not."""
+    path = tmp_path / "items.csv"
+    path.write_text("item_id\tx\n" + "".join(f"i{row}\t{value}\n" for row, value in enumerate(values)))
+    doubts = read_attribute_file(path, ("item_id",)).doubts
+    assert len(doubts) == (odd is not None)
+    if odd is not None:
+        assert f"'x' is text, as row {odd[0]} has {odd[1]!r} next to numbers elsewhere" in doubts[0]
+    assert not read_attribute_file(path, ("item_id",), {"x": "text"}).doubts

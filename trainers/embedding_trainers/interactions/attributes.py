@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,14 @@ class AttributeFile:
         ids: distinct, as text, shape (n,).
         columns: the others, as they were read; row i belongs to ids[i].
         folder: that it is in, if it is a file on this machine.
+        doubts: sentences about columns whose type may not be what is meant.
     """
 
     name: str
     ids: pa.Array
     columns: pa.Table
     folder: Path | None = None
+    doubts: Sequence[str] = ()
 
     def rows_of(self, ids: pa.Array) -> pa.Array:
         """The row of each of these ids, null where there is none. Ids are compared as text.
@@ -83,7 +85,8 @@ def read_attribute_file(
     if types is not None:
         types = {name: wanted for name, wanted in types.items() if name not in id_names}
     path = source_name(source)
-    table = read_table(source, ids=id_names, types=types)
+    doubts: list[str] = []
+    table = read_table(source, ids=id_names, types=types, doubts=doubts)
     id_column = id_column_in(table.column_names, id_names, str(path))
     if id_column is None:
         raise missing_column(path, id_names[0], table.column_names)
@@ -99,7 +102,7 @@ def read_attribute_file(
             f"{what}: {len(keys) - distinct:,} of {len(keys):,} rows repeat an id, e.g. {example.as_py()!r}"
         )
     folder = Path(source).parent if isinstance(source, (str, Path)) and Path(source).is_file() else None
-    return AttributeFile(str(path), keys, table.drop_columns([id_column]), folder)
+    return AttributeFile(str(path), keys, table.drop_columns([id_column]), folder, doubts)
 
 
 def read_attributes(
