@@ -73,13 +73,12 @@ def choose_map(
     """
 
     def best_of(scales: tuple[float, ...], penalties: Sequence[float]) -> MapChoice:
-        best: MapChoice | None = None
+        best = MapChoice(penalties[0], tuple(widths), scales, np.inf)
         for penalty, ridge in zip(penalties, fit_scaled(rows, widths, scales, penalties), strict=True):
             error = held_error(ridge)
-            if best is not None and error >= best.error:
+            if error >= best.error:
                 break
-            best = MapChoice(penalty, tuple(widths), scales, error)
-        assert best is not None  # there is a λ
+            best = replace(best, penalty=penalty, error=error)
         return best
 
     best = best_of((1.0,) * len(widths), penalties)
