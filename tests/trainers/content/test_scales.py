@@ -48,7 +48,7 @@ def test_noise_counts_less() -> None:
     assert chosen.scales[0] == 1
     assert chosen.scales[1] < 1
     assert chosen.error < single.error
-    fitted = [fit_scaled(rows, each.widths, each.scales, [each.penalty])[0] for each in (chosen, single)]
+    fitted = [next(fit_scaled(rows, each.widths, each.scales, [each.penalty])) for each in (chosen, single)]
     errors = [((ridge.predict(new.features) - truth) ** 2).mean() for ridge in fitted]
     assert errors[0] < errors[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,10 @@ class ContentFitting:
         if (rows < 0).all():  # a catalogue of new arrivals
             return None
         fitting = replace(self, network=factors.network)
-        model, numbers, trained = fitting._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
-        said = model.prior.of(self._rows("item", rows[numbers]))
-        return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])
+        with _one_blas_thread():
+            model, numbers, trained = fitting._fitted("item", rows, _of_factors(factors), split.train, _MOST_TAIL_ROWS)
+            said = model.prior.of(self._rows("item", rows[numbers]))
+            return choose_strength(trained, said, split.test[:, numbers], split.train[:, numbers])
 
     def applied(
         self, tables: Mapping[Entity, EmbeddingTable], user_items: csr_matrix, tail: float | None
@@ -78,7 +80,8 @@ class ContentFitting:
         sides = {entity: Folded(table.embedding, _bias(table)) for entity, table in tables.items()}
         changed, files = dict(tables), {}
         for entity, catalogue in self.catalogues.items():
-            model, numbers, trained = self._fitted(entity, catalogue.rows, sides, user_items)
+            with _one_blas_thread():
+                model, numbers, trained = self._fitted(entity, catalogue.rows, sides, user_items)
             said = model.prior.of(self._rows(entity, catalogue.rows[numbers]))
             changed[entity] = _with_content(changed[entity], numbers, said)
             if tail is not None and entity == "item":
@@ -134,8 +137,12 @@ class ContentFitting:
         return self._encoded[entity][1][rows]
 
     def _fold_in(self, rows: csr_matrix, known: KnownSide) -> Folded:
-        with import_extra("threadpoolctl").threadpool_limits(1, "blas"):
-            return self.method.fold(rows, known, self.config, self.options)
+        return self.method.fold(rows, known, self.config, self.options)
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Its other threads spin between products as small as those of the map, which takes twice the processor time."""
+    return import_extra("threadpoolctl").threadpool_limits(1, "blas")  # type: ignore[no-any-return]
 
 
 def _of_factors(factors: Factors) -> dict[Entity, Folded]:

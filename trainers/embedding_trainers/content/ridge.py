@@ -64,8 +64,12 @@ class _Centred:
         return found
 
 
-def fit_ridges(features: Any, vectors: _Floats, weights: npt.NDArray[Any], penalties: Sequence[float]) -> list[Ridge]:
+def fit_ridges(
+    features: Any, vectors: _Floats, weights: npt.NDArray[Any], penalties: Sequence[float]
+) -> Iterator[Ridge]:
     """Fit one map for each λ; exactly while features or rows are few or dense, and else by conjugate gradient.
+
+    Each is fitted when it is asked for.
 
     Args:
         features: csr, shape (n, p).
@@ -80,10 +84,8 @@ def fit_ridges(features: Any, vectors: _Floats, weights: npt.NDArray[Any], penal
     targets = vectors.astype(np.float64) - mean_vector
     exact = _by_features if features.shape[1] <= features.shape[0] else _by_rows
     solve = exact if _is_exact(features, vectors.shape[1], len(penalties)) else _by_conjugate_gradient
-    return [
-        Ridge(found.astype(np.float32), (mean_vector - means @ found).astype(np.float32))
-        for found in solve(centred, targets, penalties)
-    ]
+    for found in solve(centred, targets, penalties):
+        yield Ridge(found.astype(np.float32), (mean_vector - means @ found).astype(np.float32))
 
 
 def _is_exact(features: Any, dim: int, n_penalties: int) -> bool:

@@ -7,7 +7,7 @@ each s are those with the least error on rows held back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +63,8 @@ def choose_map(
 ) -> MapChoice:
     """Choose λ, and then halve s of each column, the widest first, while that lowers the error.
 
+    λ gets weaker while that lowers the error: the weaker it is, the longer a fit takes.
+
     Args:
         rows: those not held back.
         held_error: of a map, on the rows held back.
@@ -71,11 +73,13 @@ def choose_map(
     """
 
     def best_of(scales: tuple[float, ...], penalties: Sequence[float]) -> MapChoice:
-        choices = (
-            MapChoice(penalty, tuple(widths), scales, held_error(ridge))
-            for penalty, ridge in zip(penalties, fit_scaled(rows, widths, scales, penalties), strict=True)
-        )
-        return min(choices, key=lambda choice: choice.error)
+        best = MapChoice(penalties[0], tuple(widths), scales, np.inf)
+        for penalty, ridge in zip(penalties, fit_scaled(rows, widths, scales, penalties), strict=True):
+            error = held_error(ridge)
+            if error >= best.error:
+                break
+            best = replace(best, penalty=penalty, error=error)
+        return best
 
     best = best_of((1.0,) * len(widths), penalties)
     if len(widths) == 1:  # λ alone does it
@@ -92,12 +96,15 @@ def choose_map(
     return best
 
 
-def fit_scaled(rows: Rows, widths: Sequence[int], scales: Sequence[float], penalties: Sequence[float]) -> list[Ridge]:
-    """Fit a map for each λ that takes features as they are, not times s."""
+def fit_scaled(
+    rows: Rows, widths: Sequence[int], scales: Sequence[float], penalties: Sequence[float]
+) -> Iterator[Ridge]:
+    """Fit a map for each λ, when it is asked for, that takes features as they are, not times s."""
     if all(s == 1 for s in scales):
-        return fit_ridges(rows.features, rows.vectors, rows.weights, penalties)
+        yield from fit_ridges(rows.features, rows.vectors, rows.weights, penalties)
+        return
     of_features = np.repeat(np.asarray(scales, np.float32), widths)
     given = rows.features
     scaled = type(given)((given.data * of_features[given.indices], given.indices, given.indptr), shape=given.shape)
-    fitted = fit_ridges(scaled, rows.vectors, rows.weights, penalties)
-    return [replace(ridge, weights=of_features[:, None] * ridge.weights) for ridge in fitted]
+    for ridge in fit_ridges(scaled, rows.vectors, rows.weights, penalties):
+        yield replace(ridge, weights=of_features[:, None] * ridge.weights)
