@@ -121,30 +121,59 @@ def test_dense_segments_among_strays(planted: npt.NDArray[np.int64]) -> None:
     assert (later.moved, later.kept) == (1, len(earlier))
 
 
-def test_the_better_method_is_chosen(planted: npt.NDArray[np.int64]) -> None:
-    """By stability × silhouette over all that both have tried."""
-    found = segment(scattered(planted), methods=("k-means", "hdbscan"))
+def uneven() -> tuple[Members, npt.NDArray[np.int64]]:
+    """A broad segment of 120, and three of 25 that are narrow and near each other; and the segment of each."""
+    planted = np.repeat(np.arange(4), [120, 25, 25, 25])
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8)[[0, 1, 1, 1]]
+    centres[2, 2], centres[3, 2] = 0.5, -0.5
+    vectors = centres[planted] + rng.normal(0, 0.02, (len(planted), 8))
+    vectors[:120, 3:5] += rng.normal(0, 0.4, (120, 2))
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return Members(**(members_of(planted).__dict__ | {"unit": unit})), planted
+
+
+def test_the_better_method_is_chosen() -> None:
+    """By stability × silhouette over all that both have tried: k-means divides the broad segment, HDBSCAN does not."""
+    members, expected = uneven()
+    found = segment(members)
     assert {choice.method for choice in found.tried} == {"k-means", "hdbscan"}
     assert found.chosen is max(found.tried, key=lambda choice: (choice.score, -choice.k))
     for choice in found.tried:
         assert -1 <= choice.stability <= 1
         assert -1 <= choice.silhouette <= 1
+    assert found.chosen is not None
+    assert (found.chosen.method, found.left_out) == ("hdbscan", None)
+    assert [set(found.numbers[expected == label].tolist()) for label in range(4)] == [{1}, {2}, {3}, {4}]
+    by_k_means = segment(members, 4)
+    assert by_k_means.tried == []
+    assert len(set(by_k_means.numbers[expected == 0].tolist())) > 1
+    alone = segment(members, methods=("k-means",))
+    assert alone.chosen is not None
+    assert (alone.chosen.method, alone.chosen.score < found.chosen.score) == ("k-means", True)
 
 
 def test_what_hdbscan_refuses(planted: npt.NDArray[np.int64], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of segments, what has no dense regions, and too many: the last is said where k-means is tried too."""
     members = scattered(planted)
     with pytest.raises(InputError, match="leave -k out"):
         segment(members, 4, methods=("hdbscan",))
     one = members_of(np.zeros(50, np.int64))
     with pytest.raises(InputError, match="hdbscan found no 2 to 20 segments"):
         segment(one, methods=("hdbscan",))
-    monkeypatch.setattr("feast_embeddings.analysis.clustering.MOST_DENSE", 100)
-    with pytest.raises(InputError, match="215 are more than 100"):
+    monkeypatch.setattr("feast_embeddings.analysis.clustering._MOST_DENSE", 100)
+    with pytest.raises(InputError, match="215 are more than 100; choose some with --filter"):
         segment(members, methods=("hdbscan",))
+    found = segment(members)
+    assert found.left_out == "it compares each with each, and 215 are more than 100"
+    assert {choice.method for choice in found.tried} == {"k-means"}
+    assert segment(members, 4).left_out is None
 
 
-def test_the_command_with_strays(command: Command, planted: npt.NDArray[np.int64], tmp_path: Path) -> None:
-    """A member of no segment has a null in the file, which --previous takes."""
+def test_the_command_with_strays(
+    command: Command, planted: npt.NDArray[np.int64], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member of no segment has a null in the file, which --previous takes; HDBSCAN says why it was left out."""
     members = scattered(planted)
     repo = init_repo(tmp_path / "repo")
     items = EmbeddingTable(
@@ -165,6 +194,9 @@ def test_the_command_with_strays(command: Command, planted: npt.NDArray[np.int64
     assert (report["moved"], report["kept"], report["without"]) == (0, len(members) - without, without)
     assert command(*asked, "--output", tmp_path / "segments.png").code == 0
     assert command(*asked, "-k", 3).code == 2
+    monkeypatch.setattr("feast_embeddings.analysis.clustering._MOST_DENSE", 100)
+    ran = command("segments", "--entity", "item", "--repo", repo.path)
+    assert f"\nhdbscan was left out: it compares each with each, and {len(members)} are more than 100\n" in ran.out
 
 
 def test_lift_of_values() -> None:
