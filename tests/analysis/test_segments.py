@@ -15,7 +15,7 @@ from tests.support.shop import Shop, apply, write_tables
 
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
-from feast_embeddings.analysis.traits import Values, seen_values, traits_of
+from feast_embeddings.analysis.traits import Values, attribute_values, seen_values, traits_of
 from feast_embeddings.artifact import EmbeddingTable
 from feast_embeddings.cli import table
 from feast_embeddings.errors import InputError
@@ -34,7 +34,7 @@ def members_of(labels: npt.NDArray[np.int64], ids: list[str] | None = None) -> M
         {
             "item_id": names,
             "category": [f"c{label}" for label in labels],
-            "title": [f"title {row}" for row in range(len(labels))],
+            "title": [f"title no {row}" for row in range(len(labels))],
             "n_interactions": labels + 7,
         }
     )
@@ -211,8 +211,40 @@ def test_lift_of_values() -> None:
     assert second[0].lift == pytest.approx(14 / 9)
 
 
+def test_words_of_titles() -> None:
+    """By class-based TF-IDF, computed by hand for three groups; a word that is as common in all is no trait."""
+    titles = ["The red shoe", "Red, red boot!", "the blue hat", "blue a hat", "old map", "the Old map", "x", None]
+    ids = pa.array([f"i{row}" for row in range(len(titles))])
+    table = pa.table({"item_id": ids, "title": titles})
+    ones = np.ones(len(titles), np.float32)
+    members = Members("item", "item_id", ids, ones, ones[:, None], table, "v", "")
+    (words,) = attribute_values(members)
+    assert (words.attribute, words.terms) == ("title", True)
+    assert sorted(zip(words.rows.tolist(), words.values.to_pylist(), strict=True)) == sorted(
+        (row, word)
+        for row, text in enumerate(["the red shoe", "red boot", "the blue hat", "blue hat", "old map", "the old map"])
+        for word in text.split()
+    )
+    # 15 words, 5 in each group: A = 5. Of each group, the words that two rows have, f = 2, are 2 of its 5.
+    found = traits_of(np.array([0, 0, 1, 1, 2, 2, -1, -1]), 3, iter([words]))
+    assert [[str(trait) for trait in traits] for traits in found] == [
+        ["title red"],
+        ["title blue", "title hat"],
+        ["title map", "title old"],
+    ]
+    assert (found[0][0].share, found[0][0].lift) == pytest.approx((2 / 5, 3))
+    # Of each other, by weight: "red" in 2 of 5 has 2/5 × log(1 + 5/2) = 0.501, so it comes after an item that 3 of 4
+    # have, 3/4 × log(1 + 4/3) = 0.635, and before one of 2 of 5, 2/5 × log(1 + 4/2) = 0.439; a value comes first.
+    groups = np.array([0, 0, 1, 1, 2, 2, -1, -1])
+    often = Values("saw", np.array([0, 0, 1, 0, 2, 3, 4, 5, 2, 3, 4, 5]), pa.array(list("aaabcdefghij")), terms=True)
+    rarely = Values("saw", np.array([0, 1, 0, 0, 0, 2, 3, 4, 5, 2, 3, 4]), pa.array(list("aabcdefghijk")), terms=True)
+    value = Values("tag", np.arange(6), pa.array(["x", "x", "x", "y", "y", "y"]))
+    assert list(map(str, traits_of(groups, 3, iter([words, often]))[0])) == ["saw a", "title red"]
+    assert list(map(str, traits_of(groups, 3, iter([words, rarely, value]))[0])) == ["tag x", "title red", "saw a"]
+
+
 def test_what_users_have_seen() -> None:
-    """Items by id, and the values of known items, a list of them giving several."""
+    """Items by id, and the values of known items, a list of them giving several; and the words of titles."""
     items = members_of(np.array([0, 1, 0, 1]), ["a", "b", "c", "d"])
     tags = pa.array([["x", "y"], [], None, ["x"]])
     items = Members(**(items.__dict__ | {"table": items.table.append_column("tags", tags)}))
@@ -232,6 +264,7 @@ def test_what_users_have_seen() -> None:
     }
     assert found == {
         "saw": [(0, "a"), (0, "gone"), (0, "d"), (2, "d"), (2, "a")],
+        "saw title": [(row, word) for row in (0, 0, 2, 2) for word in ("title", "no")],
         "saw category": [(0, "c0"), (0, "c1"), (2, "c1"), (2, "c0")],
         "saw tags": [(0, "x"), (0, "y"), (0, "x"), (2, "x"), (2, "x"), (2, "y")],
     }

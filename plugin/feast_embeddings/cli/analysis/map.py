@@ -151,7 +151,7 @@ def _write(members: Members, drawn: SavedMap, heading: str, hidden: list[int], e
 
 
 def _segments(members: Members, seed: int) -> Segments | None:
-    """Return the segments of `segments --method k-means`, which have every member; None if vectors are too few or alike."""
+    """Return the segments of `segments --method k-means`, which have all; None if vectors are too few or alike."""
     from feast_embeddings.analysis.segments import segment
 
     try:
