@@ -15,7 +15,7 @@ from tests.support.shop import Shop, apply, write_tables
 
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.segments import segment
-from feast_embeddings.analysis.traits import Values, seen_values, traits_of
+from feast_embeddings.analysis.traits import Values, attribute_values, seen_values, traits_of
 from feast_embeddings.artifact import EmbeddingTable
 from feast_embeddings.cli import table
 from feast_embeddings.errors import InputError
@@ -34,7 +34,7 @@ def members_of(labels: npt.NDArray[np.int64], ids: list[str] | None = None) -> M
         {
             "item_id": names,
             "category": [f"c{label}" for label in labels],
-            "title": [f"title {row}" for row in range(len(labels))],
+            "title": [f"title no {row}" for row in range(len(labels))],
             "n_interactions": labels + 7,
         }
     )
@@ -121,30 +121,59 @@ def test_dense_segments_among_strays(planted: npt.NDArray[np.int64]) -> None:
     assert (later.moved, later.kept) == (1, len(earlier))
 
 
-def test_the_better_method_is_chosen(planted: npt.NDArray[np.int64]) -> None:
-    """By stability × silhouette over all that both have tried."""
-    found = segment(scattered(planted), methods=("k-means", "hdbscan"))
+def uneven() -> tuple[Members, npt.NDArray[np.int64]]:
+    """A broad segment of 120, and three of 25 that are narrow and near each other; and the segment of each."""
+    planted = np.repeat(np.arange(4), [120, 25, 25, 25])
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8)[[0, 1, 1, 1]]
+    centres[2, 2], centres[3, 2] = 0.5, -0.5
+    vectors = centres[planted] + rng.normal(0, 0.02, (len(planted), 8))
+    vectors[:120, 3:5] += rng.normal(0, 0.4, (120, 2))
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return Members(**(members_of(planted).__dict__ | {"unit": unit})), planted
+
+
+def test_the_better_method_is_chosen() -> None:
+    """By stability × silhouette over all that both have tried: k-means divides the broad segment, HDBSCAN does not."""
+    members, expected = uneven()
+    found = segment(members)
     assert {choice.method for choice in found.tried} == {"k-means", "hdbscan"}
     assert found.chosen is max(found.tried, key=lambda choice: (choice.score, -choice.k))
     for choice in found.tried:
         assert -1 <= choice.stability <= 1
         assert -1 <= choice.silhouette <= 1
+    assert found.chosen is not None
+    assert (found.chosen.method, found.left_out) == ("hdbscan", None)
+    assert [set(found.numbers[expected == label].tolist()) for label in range(4)] == [{1}, {2}, {3}, {4}]
+    by_k_means = segment(members, 4)
+    assert by_k_means.tried == []
+    assert len(set(by_k_means.numbers[expected == 0].tolist())) > 1
+    alone = segment(members, methods=("k-means",))
+    assert alone.chosen is not None
+    assert (alone.chosen.method, alone.chosen.score < found.chosen.score) == ("k-means", True)
 
 
 def test_what_hdbscan_refuses(planted: npt.NDArray[np.int64], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of segments, what has no dense regions, and too many: the last is said where k-means is tried too."""
     members = scattered(planted)
     with pytest.raises(InputError, match="leave -k out"):
         segment(members, 4, methods=("hdbscan",))
     one = members_of(np.zeros(50, np.int64))
     with pytest.raises(InputError, match="hdbscan found no 2 to 20 segments"):
         segment(one, methods=("hdbscan",))
-    monkeypatch.setattr("feast_embeddings.analysis.clustering.MOST_DENSE", 100)
-    with pytest.raises(InputError, match="215 are more than 100"):
+    monkeypatch.setattr("feast_embeddings.analysis.clustering._MOST_DENSE", 100)
+    with pytest.raises(InputError, match="215 are more than 100; choose some with --filter"):
         segment(members, methods=("hdbscan",))
+    found = segment(members)
+    assert found.left_out == "it compares each with each, and 215 are more than 100"
+    assert {choice.method for choice in found.tried} == {"k-means"}
+    assert segment(members, 4).left_out is None
 
 
-def test_the_command_with_strays(command: Command, planted: npt.NDArray[np.int64], tmp_path: Path) -> None:
-    """A member of no segment has a null in the file, which --previous takes."""
+def test_the_command_with_strays(
+    command: Command, planted: npt.NDArray[np.int64], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member of no segment has a null in the file, which --previous takes; HDBSCAN says why it was left out."""
     members = scattered(planted)
     repo = init_repo(tmp_path / "repo")
     items = EmbeddingTable(
@@ -165,6 +194,9 @@ def test_the_command_with_strays(command: Command, planted: npt.NDArray[np.int64
     assert (report["moved"], report["kept"], report["without"]) == (0, len(members) - without, without)
     assert command(*asked, "--output", tmp_path / "segments.png").code == 0
     assert command(*asked, "-k", 3).code == 2
+    monkeypatch.setattr("feast_embeddings.analysis.clustering._MOST_DENSE", 100)
+    ran = command("segments", "--entity", "item", "--repo", repo.path)
+    assert f"\nhdbscan was left out: it compares each with each, and {len(members)} are more than 100\n" in ran.out
 
 
 def test_lift_of_values() -> None:
@@ -179,8 +211,40 @@ def test_lift_of_values() -> None:
     assert second[0].lift == pytest.approx(14 / 9)
 
 
+def test_words_of_titles() -> None:
+    """By class-based TF-IDF, computed by hand for three groups; a word that is as common in all is no trait."""
+    titles = ["The red shoe", "Red, red boot!", "the blue hat", "blue a hat", "old map", "the Old map", "x", None]
+    ids = pa.array([f"i{row}" for row in range(len(titles))])
+    table = pa.table({"item_id": ids, "title": titles})
+    ones = np.ones(len(titles), np.float32)
+    members = Members("item", "item_id", ids, ones, ones[:, None], table, "v", "")
+    (words,) = attribute_values(members)
+    assert (words.attribute, words.terms) == ("title", True)
+    assert sorted(zip(words.rows.tolist(), words.values.to_pylist(), strict=True)) == sorted(
+        (row, word)
+        for row, text in enumerate(["the red shoe", "red boot", "the blue hat", "blue hat", "old map", "the old map"])
+        for word in text.split()
+    )
+    # 15 words, 5 in each group: A = 5. Of each group, the words that two rows have, f = 2, are 2 of its 5.
+    found = traits_of(np.array([0, 0, 1, 1, 2, 2, -1, -1]), 3, iter([words]))
+    assert [[str(trait) for trait in traits] for traits in found] == [
+        ["title red"],
+        ["title blue", "title hat"],
+        ["title map", "title old"],
+    ]
+    assert (found[0][0].share, found[0][0].lift) == pytest.approx((2 / 5, 3))
+    # Of each other, by weight: "red" in 2 of 5 has 2/5 × log(1 + 5/2) = 0.501, so it comes after an item that 3 of 4
+    # have, 3/4 × log(1 + 4/3) = 0.635, and before one of 2 of 5, 2/5 × log(1 + 4/2) = 0.439; a value comes first.
+    groups = np.array([0, 0, 1, 1, 2, 2, -1, -1])
+    often = Values("saw", np.array([0, 0, 1, 0, 2, 3, 4, 5, 2, 3, 4, 5]), pa.array(list("aaabcdefghij")), terms=True)
+    rarely = Values("saw", np.array([0, 1, 0, 0, 0, 2, 3, 4, 5, 2, 3, 4]), pa.array(list("aabcdefghijk")), terms=True)
+    value = Values("tag", np.arange(6), pa.array(["x", "x", "x", "y", "y", "y"]))
+    assert list(map(str, traits_of(groups, 3, iter([words, often]))[0])) == ["saw a", "title red"]
+    assert list(map(str, traits_of(groups, 3, iter([words, rarely, value]))[0])) == ["tag x", "title red", "saw a"]
+
+
 def test_what_users_have_seen() -> None:
-    """Items by id, and the values of known items, a list of them giving several."""
+    """Items by id, and the values of known items, a list of them giving several; and the words of titles."""
     items = members_of(np.array([0, 1, 0, 1]), ["a", "b", "c", "d"])
     tags = pa.array([["x", "y"], [], None, ["x"]])
     items = Members(**(items.__dict__ | {"table": items.table.append_column("tags", tags)}))
@@ -200,6 +264,7 @@ def test_what_users_have_seen() -> None:
     }
     assert found == {
         "saw": [(0, "a"), (0, "gone"), (0, "d"), (2, "d"), (2, "a")],
+        "saw title": [(row, word) for row in (0, 0, 2, 2) for word in ("title", "no")],
         "saw category": [(0, "c0"), (0, "c1"), (2, "c1"), (2, "c0")],
         "saw tags": [(0, "x"), (0, "y"), (0, "x"), (2, "x"), (2, "x"), (2, "y")],
     }

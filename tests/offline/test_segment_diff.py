@@ -109,6 +109,14 @@ def test_whose_groups(repo: Repo, command: Command, tmp_path: Path) -> None:
     assert text.splitlines()[-1] == f"{N // 4} users are in no group"
 
 
+def test_the_picture(repo: Repo, command: Command, tmp_path: Path) -> None:
+    """It is written where the command says."""
+    target = tmp_path / "moves.png"
+    ran = command("diff", "previous", "latest", "--repo", repo.path, "--segment", "country", "--output", target)
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, f"wrote {target}"), ran.err
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
 def test_what_is_refused(repo: Repo, command: Command, tmp_path: Path) -> None:
     """An attribute that no side has, one that makes no groups, an entity alone, and versions of two spaces."""
     for options, problem in [
@@ -116,6 +124,11 @@ def test_what_is_refused(repo: Repo, command: Command, tmp_path: Path) -> None:
         (("--segment", "country", "--entity", "item"), "--segment 'country': items have the attributes title"),
         (("--segment", "price"), "numbers with a fraction are no cohorts"),
         (("--segment", tmp_path / "no.csv"), "no.csv"),
+        (("--output", tmp_path / "moves.png"), "--output draws the groups that --segment names"),
+        (
+            ("--segment", "country", "--output", "moves.pdf"),
+            "--output moves.pdf: expected a file name that ends in .png",
+        ),
         (("--entity", "item"), "--entity says whose groups --segment names"),
     ]:
         ran = command("diff", "previous", "latest", "--repo", repo.path, *options)

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from feast_embeddings.errors import InputError, import_extra
 
-__all__ = ["MOST_DENSE", "Choice", "Floats", "Ints", "Method", "hdbscan", "k_means", "tried"]
+__all__ = ["Choice", "Floats", "Ints", "Method", "hdbscan", "k_means", "too_many_for_hdbscan", "tried"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Method = Literal["k-means", "hdbscan"]
 
-MOST_DENSE = 20_000
+_MOST_DENSE = 20_000
 _PURPOSE, _EXTRA = "finding segments", "analysis"
 _MOST_SEGMENTS = 20
 _SAMPLE = 5000
@@ -66,6 +66,11 @@ def k_means(x: Floats, k: int, seed: int) -> Ints:
         return np.asarray(cluster.KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(x), np.int64)
 
 
+def too_many_for_hdbscan(n: int) -> str | None:
+    """Return why HDBSCAN does not take n rows; None if it does."""
+    return f"it compares each with each, and {n:,} are more than {_MOST_DENSE:,}" if n > _MOST_DENSE else None
+
+
 def hdbscan(x: Floats, least: float) -> Ints:
     """Return the cluster of each row of x, from 0, and -1 for noise.
 
@@ -75,11 +80,8 @@ def hdbscan(x: Floats, least: float) -> Ints:
     Raises:
         InputError: there are more than 20,000 rows: time grows with their square.
     """
-    if len(x) > MOST_DENSE:
-        raise InputError(
-            f"hdbscan compares each with each: {len(x):,} are more than {MOST_DENSE:,}; choose some with --filter, or "
-            "take k-means"
-        )
+    if reason := too_many_for_hdbscan(len(x)):
+        raise InputError(f"hdbscan: {reason}; choose some with --filter, or take k-means")
     cluster = import_extra("sklearn.cluster", _PURPOSE, _EXTRA)
     size = min(len(x), max(_FEWEST, round(least * len(x))))
     # By Euclidean distance, which orders unit vectors as the cosine does.

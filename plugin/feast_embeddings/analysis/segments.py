@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feast_embeddings.analysis.clustering import Choice, Ints, Method, hdbscan, k_means, tried
+from feast_embeddings.analysis.clustering import (
+    Choice,
+    Floats,
+    Ints,
+    Method,
+    hdbscan,
+    k_means,
+    too_many_for_hdbscan,
+    tried,
+)
 from feast_embeddings.analysis.members import Members
 from feast_embeddings.analysis.traits import Trait, Values, attribute_values, traits_of
 from feast_embeddings.errors import InputError, import_extra
@@ -43,6 +52,7 @@ class Segments:
         without: members of no segment.
         tried: what was compared; empty if k was given.
         chosen: the best of it; None if k was given.
+        left_out: why HDBSCAN was not compared, though it was to be; None if it was, or was not to be.
         moved: of the members that the earlier result has, how many are in another segment; None without one.
         kept: of them, how many are in the same.
     """
@@ -52,6 +62,7 @@ class Segments:
     without: int
     tried: list[Choice]
     chosen: Choice | None
+    left_out: str | None
     moved: int | None
     kept: int | None
 
@@ -60,7 +71,7 @@ def segment(
     members: Members,
     k: int | None = None,
     *,
-    methods: Sequence[Method] = ("k-means",),
+    methods: Sequence[Method] = ("k-means", "hdbscan"),
     seed: int = 0,
     previous: Mapping[Any, int] | None = None,
     seen: Iterator[Values] | None = None,
@@ -68,8 +79,9 @@ def segment(
     """Divide users or items into k segments, or into as many as are stable and apart.
 
     Args:
-        k: for k-means alone.
-        methods: those to choose from.
+        k: for k-means alone; None for as many as are stable and apart.
+        methods: those to choose from. HDBSCAN is left out if there are too many members for it, unless it is the only
+            one.
         previous: segments of an earlier result by id; a segment that shares the most members with one keeps its number.
         seen: what users have seen, to name them by.
 
@@ -82,18 +94,13 @@ def segment(
     if distinct < (k or 3):
         advice = "; name a smaller number with -k" if distinct > 1 else ""
         raise InputError(f"{k or 3} distinct vectors are needed, got {distinct}{advice}")
-    if k is not None and "hdbscan" in methods:
+    if k is not None and "k-means" not in methods:
         raise InputError("hdbscan finds the number of segments itself; leave -k out, or take k-means")
+    left_out = too_many_for_hdbscan(len(members)) if k is None and {"k-means", "hdbscan"} <= set(methods) else None
+    if left_out is not None:
+        methods = ("k-means",)
     compared = [] if k is not None else [each for way in methods for each in tried(members.unit, way, seed, distinct)]
-    chosen = max(compared, key=lambda choice: (choice.score, -choice.k), default=None)
-    if k is None and chosen is None:
-        raise InputError(f"{' and '.join(methods)} found no 2 to 20 segments; name a number with k-means and -k")
-    if chosen is not None and chosen.least is not None:
-        labels = hdbscan(members.unit, chosen.least)
-        if labels.max() < 0:
-            raise InputError("hdbscan found segments on a sample, but none of all; take k-means")
-    else:
-        labels = k_means(members.unit, k or (0 if chosen is None else chosen.k), seed)
+    chosen, labels = (None, k_means(members.unit, k, seed)) if k else _best(members.unit, compared, methods, seed)
     labels = _by_size(labels)
     k = int(labels.max()) + 1
     numbers = labels + 1
@@ -107,8 +114,24 @@ def segment(
     traits = traits_of(labels, k, chain(attribute_values(members), seen or ()))
     found = [_segment(members, labels == label, int(numbers[labels == label][0]), traits[label]) for label in range(k)]
     return Segments(
-        numbers, sorted(found, key=lambda each: each.number), int((labels < 0).sum()), compared, chosen, moved, kept
+        numbers=numbers,
+        segments=sorted(found, key=lambda each: each.number),
+        without=int((labels < 0).sum()),
+        tried=compared,
+        chosen=chosen,
+        left_out=left_out,
+        moved=moved,
+        kept=kept,
     )
+
+
+def _best(x: Floats, compared: Sequence[Choice], methods: Sequence[Method], seed: int) -> tuple[Choice, Ints]:
+    """Return the choice with the highest score that finds segments of all, of equals the fewest; and the clusters."""
+    for choice in sorted(compared, key=lambda choice: (-choice.score, choice.k)):
+        labels = k_means(x, choice.k, seed) if choice.least is None else hdbscan(x, choice.least)
+        if labels.max() >= 0:  # HDBSCAN may find some on a sample, and none of all
+            return choice, labels
+    raise InputError(f"{' and '.join(methods)} found no 2 to 20 segments; name a number with k-means and -k")
 
 
 def _segment(members: Members, mask: npt.NDArray[np.bool_], number: int, traits: list[Trait]) -> Segment:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
+from feast_embeddings.cli.output_file import new_file, output_path
 from feast_embeddings.cli.table import fitting
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     type=click.Choice(["user", "item"]),
     help="Whose groups; by default the users', if they have the attribute.",
 )
+@click.option("--output", metavar="FILE", help="With --segment, write a .png picture of how far each group moved.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option
 def diff(
@@ -61,6 +63,7 @@ def diff(
     worst: int,
     segment: str | None,
     entity: Entity | None,
+    output: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -70,6 +73,9 @@ def diff(
     """
     if entity is not None and segment is None:
         raise InputError("--entity says whose groups --segment names; give both")
+    if output is not None and segment is None:
+        raise InputError("--output draws the groups that --segment names; give both")
+    target = None if output is None else output_path("--output", output, ".png")
     from feast_embeddings.artifact import load_artifact
 
     opened = Repo.open(repo)
@@ -80,12 +86,19 @@ def diff(
 
     moves = None if segment is None else _segment_moves(before, after, segment, entity, k, sample, seed)
     found = diff_artifacts(before, after, k=k, sample=sample, worst=worst, seed=seed)
+    if target is not None and moves is not None:
+        from feast_embeddings.analysis.move_picture import draw_moves
+
+        with new_file(target) as file:
+            draw_moves(moves, f"{moves.entity}s by {moves.by}, {found.old} to {found.new}", file)
     if as_json:
         print_json(dataclasses.asdict(found) | ({} if moves is None else {"segments": dataclasses.asdict(moves)}))
         return
     _print(found)
     if moves is not None:
         _print_segments(moves)
+    if target is not None:
+        click.echo(f"wrote {target}")
 
 
 def _segment_moves(

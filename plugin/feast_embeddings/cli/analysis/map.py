@@ -151,11 +151,11 @@ def _write(members: Members, drawn: SavedMap, heading: str, hidden: list[int], e
 
 
 def _segments(members: Members, seed: int) -> Segments | None:
-    """Return the segments of `segments -k auto`; None if vectors are too few or alike."""
+    """Return the segments of `segments --method k-means`, which have all; None if vectors are too few or alike."""
     from feast_embeddings.analysis.segments import segment
 
     try:
-        return segment(members, seed=seed)
+        return segment(members, methods=("k-means",), seed=seed)
     except InputError:
         return None
 

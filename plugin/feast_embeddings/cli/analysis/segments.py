@@ -53,10 +53,11 @@ class _Count(click.ParamType[Any, Any]):
 @click.option("-k", default=AUTO, show_default=True, type=_Count(), help="How many segments.")
 @click.option(
     "--method",
-    default="k-means",
+    default=AUTO,
     show_default=True,
     type=click.Choice(list(_METHODS)),
-    help="k-means; hdbscan, which leaves those out that are in no dense region (up to 20,000); or the better of both.",
+    help="k-means; hdbscan, which leaves those out that are in no dense region (up to 20,000); or the better of both, "
+    "with -k k-means.",
 )
 @click.option(
     "--output", metavar="FILE", help="Write each id with its segment to this .parquet or .csv file, or a .png picture."
@@ -90,7 +91,7 @@ def segments(
 ) -> None:
     """Divide the live users or items into segments by the direction of their vectors.
 
-    With -k auto, as many as different seeds agree on and as are well apart.
+    With -k auto, as many as different runs agree on and as are well apart.
     """
     target = None if output is None else output_path("--output", output, ".parquet", ".csv", ".png")
     store = open_store(repo, model)
@@ -144,6 +145,8 @@ def _print(members: Members, found: Segments) -> None:
         click.echo(
             f"{choice.k:>3} segments{way}: stability {choice.stability:.2f}, silhouette {choice.silhouette:.2f}{mark}"
         )
+    if found.left_out is not None:
+        click.echo(f"hdbscan was left out: {found.left_out}")
     rows = [
         {
             "segment": each.number,
