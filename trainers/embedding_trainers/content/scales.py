@@ -76,7 +76,7 @@ def choose_map(
         best = MapChoice(penalties[0], tuple(widths), scales, np.inf)
         for penalty, ridge in zip(penalties, fit_scaled(rows, widths, scales, penalties), strict=True):
             error = held_error(ridge)
-            if error >= best.error:
+            if error > best.error:
                 break
             best = replace(best, penalty=penalty, error=error)
         return best
