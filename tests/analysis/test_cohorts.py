@@ -142,6 +142,9 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
     assert picture.read_bytes().startswith(b"\x89PNG")
     found = json.loads(command("cohorts", "--by", "category", "--since", "live", "--json", *where).out)
     assert {each["moved"] for each in found["cohorts"]} == {0.0}
+    lines = command("cohorts", "--by", "category", "--columns", "p,category", *where).out.splitlines()
+    assert lines[0].split() == ["p", "category"]
+    assert {float(line.split()[0]) for line in lines[1:]} <= {round(each["p"], 3) for each in found["cohorts"]}
     assert command("export", "--output", exported, *where).code == 0
     table = pq.read_table(exported)
     given = tmp_path / "given.parquet"

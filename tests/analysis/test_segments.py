@@ -297,6 +297,20 @@ def test_the_command(command: Command, common_shop: Shop, tmp_path: Path) -> Non
     assert (ran.code, "no item of model 'shop' has a vector" in ran.err) == (2, True)
 
 
+def test_chosen_columns(command: Command, common_shop: Shop, tmp_path: Path) -> None:
+    """The table has these, in this order; what is no column is refused before anything is written."""
+    asked = ("segments", "-k", 3, "--entity", "item", "--repo", common_shop.repo.path)
+    whole = [line.split() for line in command(*asked).out.splitlines() if line.strip()]
+    shown = command(*asked, "--columns", "size, segment").out.splitlines()
+    start = next(place for place, words in enumerate(whole) if words[:2] == ["segment", "size"])
+    assert [line.split() for line in shown[start : start + 4]] == [[b, a] for a, b, *_ in whole[start : start + 4]]
+    target = tmp_path / "segments.csv"
+    for options, problem in ((("--columns", "id"), "there is no 'id'"), (("--columns", "size", "--json"), "leave out")):
+        ran = command(*asked, "--output", target, *options)
+        assert (ran.code, ran.out, problem in ran.err) == (2, "", True), ran.err
+        assert not target.exists()
+
+
 def test_a_terminal_gets_tables_that_fit(command: Command, common_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("segments", "-k", 3, "--entity", "item", "--repo", common_shop.repo.path)
     whole = command(*asked).out.splitlines()

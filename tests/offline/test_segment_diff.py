@@ -107,6 +107,12 @@ def test_whose_groups(repo: Repo, command: Command, tmp_path: Path) -> None:
     assert heading.split()[0] == "country"
     assert first.split()[:2] == ["SE", "10"]
     assert text.splitlines()[-1] == f"{N // 4} users are in no group"
+    chosen = ("--segment", "country", "--columns", "size,country")
+    text = command("diff", "previous", "latest", "--repo", repo.path, *chosen).out
+    assert [line.split() for line in text[text.index("how far users moved") :].splitlines()[1:3]] == [
+        ["size", "country"],
+        ["10", "SE"],
+    ]
 
 
 def test_the_picture(repo: Repo, command: Command, tmp_path: Path) -> None:
@@ -124,6 +130,9 @@ def test_what_is_refused(repo: Repo, command: Command, tmp_path: Path) -> None:
         (("--segment", "country", "--entity", "item"), "--segment 'country': items have the attributes title"),
         (("--segment", "price"), "numbers with a fraction are no cohorts"),
         (("--segment", tmp_path / "no.csv"), "no.csv"),
+        (("--segment", "country", "--columns", "moved"), "--columns: there is no 'moved'; there are country, size, "),
+        (("--segment", "country", "--columns", "size", "--json"), "--json shows all that is known; leave out one"),
+        (("--columns", "size"), "--columns is for the table of the groups that --segment names"),
         (("--output", tmp_path / "moves.png"), "--output draws the groups that --segment names"),
         (
             ("--segment", "country", "--output", "moves.pdf"),

@@ -9,7 +9,7 @@ import click
 
 from feast_embeddings.cli.options import json_option, model_option, one_model, print_json, repo_option
 from feast_embeddings.cli.output_file import new_file, output_path
-from feast_embeddings.cli.table import fitting
+from feast_embeddings.cli.table import columns_option, fitting, table_of
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError
 from feast_embeddings.repo import Repo
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     help="Whose groups; by default the users', if they have the attribute.",
 )
 @click.option("--output", metavar="FILE", help="With --segment, write a .png picture of how far each group moved.")
+@columns_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @json_option
 def diff(
@@ -64,6 +65,7 @@ def diff(
     segment: str | None,
     entity: Entity | None,
     output: str | None,
+    columns: list[str] | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -75,6 +77,8 @@ def diff(
         raise InputError("--entity says whose groups --segment names; give both")
     if output is not None and segment is None:
         raise InputError("--output draws the groups that --segment names; give both")
+    if columns is not None and segment is None:
+        raise InputError("--columns is for the table of the groups that --segment names; give both")
     target = None if output is None else output_path("--output", output, ".png")
     from feast_embeddings.artifact import load_artifact
 
@@ -85,6 +89,7 @@ def diff(
     from feast_embeddings.offline.diff import diff_artifacts
 
     moves = None if segment is None else _segment_moves(before, after, segment, entity, k, sample, seed)
+    table = None if moves is None else table_of(_rows(moves), columns, as_json)
     found = diff_artifacts(before, after, k=k, sample=sample, worst=worst, seed=seed)
     if target is not None and moves is not None:
         from feast_embeddings.analysis.move_picture import draw_moves
@@ -95,8 +100,11 @@ def diff(
         print_json(dataclasses.asdict(found) | ({} if moves is None else {"segments": dataclasses.asdict(moves)}))
         return
     _print(found)
-    if moves is not None:
-        _print_segments(moves)
+    if moves is not None and table is not None:
+        click.echo(f"how far {moves.entity}s moved, by {moves.by}:")
+        click.echo(fitting(table))
+        if moves.without:
+            click.echo(f"{moves.without:,} {moves.entity}s are in no group")
     if target is not None:
         click.echo(f"wrote {target}")
 
@@ -131,27 +139,19 @@ def _segment_moves(
     return diff_segments(old, new, owner, by, labels, k=k, sample=sample, seed=seed)
 
 
-def _print_segments(moves: SegmentMoves) -> None:
-    import pandas as pd
-
-    click.echo(f"how far {moves.entity}s moved, by {moves.by}:")
-    shown = pd.DataFrame(
-        [
-            {
-                moves.by: each.name,
-                "size": f"{each.size:,}",
-                "mean cosine distance": f"{each.move:.3f}",
-                "95 % below": f"{each.move_p95:.3f}",
-                "mean vector moved": f"{each.mean_move:.3f}",
-                "neighbours stayed": "" if each.neighbour_overlap is None else f"{each.neighbour_overlap:.0%}",
-                "looked at": f"{each.n_sampled:,}",
-            }
-            for each in moves.segments
-        ]
-    )
-    click.echo(fitting(shown))
-    if moves.without:
-        click.echo(f"{moves.without:,} {moves.entity}s are in no group")
+def _rows(moves: SegmentMoves) -> list[dict[str, str]]:
+    return [
+        {
+            moves.by: each.name,
+            "size": f"{each.size:,}",
+            "mean cosine distance": f"{each.move:.3f}",
+            "95 % below": f"{each.move_p95:.3f}",
+            "mean vector moved": f"{each.mean_move:.3f}",
+            "neighbours stayed": "" if each.neighbour_overlap is None else f"{each.neighbour_overlap:.0%}",
+            "looked at": f"{each.n_sampled:,}",
+        }
+        for each in moves.segments
+    ]
 
 
 def _print(found: VersionDiff) -> None:

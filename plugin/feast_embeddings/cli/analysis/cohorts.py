@@ -17,7 +17,7 @@ from feast_embeddings.cli.options import (
     repo_option,
 )
 from feast_embeddings.cli.output_file import new_file, output_path
-from feast_embeddings.cli.table import fitting
+from feast_embeddings.cli.table import columns_option, fitting, table_of
 from feast_embeddings.cli.version_words import VERSION, version_named
 from feast_embeddings.errors import InputError, MissingSideError
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--since", type=VERSION, help="Also say how far each cohort moved since this version.")
 @click.option("--output", metavar="FILE", help="Write a .png picture of the distances.")
+@columns_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
 @filter_option
 @json_option
@@ -48,6 +49,7 @@ def cohorts(
     by: str,
     since: str | None,
     output: str | None,
+    columns: list[str] | None,
     seed: int,
     filter: str | None,
     as_json: bool,
@@ -76,6 +78,7 @@ def cohorts(
         with suppress(MissingSideError):  # users alone
             seen = seen_values(members, read_members(store, "item"))
     found = compare_cohorts(members, labels, by, seed=seed, earlier=earlier, seen=seen)
+    table = table_of(_rows(found), columns, as_json)
     if target is not None:
         with new_file(target) as file:
             draw_cohorts(members, found, file)
@@ -83,14 +86,14 @@ def cohorts(
         report = dataclasses.asdict(found) | {"distances": found.distances.tolist()}
         print_json({"version": members.version, "entity": entity, **report, "since": since, "output": output})
         return
-    _print(members, found)
+    click.echo(fitting(table))
+    if found.without:
+        click.echo(f"{found.without:,} {members.entity}s are in no cohort of two or more")
     if target is not None:
         click.echo(f"wrote {target}")
 
 
-def _print(members: Members, found: Cohorts) -> None:
-    import pandas as pd
-
+def _rows(found: Cohorts) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for each in found.cohorts:
         row = {
@@ -106,9 +109,7 @@ def _print(members: Members, found: Cohorts) -> None:
         if each.moved is not None:
             row["moved"] = f"{each.moved:.3f}"
         rows.append(row | {"set apart by": ", ".join(f"{trait} ×{trait.lift:.1f}" for trait in each.traits[:4])})
-    click.echo(fitting(pd.DataFrame(rows).fillna("")))
-    if found.without:
-        click.echo(f"{found.without:,} {members.entity}s are in no cohort of two or more")
+    return rows
 
 
 def _vectors(store: EmbeddingStore, repo: str, entity: Entity, since: str, members: Members) -> dict[Any, Any]:

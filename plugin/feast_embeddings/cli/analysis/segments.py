@@ -18,10 +18,11 @@ from feast_embeddings.cli.options import (
     repo_option,
 )
 from feast_embeddings.cli.output_file import new_file, output_path
-from feast_embeddings.cli.table import fitting
+from feast_embeddings.cli.table import columns_option, fitting, table_of
 from feast_embeddings.errors import InputError, MissingSideError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from feast_embeddings.analysis.clustering import Method
@@ -71,6 +72,7 @@ class _Count(click.ParamType[Any, Any]):
     help="Set the number of each as an attribute of this name, for filters to use at once; saved again, segments keep "
     "their numbers.",
 )
+@columns_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="INT")
 @filter_option
 @json_option
@@ -83,6 +85,7 @@ def segments(
     output: str | None,
     previous: str | None,
     save_as: str | None,
+    columns: list[str] | None,
     seed: int,
     filter: str | None,
     as_json: bool,
@@ -112,6 +115,7 @@ def segments(
         with suppress(MissingSideError):  # users alone
             seen = seen_values(members, read_members(store, "item"))
     found = segment(members, k, methods=_METHODS[method], seed=seed, previous=earlier, seen=seen)
+    table = table_of(_rows(found), columns, as_json)
     if target is not None:
         _write(target, members, found)
     if save_as is not None:
@@ -122,7 +126,7 @@ def segments(
             | {"saved_as": save_as}
         )
         return
-    _print(members, found)
+    _print(members, found, table)
     if target is not None:
         click.echo(f"wrote {target}")
     if save_as is not None:
@@ -130,24 +134,8 @@ def segments(
         click.echo(f"saved as the attribute {save_as!r} of {count:,} {entity}s: --filter '{save_as} = 1'")
 
 
-def _report(found: Segments) -> dict[str, Any]:
-    report = dataclasses.asdict(found)
-    del report["numbers"]
-    return report
-
-
-def _print(members: Members, found: Segments) -> None:
-    import pandas as pd
-
-    for choice in found.tried:
-        mark = " <- chosen" if choice is found.chosen else ""
-        way = "" if choice.least is None else f" by hdbscan, of at least {choice.least:.1%} each"
-        click.echo(
-            f"{choice.k:>3} segments{way}: stability {choice.stability:.2f}, silhouette {choice.silhouette:.2f}{mark}"
-        )
-    if found.left_out is not None:
-        click.echo(f"hdbscan was left out: {found.left_out}")
-    rows = [
+def _rows(found: Segments) -> list[dict[str, Any]]:
+    return [
         {
             "segment": each.number,
             "size": each.size,
@@ -159,7 +147,24 @@ def _print(members: Members, found: Segments) -> None:
         }
         for each in found.segments
     ]
-    click.echo(fitting(pd.DataFrame(rows)))
+
+
+def _report(found: Segments) -> dict[str, Any]:
+    report = dataclasses.asdict(found)
+    del report["numbers"]
+    return report
+
+
+def _print(members: Members, found: Segments, table: pd.DataFrame) -> None:
+    for choice in found.tried:
+        mark = " <- chosen" if choice is found.chosen else ""
+        way = "" if choice.least is None else f" by hdbscan, of at least {choice.least:.1%} each"
+        click.echo(
+            f"{choice.k:>3} segments{way}: stability {choice.stability:.2f}, silhouette {choice.silhouette:.2f}{mark}"
+        )
+    if found.left_out is not None:
+        click.echo(f"hdbscan was left out: {found.left_out}")
+    click.echo(fitting(table))
     if found.without:
         click.echo(f"{found.without:,} {members.entity}s are in no segment")
     if found.moved is not None and found.kept is not None:

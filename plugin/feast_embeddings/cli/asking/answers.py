@@ -13,8 +13,8 @@ import click
 
 from feast_embeddings.cli.options import json_option, print_json
 from feast_embeddings.cli.output_file import new_file, output_path
-from feast_embeddings.cli.table import fitting
-from feast_embeddings.errors import InputError, import_extra
+from feast_embeddings.cli.table import columns_of, columns_option, fitting
+from feast_embeddings.errors import import_extra
 
 if TYPE_CHECKING:
     from feast_embeddings.query.answers import Found, Neighbours
@@ -71,11 +71,8 @@ class Shown:
         Raises:
             InputError: there is no such column, or the file cannot be written.
         """
-        columns = list(names)
+        columns = columns_of(names, self.columns)
         if self.columns is not None:
-            if unknown := [name for name in self.columns if name not in columns]:
-                raise InputError(f"--columns: there is no {unknown[0]!r}; there are {', '.join(columns)}")
-            columns = list(self.columns)
             rows = [{name: row.get(name) for name in columns} for row in rows]
         if self.output is not None:
             _write(self.output, rows, columns)
@@ -124,11 +121,9 @@ def shown_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--columns``, ``--output`` and ``--json``, which it gets as one argument `shown`."""
 
     @functools.wraps(command)
-    def wrapped(*given: Any, columns: str | None, output: str | None, as_json: bool, **options: Any) -> Any:
-        chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+    def wrapped(*given: Any, columns: list[str] | None, output: str | None, as_json: bool, **options: Any) -> Any:
         path = None if output is None else output_path("--output", output, ".csv", ".parquet", ".xlsx")
-        return command(*given, shown=Shown(as_json, chosen, path), **options)
+        return command(*given, shown=Shown(as_json, columns, path), **options)
 
-    with_columns = click.option("--columns", metavar="A,B", help="Show these columns only, in this order.")
     with_output = click.option("--output", metavar="FILE", help="Write to this .csv, .parquet or .xlsx file instead.")
-    return with_columns(with_output(json_option(wrapped)))
+    return columns_option(with_output(json_option(wrapped)))
