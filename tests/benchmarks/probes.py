@@ -1,9 +1,10 @@
-"""What models of one version's vectors score on the next, on MovieLens 100K: gender, age and occupation of users.
+"""What models of one version's vectors score on the next, for labels of users or items.
 
-    python -m tests.benchmarks.probes --data DIR
+    python -m tests.benchmarks.probes ml-100k_interactions.parquet ml-100k_users.parquet:gender,age,occupation
+    python -m tests.benchmarks.probes shop/interactions.parquet shop/items.parquet:category,price
 
-The first version has the older ninety percent of the ratings, the second all; once aligned to the first, and once not.
-DIR has ml-100k_interactions.parquet and ml-100k_users.parquet.
+The first version has the older ninety percent of the log, the second all with another seed; once aligned to the first,
+and once not.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ _OLDER = 0.9
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path())
+    parser.add_argument("log", type=Path, metavar="LOG", help="Parquet with times")
+    parser.add_argument("labels", metavar="FILE:COLUMN,…", help="a table with the ids and the labels")
     parser.add_argument("--trainers", nargs="+", default=["als", "softmax", "svd", "bpr"])
     arguments = parser.parse_args()
-    log = pq.read_table(arguments.data / "ml-100k_interactions.parquet").sort_by("timestamp")
-    users = arguments.data / "ml-100k_users.parquet"
-    probes = {name: f"{users}:{name}" for name in ("gender", "age", "occupation")}
+    log = pq.read_table(arguments.log).sort_by("timestamp")
+    file, _, names = arguments.labels.rpartition(":")
+    probes = {name: f"{file}:{name}" for name in names.split(",")}
     print(
         "| trainer | probe | before | after, aligned | after, not aligned | trained again |\n|---|---|---|---|---|---|"
     )
@@ -43,7 +45,7 @@ def main() -> None:
                     "m",
                     log.slice(0, int(len(log) * part)),
                     trainer=trainer,
-                    options=RunOptions(threads=1),
+                    options=RunOptions(seed=int(part == 1), threads=1),
                     evaluation=False,
                     align_to=align_to,
                     probes=probes,
