@@ -95,8 +95,11 @@ def read_table(
                 typed = converted(connection, table[column], wanted, f"{name}: column {column!r}")
             elif column in plain and pa.types.is_string(table[column].type):
                 plain_type = plainest(connection, table[column])
-                row = not_quite_numbers(table[column]) if doubts is not None and plain_type == "text" else None
-                if doubts is not None and row is not None:
+                if (
+                    doubts is not None
+                    and plain_type == "text"
+                    and (row := not_quite_numbers(table[column])) is not None
+                ):
                     doubts.append(
                         f"{name}: {column!r} is text, as row {row + 1} has {table[column][row].as_py()!r} next to "
                         "numbers elsewhere; leave such values empty and write decimals with a point, or say "
